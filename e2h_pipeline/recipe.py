@@ -1,0 +1,372 @@
+"""One experiment is one recipe: typed, documented, named by a key a person can read.
+
+A key is a recipe's file name plus overrides, `ladder/rl.updates=50/seed=1`. It is the Dagster
+partition key and says all there is to say: the file, the key and the artifacts are the whole
+experiment. Dagster does not validate dynamic partition keys, and keys become paths and tags, so
+`Recipe.from_key` is strict. A stage sees only the sections it declares (`Recipe.slice`); what it
+cannot read cannot shape its result, which is what makes the cache key honest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+DEFAULT_KEY = "ladder"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+_OVERRIDE = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)=([A-Za-z0-9_.,+-]{1,60})")
+_MAX_KEY_LENGTH = 200
+
+
+class RecipeError(ValueError):
+    """A recipe file, key or override that cannot be used; the message names the mend."""
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown fields are refused; values never change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LadderWorld(Section):
+    """The synthetic levelled world: chains of single-digit operations, one operation a step.
+
+    Misconceptions make it honest: for a share of the facts of each operator the web corpus is
+    wrong more often than right, always in the same way, so majority voting agrees on mistakes.
+    """
+
+    seed: int = Field(0, description="Seed of the world itself: which facts are misconceived and how.")
+    operators: str = Field("+-*^", description="Operators, one character each; their meaning is in problems/ladder.py.")
+    misconceived: tuple[float, ...] = Field(
+        (0.25, 0.30, 0.45, 0.50), description="Share of each operator's 100 facts that the corpus has wrong."
+    )
+    belief: float = Field(0.65, ge=0, le=1, description="How often the corpus writes the misconception when it meets one.")
+    steps: tuple[tuple[int, int], ...] = Field(
+        ((1, 3), (2, 4), (3, 5), (4, 6), (5, 8)), description="Least and most operations of a problem, per level 1-5."
+    )
+    rare: tuple[float, ...] = Field(
+        (0.3, 0.35, 0.4, 0.5, 0.6),
+        description="Share of steps, per level 1-5, drawn from the later (rarer, more misconceived) half of the operators.",
+    )
+
+
+class Problems(Section):
+    """Where problems come from and which of them may be supervised (paper section 3)."""
+
+    source: Literal["ladder", "math"] = Field("ladder", description="The problem source.")
+    easy_levels: tuple[int, ...] = Field((1, 2, 3), description="Levels with full supervision; the rest give questions only.")
+    seed: int = Field(0, description="Seed of the drawn problems (ladder) and of every subsample and hold-out (all sources).")
+    validation: int = Field(100, ge=0, description="Easy problems held out for choosing checkpoints and thresholds.")
+    easy_limit: int | None = Field(None, ge=1, description="Keep at most this many easy problems (drawn by seed).")
+    hard_limit: int | None = Field(None, ge=1, description="Keep at most this many hard questions (drawn by seed).")
+    benchmark_limit: int | None = Field(None, ge=1, description="Keep at most this many benchmark problems (drawn by seed).")
+    train_per_level: int = Field(200, ge=1, description="ladder: problems drawn per level for the training pool.")
+    world: LadderWorld = Field(default_factory=LadderWorld, description="ladder: the world.")
+    path: str | None = Field(
+        None, description="math: folder with math_train, math_test and math500 files; E2H_DATA_DIR/math where unset."
+    )
+    hub: str | None = Field(None, description="math: dataset name on the Hugging Face Hub, used instead of a folder.")
+    hub_revision: str | None = Field(None, description="math: commit of the Hub data set; set it, or results can move.")
+    strict_counts: bool = Field(True, description="math: refuse anything but the published 12,000/500 split and its level counts.")
+
+    @model_validator(mode="after")
+    def _levels(self) -> Problems:
+        if not self.easy_levels or not set(self.easy_levels) <= {1, 2, 3, 4, 5}:
+            raise ValueError(f"easy_levels must be a non-empty subset of 1-5, got {self.easy_levels}")
+        return self
+
+
+class Base(Section):
+    """The pretrained model everything starts from."""
+
+    model: str = Field("ladder-base", description="A model shipped with the package, a Hub name, or a local folder.")
+    revision: str | None = Field(None, description="Commit of the Hub model.")
+    train: bool = Field(False, description="ladder: train the base model from nothing instead of using the shipped one.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format the model is loaded in.")
+    trust_remote_code: bool = Field(False, description="Run the Python a Hub model ships. Leave off unless you have read it.")
+    seed: int = Field(0, description="Seed of the corpus and of the training of the base model.")
+    hidden: int = Field(96, ge=8, description="Width of the model trained from nothing.")
+    layers: int = Field(4, ge=1, description="Layers of the model trained from nothing; fewer than 3 cannot check a step.")
+    heads: int = Field(4, ge=1, description="Attention heads of the model trained from nothing.")
+    updates: int = Field(3000, ge=1, description="Optimizer updates of base training.")
+    batch_size: int = Field(256, ge=1, description="Documents per update of base training.")
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of base training.")
+    slips: float = Field(0.02, ge=0, le=1, description="Share of corpus steps with a random slip.")
+    marked: float = Field(0.5, ge=0, le=1, description="Share of corpus documents that are marked homework.")
+    mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
+
+
+class Sft(Section):
+    """Supervised fine-tuning on easy solutions (paper section 3.2, appendix C.1)."""
+
+    problems: int | None = Field(None, ge=1, description="Use only this many easy problems (drawn by seed); all where unset.")
+    epochs: int = Field(3, ge=1, description="Passes over the easy solutions.")
+    batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
+    micro_batch_size: int | None = Field(None, ge=1, description="Solutions per forward pass; the whole batch where unset.")
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
+    warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up (the paper's code uses 0.2).")
+    max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
+
+
+class Sampling(Section):
+    """How completions are drawn."""
+
+    samples: int = Field(32, ge=1, description="Completions per question (N).")
+    temperature: float = Field(0.7, ge=0, description="0 is greedy.")
+    top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the smallest set of tokens with this probability.")
+    max_new_tokens: int = Field(768, ge=1, description="A completion that reaches this is unfinished and has no answer.")
+    batch_tokens: int = Field(65536, ge=64, description="Upper bound on rows x length held in one batch.")
+    shard_questions: int = Field(32, ge=1, description="Questions per shard: the unit that survives a kill.")
+
+
+class EasySamples(Sampling):
+    """Solutions of easy problems that get step labels; hotter, so that there are mistakes to learn from."""
+
+    samples: int = Field(16, ge=1, description="Completions per easy problem.")
+    temperature: float = Field(1.4, ge=0, description="Hotter than evaluation: an evaluator needs negatives.")
+    top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+
+
+class Labels(Section):
+    """Step labels on easy problems; they stop at the first error (paper section 3.3, appendix L)."""
+
+    source: Literal["checker", "prm800k"] = Field("checker", description="Exact checker (ladder) or PRM800K human labels.")
+    neutral: Literal["positive", "negative", "drop"] = Field(
+        "positive", description="What a neutral PRM800K rating becomes; the paper takes positive."
+    )
+    path: str | None = Field(None, description="prm800k: file of decoded labels; E2H_DATA_DIR/steps where unset.")
+    limit: int | None = Field(None, ge=1, description="Keep at most this many labelled solutions (drawn by seed).")
+    balance: bool = Field(True, description="checker: balance right and wrong solutions of each problem, as far as there are both.")
+
+
+class Prm(Section):
+    """The process reward model: a token-classification head on step ends (paper section 3.3)."""
+
+    init: Literal["base", "sft"] = Field("base", description="Starting weights; the paper starts from the base model.")
+    epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
+    batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
+    micro_batch_size: int | None = Field(None, ge=1, description="Solutions per forward pass; the whole batch where unset.")
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
+    warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up.")
+    max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
+    frozen_layers: int = Field(0, ge=0, description="Lower layers (and the embedding) that stay as pretrained.")
+    lm_weight: float = Field(
+        0.0, ge=0, description="Weight of a next-token loss on the same solutions, which keeps the pretrained features alive."
+    )
+
+
+class Scoring(Section):
+    """Scoring of finished solutions: every step of a solution from one forward pass."""
+
+    batch_tokens: int = Field(65536, ge=64, description="Upper bound on rows x length of one batch.")
+
+
+class Rerank(Section):
+    """Reranking of the sample pool (paper section 3.4, appendix L)."""
+
+    aggregations: tuple[Literal["product", "min", "mean", "last"], ...] = Field(
+        ("product", "min", "mean", "last"), description="How step scores become a solution score."
+    )
+    draws: int = Field(64, ge=1, description="Seeded subsamples per N for the vote curves; best-of-N and pass@N are exact.")
+
+
+class Rl(Section):
+    """PPO on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
+
+    algorithm: Literal["ppo"] = Field("ppo", description="The algorithm that makes rl_policy.")
+    questions: Literal["all", "easy"] = Field("all", description="Questions to roll out on.")
+    updates: int = Field(100, ge=1, description="Rollout batches.")
+    rollouts: int = Field(512, ge=2, description="Completions per rollout batch.")
+    samples_per_question: int = Field(4, ge=1, description="Completions per drawn question.")
+    minibatch: int = Field(128, ge=1, description="Completions per optimizer update.")
+    epochs: int = Field(1, ge=1, description="Passes over each rollout batch.")
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the policy, cosine to 1% of itself.")
+    value_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the critic.")
+    warmup_updates: int = Field(5, ge=0, description="Rollout batches spent warming up.")
+    value_warmup_updates: int = Field(0, ge=0, description="First rollout batches that train the critic alone.")
+    temperature: float = Field(0.7, gt=0, description="Rollout temperature; log-probabilities are taken at the same one.")
+    max_new_tokens: int = Field(768, ge=1, description="A rollout that reaches this is unfinished.")
+    clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
+    value_clip: float = Field(0.2, gt=0, description="Clip range of the value prediction.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
+    lam: float = Field(1.0, ge=0, le=1, description="GAE lambda.")
+    kl: float = Field(0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward.")
+    max_kl: float = Field(2.0, gt=0, description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.")
+    process_scale: float = Field(1.0, ge=0, description="Weight of the step rewards.")
+    upper_bound: float = Field(0.5, gt=0, le=1, description="Start of the running minimum: scores above it earn no penalty.")
+    step_bonus: float = Field(0.25, ge=0, description="Constant spread over the steps of a solution (paper's code: 0.25).")
+    outcome_reward: float = Field(1.0, ge=0, description="Reward of a right final answer; easy questions only.")
+    hard_constant: float = Field(0.25, ge=0, description="Terminal reward of any finished answer to a hard question.")
+    unfinished_penalty: float = Field(1.0, ge=0, description="Taken off where no answer is given.")
+    checkpoint_every: int = Field(10, ge=1, description="Rollout batches between resumable checkpoints.")
+    validate_every: int = Field(10, ge=1, description="Rollout batches between measurements on easy validation.")
+
+
+class Evaluation(Section):
+    """What is measured on the benchmark, and how sure we are."""
+
+    samples: int = Field(16, ge=1, description="Completions per question for the voted accuracy of each policy.")
+    bootstrap: int = Field(2000, ge=100, description="Bootstrap resamples over problems behind every interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    grader: Literal["math-verify", "exact"] = Field("math-verify", description="What decides that two answers are equal.")
+    ceiling: str | None = Field(None, description="Key of the full-supervision recipe that PGR is measured against.")
+
+
+class Recipe(Section):
+    """All knobs of one experiment. `seed` moves every random draw that is not the world's."""
+
+    name: str = Field(description="File name of the recipe, without .yaml.")
+    description: str = Field("", description="One sentence for people.")
+    strict: bool = Field(True, description="False marks runs that may see hard answers (the ceiling); they feed only PGR.")
+    seed: int = Field(0, ge=0, description="Seed of training and sampling.")
+    problems: Problems = Field(default_factory=Problems)
+    base: Base = Field(default_factory=Base)
+    sft: Sft = Field(default_factory=Sft)
+    easy_samples: EasySamples = Field(default_factory=EasySamples)
+    labels: Labels = Field(default_factory=Labels)
+    prm: Prm = Field(default_factory=Prm)
+    sampling: Sampling = Field(default_factory=Sampling)
+    scoring: Scoring = Field(default_factory=Scoring)
+    rerank: Rerank = Field(default_factory=Rerank)
+    rl: Rl = Field(default_factory=Rl)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+
+    @model_validator(mode="after")
+    def _firewall(self) -> Recipe:
+        if self.strict and not set(self.problems.easy_levels) <= {1, 2, 3}:
+            raise ValueError("levels 4-5 in problems.easy_levels need strict: false (a ceiling recipe)")
+        return self
+
+    @classmethod
+    def from_key(cls, key: str, folders: Iterable[Path] = ()) -> Recipe:
+        """Parse `name/field=value/...` into a recipe.
+
+        Recipe files are looked up in `folders` first, then among the shipped ones.
+
+        Raises:
+            RecipeError: unknown recipe or field, bad value, or a key that is not well formed.
+        """
+        name, overrides = _split_key(key)
+        data = _load(name, [*folders, RECIPE_FOLDER])
+        for field, text in overrides.items():
+            _override(data, field, _parse_value(text), key)
+        try:
+            return cls.model_validate({**data, "name": name})
+        except ValidationError as error:
+            raise RecipeError(f"recipe key '{key}': {_explain(error)}") from None
+
+    def canonical_json(self) -> str:
+        """The recipe as one sorted JSON text; equal recipes give equal texts."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def slice(self, sections: Iterable[str]) -> RecipeSlice:
+        """The view a stage gets: only the named top-level fields can be read."""
+        return RecipeSlice(self, tuple(sections))
+
+
+class RecipeSlice:
+    """The part of a recipe one stage may read. Reading anything else is an error, not a surprise."""
+
+    def __init__(self, recipe: Recipe, sections: tuple[str, ...]) -> None:
+        unknown = [s for s in sections if s not in Recipe.model_fields]
+        if unknown:
+            raise RecipeError(f"no such recipe section: {', '.join(unknown)}")
+        self._recipe = recipe
+        self.sections = sections
+
+    def __getattr__(self, name: str) -> Any:
+        if name in Recipe.model_fields:
+            if name not in self.sections:
+                raise RecipeError(
+                    f"this stage reads recipe.{name}, which its slice {list(self.sections)} does not name; add it there"
+                )
+            return getattr(self._recipe, name)
+        raise AttributeError(name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The slice as plain JSON data, for keys and manifests."""
+        return self._recipe.model_dump(mode="json", include=set(self.sections))
+
+
+def canonical_key(key: str) -> str:
+    """The one spelling of a key: overrides sorted by field, values as YAML would print them.
+
+    Raises:
+        RecipeError: the key is not well formed.
+    """
+    name, overrides = _split_key(key)
+    return "/".join([name, *(f"{field}={value}" for field, value in sorted(overrides.items()))])
+
+
+def recipe_names(folders: Iterable[Path] = ()) -> list[str]:
+    """Names of all recipes that can be found."""
+    return sorted({path.stem for folder in [*folders, RECIPE_FOLDER] for path in Path(folder).glob("*.yaml")})
+
+
+def _split_key(key: str) -> tuple[str, dict[str, str]]:
+    if len(key) > _MAX_KEY_LENGTH:
+        raise RecipeError(f"recipe key is longer than {_MAX_KEY_LENGTH} characters")
+    name, *parts = key.split("/")
+    if not _NAME.fullmatch(name):
+        raise RecipeError(f"'{name}' is not a recipe name (lower-case letters, digits, - and _)")
+    overrides: dict[str, str] = {}
+    for part in parts:
+        match = _OVERRIDE.fullmatch(part)
+        if not match:
+            raise RecipeError(f"'{part}' in key '{key}' is not of the form section.field=value")
+        if match[1] in overrides:
+            raise RecipeError(f"field {match[1]} is given twice in key '{key}'")
+        overrides[match[1]] = match[2]
+    return name, overrides
+
+
+def _load(name: str, folders: list[Path]) -> dict[str, Any]:
+    for folder in folders:
+        path = Path(folder) / f"{name}.yaml"
+        if path.is_file():
+            data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            if not isinstance(data, dict):
+                raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {type(data).__name__}")
+            return data
+    raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
+
+
+def _parse_value(text: str) -> Any:
+    if "," in text:
+        return [_parse_value(item) for item in text.split(",") if item]
+    try:  # YAML reads 2e-5 as a string
+        return float(text) if re.fullmatch(r"[0-9.]+e[+-]?[0-9]+", text) else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def _override(data: dict[str, Any], field: str, value: Any, key: str) -> None:
+    *parents, leaf = field.split(".")
+    node = data
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, Mapping):
+            raise RecipeError(f"{field} in key '{key}': {parent} is not a section")
+        node = child  # type: ignore[assignment]
+    node[leaf] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    mend = " (no such field)" if first["type"] == "extra_forbidden" else ""
+    return f"{where}: {first['msg']}{mend}" if where else str(first["msg"])
