@@ -1,0 +1,1 @@
+"""Problem records, their sources (ladder, MATH, PRM800K), and the split by supervision."""
