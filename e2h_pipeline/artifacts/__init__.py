@@ -1,0 +1,1 @@
+"""Artifacts: immutable folders addressed by what made them. Tables, hashes, manifests, the store, lineage."""

@@ -1,0 +1,37 @@
+"""What an asset body is handed: its slice of the recipe, its inputs, a place to write, a place to work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2h_pipeline.artifacts.store import Artifact
+from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage of one experiment, ready to compute.
+
+    Attributes:
+        recipe: only the sections the stage declares; reading another is an error.
+        inputs: upstream artifacts by asset name, resolved once at step start, immutable.
+        out: folder that becomes the artifact when the body returns. What differs from run to run
+            (timings) belongs under `out/logs/`, which is kept but not part of the data version.
+        work: resumable work. Survives kills, is the same for the same key, goes when the artifact is made.
+        reporter: progress and metrics.
+        engine: what generates: "transformers" or "vllm".
+    """
+
+    recipe: RecipeSlice
+    inputs: Mapping[str, Artifact]
+    out: Path
+    work: Path
+    reporter: Reporter = field(default_factory=Reporter)
+    engine: str = "transformers"
+
+    def path(self, asset: str) -> Path:
+        """Folder of an input artifact."""
+        return self.inputs[asset].path

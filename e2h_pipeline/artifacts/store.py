@@ -1,0 +1,388 @@
+"""The content-addressed store: the same work is never done twice, and half an artifact is never seen.
+
+E2H_HOME/store/<asset>/<first 16 of key>/   immutable artifacts
+E2H_HOME/store/.making/                     folders being written; swept when their process is gone
+E2H_HOME/store/.locks/                      one lock file per key
+E2H_HOME/work/<asset>/<first 16 of key>/    resumable work; survives kills, goes when the artifact is made
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import resource
+import shutil
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.artifacts.hashing import byte_hash, content_hash, data_version, digest_json
+from e2h_pipeline.artifacts.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    InputRef,
+    Manifest,
+    ManifestError,
+    read_manifest,
+    write_manifest,
+)
+from e2h_pipeline.artifacts.tables import sync_folder
+
+KEY_FOLDER_LENGTH = 16
+_ASSET_NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "vllm",
+    "pyarrow",
+    "numpy",
+    "math-verify",
+    "sympy",
+)
+
+# Files already checked by this process: path -> (mtime in ns, size, sha256).
+_VERIFIED: dict[str, tuple[int, int, str]] = {}
+
+
+class StoreError(RuntimeError):
+    """An artifact that is missing, damaged or cannot be made; the message names the file and the mend."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An immutable folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def asset(self) -> str:
+        return self.manifest.asset
+
+    @property
+    def key(self) -> str:
+        return self.manifest.key
+
+    @property
+    def data_version(self) -> str:
+        return self.manifest.data_version
+
+
+@dataclass(frozen=True)
+class Request:
+    """What determines an artifact. Only these enter the key."""
+
+    asset: str
+    code_version: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, InputRef] = field(default_factory=dict)
+    external: Any = None
+    experiment: str = ""
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over everything that shapes the content. Inputs count by content, not by their own key."""
+        return digest_json(
+            {
+                "asset": self.asset,
+                "code": self.code_version,
+                "recipe": self.recipe,
+                "inputs": {name: ref.data_version for name, ref in self.inputs.items()},
+                "external": self.external,
+            }
+        )
+
+
+@dataclass
+class Draft:
+    """An artifact being made. `lock_fd` holds the key's lock; a child that inherits it keeps others out."""
+
+    out: Path
+    work: Path
+    lock_fd: int
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    tracking_url: str | None = None
+
+
+class ArtifactStore:
+    """Artifacts under one home folder.
+
+    Args:
+        home: E2H_HOME; `store/` and `work/` are made below it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = Path(home)
+        self._store = self.home / "store"
+        self._making = self._store / ".making"
+        self._locks = self._store / ".locks"
+
+    def folder(self, asset: str, key: str) -> Path:
+        """Where an artifact lies, or would.
+
+        Raises:
+            StoreError: the name or key could not be one (they become paths).
+        """
+        _check_names(asset, key)
+        return self._store / asset / key[:KEY_FOLDER_LENGTH]
+
+    def work_dir(self, asset: str, key: str) -> Path:
+        """The resumable work folder of a key, made if needed."""
+        _check_names(asset, key)
+        folder = self.home / "work" / asset / key[:KEY_FOLDER_LENGTH]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def find(self, asset: str, key: str) -> Artifact | None:
+        """The verified artifact of a key, or None.
+
+        Raises:
+            StoreError: it is there but damaged.
+        """
+        folder = self.folder(asset, key)
+        return self._read(folder, key) if folder.exists() else None
+
+    def open(self, asset: str, key: str) -> Artifact:
+        """The verified artifact of a key.
+
+        Raises:
+            StoreError: it is not there, or damaged.
+        """
+        artifact = self.find(asset, key)
+        if artifact is None:
+            raise StoreError(
+                f"{self.folder(asset, key)}: no such artifact in the store; materialize {asset} again"
+            )
+        return artifact
+
+    def obtain(self, request: Request, make: Callable[[Draft], None]) -> tuple[Artifact, bool]:
+        """The artifact of a request: found, or made by `make`, which fills `draft.out`.
+
+        Two processes that ask for one key: the second waits, then finds what the first made.
+
+        Returns:
+            The artifact, and whether it was already there.
+        """
+        found = self.find(request.asset, request.key)
+        if found:
+            return found, True
+        with self._lock(request) as lock_fd:
+            found = self.find(request.asset, request.key)
+            if found:
+                return found, True
+            with self._write(request, lock_fd) as draft:
+                make(draft)
+        return self.open(request.asset, request.key), False
+
+    def sweep(self) -> None:
+        """Remove what killed processes of this host left half written."""
+        for folder in self._making.glob("*") if self._making.is_dir() else ():
+            host, pid, _ = folder.name.split("~", 2)
+            if host == socket.gethostname() and not _alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _read(self, folder: Path, key: str) -> Artifact:
+        try:
+            manifest = read_manifest(folder)
+        except ManifestError as error:
+            raise StoreError(str(error)) from None
+        if manifest.key != key:
+            raise StoreError(
+                f"{folder / MANIFEST_NAME}: key is {manifest.key[:16]}..., not {key[:16]}...; delete {folder}"
+            )
+        for name, entry in manifest.files.items():
+            _verify(folder, name, entry)
+        if (
+            data_version({name: entry.content for name, entry in manifest.files.items()})
+            != manifest.data_version
+        ):
+            raise StoreError(
+                f"{folder / MANIFEST_NAME}: data_version does not match its files; delete {folder}"
+            )
+        return Artifact(folder, manifest)
+
+    @contextmanager
+    def _lock(self, request: Request) -> Iterator[int]:
+        """Hold the key's lock. The kernel lets go of it when the last process that holds it ends, however it ends."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        path = self._locks / f"{request.asset}-{request.key[:KEY_FOLDER_LENGTH]}"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield handle
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _write(self, request: Request, lock_fd: int) -> Iterator[Draft]:
+        """A temporary folder that becomes the artifact when the block ends, and goes if it raises."""
+        self.sweep()
+        started = time.monotonic()
+        out = self._making / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
+        out.mkdir(parents=True)
+        draft = Draft(out, self.work_dir(request.asset, request.key), lock_fd)
+        try:
+            yield draft
+            self._commit(request, draft, time.monotonic() - started)
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+        shutil.rmtree(draft.work, ignore_errors=True)
+
+    def _commit(self, request: Request, draft: Draft, seconds: float) -> None:
+        manifest = _manifest(request, draft, _hash_files(draft.out), seconds)
+        write_manifest(draft.out, manifest)
+        _sync_tree(draft.out)
+        final = self.folder(request.asset, request.key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft.out.rename(final)
+        sync_folder(final.parent)
+
+
+def _manifest(request: Request, draft: Draft, files: dict[str, FileEntry], seconds: float) -> Manifest:
+    summary = _plain(draft.summary)
+    return Manifest(
+        asset=request.asset,
+        key=request.key,
+        experiment=request.experiment,
+        code_version=request.code_version,
+        recipe=dict(request.recipe),
+        inputs=dict(request.inputs),
+        external=request.external,
+        data_version=data_version({name: entry.content for name, entry in files.items()}),
+        files=files,
+        seeds=_seeds(request.recipe),
+        packages=_packages(),
+        device=_device(),
+        wall_seconds=round(seconds, 3),
+        tokens=summary.get("tokens") if isinstance(summary.get("tokens"), int) else None,
+        peak_memory_bytes=_peak_memory(),
+        summary=summary,
+        tracking_url=draft.tracking_url,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _hash_files(folder: Path) -> dict[str, FileEntry]:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise StoreError(
+                f"{path}: a link inside an artifact; copy the file, what it points to may change"
+            )
+        if name == MANIFEST_NAME:
+            raise StoreError(
+                f"{path}: the store writes {MANIFEST_NAME}; call the stage's own file something else"
+            )
+        if path.is_file():
+            digest = byte_hash(path)
+            files[name] = FileEntry(
+                sha256=digest, content=content_hash(path, digest), size=path.stat().st_size
+            )
+    return files
+
+
+def _verify(folder: Path, name: str, entry: FileEntry) -> None:
+    """Compare a file with its manifest entry; unchanged files are hashed once per process."""
+    path = folder / name
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing from the artifact; delete {folder} to make it again") from None
+    seen = (stat.st_mtime_ns, stat.st_size, entry.sha256)
+    if _VERIFIED.get(str(path)) == seen:
+        return
+    if stat.st_size != entry.size or byte_hash(path) != entry.sha256:
+        raise StoreError(
+            f"{path}: does not match its hash in {MANIFEST_NAME}; delete {folder} to make it again"
+        )
+    _VERIFIED[str(path)] = seen
+
+
+def _check_names(asset: str, key: str) -> None:
+    if not _ASSET_NAME.fullmatch(asset):
+        raise StoreError(f"'{asset}' is not an asset name (lower-case letters, digits and _)")
+    if not _HASH.fullmatch(key):
+        raise StoreError(f"'{key}' is not an artifact key (64 hex digits)")
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _plain(value: Any) -> Any:
+    """JSON data from a summary: numpy and torch scalars become numbers, NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _seeds(recipe: Mapping[str, Any]) -> dict[str, int]:
+    """Every seed of a recipe slice, by dotted field."""
+    seeds = {}
+    for name, value in recipe.items():
+        if name == "seed":
+            seeds["seed"] = value
+        elif isinstance(value, Mapping):
+            seeds.update({f"{name}.{inner}": seed for inner, seed in _seeds(value).items()})
+    return seeds
+
+
+def _packages() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> str:
+    """The accelerator this process has used, by name; does not import torch for the question."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    return "cpu"
+
+
+def _peak_memory() -> int:
+    """Bytes; Linux counts in KiB, macOS in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peaks = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(peaks) * unit
