@@ -91,7 +91,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     for field, text in _strings(data, ""):
         if _SECRET.search(text):
             raise ManifestError(
-                f"manifest of {manifest.asset}, field {field}: looks like a credential; keep it out of recipes"
+                f"manifest of {manifest.asset}, field {field}: looks like a credential; keep it out"
             )
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")

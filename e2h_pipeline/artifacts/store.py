@@ -214,7 +214,7 @@ class ArtifactStore:
 
     @contextmanager
     def _lock(self, request: Request) -> Iterator[int]:
-        """Hold the key's lock. The kernel lets go of it when the last process that holds it ends, however it ends."""
+        """Hold the key's lock. The kernel lets go of it when the last process that holds it is gone."""
         self._locks.mkdir(parents=True, exist_ok=True)
         path = self._locks / f"{request.asset}-{request.key[:KEY_FOLDER_LENGTH]}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,0 +1,85 @@
+"""Which data fed a number: a walk over manifests, from an artifact back to everything it was made from.
+
+Dagster's own tags for partitioned upstreams point at the wrong event (dagster issue 26563), so
+provenance comes from the manifests alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
+
+EASY_DATA = "easy_problems"
+
+
+@dataclass(frozen=True)
+class Node:
+    """An artifact and the nodes it was made from, by asset name."""
+
+    artifact: Artifact
+    inputs: tuple[Node, ...]
+
+    @property
+    def asset(self) -> str:
+        return self.artifact.asset
+
+
+def trace(store: ArtifactStore, artifact: Artifact) -> Node:
+    """The tree of everything an artifact was made from; shared ancestors are shared nodes.
+
+    Raises:
+        StoreError: an ancestor is gone from the store, or damaged.
+    """
+    return _trace(store, artifact, {})
+
+
+def _trace(store: ArtifactStore, artifact: Artifact, seen: dict[str, Node]) -> Node:
+    if artifact.key not in seen:
+        inputs = sorted(artifact.manifest.inputs.items())
+        parents = (_trace(store, store.open(asset, ref.key), seen) for asset, ref in inputs)
+        seen[artifact.key] = Node(artifact, tuple(parents))
+    return seen[artifact.key]
+
+
+def ancestors(node: Node) -> list[Node]:
+    """The node and all before it, each once, nearest first."""
+    found: dict[str, Node] = {}
+    waiting = [node]
+    while waiting:
+        current = waiting.pop(0)
+        if current.artifact.key not in found:
+            found[current.artifact.key] = current
+            waiting.extend(current.inputs)
+    return list(found.values())
+
+
+def paths(node: Node, asset: str) -> Iterator[tuple[Node, ...]]:
+    """Every way from a node back to artifacts of `asset`, nearest first."""
+    if node.asset == asset:
+        yield (node,)
+        return
+    for parent in node.inputs:
+        for rest in paths(parent, asset):
+            yield (node, *rest)
+
+
+def data_versions(node: Node, asset: str = EASY_DATA) -> list[str]:
+    """Data versions of `asset` that fed a node: one normally, none where it was not used."""
+    return sorted({n.artifact.data_version for n in ancestors(node) if n.asset == asset})
+
+
+def as_rows(node: Node) -> list[dict[str, str]]:
+    """Ancestors as plain rows (asset, data version, code version, made at, by), for tables and JSON."""
+    return [
+        {
+            "asset": n.asset,
+            "data_version": n.artifact.data_version,
+            "key": n.artifact.key,
+            "code_version": n.artifact.manifest.code_version,
+            "experiment": n.artifact.manifest.experiment,
+            "created": n.artifact.manifest.created,
+        }
+        for n in ancestors(node)
+    ]
