@@ -1,0 +1,55 @@
+"""Answer classes: which samples of a problem gave the same answer, for voting.
+
+Graders are no equivalence relations (math-verify is not even symmetric), so a grouping that goes
+through the samples in order depends on that order. Here pairs are compared in sorted order and
+classes are the connected components, so a vote depends on the set of samples alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from e2h_pipeline.grading.equivalence import Grader, Verdict
+
+MAX_HEADS = 32
+"""Every compared pair has one of the 32 most frequent answers in it, so 256 samples of a problem cost
+at most 32 x 256 comparisons; what lies beyond has next to no votes to lose."""
+
+
+def answer_classes(answers: Sequence[str | None], grader: Grader) -> list[int | None]:
+    """The class of each answer, numbered by first appearance; None (no answer) stays None."""
+    return answer_classes_many([answers], grader)[0]
+
+
+def answer_classes_many(problems: Sequence[Sequence[str | None]], grader: Grader) -> list[list[int | None]]:
+    """`answer_classes` of many problems, in one batch that keeps all workers busy."""
+    forms = [
+        [None if answer is None else grader.normal_form(answer) for answer in answers] for answers in problems
+    ]
+    pairs = [_pairs(form for form in answers if form is not None) for answers in forms]
+    verdicts = iter(grader.grade_many([pair for group in pairs for pair in group]))
+    equal = [[pair for pair in group if next(verdicts) is Verdict.EQUAL] for group in pairs]
+    return [_classes(answers, group) for answers, group in zip(forms, equal, strict=True)]
+
+
+def _pairs(forms: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs to compare, each sorted: every frequent answer with every other one."""
+    counts = Counter(forms)
+    by_votes = sorted(counts, key=lambda form: (-counts[form], form))
+    heads = by_votes[:MAX_HEADS]
+    return [(min(a, b), max(a, b)) for i, a in enumerate(heads) for b in by_votes[i + 1 :]]
+
+
+def _classes(forms: Sequence[str | None], equal: Sequence[tuple[str, str]]) -> list[int | None]:
+    parent = {form: form for form in forms if form is not None}
+
+    def root(form: str) -> str:
+        while parent[form] != form:
+            parent[form] = form = parent[parent[form]]
+        return form
+
+    for a, b in equal:
+        parent[root(a)] = root(b)
+    numbers: dict[str, int] = {}
+    return [None if form is None else numbers.setdefault(root(form), len(numbers)) for form in forms]

@@ -1,0 +1,149 @@
+r"""Whether two answers are equal: three verdicts, two graders, one interface.
+
+`exact` compares strings (the ladder writes answers in one way only). `math-verify` asks the library of
+that name (Hugging Face; the `\boxed{}` parse) in killable workers, after two cheap tiers that need no
+algebra: equal normal forms are equal, two different plain integers are different. Verdicts are
+remembered per pair. A pair that costs too much time, memory or text is `UNDECIDED`: it counts as
+wrong, and `undecided` says how many there were.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Protocol
+
+from e2h_pipeline.grading.pool import CPU_SECONDS, WorkerPool
+
+MAX_CHARACTERS = 2000  # the longest answer of MATH has 159
+
+_SPACES = re.compile(r"\s+")
+_IDLE_SPACE = re.compile(r"(?<=[^\w,\\]) (?=\w)|(?<!\\) (?=\W)")
+_SIZED_BRACKET = re.compile(r"\\(?:left|right) ?(?=[()\[\]]|\\[{}])")
+_INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
+
+
+class Verdict(enum.StrEnum):
+    """What a grader says of a pair."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    UNDECIDED = "undecided"
+
+
+class Grader(Protocol):
+    """Decides pairs (gold, answer). `version` says all that could change a verdict."""
+
+    name: str
+    version: str
+    undecided: int
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """A verdict per (gold, answer) pair, in order; never an exception on account of the text."""
+        ...
+
+    def normal_form(self, answer: str) -> str:
+        """A text such that answers with the same one are equal."""
+        ...
+
+
+class ExactGrader:
+    """Equal strings after stripping white space."""
+
+    name = "exact"
+    version = "exact/1"
+    undecided = 0
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """A verdict per pair, in order."""
+        return [
+            Verdict.EQUAL if gold.strip() == answer.strip() else Verdict.DIFFERENT for gold, answer in pairs
+        ]
+
+    def normal_form(self, answer: str) -> str:
+        """The answer without surrounding white space."""
+        return answer.strip()
+
+
+class MathVerifyGrader:
+    """The math_verify library behind a pool of killable workers."""
+
+    name = "math-verify"
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._memory: dict[tuple[str, str], Verdict] = {}
+        self.undecided = 0
+        parts = " ".join(
+            f"{name}/{version(name)}" for name in ("math-verify", "latex2sympy2-extended", "sympy")
+        )
+        self.version = f"{parts} cpu={pool.cpu_seconds:g}s"
+
+    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """A verdict per pair, in order. Pairs seen before, here or in earlier calls, cost nothing."""
+        forms = [(self.normal_form(gold), self.normal_form(answer)) for gold, answer in pairs]
+        new = [pair for pair in dict.fromkeys(forms) if pair not in self._memory]
+        for pair in new:
+            cheap = _cheap_verdict(*pair)
+            if cheap is not None:
+                self._memory[pair] = cheap
+        costly = [pair for pair in new if pair not in self._memory]
+        words = self._pool.compare(costly)
+        self._memory.update(zip(costly, map(Verdict, words), strict=True))
+        self.undecided += sum(self._memory[pair] is Verdict.UNDECIDED for pair in new)
+        return [self._memory[pair] for pair in forms]
+
+    def normal_form(self, answer: str) -> str:
+        """See `normalise`."""
+        return normalise(answer)
+
+
+@contextmanager
+def grader(name: str, workers: int | None = None, cpu_seconds: float = CPU_SECONDS) -> Iterator[Grader]:
+    """A grader by its name in the recipe (`evaluation.grader`); its workers end with the block.
+
+    Args:
+        workers: processes of `math-verify`; one per core, at most 8, where unset.
+        cpu_seconds: CPU time a pair may take before it is undecided.
+    """
+    if name == ExactGrader.name:
+        yield ExactGrader()
+    elif name == MathVerifyGrader.name:
+        with WorkerPool(workers, cpu_seconds) as pool:
+            yield MathVerifyGrader(pool)
+    else:
+        raise ValueError(f"no grader '{name}'; there are exact and math-verify")
+
+
+def normalise(answer: str) -> str:
+    r"""The answer without what never carries meaning: outer `$`, spaces that separate nothing, a final
+    full stop, the size of fractions and brackets.
+
+    A space between two word characters stays (`7 3/4`), as does one behind a comma (`1, 234` is a pair,
+    `1,234` a number) or a backslash. Texts over the size limit are only stripped.
+    """
+    text = answer.strip()
+    if len(text) > MAX_CHARACTERS:
+        return text
+    if len(text) > 2 and text[0] == text[-1] == "$" and text.count("$") == 2:
+        text = text[1:-1].strip()
+    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    if "\\left." not in text and "\\right." not in text:
+        text = _SIZED_BRACKET.sub("", text).removesuffix(".")
+    return _IDLE_SPACE.sub("", _SPACES.sub(" ", text)).strip()
+
+
+def _cheap_verdict(gold: str, answer: str) -> Verdict | None:
+    """The verdict where no algebra is needed, else None."""
+    if gold == answer:
+        return Verdict.EQUAL
+    if not gold or not answer:
+        return Verdict.DIFFERENT
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):
+        return Verdict.EQUAL if int(gold) == int(answer) else Verdict.DIFFERENT
+    if max(len(gold), len(answer)) > MAX_CHARACTERS:
+        return Verdict.UNDECIDED
+    return None
