@@ -113,6 +113,7 @@ class Draft:
     lock_fd: int
     summary: Mapping[str, Any] = field(default_factory=dict)
     tracking_url: str | None = None
+    device: str = ""
 
 
 class ArtifactStore:
@@ -264,7 +265,7 @@ def _manifest(request: Request, draft: Draft, files: dict[str, FileEntry], secon
         files=files,
         seeds=_seeds(request.recipe),
         packages=_packages(),
-        device=_device(),
+        device=draft.device or device_name(),
         wall_seconds=round(seconds, 3),
         tokens=summary.get("tokens") if isinstance(summary.get("tokens"), int) else None,
         peak_memory_bytes=_peak_memory(),
@@ -373,7 +374,7 @@ def _packages() -> dict[str, str]:
     return found
 
 
-def _device() -> str:
+def device_name() -> str:
     """The accelerator this process has used, by name; does not import torch for the question."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,0 +1,108 @@
+"""What people see in the Dagster UI beside a materialization."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.lineage import as_rows, data_versions, trace
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
+from e2h_pipeline.artifacts.tables import read_table
+from resources.store import ARTIFACT_KEY
+
+_PREVIEW_ROWS = 5
+_CELL_LENGTH = 160
+_LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
+_VERSION_LENGTH = 12
+
+
+def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
+    """Metadata of one materialization: where it lies, what is in it, what fed it, what it cost."""
+    manifest = artifact.manifest
+    metadata: dict[str, Any] = {
+        "path": dg.MetadataValue.path(str(artifact.path)),
+        ARTIFACT_KEY: artifact.key,
+        "data_version": artifact.data_version,
+        "reused": reused,
+        "wall_seconds": manifest.wall_seconds,
+        "peak_memory_gib": round(manifest.peak_memory_bytes / 2**30, 3),
+        **_lineage(store, artifact),
+        **_table(artifact.path),
+        **_plots(artifact.path),
+        **_headline(manifest.summary),
+    }
+    if manifest.tokens is not None:
+        metadata["tokens"] = manifest.tokens
+    if manifest.tracking_url:
+        metadata["mlflow"] = dg.MetadataValue.url(manifest.tracking_url)
+    return metadata
+
+
+def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    node = trace(store, artifact)
+    rows = [
+        f"| {row['asset']} | {row['data_version'][:_VERSION_LENGTH]} | {row['code_version']} "
+        f"| {row['experiment']} | {row['created']} |"
+        for row in as_rows(node)
+    ]
+    table = "\n".join(["| asset | data version | code | made by | made at |", "|---|---|---|---|---|", *rows])
+    metadata: dict[str, Any] = {"lineage": dg.MetadataValue.md(table)}
+    easy = data_versions(node)
+    if easy:
+        metadata["easy_data_version"] = ", ".join(easy)
+    return metadata
+
+
+def _table(folder: Path) -> dict[str, Any]:
+    """Rows, rows per level, and the first few rows of the artifact's table, if it has one."""
+    first = next(iter(sorted(folder.rglob("*.parquet"))), None)
+    if first is None:
+        return {}
+    import pyarrow.parquet as pq
+
+    place = first.parent if first.name.startswith("part-") else first
+    with pq.ParquetFile(first) as file:
+        names = file.schema_arrow.names
+        batch = next(file.iter_batches(batch_size=_PREVIEW_ROWS), None)
+    counted = read_table(place, ["level"] if "level" in names else names[:1])
+    metadata: dict[str, Any] = {"dagster/row_count": counted.num_rows}
+    if "level" in names:
+        metadata["rows_by_level"] = dg.MetadataValue.md(_level_table(counted.column("level").to_pylist()))
+    if batch is not None and batch.num_rows:
+        records = [{name: _cell(value) for name, value in row.items()} for row in batch.to_pylist()]
+        metadata["preview"] = dg.MetadataValue.table([dg.TableRecord(record) for record in records])
+    return metadata
+
+
+def _level_table(levels: list[int]) -> str:
+    rows = [f"| {level} | {levels.count(level):,} |" for level in sorted(set(levels))]
+    return "\n".join(["| level | rows |", "|---|---|", *rows])
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= _CELL_LENGTH else text[: _CELL_LENGTH - 1] + "…"
+
+
+def _plots(folder: Path) -> dict[str, Any]:
+    plots = {}
+    for path in sorted(folder.rglob("*.png")):
+        if path.stat().st_size <= _LARGEST_PLOT:
+            data = base64.b64encode(path.read_bytes()).decode()
+            plots[path.stem] = dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
+    return plots
+
+
+def _headline(summary: dict[str, Any]) -> dict[str, Any]:
+    """Numbers at the top of the summary as numbers (the UI plots them over time), all of it as JSON."""
+    numbers = {
+        f"summary/{name}": value
+        for name, value in summary.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    return {**numbers, "summary": dg.MetadataValue.json(summary)} if summary else {}

@@ -1,0 +1,228 @@
+"""`@stage`: turns a body of a few lines into a Dagster asset over the content-addressed store.
+
+What happens in a step: inputs are resolved once, at its start, to immutable artifacts (the latest
+materialization of each in the same partition); they, the slice of the recipe, the code version and
+the fingerprint of what lies outside give the key; the store has it, or the body runs. Either way
+Dagster gets the content hash as data version, so that a change stops where content is equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets._metadata import describe
+from e2h_pipeline.artifacts.code_version import code_version
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.manifest import InputRef
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
+from resources.compute import BODIES, ComputeResource, StageBody, StageCall
+from resources.engine import EngineResource
+from resources.store import StoreResource, input_artifact
+from resources.tracking import StageInfo, StageRun, TrackingResource
+
+EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
+RECIPE_ASSET = "recipe"
+RECIPE_FILE = "recipe.json"
+TABLE = "data.parquet"
+GPU_POOL = "gpu"
+_OWNERS = ["team:scalable-oversight"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage reads, and the code behind it.
+
+    Attributes:
+        reads: upstream assets besides `recipe`.
+        sections: parts of the recipe the body may read; `problems.world` narrows to one field.
+        audit: this stage may see gold answers, and nothing that trains or selects may depend on it.
+        external: fingerprint of what lies outside the store, from the recipe slice.
+    """
+
+    name: str
+    module: str
+    reads: tuple[str, ...]
+    sections: tuple[str, ...]
+    audit: bool
+    code_version: str
+    external: Callable[[RecipeSlice], Any] | None = None
+
+
+STAGES: dict[str, Stage] = {}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of one run: a stage with everything resolved."""
+
+    stage: Stage
+    recipe: Recipe
+    slice: RecipeSlice
+    inputs: Mapping[str, Artifact]
+    request: Request
+    engine: str
+
+
+def stage(
+    *,
+    group: str,
+    reads: Iterable[str] = (),
+    recipe: Iterable[str] = (),
+    kinds: Iterable[str] = (),
+    gpu: bool = False,
+    audit: bool = False,
+    external: Callable[[RecipeSlice], Any] | None = None,
+    version_suffix: str = "",
+    name: str | None = None,
+) -> Callable[[StageBody], dg.AssetsDefinition]:
+    """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
+
+    Args:
+        group: Dagster group.
+        reads: upstream assets, besides `recipe`, which every stage has.
+        recipe: sections (or `section.field`) the body may read; all that may shape the result.
+        kinds: icons in the UI.
+        gpu: take a slot of the GPU pool, so that two such stages never share a card.
+        audit: may see gold answers.
+        external: fingerprint of files or Hub commits that shape the result.
+        version_suffix: added to the code version, for code that is data (recipe files).
+        name: asset name where it is not the body's.
+    """
+
+    def decorate(body: StageBody) -> dg.AssetsDefinition:
+        spec = Stage(
+            name=name or body.__name__,
+            module=body.__module__,
+            reads=tuple(reads),
+            sections=tuple(recipe),
+            audit=audit,
+            code_version=code_version(body) + version_suffix,
+            external=external,
+        )
+        STAGES[spec.name], BODIES[spec.name] = spec, body
+        return _asset(spec, group, frozenset(kinds), gpu, body.__doc__ or "")
+
+    return decorate
+
+
+def _asset(
+    spec: Stage, group: str, kinds: frozenset[str], gpu: bool, description: str
+) -> dg.AssetsDefinition:
+    upstream = () if spec.name == RECIPE_ASSET else (RECIPE_ASSET, *spec.reads)
+
+    @dg.asset(
+        name=spec.name,
+        deps=list(upstream),
+        partitions_def=EXPERIMENTS,
+        group_name=group,
+        kinds=set(kinds),
+        owners=_OWNERS,
+        tags={
+            "e2h/supervision": "audit" if spec.audit else "easy-only",
+            "e2h/device": "gpu" if gpu else "cpu",
+        },
+        pool=GPU_POOL if gpu else None,
+        code_version=spec.code_version,
+        description=description,
+    )
+    def materialize(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        compute: ComputeResource,
+        tracking: TrackingResource,
+        engine: EngineResource,
+    ) -> dg.MaterializeResult:
+        step = _resolve(spec, context.instance, store, context.partition_key, engine.name)
+        info = StageInfo(
+            experiment=context.partition_key,
+            asset=spec.name,
+            key=step.request.key,
+            dagster_run_id=context.run_id,
+            recipe=step.request.recipe,
+            inputs=step.inputs,
+        )
+        opened = store.open()
+        with tracking.stage_run(store.home_folder, info, context.log) as run:
+            artifact, reused = opened.obtain(step.request, lambda draft: _compute(step, draft, compute, run))
+            if not reused:
+                run.finish(artifact)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(artifact.data_version),
+            metadata=describe(opened, artifact, reused=reused),
+        )
+
+    return materialize
+
+
+def _resolve(
+    spec: Stage, instance: dg.DagsterInstance, resource: StoreResource, experiment: str, engine: str
+) -> _Step:
+    """Inputs, recipe and key of a step, read first thing: a change during the step is not in it."""
+    store = resource.open()
+    inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.reads}
+    recipe = _recipe(spec, instance, store, experiment)
+    view = narrow(recipe, spec.sections)
+    request = Request(
+        asset=spec.name,
+        code_version=spec.code_version,
+        recipe=view.as_dict(),
+        inputs={name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()},
+        external=spec.external(view) if spec.external else None,
+        experiment=experiment,
+    )
+    return _Step(spec, recipe, view, inputs, request, engine)
+
+
+def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:
+    """The recipe as it was materialized; the `recipe` stage itself parses the partition key."""
+    if spec.name == RECIPE_ASSET:
+        return Recipe.from_key(experiment, recipe_folders(store.home))
+    artifact = input_artifact(instance, store, RECIPE_ASSET, experiment)
+    return load_recipe(artifact)
+
+
+def load_recipe(artifact: Artifact) -> Recipe:
+    """Read back a `recipe` artifact.
+
+    Raises:
+        RecipeError: it was written by a version with other fields.
+    """
+    path: Path = artifact.path / RECIPE_FILE
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise RecipeError(f"{path}: does not fit this version ({error}); materialize recipe again") from None
+
+
+def narrow(recipe: Recipe, sections: Iterable[str]) -> RecipeSlice:
+    """A slice of whole sections and single fields (`problems.world`).
+
+    Fields of a section that are not named are reset to their defaults: the body cannot see their
+    values, and they enter no key, so changing them re-makes nothing here.
+    """
+    kept: dict[str, list[str]] = {}
+    for name in sections:
+        section, _, inner = name.partition(".")
+        kept.setdefault(section, []).append(inner)
+    updates = {}
+    for section, fields in kept.items():
+        if "" not in fields:
+            value = getattr(recipe, section)
+            updates[section] = type(value)(**{inner: getattr(value, inner) for inner in fields})
+    return recipe.model_copy(update=updates).slice(kept)
+
+
+def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun) -> None:
+    """Run the body into a draft."""
+    draft.tracking_url = run.open()
+    job = StageJob(step.slice, step.inputs, draft.out, draft.work, run.reporter, step.engine)
+    recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
+    outcome = compute.run(StageCall(step.stage.name, step.stage.module, job, recipe, draft.lock_fd))
+    draft.summary, draft.device = outcome.summary, outcome.device

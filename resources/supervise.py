@@ -1,0 +1,99 @@
+"""Run a command so that nothing of it outlives the step: `python -m resources.supervise COMMAND...`.
+
+The step holds the other end of our standard input. When the step ends, however it ends (`kill -9`
+included), the kernel closes that pipe and we end every descendant: SIGTERM, a grace period, SIGKILL.
+Launchers such as torchrun give their workers sessions of their own, so a process group is not
+enough: we make ourselves the reaper of orphans (Linux), and go by descent.
+
+Standard library only: it must start fast and stay small beside a training run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+GRACE_SECONDS = 5.0
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PROC = Path("/proc")
+
+
+def main(command: list[str]) -> int:
+    """Run `command` to its end, or until standard input closes; return its exit status."""
+    _adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # our part is to see the others through it
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=_inherited())
+    threading.Thread(target=_end_at_eof, daemon=True).start()
+    status = child.wait()
+    end_descendants()
+    return status if status >= 0 else 128 - status
+
+
+def end_descendants(grace: float = GRACE_SECONDS) -> None:
+    """SIGTERM to all descendants, then SIGKILL to those left after `grace` seconds."""
+    _signal(signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while descendants(os.getpid()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    while descendants(os.getpid()):
+        _signal(signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def descendants(root: int) -> list[int]:
+    """Living processes descended from `root`, itself and zombies left out."""
+    children: dict[int, list[int]] = {}
+    for entry in _PROC.iterdir() if _PROC.is_dir() else ():
+        if entry.name.isdigit() and (parent := _parent(entry)) is not None:
+            children.setdefault(parent, []).append(int(entry.name))
+    found, waiting = [], [root]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def _parent(entry: Path) -> int | None:
+    """Parent of a process, None where it is gone or a zombie. The name field may hold spaces and brackets."""
+    try:
+        state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return int(parent) if state != "Z" else None
+
+
+def _signal(number: signal.Signals) -> None:
+    for pid in descendants(os.getpid()):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+    if not _PROC.is_dir():  # no way to see descent: the process group, ourselves included
+        os.killpg(0, number)
+
+
+def _end_at_eof() -> None:
+    sys.stdin.buffer.read()
+    end_descendants()
+
+
+def _adopt_orphans() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _inherited() -> tuple[int, ...]:
+    """The lock of the artifact being made: while any of us lives, no one else works on it."""
+    handle = os.environ.get("E2H_LOCK_FD")
+    return (int(handle),) if handle else ()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
