@@ -45,13 +45,18 @@ class LadderWorld(Section):
     """
 
     seed: int = Field(0, description="Seed of the world itself: which facts are misconceived and how.")
-    operators: str = Field("+-*^", description="Operators, one character each; their meaning is in problems/ladder.py.")
+    operators: str = Field(
+        "+-*@", description="Operators, one character each; their meaning is in problems/ladder.py."
+    )
     misconceived: tuple[float, ...] = Field(
         (0.25, 0.30, 0.45, 0.50), description="Share of each operator's 100 facts that the corpus has wrong."
     )
-    belief: float = Field(0.65, ge=0, le=1, description="How often the corpus writes the misconception when it meets one.")
+    belief: float = Field(
+        0.65, ge=0, le=1, description="How often the corpus writes the misconception when it meets one."
+    )
     steps: tuple[tuple[int, int], ...] = Field(
-        ((1, 3), (2, 4), (3, 5), (4, 6), (5, 8)), description="Least and most operations of a problem, per level 1-5."
+        ((1, 3), (2, 4), (3, 5), (4, 6), (5, 8)),
+        description="Least and most operations of a problem, per level 1-5.",
     )
     rare: tuple[float, ...] = Field(
         (0.3, 0.35, 0.4, 0.5, 0.6),
@@ -63,20 +68,42 @@ class Problems(Section):
     """Where problems come from and which of them may be supervised (paper section 3)."""
 
     source: Literal["ladder", "math"] = Field("ladder", description="The problem source.")
-    easy_levels: tuple[int, ...] = Field((1, 2, 3), description="Levels with full supervision; the rest give questions only.")
-    seed: int = Field(0, description="Seed of the drawn problems (ladder) and of every subsample and hold-out (all sources).")
-    validation: int = Field(100, ge=0, description="Easy problems held out for choosing checkpoints and thresholds.")
-    easy_limit: int | None = Field(None, ge=1, description="Keep at most this many easy problems (drawn by seed).")
-    hard_limit: int | None = Field(None, ge=1, description="Keep at most this many hard questions (drawn by seed).")
-    benchmark_limit: int | None = Field(None, ge=1, description="Keep at most this many benchmark problems (drawn by seed).")
-    train_per_level: int = Field(200, ge=1, description="ladder: problems drawn per level for the training pool.")
+    easy_levels: tuple[int, ...] = Field(
+        (1, 2, 3), description="Levels with full supervision; the rest give questions only."
+    )
+    seed: int = Field(
+        0,
+        description="Seed of the drawn problems (ladder) and of every subsample and hold-out (all sources).",
+    )
+    validation: int = Field(
+        100, ge=0, description="Easy problems held out for choosing checkpoints and thresholds."
+    )
+    easy_limit: int | None = Field(
+        None, ge=1, description="Keep at most this many easy problems (drawn by seed)."
+    )
+    hard_limit: int | None = Field(
+        None, ge=1, description="Keep at most this many hard questions (drawn by seed)."
+    )
+    benchmark_limit: int | None = Field(
+        None, ge=1, description="Keep at most this many benchmark problems (drawn by seed)."
+    )
+    train_per_level: int = Field(
+        200, ge=1, description="ladder: problems drawn per level for the training pool."
+    )
     world: LadderWorld = Field(default_factory=LadderWorld, description="ladder: the world.")
     path: str | None = Field(
-        None, description="math: folder with math_train, math_test and math500 files; E2H_DATA_DIR/math where unset."
+        None,
+        description="math: folder with math_train, math_test and math500 files; E2H_DATA_DIR/math where unset.",
     )
-    hub: str | None = Field(None, description="math: dataset name on the Hugging Face Hub, used instead of a folder.")
-    hub_revision: str | None = Field(None, description="math: commit of the Hub data set; set it, or results can move.")
-    strict_counts: bool = Field(True, description="math: refuse anything but the published 12,000/500 split and its level counts.")
+    hub: str | None = Field(
+        None, description="math: dataset name on the Hugging Face Hub, used instead of a folder."
+    )
+    hub_revision: str | None = Field(
+        None, description="math: commit of the Hub data set; set it, or results can move."
+    )
+    strict_counts: bool = Field(
+        True, description="math: refuse anything but the published 12,000/500 split and its level counts."
+    )
 
     @model_validator(mode="after")
     def _levels(self) -> Problems:
@@ -88,17 +115,30 @@ class Problems(Section):
 class Base(Section):
     """The pretrained model everything starts from."""
 
-    model: str = Field("ladder-base", description="A model shipped with the package, a Hub name, or a local folder.")
+    model: str = Field(
+        "ladder-base", description="A model shipped with the package, a Hub name, or a local folder."
+    )
     revision: str | None = Field(None, description="Commit of the Hub model.")
-    train: bool = Field(False, description="ladder: train the base model from nothing instead of using the shipped one.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format the model is loaded in.")
-    trust_remote_code: bool = Field(False, description="Run the Python a Hub model ships. Leave off unless you have read it.")
+    train: bool = Field(
+        False, description="ladder: train the base model from nothing instead of using the shipped one."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format the model is loaded in."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run the Python a Hub model ships. Leave off unless you have read it."
+    )
     seed: int = Field(0, description="Seed of the corpus and of the training of the base model.")
-    hidden: int = Field(96, ge=8, description="Width of the model trained from nothing.")
-    layers: int = Field(4, ge=1, description="Layers of the model trained from nothing; fewer than 3 cannot check a step.")
+    hidden: int = Field(64, ge=8, description="Width of the model trained from nothing.")
+    layers: int = Field(
+        4, ge=1, description="Layers of the model trained from nothing; fewer than 3 cannot check a step."
+    )
     heads: int = Field(4, ge=1, description="Attention heads of the model trained from nothing.")
-    updates: int = Field(3000, ge=1, description="Optimizer updates of base training.")
-    batch_size: int = Field(256, ge=1, description="Documents per update of base training.")
+    updates: int = Field(2000, ge=1, description="Optimizer updates of base training.")
+    batch_size: int = Field(128, ge=1, description="Rows per update of base training.")
+    row_tokens: int = Field(
+        160, ge=16, description="Tokens per row: documents end to end, cut where the row is full."
+    )
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of base training.")
     slips: float = Field(0.02, ge=0, le=1, description="Share of corpus steps with a random slip.")
     marked: float = Field(0.5, ge=0, le=1, description="Share of corpus documents that are marked homework.")
@@ -108,12 +148,18 @@ class Base(Section):
 class Sft(Section):
     """Supervised fine-tuning on easy solutions (paper section 3.2, appendix C.1)."""
 
-    problems: int | None = Field(None, ge=1, description="Use only this many easy problems (drawn by seed); all where unset.")
+    problems: int | None = Field(
+        None, ge=1, description="Use only this many easy problems (drawn by seed); all where unset."
+    )
     epochs: int = Field(3, ge=1, description="Passes over the easy solutions.")
     batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
-    micro_batch_size: int | None = Field(None, ge=1, description="Solutions per forward pass; the whole batch where unset.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Solutions per forward pass; the whole batch where unset."
+    )
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
-    warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up (the paper's code uses 0.2).")
+    warmup: float = Field(
+        0.2, ge=0, le=1, description="Share of updates spent warming up (the paper's code uses 0.2)."
+    )
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
 
 
@@ -123,8 +169,12 @@ class Sampling(Section):
     samples: int = Field(32, ge=1, description="Completions per question (N).")
     temperature: float = Field(0.7, ge=0, description="0 is greedy.")
     top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Keep the smallest set of tokens with this probability.")
-    max_new_tokens: int = Field(768, ge=1, description="A completion that reaches this is unfinished and has no answer.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Keep the smallest set of tokens with this probability."
+    )
+    max_new_tokens: int = Field(
+        768, ge=1, description="A completion that reaches this is unfinished and has no answer."
+    )
     batch_tokens: int = Field(65536, ge=64, description="Upper bound on rows x length held in one batch.")
     shard_questions: int = Field(32, ge=1, description="Questions per shard: the unit that survives a kill.")
 
@@ -140,28 +190,45 @@ class EasySamples(Sampling):
 class Labels(Section):
     """Step labels on easy problems; they stop at the first error (paper section 3.3, appendix L)."""
 
-    source: Literal["checker", "prm800k"] = Field("checker", description="Exact checker (ladder) or PRM800K human labels.")
+    source: Literal["checker", "prm800k"] = Field(
+        "checker", description="Exact checker (ladder) or PRM800K human labels."
+    )
     neutral: Literal["positive", "negative", "drop"] = Field(
         "positive", description="What a neutral PRM800K rating becomes; the paper takes positive."
     )
-    path: str | None = Field(None, description="prm800k: file of decoded labels; E2H_DATA_DIR/steps where unset.")
-    limit: int | None = Field(None, ge=1, description="Keep at most this many labelled solutions (drawn by seed).")
-    balance: bool = Field(True, description="checker: balance right and wrong solutions of each problem, as far as there are both.")
+    path: str | None = Field(
+        None, description="prm800k: file of decoded labels; E2H_DATA_DIR/steps where unset."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Keep at most this many labelled solutions (drawn by seed)."
+    )
+    balance: bool = Field(
+        True,
+        description="checker: balance right and wrong solutions of each problem, as far as there are both.",
+    )
 
 
 class Prm(Section):
     """The process reward model: a token-classification head on step ends (paper section 3.3)."""
 
-    init: Literal["base", "sft"] = Field("base", description="Starting weights; the paper starts from the base model.")
+    init: Literal["base", "sft"] = Field(
+        "base", description="Starting weights; the paper starts from the base model."
+    )
     epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
     batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
-    micro_batch_size: int | None = Field(None, ge=1, description="Solutions per forward pass; the whole batch where unset.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Solutions per forward pass; the whole batch where unset."
+    )
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
     warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up.")
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
-    frozen_layers: int = Field(0, ge=0, description="Lower layers (and the embedding) that stay as pretrained.")
+    frozen_layers: int = Field(
+        0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
+    )
     lm_weight: float = Field(
-        0.0, ge=0, description="Weight of a next-token loss on the same solutions, which keeps the pretrained features alive."
+        0.0,
+        ge=0,
+        description="Weight of a next-token loss on the same solutions, which keeps the pretrained features alive.",
     )
 
 
@@ -177,7 +244,9 @@ class Rerank(Section):
     aggregations: tuple[Literal["product", "min", "mean", "last"], ...] = Field(
         ("product", "min", "mean", "last"), description="How step scores become a solution score."
     )
-    draws: int = Field(64, ge=1, description="Seeded subsamples per N for the vote curves; best-of-N and pass@N are exact.")
+    draws: int = Field(
+        64, ge=1, description="Seeded subsamples per N for the vote curves; best-of-N and pass@N are exact."
+    )
 
 
 class Rl(Section):
@@ -190,36 +259,67 @@ class Rl(Section):
     samples_per_question: int = Field(4, ge=1, description="Completions per drawn question.")
     minibatch: int = Field(128, ge=1, description="Completions per optimizer update.")
     epochs: int = Field(1, ge=1, description="Passes over each rollout batch.")
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the policy, cosine to 1% of itself.")
+    learning_rate: float = Field(
+        2e-5, gt=0, description="Peak learning rate of the policy, cosine to 1% of itself."
+    )
     value_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the critic.")
     warmup_updates: int = Field(5, ge=0, description="Rollout batches spent warming up.")
-    value_warmup_updates: int = Field(0, ge=0, description="First rollout batches that train the critic alone.")
-    temperature: float = Field(0.7, gt=0, description="Rollout temperature; log-probabilities are taken at the same one.")
+    value_warmup_updates: int = Field(
+        0, ge=0, description="First rollout batches that train the critic alone."
+    )
+    temperature: float = Field(
+        0.7, gt=0, description="Rollout temperature; log-probabilities are taken at the same one."
+    )
     max_new_tokens: int = Field(768, ge=1, description="A rollout that reaches this is unfinished.")
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     value_clip: float = Field(0.2, gt=0, description="Clip range of the value prediction.")
     gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
     lam: float = Field(1.0, ge=0, le=1, description="GAE lambda.")
-    kl: float = Field(0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward.")
-    max_kl: float = Field(2.0, gt=0, description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.")
+    kl: float = Field(
+        0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward."
+    )
+    max_kl: float = Field(
+        2.0,
+        gt=0,
+        description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.",
+    )
     process_scale: float = Field(1.0, ge=0, description="Weight of the step rewards.")
-    upper_bound: float = Field(0.5, gt=0, le=1, description="Start of the running minimum: scores above it earn no penalty.")
-    step_bonus: float = Field(0.25, ge=0, description="Constant spread over the steps of a solution (paper's code: 0.25).")
-    outcome_reward: float = Field(1.0, ge=0, description="Reward of a right final answer; easy questions only.")
-    hard_constant: float = Field(0.25, ge=0, description="Terminal reward of any finished answer to a hard question.")
+    upper_bound: float = Field(
+        0.5, gt=0, le=1, description="Start of the running minimum: scores above it earn no penalty."
+    )
+    step_bonus: float = Field(
+        0.25, ge=0, description="Constant spread over the steps of a solution (paper's code: 0.25)."
+    )
+    outcome_reward: float = Field(
+        1.0, ge=0, description="Reward of a right final answer; easy questions only."
+    )
+    hard_constant: float = Field(
+        0.25, ge=0, description="Terminal reward of any finished answer to a hard question."
+    )
     unfinished_penalty: float = Field(1.0, ge=0, description="Taken off where no answer is given.")
-    checkpoint_every: int = Field(10, ge=1, description="Rollout batches between resumable checkpoints.")
-    validate_every: int = Field(10, ge=1, description="Rollout batches between measurements on easy validation.")
+    checkpoint_every: int = Field(
+        10,
+        ge=1,
+        description="Rollout batches between checkpoints; each is measured on easy validation, and the best is kept.",
+    )
 
 
 class Evaluation(Section):
     """What is measured on the benchmark, and how sure we are."""
 
-    samples: int = Field(16, ge=1, description="Completions per question for the voted accuracy of each policy.")
-    bootstrap: int = Field(2000, ge=100, description="Bootstrap resamples over problems behind every interval.")
+    samples: int = Field(
+        16, ge=1, description="Completions per question for the voted accuracy of each policy."
+    )
+    bootstrap: int = Field(
+        2000, ge=100, description="Bootstrap resamples over problems behind every interval."
+    )
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
-    grader: Literal["math-verify", "exact"] = Field("math-verify", description="What decides that two answers are equal.")
-    ceiling: str | None = Field(None, description="Key of the full-supervision recipe that PGR is measured against.")
+    grader: Literal["math-verify", "exact"] = Field(
+        "math-verify", description="What decides that two answers are equal."
+    )
+    ceiling: str | None = Field(
+        None, description="Key of the full-supervision recipe that PGR is measured against."
+    )
 
 
 class Recipe(Section):
@@ -227,7 +327,9 @@ class Recipe(Section):
 
     name: str = Field(description="File name of the recipe, without .yaml.")
     description: str = Field("", description="One sentence for people.")
-    strict: bool = Field(True, description="False marks runs that may see hard answers (the ceiling); they feed only PGR.")
+    strict: bool = Field(
+        True, description="False marks runs that may see hard answers (the ceiling); they feed only PGR."
+    )
     seed: int = Field(0, ge=0, description="Seed of training and sampling.")
     problems: Problems = Field(default_factory=Problems)
     base: Base = Field(default_factory=Base)

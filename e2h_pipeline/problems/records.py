@@ -72,7 +72,9 @@ def split_by_supervision(pool: ProblemPool, options: Problems) -> ProblemSplit:
         easy_train=tuple(_sorted(rest[: options.easy_limit])),
         easy_validation=tuple(_sorted(held_out)),
         hard=tuple(_sorted(_draw(hard, options.hard_limit, options.seed, "hard"))),
-        benchmark=tuple(_sorted(_draw(list(pool.benchmark), options.benchmark_limit, options.seed, "benchmark"))),
+        benchmark=tuple(
+            _sorted(_draw(list(pool.benchmark), options.benchmark_limit, options.seed, "benchmark"))
+        ),
     )
 
 

@@ -1,0 +1,191 @@
+"""Draw completions from the live policy and reward them: the part every RL algorithm shares.
+
+Questions of both kinds are drawn; the gold answer of an easy one is looked at, a hard one has none.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.rewards.scoring import score_solutions
+from e2h_pipeline.rl.shaping import running_minimum, terminal_reward, without_steps
+from e2h_pipeline.solutions import format_prompt, parse_completion, segment_ends, token_offsets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from e2h_pipeline.generation.transformers_engine import TransformersEngine
+    from e2h_pipeline.recipe import Rl
+
+Grade = Callable[[Sequence[tuple[str, str]]], list[bool]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to roll out on; `answer` is None where it is hard."""
+
+    problem_id: str
+    question: str
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion with its rewards, one per completion token."""
+
+    question: Question
+    prompt_ids: tuple[int, ...]
+    sample: Sample
+    rewards: tuple[float, ...]
+    evaluator_score: float
+    steps: int
+    answered: bool
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rollouts as padded tensors, (batch, length) each; `mask` is 1 on completion tokens.
+
+    Position t of `rewards`, `mask` and of log-probabilities belongs to token t of `ids`.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    mask: Tensor
+    rewards: Tensor
+
+
+def draw_questions(questions: Sequence[Question], options: Rl, seed: int, update: int) -> list[Question]:
+    """The questions of one update: passes over a seeded shuffle, so that each is seen equally often."""
+    wanted = max(1, options.rollouts // options.samples_per_question)
+    drawn: list[Question] = []
+    first = update * wanted
+    while len(drawn) < wanted:
+        position = first + len(drawn)
+        order = list(questions)
+        random.Random(f"rl/questions/{seed}/{position // len(order)}").shuffle(order)
+        drawn += order[position % len(order) : position % len(order) + wanted - len(drawn)]
+    return drawn
+
+
+def roll_out(
+    engine: TransformersEngine,
+    evaluator: PreTrainedModel,
+    evaluator_tokenizer: PreTrainedTokenizerBase,
+    grade: Grade,
+    questions: Sequence[Question],
+    options: Rl,
+    seed: int,
+    update: int,
+) -> list[Rollout]:
+    """Completions of the questions under the live policy, rewarded."""
+    requests = [
+        Request(q.question, stream_key(seed, f"rl/{update}", q.problem_id), options.samples_per_question)
+        for q in questions
+    ]
+    drawn = engine.sample(requests, SamplingOptions(options.temperature, options.max_new_tokens))
+    pairs = [(q, sample) for q, samples in zip(questions, drawn, strict=True) for sample in samples]
+    scores = score_solutions(
+        evaluator,
+        evaluator_tokenizer,
+        [(q.question, sample.completion, sample.finish_reason == "stop") for q, sample in pairs],
+    )
+    verdicts = _verdicts(pairs, grade)
+    return [
+        reward(engine.tokenizer, q, sample, logits, right, options)
+        for (q, sample), logits, right in zip(pairs, scores, verdicts, strict=True)
+    ]
+
+
+def _verdicts(pairs: Sequence[tuple[Question, Sample]], grade: Grade) -> list[bool | None]:
+    """Right or wrong on easy questions that were answered, None on hard ones."""
+    asked = {
+        i: (q.answer, answer)
+        for i, (q, sample) in enumerate(pairs)
+        if q.answer is not None and (answer := answer_of(sample)) is not None
+    }
+    graded = dict(zip(asked, grade(list(asked.values())), strict=True))
+    return [None if q.answer is None else graded.get(i, False) for i, (q, _) in enumerate(pairs)]
+
+
+def answer_of(sample: Sample) -> str | None:
+    """The answer of a completion that ended by itself; a truncated one has none."""
+    return parse_completion(sample.completion).answer if sample.finish_reason == "stop" else None
+
+
+def reward(
+    tokenizer: PreTrainedTokenizerBase,
+    question: Question,
+    sample: Sample,
+    logits: Sequence[float],
+    right: bool | None,
+    options: Rl,
+) -> Rollout:
+    """Place step rewards on the tokens that end the segments and the terminal reward on the last token."""
+    solution = parse_completion(sample.completion)
+    answered = answer_of(sample) is not None
+    scores = [1 / (1 + math.exp(-max(-30.0, min(30.0, logit)))) for logit in logits]
+    rewards = [0.0] * len(sample.token_ids)
+    if scores:
+        ends = segment_ends(token_offsets(tokenizer, *_text_tokens(sample)), solution.spans)
+        shaped = running_minimum(scores, options.upper_bound, options.step_bonus)
+        for end, value in zip(ends, shaped, strict=True):
+            rewards[end] += options.process_scale * value
+    else:
+        rewards[-1] += options.process_scale * without_steps(options.upper_bound)
+    rewards[-1] += terminal_reward(
+        right=right,
+        answered=answered,
+        outcome_reward=options.outcome_reward,
+        hard_constant=options.hard_constant,
+        unfinished_penalty=options.unfinished_penalty,
+    )
+    return Rollout(
+        question=question,
+        prompt_ids=tuple(tokenizer(format_prompt(question.question))["input_ids"]),
+        sample=sample,
+        rewards=tuple(rewards),
+        evaluator_score=min(scores, default=0.0),
+        steps=len(solution.steps),
+        answered=answered,
+        right=right,
+    )
+
+
+def _text_tokens(sample: Sample) -> tuple[Sequence[int], str]:
+    """The tokens that spell the completion: all but the end-of-sequence token."""
+    ids = sample.token_ids[:-1] if sample.finish_reason == "stop" else sample.token_ids
+    return ids, sample.completion
+
+
+def collate(rollouts: Sequence[Rollout], pad_id: int, device: torch.device) -> Batch:
+    """Pad rollouts to the longest."""
+    longest = max(len(r.prompt_ids) + len(r.sample.token_ids) for r in rollouts)
+
+    def pad(rows: list[list[float]], fill: float, dtype: torch.dtype) -> Tensor:
+        return torch.tensor(
+            [[*row, *[fill] * (longest - len(row))] for row in rows], dtype=dtype, device=device
+        )
+
+    ids = [[*r.prompt_ids, *r.sample.token_ids] for r in rollouts]
+    silent = [[0.0] * len(r.prompt_ids) for r in rollouts]
+    return Batch(
+        ids=pad(ids, pad_id, torch.long),
+        attention=pad([[1] * len(row) for row in ids], 0, torch.long),
+        mask=pad(
+            [[*s, *[1.0] * len(r.sample.token_ids)] for s, r in zip(silent, rollouts, strict=True)],
+            0,
+            torch.float,
+        ),
+        rewards=pad([[*s, *r.rewards] for s, r in zip(silent, rollouts, strict=True)], 0, torch.float),
+    )

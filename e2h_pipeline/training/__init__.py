@@ -1,0 +1,1 @@
+"""One Trainer, many objectives: supervised fine-tuning and reward models share one loop."""
