@@ -1,0 +1,1 @@
+"""Measuring: graded pools, accuracy with intervals, ranking quality, performance gap recovered."""

@@ -1,0 +1,162 @@
+"""The benchmark_metrics stage: greedy and voted accuracy of every policy, next to the reranked ones.
+
+The table is the full result of a recipe: it holds the rerank rows too, so nobody has to join. One
+number has one estimate: where the rerank pool measured the same thing (a policy's majority vote or
+pass@N at the same N, over more samples), its per-problem values are used.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, vote_classes
+from e2h_pipeline.evaluation.scoreboard import (
+    Difference,
+    Method,
+    Scoreboard,
+    differences_table,
+    metrics_table,
+    read_values,
+    values_table,
+)
+from e2h_pipeline.evaluation.statistics import Bootstrap
+from e2h_pipeline.grading.equivalence import Grader, grader
+from e2h_pipeline.reranking.curves import SamplePool, selection_curves, vote_curves
+from e2h_pipeline.reranking.draws import sample_counts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from e2h_pipeline.recipe import Evaluation
+    from e2h_pipeline.reporter import Reporter
+
+_ORDER = ("base", "sft", "rl")
+
+
+def benchmark_metrics(
+    answers: Mapping[str, Path],
+    rerank_metrics: Path,
+    gold: Path,
+    out: Path,
+    *,
+    benchmark: str,
+    evaluation: Evaluation,
+    easy_levels: Collection[int],
+    seed: int,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Grade the policies' answers and write metrics, paired differences and per-problem values.
+
+    Differences are taken between every later and earlier policy of base, sft, rl: greedy, and
+    majority over all samples.
+
+    Args:
+        answers: policy name -> its answers artifact (`greedy/` and `sampled/` tables).
+        rerank_metrics: rerank_metrics artifact of the same benchmark.
+        gold: gold_answers artifact.
+        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`.
+
+    Returns:
+        Counts and the headline: greedy accuracy and policy differences on hard levels.
+    """
+    with grader(evaluation.grader) as judge:
+        pools = {name: _Answers.load(path, gold, judge) for name, path in answers.items()}
+    reporter.message(f"graded the answers of {', '.join(pools)}")
+    board = _scoreboard(benchmark, pools, rerank_metrics)
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
+    metrics = metrics_table(board, easy_levels, bootstrap)
+    differences = _with_rerank_rows(
+        differences_table(board, _policy_differences(board, list(pools)), easy_levels, bootstrap),
+        rerank_metrics,
+    )
+    write_table(out / "metrics.parquet", metrics)
+    write_table(out / "differences.parquet", differences)
+    write_table(out / "values.parquet", values_table(board))
+    counts = {name: pool.greedy.summary() | {"samples": pool.sampled.samples} for name, pool in pools.items()}
+    return {"benchmark": benchmark, "policies": counts, **_headline(metrics, differences)}
+
+
+class _Answers:
+    """A policy's graded greedy and sampled answers."""
+
+    def __init__(self, greedy: GradedPool, sampled: GradedPool, classes: NDArray[np.int64]) -> None:
+        self.greedy, self.sampled, self.classes = greedy, sampled, classes
+
+    @classmethod
+    def load(cls, path: Path, gold: Path, judge: Grader) -> _Answers:
+        greedy, sampled = (load_graded(path / part, gold, judge) for part in ("greedy", "sampled"))
+        return cls(greedy, sampled, vote_classes(sampled, judge))
+
+    def values(self, policy: str) -> dict[Method, NDArray[np.float64]]:
+        """Greedy; majority over one and over all samples; pass@N. All exact, without draws."""
+        pool = SamplePool(self.sampled.problem_ids, self.classes, self.sampled.correct, {})
+        every = sample_counts(pool.samples)
+        ends = sorted({1, pool.samples})
+        votes = vote_curves(pool, ends, draws=1, seed=0)["majority", ""]
+        passed = selection_curves(pool, every)["pass", ""]
+        return {
+            Method(policy, "greedy", 1): self.greedy.correct[:, 0].astype(np.float64),
+            **{Method(policy, "majority", n): votes[:, j] for j, n in enumerate(ends)},
+            **{Method(policy, "pass", n): passed[:, j] for j, n in enumerate(every)},
+        }
+
+
+def _scoreboard(benchmark: str, pools: Mapping[str, _Answers], rerank: Path) -> Scoreboard:
+    """All methods' values over the same problems in the same order; rerank values win where both exist."""
+    first = next(iter(pools.values())).greedy
+    values = {m: v for policy, pool in pools.items() for m, v in pool.values(policy).items()}
+    table = read_table(rerank / "values.parquet")
+    if table["benchmark"].unique().to_pylist() != [benchmark]:
+        raise PoolError(
+            f"{rerank / 'values.parquet'}: not results of benchmark {benchmark}; make rerank_metrics again"
+        )
+    for method, by_problem in read_values(table).items():
+        if by_problem.keys() != set(first.problem_ids):
+            raise PoolError(f"{rerank / 'values.parquet'}: other problems than gold_answers; make it again")
+        values[method] = np.array([by_problem[problem] for problem in first.problem_ids])
+    return Scoreboard(benchmark, first.problem_ids, first.levels, values)
+
+
+def _policy_differences(board: Scoreboard, policies: list[str]) -> list[Difference]:
+    """Later policies minus earlier ones, greedy and majority at the largest N they share."""
+    ordered = [p for p in _ORDER if p in policies] + sorted(set(policies) - set(_ORDER))
+    found = []
+    for earlier, later in itertools.combinations(ordered, 2):
+        for method in ("greedy", "majority"):
+            shared = [
+                n
+                for n in {m.n for m in board.values}
+                if all(Method(policy, method, n) in board.values for policy in (earlier, later))
+            ]
+            pair = [Method(policy, method, max(shared)) for policy in (later, earlier)]
+            found.append(Difference(pair[0], pair[1], pair[0].policy_name, pair[1].policy_name))
+    return found
+
+
+def _with_rerank_rows(differences: pa.Table, rerank: Path) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables(
+        [differences, read_table(rerank / "differences.parquet", differences.column_names)]
+    )
+
+
+def _headline(metrics: pa.Table, differences: pa.Table) -> dict[str, Any]:
+    greedy = {
+        f"{row['policy']} {row['levels']}": round(row["accuracy"], 4)
+        for row in metrics.to_pylist()
+        if row["method"] == "greedy" and row["levels"] in ("easy", "hard", "all")
+    }
+    gains = {
+        f"{row['first']} - {row['second']}": [round(row[c], 4) for c in ("difference", "ci_low", "ci_high")]
+        for row in differences.to_pylist()
+        if row["levels"] == "hard" and row["second"] != "majority"
+    }
+    return {"greedy_accuracy": greedy, "hard_differences": gains}

@@ -1,0 +1,130 @@
+"""The rerank_metrics stage: what an evaluator's scores are worth when choosing among N samples.
+
+Majority, weighted vote and best-of-N for every aggregation, and pass@N as the bound that no choice
+can beat, over N = 1, 2, 4 .. N_max, by level. All methods see the same problems and the same
+subsets, so differences to the majority vote are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.evaluation.graded import GradedPool, load_graded, load_step_logits, vote_classes
+from e2h_pipeline.evaluation.scoreboard import (
+    Difference,
+    Method,
+    Scoreboard,
+    differences_table,
+    metrics_table,
+    values_table,
+)
+from e2h_pipeline.evaluation.statistics import Bootstrap
+from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.reranking.aggregate import log_solution_scores
+from e2h_pipeline.reranking.curves import SamplePool, rerank_curves
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from e2h_pipeline.recipe import Evaluation, Rerank
+    from e2h_pipeline.reporter import Reporter
+
+_WITHOUT_EVALUATOR = ("majority", "pass")
+
+
+def rerank_metrics(
+    samples: Path,
+    scores: Path,
+    gold: Path,
+    out: Path,
+    *,
+    benchmark: str,
+    policy: str,
+    evaluator: str,
+    rerank: Rerank,
+    evaluation: Evaluation,
+    easy_levels: Collection[int],
+    seed: int,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Grade a pool, rerank it, and write metrics, differences to majority, and per-problem values.
+
+    Args:
+        samples: benchmark_samples artifact.
+        scores: rerank_scores artifact.
+        gold: gold_answers artifact.
+        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`.
+        benchmark: name of the benchmark, as LADDER500.
+        policy: who sampled the pool.
+        evaluator: who scored it.
+
+    Returns:
+        Counts and the headline: accuracy of each method at N_max and its lead over majority, hard levels.
+    """
+    with grader(evaluation.grader) as judge:
+        graded = load_graded(samples / "data", gold, judge)
+        reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
+        pool = sample_pool(graded, vote_classes(graded, judge), scores / "data", rerank.aggregations)
+    counts, curves = rerank_curves(pool, draws=rerank.draws, seed=seed)
+    board = Scoreboard(
+        benchmark, graded.problem_ids, graded.levels, _methods(counts, curves, policy, evaluator)
+    )
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
+    metrics = metrics_table(board, easy_levels, bootstrap)
+    differences = differences_table(board, _against_majority(board), easy_levels, bootstrap)
+    write_table(out / "metrics.parquet", metrics)
+    write_table(out / "differences.parquet", differences)
+    write_table(out / "values.parquet", values_table(board))
+    return {"benchmark": benchmark, **graded.summary(), **_headline(metrics, differences, max(counts))}
+
+
+def sample_pool(
+    graded: GradedPool, classes: NDArray[np.int64], scores: Path, aggregations: Collection[str]
+) -> SamplePool:
+    """A graded pool with its solution scores, ready for reranking."""
+    logits, offsets = load_step_logits(scores, graded)
+    shape = graded.correct.shape
+    logs = {name: log_solution_scores(logits, offsets, name).reshape(shape) for name in aggregations}
+    return SamplePool(graded.problem_ids, classes, graded.correct, logs)
+
+
+def _methods(
+    counts: list[int],
+    curves: Mapping[tuple[str, str], NDArray[np.float64]],
+    policy: str,
+    evaluator: str,
+) -> dict[Method, NDArray[np.float64]]:
+    return {
+        Method(policy, method, n, "" if method in _WITHOUT_EVALUATOR else evaluator, aggregation): curve[:, j]
+        for (method, aggregation), curve in curves.items()
+        for j, n in enumerate(counts)
+    }
+
+
+def _against_majority(board: Scoreboard) -> list[Difference]:
+    return [
+        Difference(method, Method(method.policy, "majority", method.n), method.name, "majority")
+        for method in board.values
+        if method.method not in _WITHOUT_EVALUATOR
+    ]
+
+
+def _headline(metrics: pa.Table, differences: pa.Table, n: int) -> dict[str, Any]:
+    """Hard-level results at the largest N, for manifests and the Dagster page."""
+    accuracy = {
+        f"{row['method']} {row['aggregation']}".strip(): round(row["accuracy"], 4)
+        for row in metrics.to_pylist()
+        if row["n"] == n and row["levels"] == "hard"
+    }
+    lead = {
+        row["first"]: [round(row[c], 4) for c in ("difference", "ci_low", "ci_high")]
+        for row in differences.to_pylist()
+        if row["n"] == n and row["levels"] == "hard"
+    }
+    return {"n": n, "hard_accuracy": accuracy, "hard_lead_over_majority": lead}

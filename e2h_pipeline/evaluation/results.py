@@ -1,0 +1,109 @@
+"""Metrics of one or many experiments as flat result rows, and several seeds pooled into one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, read_values
+from e2h_pipeline.evaluation.statistics import Bootstrap, mean_over_seeds
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RESULT_COLUMNS = (
+    "recipe",
+    "benchmark",
+    "policy",
+    "method",
+    "evaluator",
+    "aggregation",
+    "n",
+    "levels",
+    "accuracy",
+    "ci_low",
+    "ci_high",
+    "problems",
+    "data_versions",
+)
+_GROUP_ORDER = ("1", "2", "3", "4", "5", "easy", "hard", "all")
+
+
+def result_rows(
+    key: str, metrics: Iterable[Mapping[str, Any]], data_versions: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Rows of one experiment's `metrics.parquet` with its recipe key and the data versions behind it.
+
+    Args:
+        key: the experiment's recipe key.
+        metrics: rows of the metrics table (`table.to_pylist()`).
+        data_versions: asset -> data version of what fed the numbers.
+    """
+    rows = [{"recipe": key, **row, "data_versions": dict(data_versions)} for row in metrics]
+    return [{column: row[column] for column in RESULT_COLUMNS} for row in sorted(rows, key=_order)]
+
+
+def select(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    levels: Collection[str] = ("easy", "hard", "all"),
+    largest_n: bool = True,
+) -> list[dict[str, Any]]:
+    """The rows most people want: pooled level groups, every method at its largest N."""
+    kept = [dict(row) for row in rows if row["levels"] in levels]
+    if not largest_n:
+        return kept
+    most: dict[tuple[Any, ...], int] = {}
+    for row in kept:
+        most[_series(row)] = max(most.get(_series(row), 0), row["n"])
+    return [row for row in kept if row["n"] == most[_series(row)]]
+
+
+def pooled_over_seeds(
+    values: Sequence[pa.Table], easy_levels: Collection[int], bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """Metrics rows of several seeds of one recipe: mean over seeds, interval over problems.
+
+    Only methods that every seed has are pooled.
+
+    Args:
+        values: the `values.parquet` tables of the seeds, on one benchmark.
+
+    Raises:
+        ValueError: more than one benchmark, or seeds with different problems.
+    """
+    benchmarks = sorted({name for table in values for name in table["benchmark"].unique().to_pylist()})
+    if len(benchmarks) != 1:
+        raise ValueError(f"seeds of one benchmark can be pooled, these are {', '.join(benchmarks)}")
+    runs = [read_values(table) for table in values]
+    levels = dict(zip(values[0]["problem_id"].to_pylist(), values[0]["level"].to_pylist(), strict=True))
+    problems = sorted(levels)
+    pooled: dict[Method, Any] = {}
+    for method in runs[0]:
+        if all(method in run for run in runs):
+            means = mean_over_seeds([run[method] for run in runs])
+            pooled[method] = np.array([means[problem] for problem in problems])
+    board = Scoreboard(benchmarks[0], tuple(problems), np.array([levels[p] for p in problems]), pooled)
+    return metrics_table(board, easy_levels, bootstrap).to_pylist()
+
+
+def _series(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(
+        row[c] for c in ("recipe", "benchmark", "policy", "method", "evaluator", "aggregation", "levels")
+    )
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    policies = {"base": 0, "sft": 1, "rl": 2}
+    methods = {"greedy": 0, "majority": 1, "weighted-vote": 2, "best-of-n": 3, "pass": 4}
+    return (
+        row["benchmark"],
+        policies.get(row["policy"], len(policies)),
+        row["policy"],
+        methods.get(row["method"], len(methods)),
+        row["aggregation"],
+        row["n"],
+        _GROUP_ORDER.index(row["levels"]),
+    )

@@ -1,0 +1,200 @@
+"""Per-problem values of many methods on one benchmark, and the three tables made of them.
+
+`metrics` are means with intervals by level group, `differences` paired differences of two methods
+on the same problems, `values` the per-problem values themselves, so that seeds can be pooled and
+any two methods compared later without grading again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, mean_intervals
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, order=True)
+class Method:
+    """What made an answer. `method` is greedy, majority, weighted-vote, best-of-n or pass; evaluator and
+    aggregation are empty where no evaluator took part; `n` is the number of samples used."""
+
+    policy: str
+    method: str
+    n: int
+    evaluator: str = ""
+    aggregation: str = ""
+
+    @property
+    def name(self) -> str:
+        """Method and aggregation for people, as `weighted-vote product`."""
+        return f"{self.method} {self.aggregation}".strip()
+
+    @property
+    def policy_name(self) -> str:
+        """Policy and method for people, as `rl greedy`."""
+        return f"{self.policy} {self.name}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A comparison to report: `first` minus `second`, and what people should read."""
+
+    first: Method
+    second: Method
+    first_name: str
+    second_name: str
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """One benchmark: P problems with levels, and each method's expected accuracy on every problem, (P,)."""
+
+    benchmark: str
+    problem_ids: tuple[str, ...]
+    levels: NDArray[np.integer]
+    values: Mapping[Method, NDArray[np.float64]]
+
+
+def metrics_table(board: Scoreboard, easy_levels: Collection[int], bootstrap: Bootstrap) -> pa.Table:
+    """Accuracy with interval per method and level group (columns: `metrics_schema`)."""
+    import pyarrow as pa
+
+    methods = list(board.values)
+    values = np.column_stack([board.values[m] for m in methods])
+    rows = [
+        {**_method_columns(board.benchmark, method), **estimate}
+        for method, estimates in zip(methods, _estimates(board, values, easy_levels, bootstrap), strict=True)
+        for estimate in estimates
+    ]
+    return pa.Table.from_pylist(
+        [{"accuracy" if k == "mean" else k: v for k, v in row.items()} for row in rows], metrics_schema()
+    )
+
+
+def differences_table(
+    board: Scoreboard, differences: Sequence[Difference], easy_levels: Collection[int], bootstrap: Bootstrap
+) -> pa.Table:
+    """Paired differences with interval per comparison and level group (columns: `differences_schema`)."""
+    import pyarrow as pa
+
+    if not differences:
+        return differences_schema().empty_table()
+    values = np.column_stack([board.values[d.first] - board.values[d.second] for d in differences])
+    rows = [
+        {
+            "benchmark": board.benchmark,
+            "first": difference.first_name,
+            "second": difference.second_name,
+            "n": difference.first.n,
+            **{"difference" if k == "mean" else k: v for k, v in estimate.items()},
+        }
+        for difference, estimates in zip(
+            differences, _estimates(board, values, easy_levels, bootstrap), strict=True
+        )
+        for estimate in estimates
+    ]
+    return pa.Table.from_pylist(rows, differences_schema())
+
+
+def values_table(board: Scoreboard) -> pa.Table:
+    """One row per problem and method (columns: `values_schema`)."""
+    import pyarrow as pa
+
+    ids, levels = pa.array(board.problem_ids), pa.array(board.levels)
+    parts = [
+        pa.Table.from_pylist([_method_columns(board.benchmark, method)] * len(ids))
+        .append_column("problem_id", ids)
+        .append_column("level", levels)
+        .append_column("value", pa.array(values))
+        for method, values in board.values.items()
+    ]
+    schema = values_schema()
+    return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
+
+
+def read_values(table: pa.Table) -> dict[Method, dict[str, float]]:
+    """A values table back as method -> problem id -> value."""
+    found: dict[Method, dict[str, float]] = {}
+    for row in table.to_pylist():
+        method = Method(**{c: row[c] for c in ("policy", "method", "n", "evaluator", "aggregation")})
+        found.setdefault(method, {})[row["problem_id"]] = row["value"]
+    return found
+
+
+def _estimates(
+    board: Scoreboard, values: NDArray[np.float64], easy_levels: Collection[int], bootstrap: Bootstrap
+) -> list[list[dict[str, Any]]]:
+    """For each column of (P, columns) values, its estimates by level group."""
+    estimates: list[list[dict[str, Any]]] = [[] for _ in range(values.shape[1])]
+    for group, mask in level_groups(board.levels, easy_levels).items():
+        found = mean_intervals(values[mask], bootstrap)
+        for column, rows in enumerate(estimates):
+            rows.append(
+                {
+                    "levels": group,
+                    "mean": found.mean[column],
+                    "ci_low": found.low[column],
+                    "ci_high": found.high[column],
+                    "problems": int(mask.sum()),
+                }
+            )
+    return estimates
+
+
+def _method_columns(benchmark: str, method: Method) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark,
+        "policy": method.policy,
+        "method": method.method,
+        "evaluator": method.evaluator,
+        "aggregation": method.aggregation,
+        "n": method.n,
+    }
+
+
+def metrics_schema() -> pa.Schema:
+    """Columns of `metrics.parquet`."""
+    import pyarrow as pa
+
+    return pa.schema([*_method_fields(), *_estimate_fields("accuracy")])
+
+
+def differences_schema() -> pa.Schema:
+    """Columns of `differences.parquet`."""
+    import pyarrow as pa
+
+    names = [pa.field(name, pa.string()) for name in ("benchmark", "first", "second")]
+    return pa.schema([*names, pa.field("n", pa.int32()), *_estimate_fields("difference")])
+
+
+def values_schema() -> pa.Schema:
+    """Columns of `values.parquet`."""
+    import pyarrow as pa
+
+    problem = [
+        pa.field("problem_id", pa.string()),
+        pa.field("level", pa.int8()),
+        pa.field("value", pa.float64()),
+    ]
+    return pa.schema([*_method_fields(), *problem])
+
+
+def _method_fields() -> list[pa.Field]:
+    import pyarrow as pa
+
+    texts = ("benchmark", "policy", "method", "evaluator", "aggregation")
+    return [*(pa.field(name, pa.string()) for name in texts), pa.field("n", pa.int32())]
+
+
+def _estimate_fields(value: str) -> list[pa.Field]:
+    import pyarrow as pa
+
+    numbers = [pa.field(name, pa.float64()) for name in (value, "ci_low", "ci_high")]
+    return [pa.field("levels", pa.string()), *numbers, pa.field("problems", pa.int32())]
