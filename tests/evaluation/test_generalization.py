@@ -1,0 +1,67 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.evaluation.generalization import evaluator_generalization, metrics_schema
+from e2h_pipeline.evaluation.graded import PoolError
+from e2h_pipeline.recipe import Evaluation, Problems
+from e2h_pipeline.reporter import Reporter
+
+
+def run(world: Path, source: str = "ladder") -> dict[str, Any]:
+    return evaluator_generalization(
+        world / "samples",
+        world / "scores",
+        world / "gold",
+        world / "out",
+        evaluator="easy_prm",
+        problems=Problems(source=source),
+        evaluation=Evaluation(bootstrap=200, grader="exact"),
+        seed=0,
+        reporter=Reporter(),
+    )
+
+
+def rows(world: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    table = read_table(world / "out" / "metrics.parquet")
+    assert table.schema.equals(metrics_schema())
+    return {(r["metric"], r["levels"]): r for r in table.to_pylist()}
+
+
+def test_an_evaluator_that_knows_is_perfect_on_steps(world: Path) -> None:
+    summary = run(world)
+    found = rows(world)
+    assert found["step_auroc", "hard"]["value"] == 1
+    assert found["step_mean_right", "all"]["value"] == pytest.approx(1 / (1 + 2.718281828**-2), abs=1e-6)
+    # p4 has no right answer and two wrong ones: no outcome AUROC at level 5, but one at level 4.
+    assert ("outcome_auroc", "5") not in found
+    assert found["outcome_auroc_within", "4"]["value"] == 1
+    assert summary["auroc"]["step_auroc"]["all"][0] == 1
+    assert (world / "out" / "step_auroc.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_steps_behind_the_first_error_and_cut_off_steps_do_not_count(world: Path) -> None:
+    summary = run(world)
+    # p0: 3 right with 2 segments each, 1 wrong with its first step; p1: 2 x 3, 2 x 2; p2: 3, 2 x 2;
+    # p3: 3, 3 x 2; p4: 2 x 3; p5: only cut-off samples.
+    assert summary["items"] == {"step": 6 + 1 + 6 + 4 + 3 + 4 + 3 + 6 + 6, "outcome": 17}
+
+
+def test_without_checker_only_outcomes_are_measured(world: Path) -> None:
+    summary = run(world, "math")
+    assert set(summary["items"]) == {"outcome"}
+    assert all(metric.startswith("outcome") for metric, _ in rows(world))
+    assert (world / "out" / "outcome_auroc.png").is_file()
+
+
+def test_scores_of_other_segments_are_refused(world: Path) -> None:
+    import pyarrow as pa
+
+    part = world / "scores" / "data" / "part-00000.parquet"
+    changed = read_table(part).to_pylist()
+    changed[0]["step_logits"] = [1.0]
+    write_table(part, pa.Table.from_pylist(changed))
+    with pytest.raises(PoolError, match="sample 0 of p0 has 1 step scores for 2 segments"):
+        run(world)

@@ -1,0 +1,56 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.graded import PoolError
+from e2h_pipeline.evaluation.policies import benchmark_metrics
+from e2h_pipeline.recipe import Evaluation
+from e2h_pipeline.reporter import Reporter
+
+
+def run(world: Path, benchmark: str = "LADDER500") -> dict[str, Any]:
+    return benchmark_metrics(
+        {"sft": world / "sft", "rl": world / "rl"},
+        world / "rerank",
+        world / "gold",
+        world / "benchmark",
+        benchmark=benchmark,
+        evaluation=Evaluation(bootstrap=200, grader="exact"),
+        easy_levels=(1, 2, 3),
+        seed=0,
+        reporter=Reporter(),
+    )
+
+
+def test_policies_and_their_difference(world: Path, rerank: Callable[..., dict[str, Any]]) -> None:
+    rerank()
+    summary = run(world)
+    assert summary["greedy_accuracy"]["rl easy"] == 1
+    assert summary["greedy_accuracy"]["sft easy"] == pytest.approx(2 / 3, abs=1e-4)
+    differences = read_table(world / "benchmark" / "differences.parquet").to_pylist()
+    greedy = {r["levels"]: r["difference"] for r in differences if r["first"] == "rl greedy"}
+    assert greedy["easy"] == pytest.approx(1 / 3) and greedy["3"] == 1 and greedy["hard"] == 0
+    assert ("weighted-vote product", "majority") in {(r["first"], r["second"]) for r in differences}
+
+
+def test_one_row_per_number_and_rerank_rows_stand(world: Path, rerank: Callable[..., dict[str, Any]]) -> None:
+    rerank()
+    run(world)
+    rows = read_table(world / "benchmark" / "metrics.parquet").to_pylist()
+    names = [
+        tuple(v for k, v in r.items() if k not in ("accuracy", "ci_low", "ci_high", "problems")) for r in rows
+    ]
+    assert len(set(names)) == len(names)
+    merged = dict(zip(names, rows, strict=True))
+    for row in read_table(world / "rerank" / "metrics.parquet").to_pylist():
+        name = tuple(v for k, v in row.items() if k not in ("accuracy", "ci_low", "ci_high", "problems"))
+        assert merged[name] == row
+
+
+def test_results_of_another_benchmark_are_refused(world: Path, rerank: Callable[..., dict[str, Any]]) -> None:
+    rerank()
+    with pytest.raises(PoolError, match="not results of benchmark MATH500"):
+        run(world, "MATH500")
