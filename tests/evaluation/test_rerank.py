@@ -9,7 +9,6 @@ from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.graded import PoolError
 from e2h_pipeline.evaluation.scoreboard import differences_schema, metrics_schema
 
-
 Run = Callable[..., dict[str, Any]]
 
 
