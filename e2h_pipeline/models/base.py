@@ -61,6 +61,7 @@ def train_ladder_base(
         learning_rate=options.learning_rate,
         warmup=0.05,
         seed=options.seed,
+        group_by_length=False,  # rows have one length
     )
     summary = train(
         model,

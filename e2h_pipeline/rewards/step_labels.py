@@ -100,13 +100,16 @@ def _human_labels(easy: dict[str, Any], options: Labels) -> tuple[list[dict[str,
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
-    for solution in read_prm800k(Path(options.path) if options.path else None):
+    human = read_prm800k(Path(options.path) if options.path else None)
+    dropped["repeated"] = human.counts["repeated"]
+    for solution in human.solutions:
         problem = easy.get(solution.unique_id)
         if problem is None:
             dropped["not an easy problem of this split"] += 1
             continue
-        labels = until_first_error({1: RIGHT, 0: neutral, -1: WRONG}[rating] for rating in solution.ratings)
-        completion = SEPARATOR.join(_normal_steps(solution.steps))
+        rated = [{1: RIGHT, 0: neutral, -1: WRONG}[rating] for rating in solution.ratings]
+        blocks, labels = _segments(solution.steps, until_first_error(rated))
+        completion = SEPARATOR.join(blocks)
         rows.append(
             _row(problem, numbers[solution.unique_id], completion, labels, solution.final_answer is not None)
         )
@@ -124,17 +127,24 @@ def until_first_error(labels: Iterable[int]) -> list[int]:
     return kept
 
 
-def _normal_steps(steps: Sequence[str]) -> list[str]:
-    """One block per rated step: a blank line inside a step would read as two steps. The answer block
-    keeps its marker on a line of its own, as the text format has it."""
-    blocks = []
-    for step in steps:
+def _segments(steps: Sequence[str], labels: Sequence[int]) -> tuple[list[str], list[int]]:
+    """Rated steps as the blocks of our text format, and a label for each segment.
+
+    A blank line inside a step would read as two steps, so it becomes a line break; the answer block
+    of a step that ends in one is a segment of its own and shares the step's label.
+    """
+    blocks: list[str] = []
+    kept: list[int] = []
+    for step, label in zip(steps, labels, strict=True):
         body, marker, answer = step.partition(ANSWER_MARKER)
         lines = "\n".join(line for line in body.strip().splitlines() if line.strip())
-        blocks.append(lines)
+        if lines:
+            blocks.append(lines)
+            kept.append(label)
         if marker:
             blocks += [ANSWER_MARKER, answer.strip()]
-    return blocks
+            kept.append(label)
+    return blocks, kept
 
 
 def _row(

@@ -37,7 +37,7 @@ from e2h_pipeline.rl.rollouts import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from e2h_pipeline.recipe import Rl
     from e2h_pipeline.reporter import Reporter
@@ -181,7 +181,8 @@ def train_ppo(
     `out` also gets `curves.jsonl`, one line per rollout batch. Killed, it goes on from its last
     checkpoint in `work` and ends with the same weights.
     """
-    from e2h_pipeline.grading.pool import grader as open_grader
+    from e2h_pipeline.grading.equivalence import Verdict
+    from e2h_pipeline.grading.equivalence import grader as open_grader
 
     questions, validation = read_questions(easy_problems, hard_questions, options)
     run = PpoRun(policy, evaluator, options)
@@ -192,7 +193,7 @@ def train_ppo(
         judge = stack.enter_context(open_grader(grader))
 
         def grade(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-            return [verdict == "equal" for verdict in judge.grade_many(pairs)]
+            return [verdict is Verdict.EQUAL for verdict in judge.grade_many(pairs)]
 
         while progress.update < options.updates and progress.stopped is None:
             started = time.monotonic()

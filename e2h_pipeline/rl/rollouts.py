@@ -16,6 +16,7 @@ from torch import Tensor
 
 from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.grading.extract import final_answer
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rl.shaping import running_minimum, terminal_reward, without_steps
 from e2h_pipeline.solutions import format_prompt, parse_completion, segment_ends, token_offsets
@@ -120,7 +121,7 @@ def _verdicts(pairs: Sequence[tuple[Question, Sample]], grade: Grade) -> list[bo
 
 def answer_of(sample: Sample) -> str | None:
     """The answer of a completion that ended by itself; a truncated one has none."""
-    return parse_completion(sample.completion).answer if sample.finish_reason == "stop" else None
+    return final_answer(sample.completion, finished=sample.finish_reason == "stop")
 
 
 def reward(
@@ -172,7 +173,7 @@ def collate(rollouts: Sequence[Rollout], pad_id: int, device: torch.device) -> B
     """Pad rollouts to the longest."""
     longest = max(len(r.prompt_ids) + len(r.sample.token_ids) for r in rollouts)
 
-    def pad(rows: list[list[float]], fill: float, dtype: torch.dtype) -> Tensor:
+    def pad(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:
         return torch.tensor(
             [[*row, *[fill] * (longest - len(row))] for row in rows], dtype=dtype, device=device
         )

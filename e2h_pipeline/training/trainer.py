@@ -8,7 +8,7 @@ objective is a function. Checkpoints live in the stage's work folder and vanish 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,12 +31,13 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> dict[str, Sequence[float]]: ...
+    def __getitem__(self, index: int, /) -> Mapping[str, Sequence[float]]: ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run needs beside data and objective. `batch_size` counts examples per update."""
+    """What a training run needs beside data and objective. `batch_size` counts examples per update;
+    `group_by_length` puts examples of like length together, which costs a look at each of them."""
 
     epochs: int
     batch_size: int
@@ -48,6 +49,7 @@ class Settings:
     max_grad_norm: float = 1.0
     final_lr_ratio: float = 0.01
     checkpoints: int = 10
+    group_by_length: bool = True
 
 
 def train(
@@ -112,6 +114,7 @@ def train(
         save_strategy="steps",
         save_steps=max(1, updates // settings.checkpoints),
         save_total_limit=2,
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=[],
@@ -147,8 +150,8 @@ def _last_checkpoint(work: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
-def _pad(pad_id: int) -> Callable[[list[dict[str, Sequence[float]]]], dict[str, torch.Tensor]]:
-    def collate(rows: list[dict[str, Sequence[float]]]) -> dict[str, torch.Tensor]:
+def _pad(pad_id: int) -> Callable[[list[Mapping[str, Sequence[float]]]], dict[str, torch.Tensor]]:
+    def collate(rows: list[Mapping[str, Sequence[float]]]) -> dict[str, torch.Tensor]:
         import torch
 
         longest = max(len(row["input_ids"]) for row in rows)
