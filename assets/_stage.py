@@ -6,8 +6,9 @@ the fingerprint of what lies outside give the key; the store has it, or the body
 Dagster gets the content hash as data version, so that a change stops where content is equal.
 """
 
-from __future__ import annotations
+# No `from __future__ import annotations`: Dagster wants the real type of `context`.
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def _asset(
         },
         pool=GPU_POOL if gpu else None,
         code_version=spec.code_version,
-        description=description,
+        description=_description(spec, description),
     )
     def materialize(
         context: dg.AssetExecutionContext,
@@ -159,6 +160,13 @@ def _asset(
         )
 
     return materialize
+
+
+def _description(spec: Stage, text: str) -> str:
+    sections = (
+        "all sections" if spec.name == RECIPE_ASSET else ", ".join(f"`{name}`" for name in spec.sections)
+    )
+    return f"{inspect.cleandoc(text)}\n\nVersion = hash of the content. Recipe: {sections}."
 
 
 def _resolve(

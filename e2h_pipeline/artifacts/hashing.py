@@ -48,6 +48,15 @@ def content_hash(path: Path, known_bytes: str | None = None) -> str:
     return known_bytes or byte_hash(path)
 
 
+def fingerprint(path: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of a file that is not ours, or of every file below a folder; empty where
+    there is nothing."""
+    if path.is_file():
+        return {path.name: byte_hash(path)}
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return {file.relative_to(path).as_posix(): byte_hash(file) for file in files}
+
+
 def data_version(contents: Mapping[str, str]) -> str:
     """Version of a whole artifact from {relative path: content hash}; files under `logs/` do not count."""
     return digest_json(

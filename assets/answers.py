@@ -1,0 +1,50 @@
+"""Answers of each policy to the benchmark: one greedy, some sampled. Three policies, one stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from assets._stage import TABLE, stage
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.recipe import Sampling
+
+# The number of samples is evaluation.samples here: raising the rerank pool's N must not draw these again.
+_SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
+
+
+def _answers(name: str, policy: str) -> dg.AssetsDefinition:
+    def answers(job: StageJob) -> dict[str, Any]:
+        from e2h_pipeline.generation.pool import answers_pool
+
+        return answers_pool(
+            policy=job.path(policy),
+            questions=read_table(job.path("benchmark_questions") / TABLE),
+            out=job.out,
+            work=job.work,
+            sampling=job.recipe.sampling,
+            evaluation=job.recipe.evaluation,
+            seed=job.recipe.seed,
+            stage=name,
+            reporter=job.reporter,
+            engine=job.engine,
+        )
+
+    answers.__doc__ = (
+        f"Greedy and sampled completions of every benchmark question by {policy}. Version = hash of the rows."
+    )
+    return stage(
+        name=name,
+        group="answers",
+        reads=[policy, "benchmark_questions"],
+        recipe=["seed", "evaluation.samples", *_SAMPLING],
+        kinds={"parquet"},
+        gpu=True,
+    )(answers)
+
+
+base_answers = _answers("base_answers", "base_model")
+sft_answers = _answers("sft_answers", "sft_policy")
+rl_answers = _answers("rl_answers", "rl_policy")

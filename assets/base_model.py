@@ -1,0 +1,34 @@
+"""The pretrained model everything starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.hashing import fingerprint
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.recipe import RecipeSlice
+
+
+def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
+    """Files of a shipped or local model; a Hub model's name and commit are in the recipe."""
+    from e2h_pipeline.models.base import SHIPPED
+
+    folders = [] if recipe.base.train else [SHIPPED / recipe.base.model, Path(recipe.base.model)]
+    return next((fingerprint(folder) for folder in folders if folder.is_dir()), {})
+
+
+@stage(
+    group="policy",
+    recipe=["base", "problems.source", "problems.world"],
+    kinds={"huggingface", "pytorch"},
+    gpu=True,
+    external=_fingerprint,
+)
+def base_model(job: StageJob) -> dict[str, Any]:
+    """The base model as a Hugging Face folder: shipped, fetched, or trained from nothing on the
+    ladder's flawed corpus."""
+    from e2h_pipeline.models.base import make_base_model
+
+    return make_base_model(job.recipe.base, job.recipe.problems, job.out, job.work, job.reporter)

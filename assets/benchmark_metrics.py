@@ -1,0 +1,33 @@
+"""The number everything is for: accuracy of every policy and method on the benchmark."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._names import BENCHMARKS
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+
+
+@stage(
+    group="results",
+    reads=["base_answers", "sft_answers", "rl_answers", "rerank_metrics", "gold_answers"],
+    recipe=["seed", "evaluation", "problems.source", "problems.easy_levels"],
+    kinds={"parquet"},
+    audit=True,
+)
+def benchmark_metrics(job: StageJob) -> dict[str, Any]:
+    """Greedy, voted and reranked accuracy of base, SFT and RL policies by level, with intervals."""
+    from e2h_pipeline.evaluation.policies import benchmark_metrics
+
+    return benchmark_metrics(
+        answers={policy: job.path(f"{policy}_answers") for policy in ("base", "sft", "rl")},
+        rerank_metrics=job.path("rerank_metrics"),
+        gold=job.path("gold_answers"),
+        out=job.out,
+        benchmark=BENCHMARKS[job.recipe.problems.source],
+        evaluation=job.recipe.evaluation,
+        easy_levels=job.recipe.problems.easy_levels,
+        seed=job.recipe.seed,
+        reporter=job.reporter,
+    )

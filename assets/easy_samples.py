@@ -1,0 +1,33 @@
+"""Solutions of easy problems, sampled hot: what the evaluator learns from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._stage import TABLE, stage
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.tables import read_table
+
+
+@stage(
+    group="evaluator",
+    reads=["sft_policy", "easy_problems"],
+    recipe=["seed", "easy_samples"],
+    kinds={"parquet"},
+    gpu=True,
+)
+def easy_samples(job: StageJob) -> dict[str, Any]:
+    """Completions of every easy problem by the SFT policy."""
+    from e2h_pipeline.generation.pool import sample_pool
+
+    return sample_pool(
+        policy=job.path("sft_policy"),
+        questions=read_table(job.path("easy_problems") / TABLE),
+        out=job.out / "data",
+        work=job.work,
+        options=job.recipe.easy_samples,
+        seed=job.recipe.seed,
+        stage="easy_samples",
+        reporter=job.reporter,
+        engine=job.engine,
+    )

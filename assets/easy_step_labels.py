@@ -1,0 +1,41 @@
+"""Right or wrong, step by step, on easy problems only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.hashing import fingerprint
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.recipe import RecipeSlice
+
+
+def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
+    """The file of human labels, where labels come from one."""
+    if recipe.labels.source != "prm800k":
+        return {}
+    return fingerprint(Path(recipe.labels.path or Path(os.environ.get("E2H_DATA_DIR", ".")) / "steps"))
+
+
+@stage(
+    group="evaluator",
+    reads=["easy_samples", "easy_problems"],
+    recipe=["seed", "labels", "problems.source"],
+    kinds={"parquet"},
+    external=_fingerprint,
+)
+def easy_step_labels(job: StageJob) -> dict[str, Any]:
+    """A label for each step of solutions to easy problems, up to the first error."""
+    from e2h_pipeline.rewards.step_labels import label_easy_samples
+
+    return label_easy_samples(
+        easy_samples=job.path("easy_samples") / "data",
+        easy_problems=job.path("easy_problems"),
+        out=job.out,
+        options=job.recipe.labels,
+        problems=job.recipe.problems,
+        seed=job.recipe.seed,
+        reporter=job.reporter,
+    )

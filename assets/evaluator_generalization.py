@@ -1,0 +1,32 @@
+"""Does an evaluator that has seen easy steps only judge hard solutions?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+
+
+@stage(
+    group="results",
+    reads=["benchmark_samples", "rerank_scores", "gold_answers"],
+    recipe=["seed", "evaluation", "problems.source", "problems.easy_levels"],
+    kinds={"parquet"},
+    audit=True,
+)
+def evaluator_generalization(job: StageJob) -> dict[str, Any]:
+    """Step and outcome AUROC, and calibration, of the easy evaluator by level."""
+    from e2h_pipeline.evaluation.generalization import evaluator_generalization
+
+    return evaluator_generalization(
+        samples=job.path("benchmark_samples"),
+        scores=job.path("rerank_scores"),
+        gold=job.path("gold_answers"),
+        out=job.out,
+        evaluator="easy_prm",
+        problems=job.recipe.problems,
+        evaluation=job.recipe.evaluation,
+        seed=job.recipe.seed,
+        reporter=job.reporter,
+    )

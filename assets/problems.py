@@ -1,0 +1,59 @@
+"""The partitions of supervision: what may be learned from, what may only be asked, what only audits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from assets._stage import TABLE, stage
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.tables import write_table
+
+if TYPE_CHECKING:
+    from e2h_pipeline.problems.records import Problem
+
+
+@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
+def easy_problems(job: StageJob) -> dict[str, Any]:
+    """Problems of the easy levels with solutions and answers: all supervision there is."""
+    from e2h_pipeline.problems.records import counts_by_level, easy_table
+    from e2h_pipeline.problems.source import load_split
+
+    split = load_split(job.recipe.problems)
+    write_table(job.out / TABLE, easy_table(split))
+    return {"train": counts_by_level(split.easy_train), "validation": counts_by_level(split.easy_validation)}
+
+
+@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
+def hard_questions(job: StageJob) -> dict[str, Any]:
+    """Questions of the hard levels, without answers."""
+    from e2h_pipeline.problems.source import load_split
+
+    return _write_questions(job, load_split(job.recipe.problems).hard)
+
+
+@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
+def benchmark_questions(job: StageJob) -> dict[str, Any]:
+    """Questions of the benchmark, without answers."""
+    from e2h_pipeline.problems.source import load_split
+
+    return _write_questions(job, load_split(job.recipe.problems).benchmark)
+
+
+@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"}, audit=True)
+def gold_answers(job: StageJob) -> dict[str, Any]:
+    """Answers of hard and benchmark problems, for evaluation only: nothing that trains or selects may depend
+    on this."""
+    from e2h_pipeline.problems.records import counts_by_level, gold_table
+    from e2h_pipeline.problems.source import load_split
+
+    split = load_split(job.recipe.problems)
+    write_table(job.out / TABLE, gold_table(split))
+    return {"hard": counts_by_level(split.hard), "benchmark": counts_by_level(split.benchmark)}
+
+
+def _write_questions(job: StageJob, problems: Sequence[Problem]) -> dict[str, Any]:
+    from e2h_pipeline.problems.records import counts_by_level, question_table
+
+    write_table(job.out / TABLE, question_table(problems))
+    return {"questions": counts_by_level(problems)}

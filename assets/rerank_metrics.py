@@ -1,0 +1,36 @@
+"""What the easy evaluator is worth when it chooses among samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._names import BENCHMARKS
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+
+
+@stage(
+    group="results",
+    reads=["benchmark_samples", "rerank_scores", "gold_answers"],
+    recipe=["seed", "rerank", "evaluation", "problems.source", "problems.easy_levels"],
+    kinds={"parquet"},
+    audit=True,
+)
+def rerank_metrics(job: StageJob) -> dict[str, Any]:
+    """Majority, best-of-N, weighted vote and pass@N over N, by level, with intervals."""
+    from e2h_pipeline.evaluation.rerank import rerank_metrics
+
+    return rerank_metrics(
+        samples=job.path("benchmark_samples"),
+        scores=job.path("rerank_scores"),
+        gold=job.path("gold_answers"),
+        out=job.out,
+        benchmark=BENCHMARKS[job.recipe.problems.source],
+        policy="sft",
+        evaluator="easy_prm",
+        rerank=job.recipe.rerank,
+        evaluation=job.recipe.evaluation,
+        easy_levels=job.recipe.problems.easy_levels,
+        seed=job.recipe.seed,
+        reporter=job.reporter,
+    )

@@ -1,0 +1,30 @@
+"""What the evaluator thinks of every step of every sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+
+
+@stage(
+    group="reranking",
+    reads=["easy_prm", "benchmark_samples", "benchmark_questions"],
+    recipe=["scoring"],
+    kinds={"parquet"},
+    gpu=True,
+)
+def rerank_scores(job: StageJob) -> dict[str, Any]:
+    """Step scores of the benchmark samples by the easy evaluator, as raw logits."""
+    from e2h_pipeline.rewards.scoring import score_pool
+
+    return score_pool(
+        prm=job.path("easy_prm"),
+        samples=job.path("benchmark_samples") / "data",
+        questions=job.path("benchmark_questions"),
+        out=job.out / "data",
+        work=job.work,
+        options=job.recipe.scoring,
+        reporter=job.reporter,
+    )

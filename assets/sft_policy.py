@@ -1,0 +1,30 @@
+"""Supervised fine-tuning on easy solutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+
+
+@stage(
+    group="policy",
+    reads=["base_model", "easy_problems"],
+    recipe=["seed", "sft"],
+    kinds={"huggingface", "pytorch"},
+    gpu=True,
+)
+def sft_policy(job: StageJob) -> dict[str, Any]:
+    """The generator: the base model fine-tuned on easy solutions."""
+    from e2h_pipeline.training.sft import train_sft
+
+    return train_sft(
+        base=job.path("base_model"),
+        easy_problems=job.path("easy_problems"),
+        out=job.out,
+        work=job.work,
+        options=job.recipe.sft,
+        seed=job.recipe.seed,
+        reporter=job.reporter,
+    )
