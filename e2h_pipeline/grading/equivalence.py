@@ -21,7 +21,7 @@ from e2h_pipeline.grading.pool import CPU_SECONDS, WorkerPool
 MAX_CHARACTERS = 2000  # the longest answer of MATH has 159
 
 _SPACES = re.compile(r"\s+")
-_IDLE_SPACE = re.compile(r"(?<=[^\w,\\]) (?=\w)|(?<!\\) (?=\W)")
+_IDLE_SPACE = re.compile(r"(?<=[^\w,\\$:]) (?=[^$])|(?<=[^,\\$:]) (?=[^\w$])")
 _SIZED_BRACKET = re.compile(r"\\(?:left|right) ?(?=[()\[\]]|\\[{}])")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
 
@@ -123,17 +123,24 @@ def normalise(answer: str) -> str:
     full stop, the size of fractions and brackets.
 
     A space between two word characters stays (`7 3/4`), as does one behind a comma (`1, 234` is a pair,
-    `1,234` a number) or a backslash. Texts over the size limit are only stripped.
+    `1,234` a number) or a backslash. In prose (a `$` inside, or a colon) spaces and full stop guide the
+    parser, so they stay too. Texts over the size limit are only stripped.
     """
     text = answer.strip()
     if len(text) > MAX_CHARACTERS:
         return text
-    if len(text) > 2 and text[0] == text[-1] == "$" and text.count("$") == 2:
-        text = text[1:-1].strip()
-    text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    text = _bare(text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     if "\\left." not in text and "\\right." not in text:
-        text = _SIZED_BRACKET.sub("", text).removesuffix(".")
+        text = _SIZED_BRACKET.sub("", text)
     return _IDLE_SPACE.sub("", _SPACES.sub(" ", text)).strip()
+
+
+def _bare(text: str) -> str:
+    """Without final full stop and one pair of outer `$`; prose and `\\right.` as they are."""
+    short = text if text.endswith("\\right.") else text.removesuffix(".").rstrip()
+    if len(short) > 2 and short[0] == short[-1] == "$" and short.count("$") == 2:
+        return _bare(short[1:-1].strip())
+    return text if "$" in text else short
 
 
 def _cheap_verdict(gold: str, answer: str) -> Verdict | None:

@@ -80,6 +80,9 @@ def test_spaces_that_mean_something_stay() -> None:
     assert normalise("1, 234") != normalise("1,234")
     assert normalise("7 3/4") != normalise("73/4")
     assert normalise("5\\ cm") == "5\\ cm"
+    assert normalise("$5.$") == normalise("$5$.") == normalise(" 5 ") == "5"
+    assert normalise("It is  $x$.") == "It is $x$."
+    assert normalise("\\left[ x \\right.") == "\\left[x\\right."
     assert normalise(" \\left( 1,  2 \\right). ") == "(1, 2)"
 
 
