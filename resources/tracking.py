@@ -66,7 +66,7 @@ class TrackingResource(dg.ConfigurableResource):
 
     def tracking_uri(self, home: Path) -> str:
         """Where runs are logged."""
-        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or local_database(home)
 
     @contextmanager
     def stage_run(self, home: Path, info: StageInfo, log: logging.Logger) -> Iterator[StageRun]:
@@ -78,6 +78,11 @@ class TrackingResource(dg.ConfigurableResource):
             run.end("FAILED")
             raise
         run.end("FINISHED")
+
+
+def local_database(home: Path) -> str:
+    """The SQLite database that runs go to without a server."""
+    return f"sqlite:///{home / 'mlflow.db'}"
 
 
 class StageRun:
@@ -122,10 +127,10 @@ class StageRun:
     def _client(self) -> MlflowClient:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        for noisy in ("alembic", "mlflow"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
         from mlflow.tracking import MlflowClient
 
+        for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=self._uri)
 
     def _quietly(self, what: str, action: Callable[[], T]) -> T | None:

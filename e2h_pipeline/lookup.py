@@ -1,0 +1,171 @@
+"""Questions about experiments that ran: their numbers, what fed them, their manifests and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_versions, paths, trace
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.pgr import gap_recovered_rows
+from e2h_pipeline.evaluation.results import result_rows, select
+from e2h_pipeline.recipe import Recipe, RecipeError
+from resources.store import latest_artifact
+
+# Stages with a metrics.parquet, the fullest first.
+METRIC_STAGES = ("benchmark_metrics", "rerank_metrics")
+REPORT_STAGE = "report"
+_PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """Experiments of one home folder, by recipe key."""
+
+    instance: dg.DagsterInstance
+    store: ArtifactStore
+
+    def artifact(self, asset: str, key: str) -> Artifact:
+        """The artifact of an asset in an experiment.
+
+        Raises:
+            StoreError: it was never made, or is gone or damaged.
+        """
+        artifact = latest_artifact(self.instance, self.store, asset, key)
+        if artifact is None:
+            raise StoreError(f"{key} has no {asset} yet; run: e2h run {key}")
+        return artifact
+
+    def keys(self) -> list[str]:
+        """Experiments that have results."""
+        known = self.instance.get_dynamic_partitions("experiment")
+        return [key for key in known if self.metrics_artifact(key) is not None]
+
+    def metrics_artifact(self, key: str) -> Artifact | None:
+        """The fullest table of numbers an experiment has."""
+        found = (latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES)
+        return next((artifact for artifact in found if artifact), None)
+
+    def results(self, key: str) -> list[dict[str, Any]]:
+        """Result rows of an experiment, with PGR where its ceiling has been run.
+
+        Raises:
+            StoreError: it has no results yet.
+        """
+        artifact = self.metrics_artifact(key)
+        if artifact is None:
+            raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+        metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
+        rows = result_rows(key, metrics, _version_of_each(trace(self.store, artifact)))
+        recovered = self._recovered(key, metrics)
+        return [{**row, **recovered.get(_identity(row), {})} for row in rows]
+
+    def _recovered(
+        self, key: str, metrics: Sequence[dict[str, Any]]
+    ) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """PGR columns by row identity; empty where there is no ceiling, or it has not been run."""
+        ceiling = self._ceiling(key)
+        artifact = self.metrics_artifact(ceiling) if ceiling else None
+        if artifact is None:
+            return {}
+        full = read_table(artifact.path / "metrics.parquet").to_pylist()
+        return {
+            _identity(row): {"pgr": row["pgr"], "weak": row["weak"], "ceiling": row["ceiling"]}
+            for row in gap_recovered_rows(metrics, full)
+        }
+
+    def _ceiling(self, key: str) -> str | None:
+        try:
+            return Recipe.from_key(key, recipe_folders(self.store.home)).evaluation.ceiling
+        except RecipeError:  # the recipe file is gone, its results are not
+            return None
+
+    def lineage(self, key: str) -> dict[str, Any]:
+        """Every benchmark number of an experiment back to its easy data.
+
+        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}}}. A number
+        names the `source` stage that its samples or scores come from; a source lists every path from
+        there to the easy data, nearest first.
+        """
+        artifact = self.metrics_artifact(key)
+        if artifact is None:
+            raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+        node = trace(self.store, artifact)
+        sources = {stage: _source(node, stage) for stage in sorted({n.asset for n in ancestors(node)})}
+        rows = select(result_rows(key, read_table(artifact.path / "metrics.parquet").to_pylist(), {}))
+        numbers = [_number(row, node, sources) for row in rows]
+        used = {number["source"] for number in numbers}
+        return {
+            "experiment": key,
+            "easy_data_version": data_versions(node),
+            "artifact": _step(node),
+            "numbers": numbers,
+            "sources": {stage: source for stage, source in sources.items() if stage in used},
+        }
+
+
+def tree(experiments: Experiments, key: str) -> Node:
+    """The tree of artifacts behind an experiment's numbers."""
+    artifact = experiments.metrics_artifact(key)
+    if artifact is None:
+        raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+    return trace(experiments.store, artifact)
+
+
+def report_page(folder: Path) -> Path:
+    """The page in a report artifact.
+
+    Raises:
+        StoreError: there is none.
+    """
+    pages = sorted(folder.glob("*.html"))
+    if not pages:
+        raise StoreError(f"{folder}: no HTML page in the report")
+    return pages[0]
+
+
+def _number(row: dict[str, Any], node: Node, sources: dict[str, Any]) -> dict[str, Any]:
+    source = _source_stage(row, sources, node.asset)
+    kept = {name: value for name, value in row.items() if name != "data_versions"}
+    return {**kept, "source": source, "easy_data_version": sources[source]["easy_data_version"]}
+
+
+def _source_stage(row: dict[str, Any], sources: dict[str, Any], root: str) -> str:
+    """Which stage a number's raw material comes from: reranked numbers from the scored pool, the
+    others from the policy's own answers."""
+    answers = f"{row['policy']}_answers"
+    reranked = row["evaluator"] or answers not in sources
+    stage = "rerank_metrics" if reranked else answers
+    return stage if stage in sources else root
+
+
+def _source(node: Node, stage: str) -> dict[str, Any]:
+    found = next(n for n in ancestors(node) if n.asset == stage)
+    ways = sorted(paths(found, EASY_DATA), key=len)
+    return {
+        **_step(found),
+        "easy_data_version": data_versions(found),
+        "paths": [[_step(step) for step in way] for way in ways],
+    }
+
+
+def _step(node: Node) -> dict[str, str]:
+    return {"asset": node.asset, "data_version": node.artifact.data_version, "key": node.artifact.key}
+
+
+def _version_of_each(node: Node) -> dict[str, str]:
+    """Asset -> data version over everything behind a node (more than one is joined by a comma)."""
+    versions: dict[str, set[str]] = {}
+    for ancestor in ancestors(node):
+        versions.setdefault(ancestor.asset, set()).add(ancestor.artifact.data_version)
+    return {asset: ",".join(sorted(found)) for asset, found in sorted(versions.items())}
+
+
+def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column] for column in _PGR_IDENTITY)

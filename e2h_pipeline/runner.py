@@ -1,0 +1,210 @@
+"""Run an experiment through Dagster, in this process, against the persistent instance in E2H_HOME.
+
+The same job, assets and checks as in the UI, and the runs show up there. Every stage is asked for
+every time; the store answers for what is already made, so an unchanged experiment takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.home import project_file
+from e2h_pipeline.automation import JOB
+from e2h_pipeline.definitions import build
+
+_PARTITIONS = "experiment"
+_PID_TAG, _HOST_TAG = "e2h/pid", "e2h/host"
+_LOGGER = "stages"
+
+_SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
+_MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
+_INSTANCE_CONFIG = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """Something people want to see while a run goes on.
+
+    `kind` is started, message, reused, computed, failed, check_passed or check_failed; `text` is the
+    message, the error, or the name of the check.
+    """
+
+    kind: str
+    stage: str
+    text: str = ""
+    seconds: float = 0.0
+
+
+class RunError(RuntimeError):
+    """An experiment that cannot be run, or that failed; one line for people."""
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The Dagster instance of a home folder, made on first use."""
+    folder = dagster_home(home)
+    os.environ["DAGSTER_HOME"] = str(folder)
+    return dg.DagsterInstance.get()
+
+
+def dagster_home(home: Path) -> Path:
+    """E2H_HOME/dagster with its dagster.yaml: a link to the project's, so that edits there take effect."""
+    folder = home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    config, shipped = folder / "dagster.yaml", project_file("dagster.yaml")
+    if shipped and config.is_symlink() and config.resolve() != shipped:
+        config.unlink()
+    if not config.exists():
+        config.unlink(missing_ok=True)
+        if shipped:
+            config.symlink_to(shipped)
+        else:
+            config.write_text(_INSTANCE_CONFIG, encoding="utf-8")
+    return folder
+
+
+def run_experiment(key: str, home: Path, select: str | None, watch: Callable[[StageEvent], None]) -> None:
+    """Materialize an experiment, or part of it.
+
+    Args:
+        key: canonical recipe key; becomes the partition.
+        select: assets (`easy_prm,rerank_scores+`, or Dagster's selection syntax); everything where None.
+        watch: called with each event as it happens.
+
+    Raises:
+        RunError: a stage or a check failed, or the selection names nothing.
+    """
+    definitions = dg.Definitions.merge(build(), dg.Definitions(loggers={_LOGGER: _stage_logger(watch)}))
+    chosen = _selected(definitions, select)
+    with open_instance(home) as instance:
+        release_dead_runs(instance)
+        instance.add_dynamic_partitions(_PARTITIONS, [key])
+        result = definitions.resolve_job_def(JOB).execute_in_process(
+            instance=instance,
+            partition_key=key,
+            asset_selection=chosen,
+            run_config={"loggers": {_LOGGER: {"config": {}}}},
+            tags={_PID_TAG: str(os.getpid()), _HOST_TAG: _host()},
+            raise_on_error=False,
+        )
+    _raise_failures(result)
+
+
+def release_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """End runs of killed `e2h` processes of this host, and give back the pool slots they held.
+
+    Dagster leaves such a run STARTED for good, and its GPU slot taken.
+    """
+    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+    released = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={_HOST_TAG: _host()})):
+        if not Path(f"/proc/{run.tags[_PID_TAG]}").exists() and Path("/proc/self").exists():
+            instance.report_run_canceled(run, message="its process was killed; released by a later e2h run")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            released.append(run.run_id)
+    return released
+
+
+def _host() -> str:
+    """A Dagster tag value: letters, digits, _ - and dots, at most 63 characters."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())[:63] or "local"
+
+
+def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetKey] | None:
+    """Assets named by `a,b+` (plus signs reach up- or downstream), or by Dagster's own syntax."""
+    if not select:
+        return None
+    simple = [_SIMPLE_SELECTION.fullmatch(part.strip()) for part in select.split(",")]
+    text = " or ".join(f'{m[1]}key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
+    try:
+        chosen = dg.AssetSelection.from_string(text).resolve(definitions.resolve_asset_graph())
+    except dg.DagsterError as error:
+        raise RunError(f"--select: {_first_line(str(error))}") from None
+    if not chosen:
+        raise RunError(f"--select '{select}' names no asset")
+    return sorted(chosen)
+
+
+def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
+    for event in result.all_events:
+        if event.is_step_failure:
+            raise RunError(f"{event.step_key} failed: {_cause(event)}")
+    failed = [e for e in result.get_asset_check_evaluations() if _is_error(e)]
+    if failed:
+        raise RunError(f"check {failed[0].check_name} of {failed[0].asset_key.to_user_string()} failed")
+    if not result.success:
+        raise RunError("the run did not succeed; see the Dagster UI (make ui)")
+
+
+def _is_error(check: dg.AssetCheckEvaluation) -> bool:
+    return not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    """The innermost message of a step failure: what the stage itself said."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if event.step_failure_data.user_failure_data and event.step_failure_data.user_failure_data.description:
+        return event.step_failure_data.user_failure_data.description
+    return _MODULE_PATH.sub("", _first_line(error.message)) if error is not None else "no reason given"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "no reason given"
+
+
+class _Watcher(logging.Handler):
+    """Turns Dagster's log records into stage events."""
+
+    def __init__(self, watch: Callable[[StageEvent], None]) -> None:
+        super().__init__()
+        self._watch = watch
+        self._started: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on what people want to see."""
+        meta = getattr(record, "dagster_meta", None) or {}
+        event = meta.get("dagster_event")
+        if event is None:
+            if meta.get("step_key") and record.levelno >= logging.INFO:
+                self._watch(StageEvent("message", meta["step_key"], str(meta.get("orig_message"))))
+        elif event.step_key:
+            self._step_event(event)
+
+    def _step_event(self, event: dg.DagsterEvent) -> None:
+        stage, kind = str(event.step_key), event.event_type
+        seconds = time.monotonic() - self._started.get(stage, time.monotonic())
+        if kind == dg.DagsterEventType.STEP_START:
+            self._started[stage] = time.monotonic()
+            self._watch(StageEvent("started", stage))
+        elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            reused = event.step_materialization_data.materialization.metadata.get("reused")
+            self._watch(
+                StageEvent("reused" if reused and reused.value else "computed", stage, seconds=seconds)
+            )
+        elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            self._watch(
+                StageEvent("check_passed" if check.passed else "check_failed", stage, check.check_name)
+            )
+        elif kind == dg.DagsterEventType.STEP_FAILURE:
+            self._watch(StageEvent("failed", stage, _cause(event), seconds))
+
+
+def _stage_logger(watch: Callable[[StageEvent], None]) -> dg.LoggerDefinition:
+    @dg.logger(config_schema={})
+    def stages(_init: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("e2h.stages", level=logging.DEBUG)
+        logger.addHandler(_Watcher(watch))
+        return logger
+
+    return stages
