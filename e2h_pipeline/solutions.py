@@ -118,9 +118,10 @@ def segment_ends(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, 
     """
     ends, token = [], 0
     for _, stop in spans:
-        while token < len(offsets) and offsets[token][1] < stop:
+        # By starts: all byte-level tokens of one character carry that character's range.
+        while token + 1 < len(offsets) and offsets[token + 1][0] < stop:
             token += 1
-        ends.append(min(token, len(offsets) - 1))
+        ends.append(token)
     return ends
 
 
@@ -128,10 +129,11 @@ def token_offsets(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: 
     """Character ranges in `text` of sampled token ids that decode to it.
 
     A policy may spell a text with other tokens than the tokenizer would choose, so where the two
-    differ the ranges come from decoding ever longer prefixes.
+    differ the ranges come from decoding ever longer prefixes; a character counts once it is whole.
     """
     body = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     if list(body["input_ids"]) == list(ids):
         return [(start, end) for start, end in body["offset_mapping"]]
-    ends = [min(len(tokenizer.decode(ids[: i + 1], skip_special_tokens=True)), len(text)) for i in range(len(ids))]
+    prefixes = [tokenizer.decode(ids[: i + 1], skip_special_tokens=True) for i in range(len(ids))]
+    ends = [min(len(prefix.rstrip("\ufffd")), len(text)) for prefix in prefixes]
     return list(zip([0, *ends[:-1]], ends, strict=True))

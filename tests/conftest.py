@@ -1,0 +1,174 @@
+"""Small real things that many rooms test with: tokenizers, tiny random models, a tiny ladder on disk."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Before torch is imported anywhere: the bit-for-bit promises hold on one CPU thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from e2h_pipeline.problems.records import ProblemSplit
+
+MATH_TEXTS = (
+    "# Question\n\nWhat is the value of $\\frac{3}{4}x + 2$ when $x = 8$?\n\n# Solution\n\n"
+    "We substitute $x = 8$ and get $\\frac{3}{4} \\cdot 8 + 2 = 6 + 2$.\n\nSo the value is $\\boxed{8}$.\n\n"
+    "# Answer\n\n8",
+    "Compute $\\sqrt{144} - \\sqrt{81}$.\n\nThe square root of 144 is 12, and the square root of 81 is 9.",
+    "Let $f(x) = x^2 - 4x + 3$. Find the sum of all roots.\n\nBy Vieta's formulas the sum is $4$.",
+    "How many ways can 3 red balls be chosen from 7 balls?\n\nThere are $\\binom{7}{3} = 35$ ways.",
+    "A triangle has sides 5, 12 and 13.\n\nIts area is $\\frac{1}{2} \\cdot 5 \\cdot 12 = \\boxed{30}$.",
+)
+
+
+@pytest.fixture(scope="session")
+def ladder_tok() -> "PreTrainedTokenizerFast":
+    """The ladder's tokenizer: a token per character or marker."""
+    from e2h_pipeline.models.tokenizer import ladder_tokenizer
+
+    return ladder_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def bpe_tok() -> "PreTrainedTokenizerFast":
+    """A byte-level BPE like those of published models, trained here on a few MATH-like texts."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    core = ByteLevelBPETokenizer()
+    core.train_from_iterator(MATH_TEXTS * 3, vocab_size=420, special_tokens=["<pad>", "</s>"])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core._tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=1024
+    )
+
+
+@pytest.fixture(scope="session", params=["ladder", "bpe"])
+def tok(
+    request: pytest.FixtureRequest, ladder_tok: "PreTrainedTokenizerFast", bpe_tok: "PreTrainedTokenizerFast"
+) -> "PreTrainedTokenizerFast":
+    """Both tokenizers, one after the other."""
+    return ladder_tok if request.param == "ladder" else bpe_tok
+
+
+def save_tiny_llama(folder: Path, tokenizer: "PreTrainedTokenizerFast", width: int = 32) -> Path:
+    """Two random layers. Weights are larger than usual, so that next tokens are far from uniform."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(7)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            initializer_range=0.2,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ladder_policy(tmp_path_factory: pytest.TempPathFactory, ladder_tok: "PreTrainedTokenizerFast") -> Path:
+    """A tiny random policy over the ladder's tokenizer, as a Hugging Face folder."""
+    return save_tiny_llama(tmp_path_factory.mktemp("ladder-policy"), ladder_tok)
+
+
+@pytest.fixture(scope="session")
+def bpe_policy(tmp_path_factory: pytest.TempPathFactory, bpe_tok: "PreTrainedTokenizerFast") -> Path:
+    """A tiny random policy over the byte-level BPE, as a Hugging Face folder."""
+    return save_tiny_llama(tmp_path_factory.mktemp("bpe-policy"), bpe_tok)
+
+
+@pytest.fixture(scope="session")
+def ladder_evaluator(tmp_path_factory: pytest.TempPathFactory, ladder_policy: Path) -> Path:
+    """A tiny evaluator over the ladder's tokenizer whose random head tells steps apart."""
+    import torch
+
+    from e2h_pipeline.models.base import save_model
+    from e2h_pipeline.models.load import load_evaluator
+
+    model, tokenizer = load_evaluator(ladder_policy)
+    torch.manual_seed(3)
+    torch.nn.init.normal_(model.score.weight)
+    folder = tmp_path_factory.mktemp("ladder-evaluator")
+    save_model(model, tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ladder_split() -> "ProblemSplit":
+    """A small ladder, parted by supervision."""
+    from e2h_pipeline.problems.source import load_split
+    from e2h_pipeline.recipe import Problems
+
+    return load_split(Problems(train_per_level=16, validation=8, hard_limit=12, benchmark_limit=20))
+
+
+@pytest.fixture(scope="session")
+def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "ProblemSplit") -> Path:
+    """`easy_problems`, `hard_questions` and `benchmark_questions` of the small ladder, as on disk."""
+    from e2h_pipeline.artifacts.tables import write_table
+    from e2h_pipeline.problems.records import easy_table, question_table
+
+    folder = tmp_path_factory.mktemp("ladder-tables")
+    write_table(folder / "easy_problems" / "data.parquet", easy_table(ladder_split))
+    write_table(folder / "hard_questions" / "data.parquet", question_table(ladder_split.hard))
+    write_table(folder / "benchmark_questions" / "data.parquet", question_table(ladder_split.benchmark))
+    return folder
+
+
+@pytest.fixture
+def kill_midway(tmp_path: Path) -> Callable[[str], None]:
+    """Run a script in its own process and see it die of SIGKILL.
+
+    The script finds `SuicidalReporter(after)` defined: a reporter that sends SIGKILL to its own process
+    at the call of `progress` that comes after `after` others, so that the moment of death is known.
+    """
+    preamble = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from e2h_pipeline.reporter import Reporter\n"
+        "class SuicidalReporter(Reporter):\n"
+        "    def __init__(self, after):\n"
+        "        super().__init__()\n"
+        "        self.left = after\n"
+        "    def progress(self, done, total, unit):\n"
+        "        if self.left == 0:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        self.left -= 1\n"
+    )
+
+    def run(script: str) -> None:
+        path = tmp_path / "killed.py"
+        path.write_text(preamble + script, encoding="utf-8")
+        done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300)
+        assert done.returncode == -9, f"not killed: {done.returncode}\n{done.stderr[-3000:]}"
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data; tests that need it are skipped where it is not named."""
+    folder = os.environ.get("E2H_DATA_DIR")
+    if not folder:
+        pytest.skip("E2H_DATA_DIR is not set: no real data here")
+    return Path(folder)
