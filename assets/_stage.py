@@ -20,6 +20,7 @@ from assets._metadata import describe
 from e2h_pipeline.artifacts.code_version import code_version
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.lineage import as_rows, trace
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
@@ -69,6 +70,7 @@ class _Step:
     inputs: Mapping[str, Artifact]
     request: Request
     engine: str
+    lineage: list[dict[str, Any]]
 
 
 def stage(
@@ -185,7 +187,8 @@ def _resolve(
         external=spec.external(view) if spec.external else None,
         experiment=experiment,
     )
-    return _Step(spec, recipe, view, inputs, request, engine)
+    behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
+    return _Step(spec, recipe, view, inputs, request, engine, behind)
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:
@@ -230,7 +233,16 @@ def narrow(recipe: Recipe, sections: Iterable[str]) -> RecipeSlice:
 def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun) -> None:
     """Run the body into a draft."""
     draft.tracking_url = run.open()
-    job = StageJob(step.slice, step.inputs, draft.out, draft.work, run.reporter, step.engine)
+    job = StageJob(
+        recipe=step.slice,
+        inputs=step.inputs,
+        out=draft.out,
+        work=draft.work,
+        reporter=run.reporter,
+        engine=step.engine,
+        experiment=step.request.experiment,
+        lineage=step.lineage,
+    )
     recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
     outcome = compute.run(StageCall(step.stage.name, step.stage.module, job, recipe, draft.lock_fd))
     draft.summary, draft.device = outcome.summary, outcome.device

@@ -147,12 +147,11 @@ def report(key: Key = DEFAULT_KEY) -> None:
 
     key = _checked(key)
     with _experiments() as experiments:
-        source = experiments.artifact(REPORT_STAGE, key).path
-    target = home() / "reports" / key.replace("/", "__")
-    page = report_page(source)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
-    typer.echo(target / page.name)
+        page = report_page(experiments.artifact(REPORT_STAGE, key).path)
+    target = home() / "reports" / f"{key.replace('/', '__')}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(page, target)
+    typer.echo(target)
 
 
 @app.command()

@@ -124,7 +124,7 @@ def report_page(folder: Path) -> Path:
     Raises:
         StoreError: there is none.
     """
-    pages = sorted(folder.glob("*.html"))
+    pages = sorted(folder.rglob("*.html"))
     if not pages:
         raise StoreError(f"{folder}: no HTML page in the report")
     return pages[0]

@@ -98,6 +98,8 @@ def _spec(call: StageCall, result: Path) -> dict[str, Any]:
         "out": str(job.out),
         "work": str(job.work),
         "engine": job.engine,
+        "experiment": job.experiment,
+        "lineage": list(job.lineage),
         "result": str(result),
     }
 

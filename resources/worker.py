@@ -60,6 +60,8 @@ def _job(spec: Mapping[str, Any]) -> StageJob:
         work=Path(spec["work"]),
         reporter=PipeReporter(),
         engine=spec["engine"],
+        experiment=spec["experiment"],
+        lineage=spec["lineage"],
     )
 
 

@@ -21,7 +21,8 @@ _BATCH_ROWS = 65_536
 # Written into JSON by transformers and true of the machine, not of the model.
 _MACHINE_FIELDS = frozenset({"_name_or_path", "name_or_path"})
 
-UNVERSIONED = "logs/"
+# What tells times and costs: logs, and pages that show them.
+UNVERSIONED = ("logs/", "page/")
 
 
 def digest_json(value: Any) -> str:
@@ -58,7 +59,7 @@ def fingerprint(path: Path) -> dict[str, str]:
 
 
 def data_version(contents: Mapping[str, str]) -> str:
-    """Version of a whole artifact from {relative path: content hash}; files under `logs/` do not count."""
+    """Version of a whole artifact from {relative path: content hash}, UNVERSIONED folders left out."""
     return digest_json(
         {name: digest for name, digest in contents.items() if not name.startswith(UNVERSIONED)}
     )

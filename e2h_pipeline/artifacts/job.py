@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from e2h_pipeline.artifacts.store import Artifact
 from e2h_pipeline.recipe import RecipeSlice
@@ -19,10 +20,12 @@ class StageJob:
         recipe: only the sections the stage declares; reading another is an error.
         inputs: upstream artifacts by asset name, resolved once at step start, immutable.
         out: folder that becomes the artifact when the body returns. What differs from run to run
-            (timings) belongs under `out/logs/`, which is kept but not part of the data version.
+            (timings) belongs under `out/logs/` or `out/page/`, kept but no part of the data version.
         work: resumable work. Survives kills, is the same for the same key, goes when the artifact is made.
         reporter: progress and metrics.
         engine: what generates: "transformers" or "vllm".
+        experiment: the recipe key that asked first; others with the same artifact key share the result.
+        lineage: every artifact behind the inputs, as rows of `lineage.as_rows`.
     """
 
     recipe: RecipeSlice
@@ -31,6 +34,8 @@ class StageJob:
     work: Path
     reporter: Reporter = field(default_factory=Reporter)
     engine: str = "transformers"
+    experiment: str = ""
+    lineage: Sequence[Mapping[str, Any]] = ()
 
     def path(self, asset: str) -> Path:
         """Folder of an input artifact."""

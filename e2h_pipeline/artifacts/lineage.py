@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
 
@@ -70,16 +71,19 @@ def data_versions(node: Node, asset: str = EASY_DATA) -> list[str]:
     return sorted({n.artifact.data_version for n in ancestors(node) if n.asset == asset})
 
 
-def as_rows(node: Node) -> list[dict[str, str]]:
-    """Ancestors as plain rows (asset, data version, code version, made at, by), for tables and JSON."""
+def as_rows(*nodes: Node) -> list[dict[str, Any]]:
+    """Everything behind some nodes, themselves included, as plain rows for tables and JSON."""
+    found = {n.artifact.key: n.artifact.manifest for node in nodes for n in ancestors(node)}
     return [
         {
-            "asset": n.asset,
-            "data_version": n.artifact.data_version,
-            "key": n.artifact.key,
-            "code_version": n.artifact.manifest.code_version,
-            "experiment": n.artifact.manifest.experiment,
-            "created": n.artifact.manifest.created,
+            "asset": manifest.asset,
+            "data_version": manifest.data_version,
+            "key": manifest.key,
+            "code_version": manifest.code_version,
+            "experiment": manifest.experiment,
+            "created": manifest.created,
+            "wall_seconds": manifest.wall_seconds,
+            "inputs": sorted(manifest.inputs),
         }
-        for n in ancestors(node)
+        for manifest in found.values()
     ]

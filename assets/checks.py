@@ -1,0 +1,170 @@
+"""Asset checks: the split keeps apart, no gold answer reaches training, pools are whole, numbers can be.
+
+What each looks for is in `_checks.py`; here it is tied to assets. Blocking checks stop what is below
+them in the same run, and hold back automation (`on_change`).
+"""
+
+# No `from __future__ import annotations`: Dagster wants the real type of `context`.
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from assets import _checks
+from assets._stage import EXPERIMENTS, RECIPE_ASSET, STAGES, TABLE, load_recipe
+from e2h_pipeline.artifacts.lineage import trace
+from e2h_pipeline.artifacts.store import Artifact
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.recipe import Recipe
+from resources.store import StoreResource, input_artifact, latest_artifact
+
+_PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_answers")
+
+
+class Experiment:
+    """What a check sees of one experiment."""
+
+    def __init__(self, context: dg.AssetCheckExecutionContext, store: StoreResource) -> None:
+        self._instance, self.store = context.instance, store.open()
+        self.key = context.op_execution_context.partition_key
+
+    def artifact(self, asset: str) -> Artifact:
+        """The artifact of an asset, which must be there."""
+        return input_artifact(self._instance, self.store, asset, self.key)
+
+    def existing(self, assets: "tuple[str, ...] | list[str]") -> dict[str, Artifact]:
+        """Those of the assets that have been made."""
+        found = {name: latest_artifact(self._instance, self.store, name, self.key) for name in assets}
+        return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+    def recipe(self) -> Recipe:
+        """The recipe as materialized."""
+        return load_recipe(self.artifact(RECIPE_ASSET))
+
+
+def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
+    listed = "\n".join(f"- {finding}" for finding in findings) or "nothing"
+    return dg.AssetCheckResult(
+        passed=not findings, metadata={"findings": dg.MetadataValue.md(listed), **metadata}
+    )
+
+
+@dg.asset_check(
+    asset="easy_problems",
+    additional_deps=["hard_questions", "benchmark_questions", "gold_answers"],
+    partitions_def=EXPERIMENTS,
+    blocking=True,
+)
+def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+    """Easy, hard and benchmark problems are disjoint, by id and by text, and of the right levels; every
+    hard and benchmark question has its gold answer."""
+    seen = Experiment(context, store)
+    parts = seen.existing(_PARTITIONS)
+    findings = _checks.split_findings(
+        {name: artifact.path for name, artifact in parts.items()}, seen.recipe().problems.easy_levels
+    )
+    counts = {name: read_table(a.path / TABLE, ["problem_id"]).num_rows for name, a in parts.items()}
+    return _result(findings, **counts)
+
+
+@dg.asset_check(asset="benchmark_metrics", partitions_def=EXPERIMENTS, blocking=True)
+def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+    """Nothing that trains or selects reaches gold answers: not in the asset graph, not in any manifest
+    behind this experiment; question tables hold no answers; supervision is on easy levels only."""
+    seen = Experiment(context, store)
+    audit = {name for name, stage in STAGES.items() if stage.audit}
+    made = seen.existing(sorted(STAGES))
+    findings = [
+        *_checks.graph_findings(_upstream(context), audit),
+        *_checks.manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit),
+        *_checks.column_findings(
+            {name: made[name].path for name in ("hard_questions", "benchmark_questions") if name in made}
+        ),
+    ]
+    recipe = seen.recipe()
+    note = (
+        "strict"
+        if recipe.strict
+        else "not strict: a ceiling, supervised on hard levels too; it feeds only PGR"
+    )
+    levels = ", ".join(map(str, recipe.problems.easy_levels))
+    return _result(findings, supervision=note, supervised_levels=levels, artifacts=len(made))
+
+
+def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:
+    """The asset graph as Dagster has it, for the assets that are stages."""
+    graph = context.op_execution_context.job_def.asset_layer.asset_graph
+    return {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+
+
+def _pool_check(
+    asset: str, questions: str, folders: Callable[[Recipe], dict[str, int]]
+) -> dg.AssetChecksDefinition:
+    """A completeness check of a sample pool; `folders` gives the samples per question in each folder."""
+
+    @dg.asset_check(
+        asset=asset,
+        name="sample_pool_complete",
+        partitions_def=EXPERIMENTS,
+        blocking=True,
+        description="Every question has every sample, once.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+        seen = Experiment(context, store)
+        asked = read_table(seen.artifact(questions).path / TABLE, ["problem_id"])["problem_id"].to_pylist()
+        pool = seen.artifact(asset).path
+        wanted = folders(seen.recipe())
+        findings = [
+            f"{folder}: {finding}"
+            for folder, samples in wanted.items()
+            for finding in _checks.pool_findings(pool / folder, asked, samples)
+        ]
+        return _result(findings, questions=len(asked), **{f"samples_{name}": n for name, n in wanted.items()})
+
+    return check
+
+
+easy_samples_complete = _pool_check(
+    "easy_samples", "easy_problems", lambda r: {"data": r.easy_samples.samples}
+)
+benchmark_samples_complete = _pool_check(
+    "benchmark_samples", "benchmark_questions", lambda r: {"data": r.sampling.samples}
+)
+base_answers_complete, sft_answers_complete, rl_answers_complete = (
+    _pool_check(
+        f"{policy}_answers", "benchmark_questions", lambda r: {"greedy": 1, "sampled": r.evaluation.samples}
+    )
+    for policy in ("base", "sft", "rl")
+)
+
+
+@dg.asset_check(asset="rerank_scores", partitions_def=EXPERIMENTS, blocking=True)
+def evaluator_not_constant(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """The evaluator tells steps apart."""
+    return _result(
+        _checks.constant_findings(Experiment(context, store).artifact("rerank_scores").path / "data")
+    )
+
+
+def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="metrics_sane",
+        partitions_def=EXPERIMENTS,
+        description="Accuracies in [0, 1], ordered intervals, nothing above pass@N, equal methods at N=1.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+        rows = read_table(Experiment(context, store).artifact(asset).path / "metrics.parquet").to_pylist()
+        return _result(_checks.metric_findings(rows), rows=len(rows))
+
+    return check
+
+
+rerank_metrics_sane = _metrics_check("rerank_metrics")
+benchmark_metrics_sane = _metrics_check("benchmark_metrics")

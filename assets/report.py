@@ -1,0 +1,32 @@
+"""The report: one page that shows an experiment's numbers and what fed them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.recipe import Recipe
+
+_INPUTS = ["benchmark_metrics", "rerank_metrics", "evaluator_generalization", "rl_policy", "easy_prm"]
+
+
+@stage(group="results", reads=_INPUTS, recipe=Recipe.model_fields, kinds={"report"}, audit=True)
+def report(job: StageJob) -> dict[str, Any]:
+    """One static HTML page: accuracy curves, bars by level, training curves, lineage and cost. The page tells
+    times, so the version is that of what it shows."""
+    from e2h_pipeline.report.html import write_report
+
+    shown = {name: artifact.data_version for name, artifact in job.inputs.items()}
+    (job.out / "sources.json").write_text(
+        json.dumps(shown, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    return write_report(
+        inputs={name: artifact.path for name, artifact in job.inputs.items()},
+        lineage=job.lineage,
+        out=job.out / "page",
+        key=job.experiment,
+        recipe_json=json.dumps(job.recipe.as_dict()),
+        confidence=job.recipe.evaluation.confidence,
+    )
