@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import dagster as dg
 
 
@@ -13,7 +15,12 @@ def defs() -> dg.Definitions:
 
 def build() -> dg.Definitions:
     """All definitions; nothing heavy is imported on the way."""
-    import assets
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
+        import assets
+
+        stages = dg.load_assets_from_package_module(assets)
+        checks = dg.load_asset_checks_from_package_module(assets)
     from e2h_pipeline.automation import automated, experiment_job, sensor
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
@@ -21,8 +28,8 @@ def build() -> dg.Definitions:
     from resources.tracking import TrackingResource
 
     return dg.Definitions(
-        assets=automated(dg.load_assets_from_package_module(assets)),
-        asset_checks=dg.load_asset_checks_from_package_module(assets),
+        assets=automated(stages),
+        asset_checks=checks,
         jobs=[experiment_job()],
         sensors=[sensor()],
         resources={

@@ -99,7 +99,10 @@ class Experiments:
         node = trace(self.store, artifact)
         sources = {stage: _source(node, stage) for stage in sorted({n.asset for n in ancestors(node)})}
         rows = select(result_rows(key, read_table(artifact.path / "metrics.parquet").to_pylist(), {}))
-        numbers = [_number(row, node, sources) for row in rows]
+        reranked = _reranked(node)
+        numbers = [
+            _number(row, "rerank_metrics" if _identity(row) in reranked else "", sources) for row in rows
+        ]
         used = {number["source"] for number in numbers}
         return {
             "experiment": key,
@@ -130,19 +133,17 @@ def report_page(folder: Path) -> Path:
     return pages[0]
 
 
-def _number(row: dict[str, Any], node: Node, sources: dict[str, Any]) -> dict[str, Any]:
-    source = _source_stage(row, sources, node.asset)
+def _number(row: dict[str, Any], source: str, sources: dict[str, Any]) -> dict[str, Any]:
+    """A result row with where its raw material comes from: the scored pool, or the policy's own answers."""
+    source = source or f"{row['policy']}_answers"
     kept = {name: value for name, value in row.items() if name != "data_versions"}
     return {**kept, "source": source, "easy_data_version": sources[source]["easy_data_version"]}
 
 
-def _source_stage(row: dict[str, Any], sources: dict[str, Any], root: str) -> str:
-    """Which stage a number's raw material comes from: reranked numbers from the scored pool, the
-    others from the policy's own answers."""
-    answers = f"{row['policy']}_answers"
-    reranked = row["evaluator"] or answers not in sources
-    stage = "rerank_metrics" if reranked else answers
-    return stage if stage in sources else root
+def _reranked(node: Node) -> set[tuple[Any, ...]]:
+    """Identities of the numbers that rerank_metrics measured; benchmark_metrics takes them over."""
+    found = next(n for n in ancestors(node) if n.asset == "rerank_metrics")
+    return {_identity(row) for row in read_table(found.artifact.path / "metrics.parquet").to_pylist()}
 
 
 def _source(node: Node, stage: str) -> dict[str, Any]:
