@@ -1,0 +1,134 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from e2h_pipeline.models import base as base_module
+from e2h_pipeline.models.base import CorpusRows, ModelError, make_base_model
+from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.problems.ladder import corpus_document
+from e2h_pipeline.recipe import Base, LadderWorld, Problems
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.training.objectives import IGNORED
+
+TINY = Base(train=True, hidden=16, layers=1, heads=2, updates=12, batch_size=4, row_tokens=48, seed=3)
+LADDER = Problems()
+
+
+class Interrupted(Exception):
+    """Raised in the middle of a run."""
+
+
+class Interrupter(Reporter):
+    """Stops the run that reports to it after some updates."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        if done >= self.after:
+            raise Interrupted
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    make_base_model(TINY, LADDER, folder / "ladder-tiny", folder / "work", Reporter())
+    return folder / "ladder-tiny"
+
+
+def test_rows_are_documents_end_to_end_without_loss_on_questions(ladder_tok: PreTrainedTokenizerFast) -> None:
+    rows = CorpusRows(TINY, LadderWorld(), ladder_tok)
+    assert len(rows) == 12 * 4
+    for index in range(20):
+        row = rows[index]
+        assert len(row["input_ids"]) == len(row["labels"]) == 48
+        text = ""
+        for document in range(8):
+            asked, worked = corpus_document(TINY, LadderWorld(), f"{index}/{document}")
+            text += asked + worked + ladder_tok.eos_token
+        assert text.startswith(ladder_tok.decode(row["input_ids"]))
+        told = [label for label in row["labels"] if label != IGNORED]
+        assert all(
+            label in (IGNORED, token) for token, label in zip(row["input_ids"], row["labels"], strict=True)
+        )
+        assert 0 < len(told) < 48
+        assert ladder_tok.convert_tokens_to_ids("# Solution") not in told
+        assert ladder_tok.convert_tokens_to_ids("# Question") not in told
+    assert rows[5] == rows[5]
+    assert rows[5] != rows[6]
+
+
+def test_a_base_model_is_an_ordinary_folder(trained: Path) -> None:
+    model, tokenizer = load_policy(trained)
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (16, 1)
+    origin = json.loads((trained / "origin.json").read_text())
+    assert origin["base"]["updates"] == 12
+    assert origin["world"] == LADDER.world.model_dump(mode="json")
+
+
+def test_training_again_or_after_an_interruption_makes_the_same_files(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        make_base_model(TINY, LADDER, tmp_path / "out", tmp_path / "work", Interrupter(7))
+    assert not (tmp_path / "out").exists()
+    make_base_model(TINY, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    names = sorted(p.name for p in trained.iterdir())
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (trained / name).read_bytes(), name
+
+
+def test_a_shipped_model_stands_for_its_knobs(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base_module, "SHIPPED", trained.parent)
+    asked = TINY.model_copy(update={"train": False, "model": "ladder-tiny"})
+    summary = make_base_model(asked, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    assert "shipped" in summary["origin"]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
+        trained / "model.safetensors"
+    ).read_bytes()
+    for options, problems, field in [
+        (asked.model_copy(update={"updates": 13}), LADDER, r"base\.updates=12, the recipe says 13"),
+        (asked, Problems(world=LadderWorld(belief=0.9)), r"world\.belief=0\.65, the recipe says 0\.9"),
+    ]:
+        with pytest.raises(ModelError, match=field + ".*set base.train=true"):
+            make_base_model(options, problems, tmp_path / "no", tmp_path / "work", Reporter())
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_model_that_is_shipped_is_the_one_that_the_default_recipe_asks_for(tmp_path: Path) -> None:
+    if not (base_module.SHIPPED / Base().model).is_dir():
+        pytest.skip("no shipped model in this checkout: base.train=true makes one")
+    summary = make_base_model(Base(), LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    assert summary["bytes"] < 4_000_000
+    model, tokenizer = load_policy(tmp_path / "out")
+    with torch.no_grad():
+        assert model(input_ids=torch.tensor([tokenizer("3+5")["input_ids"]])).logits.isfinite().all()
+
+
+def test_a_local_folder_gets_what_training_needs(bpe_policy: Path, tmp_path: Path) -> None:
+    """A folder that is no shipped model, and whose tokenizer has no padding, as Llama's has none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path / "mine"
+    AutoModelForCausalLM.from_pretrained(bpe_policy).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(bpe_policy)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    options = Base(model=str(folder))
+    summary = make_base_model(options, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    assert summary["origin"] == str(folder)
+    _, loaded = load_policy(tmp_path / "out")
+    assert loaded.pad_token_id is not None
+
+
+def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    options = Base(model=str(tmp_path / "nowhere"))
+    with pytest.raises(ModelError, match=r"base\.model '.*nowhere' cannot be loaded"):
+        make_base_model(options, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
