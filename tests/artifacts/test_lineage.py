@@ -1,0 +1,56 @@
+"""Lineage: which easy data fed a number, by manifests alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from e2h_pipeline.artifacts.lineage import ancestors, as_rows, data_versions, paths, trace
+from e2h_pipeline.artifacts.manifest import InputRef
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request, StoreError
+
+
+def make(store: ArtifactStore, asset: str, *inputs: Artifact, text: str = "") -> Artifact:
+    """A small artifact made of others."""
+
+    def body(draft: Draft) -> None:
+        (draft.out / "data.txt").write_text(asset + text)
+
+    refs = {a.asset: InputRef(key=a.key, data_version=a.data_version) for a in inputs}
+    return store.obtain(Request(asset, "c0de", inputs=refs, external=text), body)[0]
+
+
+def test_all_paths_to_the_easy_data(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    easy, base = make(store, "easy_problems"), make(store, "base_model")
+    sft = make(store, "sft_policy", base, easy)
+    prm = make(store, "easy_prm", sft, easy)
+    metrics = make(store, "rerank_metrics", sft, prm)
+    node = trace(store, metrics)
+    found = sorted(" < ".join(step.asset for step in way) for way in paths(node, "easy_problems"))
+    assert found == [
+        "rerank_metrics < easy_prm < easy_problems",
+        "rerank_metrics < easy_prm < sft_policy < easy_problems",
+        "rerank_metrics < sft_policy < easy_problems",
+    ]
+    assert data_versions(node) == [easy.data_version]
+    assert data_versions(trace(store, base)) == []
+    assert ancestors(node)[0].asset == "rerank_metrics"
+    assert len(as_rows(node)) == 5
+
+
+def test_a_mixture_of_easy_data_shows(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    old, new = make(store, "easy_problems"), make(store, "easy_problems", text="changed")
+    metrics = make(store, "rerank_metrics", make(store, "sft_policy", old), make(store, "easy_prm", new))
+    assert data_versions(trace(store, metrics)) == sorted([old.data_version, new.data_version])
+
+
+def test_a_lost_ancestor_is_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    easy = make(store, "easy_problems")
+    sft = make(store, "sft_policy", easy)
+    (easy.path / "manifest.json").unlink()
+    with pytest.raises(StoreError, match="easy_problems"):
+        trace(store, sft)

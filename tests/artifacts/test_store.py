@@ -1,0 +1,214 @@
+"""The store: made once, whole or not at all, whoever is killed; damage is found and named."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2h_pipeline.artifacts.manifest import InputRef, ManifestError, read_manifest
+from e2h_pipeline.artifacts.store import ArtifactStore, Draft, Request, StoreError
+
+REQUEST = Request(asset="sft_policy", code_version="c0de", recipe={"seed": 3, "sft": {"epochs": 2}})
+
+
+def _write(text: str) -> Any:
+    def make(draft: Draft) -> None:
+        (draft.out / "answer.txt").write_text(text)
+        draft.summary = {"tokens": 12, "loss": float("nan")}
+
+    return make
+
+
+def _never(_draft: Draft) -> None:
+    raise AssertionError("computed twice")
+
+
+def test_equal_requests_are_made_once(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    made, reused = store.obtain(REQUEST, _write("42"))
+    again, reused_again = store.obtain(REQUEST, _never)
+    assert (reused, reused_again) == (False, True)
+    assert again == made
+    assert (made.path / "answer.txt").read_text() == "42"
+
+
+def test_the_manifest_tells_all(tmp_path: Path) -> None:
+    artifact, _ = ArtifactStore(tmp_path).obtain(REQUEST, _write("42"))
+    manifest = read_manifest(artifact.path)
+    assert manifest.seeds == {"seed": 3}
+    assert manifest.tokens == 12
+    assert manifest.summary["loss"] is None
+    assert manifest.packages["pyarrow"]
+    assert manifest.peak_memory_bytes > 1_000_000
+    assert list(manifest.files) == ["answer.txt"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"asset": "easy_prm"},
+        {"code_version": "other"},
+        {"recipe": {"seed": 4}},
+        {"inputs": {"base_model": InputRef(key="0" * 64, data_version="v2")}},
+        {"external": {"math.jsonl": "changed"}},
+    ],
+)
+def test_whatever_shapes_the_content_changes_the_key(change: dict[str, Any]) -> None:
+    values = {"asset": REQUEST.asset, "code_version": REQUEST.code_version, "recipe": REQUEST.recipe}
+    assert Request(**{**values, **change}).key != REQUEST.key
+
+
+def test_inputs_count_by_content_and_experiments_share() -> None:
+    one = Request("a", "c", inputs={"x": InputRef(key="1" * 64, data_version="v")}, experiment="ladder")
+    two = Request(
+        "a", "c", inputs={"x": InputRef(key="2" * 64, data_version="v")}, experiment="ladder/seed=1"
+    )
+    assert one.key == two.key
+
+
+def test_a_failed_stage_leaves_its_work_and_nothing_else(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def fails(draft: Draft) -> None:
+        (draft.out / "half.txt").write_text("half")
+        (draft.work / "checkpoint").write_text("update 7")
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        store.obtain(REQUEST, fails)
+    assert store.find(REQUEST.asset, REQUEST.key) is None
+    assert (store.work_dir(REQUEST.asset, REQUEST.key) / "checkpoint").read_text() == "update 7"
+    assert not list((tmp_path / "store" / ".making").iterdir())
+
+
+def test_work_goes_when_the_artifact_is_made(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    (store.work_dir(REQUEST.asset, REQUEST.key) / "shard").write_text("kept from a killed run")
+    store.obtain(REQUEST, _write("42"))
+    assert not list((tmp_path / "work" / REQUEST.asset).iterdir())
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from e2h_pipeline.artifacts.store import ArtifactStore, Request
+
+def make(draft):
+    (draft.out / "data.txt").write_text("half")
+    (draft.work / "shard-0").write_text("done")
+    print("writing", flush=True)
+    time.sleep(60)
+
+request = Request("sft_policy", "c0de", {"seed": 3, "sft": {"epochs": 2}})
+ArtifactStore(Path(sys.argv[1])).obtain(request, make)
+"""
+
+
+def test_kill_9_leaves_nothing_readable_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "writing\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    store = ArtifactStore(tmp_path)
+    assert store.find(REQUEST.asset, REQUEST.key) is None
+    assert len(list((tmp_path / "store" / ".making").iterdir())) == 1
+
+    def goes_on(draft: Draft) -> None:
+        assert (draft.work / "shard-0").read_text() == "done"
+        _write("42")(draft)
+
+    artifact, reused = store.obtain(REQUEST, goes_on)
+    assert not reused
+    assert sorted(p.name for p in artifact.path.iterdir()) == ["answer.txt", "manifest.json"]
+    assert not list((tmp_path / "store" / ".making").iterdir())
+
+
+def test_a_second_asker_waits_and_finds(tmp_path: Path) -> None:
+    started, outcomes = threading.Event(), []
+
+    def slowly(draft: Draft) -> None:
+        started.set()
+        time.sleep(0.3)
+        _write("42")(draft)
+
+    first = threading.Thread(target=lambda: outcomes.append(ArtifactStore(tmp_path).obtain(REQUEST, slowly)))
+    first.start()
+    started.wait()
+    outcomes.append(ArtifactStore(tmp_path).obtain(REQUEST, _never))
+    first.join()
+    assert sorted(reused for _, reused in outcomes) == [False, True]
+
+
+def test_sweeping_spares_the_living(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+
+    def sweeps_itself(draft: Draft) -> None:
+        store.sweep()
+        _write("42")(draft)
+
+    assert store.obtain(REQUEST, sweeps_itself)[0].path.is_dir()
+
+
+def test_a_changed_file_is_found_and_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    artifact, _ = store.obtain(REQUEST, _write("42"))
+    (artifact.path / "answer.txt").write_text("43")
+    with pytest.raises(StoreError, match=r"answer\.txt: does not match its hash"):
+        store.find(REQUEST.asset, REQUEST.key)
+
+
+def test_a_missing_file_is_found_and_named(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    artifact, _ = store.obtain(REQUEST, _write("42"))
+    (artifact.path / "answer.txt").unlink()
+    with pytest.raises(StoreError, match=r"answer\.txt: missing"):
+        store.open(REQUEST.asset, REQUEST.key)
+
+
+def test_a_forged_data_version_is_found(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    artifact, _ = store.obtain(REQUEST, _write("42"))
+    file = artifact.path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "data_version": "0" * 64}))
+    with pytest.raises(StoreError, match="data_version does not match"):
+        store.open(REQUEST.asset, REQUEST.key)
+
+
+def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    store.folder(REQUEST.asset, REQUEST.key).mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"manifest\.json: missing"):
+        store.find(REQUEST.asset, REQUEST.key)
+
+
+@pytest.mark.parametrize(("asset", "key"), [("../x", "0" * 64), ("x", "../../etc/passwd"), ("X", "0" * 64)])
+def test_names_cannot_leave_the_store(tmp_path: Path, asset: str, key: str) -> None:
+    with pytest.raises(StoreError, match="is not an"):
+        ArtifactStore(tmp_path).folder(asset, key)
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    def links(draft: Draft) -> None:
+        os.symlink("/etc/hostname", draft.out / "weights")
+
+    with pytest.raises(StoreError, match="a link inside an artifact"):
+        ArtifactStore(tmp_path).obtain(REQUEST, links)
+
+
+@pytest.mark.parametrize("secret", ["hf_" + "a" * 34, "https://me:pass@hub.example/model"])
+def test_credentials_stay_out_of_manifests(tmp_path: Path, secret: str) -> None:
+    request = Request("base_model", "c0de", recipe={"base": {"model": secret}})
+    with pytest.raises(ManifestError, match=r"recipe\.base\.model: looks like a credential"):
+        ArtifactStore(tmp_path).obtain(request, _write("42"))
+    assert not list((tmp_path / "store" / ".making").iterdir())
