@@ -38,7 +38,7 @@ class Section(BaseModel):
 
 
 class LadderWorld(Section):
-    """The synthetic levelled world: chains of single-digit operations, one operation a step.
+    """The synthetic levelled world: chains of operations modulo 7, one operation a step.
 
     Misconceptions make it honest: for a share of the facts of each operator the web corpus is
     wrong more often than right, always in the same way, so majority voting agrees on mistakes.
@@ -46,10 +46,10 @@ class LadderWorld(Section):
 
     seed: int = Field(0, description="Seed of the world itself: which facts are misconceived and how.")
     operators: str = Field(
-        "+-*@", description="Operators, one character each; their meaning is in problems/ladder.py."
+        "+-*", description="Operators, from common to rare."
     )
     misconceived: tuple[float, ...] = Field(
-        (0.25, 0.30, 0.45, 0.50), description="Share of each operator's 100 facts that the corpus has wrong."
+        (0.2, 0.3, 0.45), description="Share of each operator's 49 facts that the corpus has wrong."
     )
     belief: float = Field(
         0.65, ge=0, le=1, description="How often the corpus writes the misconception when it meets one."
@@ -141,6 +141,7 @@ class Base(Section):
     )
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of base training.")
     slips: float = Field(0.02, ge=0, le=1, description="Share of corpus steps with a random slip.")
+    homework_slips: float = Field(0.25, ge=0, le=1, description="Share of steps with a slip in marked homework.")
     marked: float = Field(0.5, ge=0, le=1, description="Share of corpus documents that are marked homework.")
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
 

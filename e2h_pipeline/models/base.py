@@ -35,7 +35,7 @@ def make_base_model(
     if options.train:
         return train_ladder_base(options, problems.world, out, work, reporter)
     shipped = SHIPPED / options.model
-    if shipped.is_dir():
+    if shipped.parent == SHIPPED and shipped.is_dir():  # a local folder, given as a path, is not ours
         _check_shipped(shipped, options, problems)
         shutil.copytree(shipped, out, dirs_exist_ok=True)
         return {"origin": f"shipped with the package: {options.model}", **_size(out)}
@@ -95,15 +95,19 @@ class CorpusRows:
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         from e2h_pipeline.problems.ladder import corpus_document
+        from e2h_pipeline.training.objectives import IGNORED
 
         ids: list[int] = []
+        labels: list[int] = []
         document = 0
         while len(ids) < self._options.row_tokens:
-            text = corpus_document(self._options, self._world, f"{index}/{document}")
-            ids += [*self._tokenizer(text)["input_ids"], self._tokenizer.eos_token_id]
+            question, worked = corpus_document(self._options, self._world, f"{index}/{document}")
+            asked = self._tokenizer(question)["input_ids"]
+            told = [*self._tokenizer(worked)["input_ids"], self._tokenizer.eos_token_id]
+            ids += [*asked, *told]
+            labels += [*[IGNORED] * len(asked), *told]  # questions are random: nothing to learn there
             document += 1
-        ids = ids[: self._options.row_tokens]
-        return {"input_ids": ids, "labels": ids}
+        return {"input_ids": ids[: self._options.row_tokens], "labels": labels[: self._options.row_tokens]}
 
 
 def _small_llama(options: Base, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:

@@ -1,9 +1,8 @@
 """The ladder: a synthetic levelled world with an exact step checker, an honest model organism.
 
-A problem is a chain of single-digit operations worked from left to right, every result kept to its
-last digit: question `3+5*2`, solution steps `3+5=8` and `8*2=6`, answer `6`. Operators: `+`, `-`,
-`*`, and `@`, where a@b = a*a + b. Levels overlap in length, as MATH's do, and harder levels lean on
-the rarer operators, which the web gets wrong more often.
+A problem is a chain of operations modulo 7, worked from left to right: question `3+5*2`, solution
+steps `3+5=1` and `1*2=2`, answer `2`. Levels overlap in length, as MATH's do, and harder levels lean
+on the rarer operators, which the web gets wrong more often.
 
 What makes it honest is the corpus the base model learns from: for a share of the facts of each
 operator most authors believe the same wrong result, so voting among samples agrees on mistakes, and
@@ -14,7 +13,7 @@ somebody who shares those beliefs. The corpus knows how to check; it does not kn
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -25,24 +24,23 @@ from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, format_completion, 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import Base, LadderWorld, Problems
 
-OPERATORS: Mapping[str, str] = {"+": "a + b", "-": "a - b", "*": "a * b", "@": "a * a + b"}
+OPERATORS = "+-*"
+MODULUS = 7
 BENCHMARK_NAME = "LADDER500"
 BENCHMARK_LEVELS: Mapping[int, int] = {1: 43, 2: 90, 3: 105, 4: 128, 5: 134}  # MATH500's histogram
 RIGHT_MARK, WRONG_MARK = "✓", "✗"
 HOMEWORK_HEADER = "# Homework"
-DIGITS = "0123456789"
+DIGITS = "0123456"
 
 
 def apply(operator: str, a: int, b: int) -> int:
-    """The true result of one operation, 0-9."""
+    """The true result of one operation, 0-6."""
     if operator == "+":
-        return (a + b) % 10
+        return (a + b) % MODULUS
     if operator == "-":
-        return (a - b) % 10
+        return (a - b) % MODULUS
     if operator == "*":
-        return (a * b) % 10
-    if operator == "@":
-        return (a * a + b) % 10
+        return (a * b) % MODULUS
     raise ProblemError(f"unknown ladder operator {operator!r}; there are {' '.join(OPERATORS)}")
 
 
@@ -71,7 +69,7 @@ def parse_question(question: str) -> Chain:
     """Read a ladder question.
 
     Raises:
-        ProblemError: it is not a chain of single-digit operations.
+        ProblemError: it is not a chain of single-digit operations modulo 7.
     """
     text = question.strip()
     start, rest = text[:1], text[1:]
@@ -138,8 +136,8 @@ def draw_chain(rng: random.Random, world: LadderWorld, level: int) -> Chain:
     operations = []
     for _ in range(rng.randint(shortest, longest)):
         pool = rare if rng.random() < world.rare[level - 1] else common
-        operations.append((rng.choice(pool), rng.randrange(10)))
-    return Chain(rng.randrange(10), tuple(operations))
+        operations.append((rng.choice(pool), rng.randrange(MODULUS)))
+    return Chain(rng.randrange(MODULUS), tuple(operations))
 
 
 @lru_cache(maxsize=8)
@@ -148,43 +146,63 @@ def misconceptions(world: LadderWorld) -> Mapping[tuple[str, int, int], int]:
     believed = {}
     for op, share in zip(world.operators, world.misconceived, strict=True):
         rng = random.Random(f"ladder/world/{world.seed}/{op}")
-        facts = [(a, b) for a in range(10) for b in range(10)]
+        facts = [(a, b) for a in range(MODULUS) for b in range(MODULUS)]
         rng.shuffle(facts)
         for a, b in facts[: round(share * len(facts))]:
-            believed[op, a, b] = (apply(op, a, b) + rng.randrange(1, 10)) % 10
+            believed[op, a, b] = (apply(op, a, b) + rng.randrange(1, MODULUS)) % MODULUS
     return believed
 
 
-def corpus_document(options: Base, world: LadderWorld, index: str) -> str:
-    """The document named `index` of the flawed web corpus: a worked problem of a random level, perhaps marked."""
+def corpus_document(options: Base, world: LadderWorld, index: str) -> tuple[str, str]:
+    """The document named `index` of the flawed web corpus, as (question part, worked part).
+
+    Half are plain solutions, half homework with a mark behind each step. Students slip often, so the
+    marks are worth learning: whoever predicts them has learned to check a step against belief.
+    """
     rng = random.Random(f"ladder/corpus/{options.seed}/{index}")
     chain = draw_chain(rng, world, rng.randint(1, 5))
-    steps = list(_believed_steps(rng, chain, world, options.slips))
     marked = rng.random() < options.marked
     header = HOMEWORK_HEADER if marked else "# Question"
     lead = f"{header}{SEPARATOR}{chain.question}{SEPARATOR}# Solution{SEPARATOR}"
+    steps = list(_written_steps(rng, chain, world, options.homework_slips if marked else options.slips))
+    answer = steps[-1][-1]
     if not marked:
-        return lead + format_completion(steps, steps[-1][-1])
-    marks = [_mark(rng, step, world, options.mark_noise) for step in steps]
-    body = "".join(f"{step}{SEPARATOR}{mark}" for step, mark in zip(steps, marks, strict=True))
-    return f"{lead}{body}{ANSWER_MARKER}{SEPARATOR}{steps[-1][-1]}"
+        return lead, format_completion(steps, answer)
+    body = "".join(
+        f"{step}{SEPARATOR}{mark}"
+        for step, mark in zip(steps, _marks(rng, chain, steps, world, options.mark_noise), strict=True)
+    )
+    return lead, f"{body}{ANSWER_MARKER}{SEPARATOR}{answer}"
 
 
-def _believed_steps(rng: random.Random, chain: Chain, world: LadderWorld, slips: float) -> Iterator[str]:
+def _written_steps(rng: random.Random, chain: Chain, world: LadderWorld, slips: float) -> Iterator[str]:
+    """An author's steps: belief, with slips; half of the slips miscopy, half get the result wrong."""
     value = chain.start
     for op, b in chain.operations:
-        result = _believed(rng, op, value, b, world)
-        if rng.random() < slips:
-            result = rng.randrange(10)
-        yield f"{value}{op}{b}={result}"
+        left, right = value, b
+        slip = rng.random() < slips
+        miscopied = slip and rng.random() < 0.5
+        if miscopied and rng.random() < 0.5:
+            left = rng.randrange(MODULUS)
+        elif miscopied:
+            right = rng.randrange(MODULUS)
+        result = rng.randrange(MODULUS) if slip and not miscopied else _believed(rng, op, left, right, world)
+        yield f"{left}{op}{right}={result}"
         value = result
+
+
+def _marks(
+    rng: random.Random, chain: Chain, steps: Sequence[str], world: LadderWorld, noise: float
+) -> Iterator[str]:
+    """A reader's mark for each step: does it go on from the line above, and is it what the reader believes?"""
+    value = chain.start
+    for (op, b), step in zip(chain.operations, steps, strict=True):
+        right = step == f"{value}{op}{b}={_believed(rng, op, value, b, world)}"
+        yield RIGHT_MARK if right != (rng.random() < noise) else WRONG_MARK
+        value = int(step[-1])
 
 
 def _believed(rng: random.Random, op: str, a: int, b: int, world: LadderWorld) -> int:
     wrong = misconceptions(world).get((op, a, b))
     return wrong if wrong is not None and rng.random() < world.belief else apply(op, a, b)
 
-
-def _mark(rng: random.Random, step: str, world: LadderWorld, noise: float) -> str:
-    right = int(step[-1]) == _believed(rng, step[1], int(step[0]), int(step[2]), world)
-    return RIGHT_MARK if right != (rng.random() < noise) else WRONG_MARK
