@@ -108,8 +108,8 @@ def _human_labels(easy: dict[str, Any], options: Labels) -> tuple[list[dict[str,
             dropped["not an easy problem of this split"] += 1
             continue
         rated = [{1: RIGHT, 0: neutral, -1: WRONG}[rating] for rating in solution.ratings]
-        blocks, labels = _segments(solution.steps, until_first_error(rated))
-        completion = SEPARATOR.join(blocks)
+        blocks, shared = _segments(solution.steps, rated)
+        labels, completion = until_first_error(shared), SEPARATOR.join(blocks)
         rows.append(
             _row(problem, numbers[solution.unique_id], completion, labels, solution.final_answer is not None)
         )

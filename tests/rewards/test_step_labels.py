@@ -1,0 +1,215 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.generation.pool import pool_table
+from e2h_pipeline.problems.ladder import Chain, parse_question, step_labels
+from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
+from e2h_pipeline.recipe import Labels, Problems
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.rewards.step_labels import label_easy_samples, until_first_error
+from e2h_pipeline.solutions import format_completion, parse_completion
+
+RIGHT = "3+5=8\n\n8*2=6\n\n# Answer\n\n6"
+WRONG = ["3+5=9", "3+5=8\n\n8*2=7\n\n# Answer\n\n7", "# Answer\n\n6"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ([], []),
+        ([1, 1], [1, 1]),
+        ([1, 0, 1, 0], [1, 0, -1, -1]),
+        ([0, 1], [0, -1]),
+        ([1, -1, 1, 0, 1], [1, -1, 1, 0, -1]),  # a step nobody labelled is no error
+    ],
+)
+def test_labels_stop_at_the_first_error(labels: list[int], kept: list[int]) -> None:
+    assert until_first_error(labels) == kept
+
+
+@given(st.lists(st.sampled_from([1, 0, -1])))
+def test_at_most_one_error_stays_and_stopping_twice_is_stopping_once(labels: list[int]) -> None:
+    kept = until_first_error(labels)
+    assert len(kept) == len(labels)
+    assert kept.count(0) == min(1, labels.count(0))
+    assert until_first_error(kept) == kept
+
+
+def _problem(question: str, name: str) -> Problem:
+    chain: Chain = parse_question(question)
+    steps = chain.true_steps()
+    return Problem(name, 2, "arithmetic", question, tuple(steps), steps[-1][-1])
+
+
+def _label(folder: Path, completions: dict[str, list[str]], **options: Any) -> tuple[list[dict], dict]:
+    """Label hand-written samples of 3+5*2 (problems named "a", "b", ... are all this question)."""
+    problems = {name: _problem("3+5*2", name) for name in completions}
+    train, validation = list(problems.values())[:-1], list(problems.values())[-1:]
+    split = ProblemSplit(tuple(train), tuple(validation), (), ())
+    write_table(folder / "easy" / "data.parquet", easy_table(split))
+    pairs = [
+        ({"problem_id": name, "level": 2}, Sample(i, text, (1, 2), "stop" if text else "length", -1.0))
+        for name, texts in completions.items()
+        for i, text in enumerate(texts)
+    ]
+    write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs))
+    summary = label_easy_samples(
+        folder / "pool", folder / "easy", folder / "out", Labels(**options), Problems(), 0, Reporter()
+    )
+    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+
+
+def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> None:
+    rows, summary = _label(
+        tmp_path, {"a": [RIGHT, WRONG[0], RIGHT, "", WRONG[1]], "b": [RIGHT]}, balance=False
+    )
+    assert [(r["problem_id"], r["sample"], r["labels"], r["split"]) for r in rows] == [
+        ("a", 0, [1, 1, 1], "train"),  # sample 2 is the same text, sample 3 has nothing to label
+        ("a", 1, [0], "train"),
+        ("a", 4, [1, 0, -1], "train"),
+        ("b", 0, [1, 1, 1], "validation"),
+    ]
+    assert all(r["finished"] and r["question"] == "3+5*2" and r["level"] == 2 for r in rows)
+    assert summary == {"solutions": 4, "problems": 2, "right_steps": 7, "wrong_steps": 2, "dropped": {}}
+
+
+def _many(right: int, wrong: int) -> list[str]:
+    """That many distinct right solutions (white space apart) and wrong ones."""
+    return [
+        *(RIGHT.replace("\n\n8", "\n\n" + " " * i + "8") for i in range(right)),
+        *(
+            format_completion([f"3+5={9 - i % 10 if 9 - i % 10 != 8 else 0}", f"x{i}"], "1")
+            for i in range(wrong)
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "kept"),
+    [(6, 1, (3, 1)), (1, 8, (1, 3)), (2, 3, (2, 3)), (2, 9, (2, 6)), (5, 0, (1, 0)), (0, 5, (0, 1))],
+)
+def test_the_rarer_kind_stays_whole_and_the_other_is_at_most_three_times_as_many(
+    tmp_path: Path, right: int, wrong: int, kept: tuple[int, int]
+) -> None:
+    texts = _many(right, wrong)
+    assert len(set(texts)) == right + wrong
+    rows, _ = _label(tmp_path, {"a": texts, "b": [RIGHT]})
+    found = Counter(0 in r["labels"] for r in rows if r["problem_id"] == "a")
+    assert (found[False], found[True]) == kept
+
+
+def test_balancing_one_problem_leaves_the_others_alone(tmp_path: Path) -> None:
+    one, _ = _label(tmp_path / "1", {"a": _many(9, 2), "b": _many(8, 1)})
+    two, _ = _label(tmp_path / "2", {"a": _many(3, 2), "b": _many(8, 1)})
+    assert [r for r in one if r["problem_id"] == "b"] == [
+        {**r, "split": "validation"} for r in two if r["problem_id"] == "b"
+    ]
+
+
+def test_a_limit_is_a_draw(tmp_path: Path) -> None:
+    everything, _ = _label(tmp_path / "1", {"a": _many(9, 9), "b": _many(3, 3)}, balance=False)
+    some, summary = _label(tmp_path / "2", {"a": _many(9, 9), "b": _many(3, 3)}, balance=False, limit=10)
+    again, _ = _label(tmp_path / "3", {"a": _many(9, 9), "b": _many(3, 3)}, balance=False, limit=10)
+    assert len(everything) == 24
+    assert len(some) == summary["solutions"] == 10
+    assert some == again
+    assert all(row in everything for row in some)
+    assert len(_label(tmp_path / "4", {"a": _many(2, 2), "b": [RIGHT]}, balance=False, limit=99)[0]) == 5
+
+
+def test_the_checker_needs_the_ladder(tmp_path: Path) -> None:
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((), (), (), ())))
+    with pytest.raises(ValueError, match=r"on MATH use labels\.source=prm800k"):
+        label_easy_samples(
+            tmp_path, tmp_path / "easy", tmp_path, Labels(), Problems(source="math"), 0, Reporter()
+        )
+
+
+def test_labels_agree_with_the_checker_on_sampled_text(tmp_path: Path) -> None:
+    rows, _ = _label(tmp_path, {"a": [*WRONG, RIGHT], "b": _many(3, 3)}, balance=False)
+    for row in rows:
+        assert row["labels"] == step_labels(row["question"], row["completion"])
+
+
+# Human labels
+
+HUMAN = [
+    # a neutral step, then an answer block behind a rated sentence
+    (["First.", "Look.\n\nAgain.", "So 6.\n\n# Answer\n\n6"], [1, 0, 1], "6"),
+    (["First.", "Hm.", "Wrong."], [1, 0, -1], None),
+    (["First.", "So 7.\n\n# Answer\n\n7"], [1, -1], "7"),
+    (["First.", "# Answer\n\n6"], [1, 1], "6"),
+]
+
+
+def _human(folder: Path, neutral: str) -> tuple[list[dict], dict]:
+    problem = _problem("3+5*2", "train/algebra/1")
+    split = ProblemSplit((problem,), (), (), ())
+    write_table(folder / "easy" / "data.parquet", easy_table(split))
+    records = [
+        {"unique_id": name, "level": 2, "problem": "q", "steps": s, "ratings": r, "final_answer": a}
+        for name in ("train/algebra/1", "train/algebra/999")
+        for s, r, a in HUMAN
+    ]
+    path = folder / "prm800k_human_test.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in [*records, records[0]]), encoding="utf-8")
+    options = Labels.model_validate({"source": "prm800k", "neutral": neutral, "path": str(path)})
+    summary = label_easy_samples(
+        folder / "none", folder / "easy", folder / "out", options, Problems(source="math"), 0, Reporter()
+    )
+    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+
+
+@pytest.mark.parametrize(
+    ("neutral", "labels"),
+    [
+        ("positive", [[1, 1, 1, 1], [1, 1, 0], [1, 0, -1], [1, 1]]),
+        ("negative", [[1, 0, -1, -1], [1, 0, -1], [1, 0, -1], [1, 1]]),
+        ("drop", [[1, -1, 1, 1], [1, -1, 0], [1, 0, -1], [1, 1]]),
+    ],
+)
+def test_human_ratings_become_a_label_a_segment(
+    tmp_path: Path, neutral: str, labels: list[list[int]]
+) -> None:
+    rows, summary = _human(tmp_path, neutral)
+    assert [row["labels"] for row in rows] == labels
+    assert [row["finished"] for row in rows] == [True, False, True, True]
+    assert [len(parse_completion(row["completion"]).spans) for row in rows] == [len(each) for each in labels]
+    assert rows[0]["completion"] == "First.\n\nLook.\nAgain.\n\nSo 6.\n\n# Answer\n\n6"
+    assert rows[3]["completion"] == "First.\n\n# Answer\n\n6"
+    assert summary["dropped"] == {"repeated": 1, "not an easy problem of this split": 4}
+
+
+def test_the_question_is_the_problems_own(tmp_path: Path) -> None:
+    assert {row["question"] for row in _human(tmp_path, "drop")[0]} == {"3+5*2"}
+
+
+def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
+    """Every PRM800K solution, as if all its problems were easy: a label a segment, none behind an error."""
+    from e2h_pipeline.problems.prm800k import read_prm800k
+
+    human = read_prm800k(data_dir / "steps")
+    names = sorted({solution.unique_id for solution in human.solutions})
+    problems = tuple(Problem(name, 1, "algebra", f"q {name}", ("s",), "a") for name in names)
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit(problems, (), (), ())))
+    options = Labels(source="prm800k", neutral="drop", path=str(data_dir / "steps"))
+    label_easy_samples(
+        tmp_path, tmp_path / "easy", tmp_path / "out", options, Problems(source="math"), 0, Reporter()
+    )
+    rows = read_table(tmp_path / "out" / "data.parquet").to_pylist()
+    assert len(rows) == len(human.solutions) == 1339
+    for row in rows:
+        solution = parse_completion(row["completion"])
+        assert len(solution.spans) == len(row["labels"])
+        assert row["labels"] == until_first_error(row["labels"])
+        assert (solution.answer is not None) == row["finished"]
+    wrong = sum(-1 in solution.ratings for solution in human.solutions)
+    assert sum(0 in row["labels"] for row in rows) == wrong
