@@ -80,7 +80,8 @@ def _signal(number: signal.Signals) -> None:
 
 
 def _end_at_eof() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock would be held at interpreter shutdown
+        continue
     end_descendants()
 
 

@@ -1,0 +1,83 @@
+"""A worker dies with its step: also when the step is killed, and also what hides in other sessions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
+
+STEP = """
+import sys
+from pathlib import Path
+import dagster as dg
+import toy_stages as toy
+
+with dg.DagsterInstance.ephemeral() as instance:
+    toy.materialize(Path(sys.argv[1]), instance, [toy.recipe, toy.toy_endless], mode="subprocess")
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait(condition: object, seconds: float) -> bool:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_whole_tree_dies_with_the_step(tmp_path: Path, how: signal.Signals) -> None:
+    notes = tmp_path / "pids"
+    environment = {
+        **os.environ,
+        "TOY_PIDS": str(notes),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]),
+    }
+    step = subprocess.Popen(
+        [sys.executable, "-c", STEP, str(tmp_path)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert _wait(notes.exists, 60)
+        body, grandchild = map(int, notes.read_text().split())
+        assert _alive(body) and _alive(grandchild)
+        step.send_signal(how)
+        step.wait(30)
+        assert _wait(lambda: not _alive(body) and not _alive(grandchild), 20)
+    finally:
+        step.kill()
+        step.wait()
+
+
+def test_a_command_that_ends_takes_what_it_left_behind_along() -> None:
+    script = "import subprocess; p = subprocess.Popen(['sleep', '600'], start_new_session=True); print(p.pid)"
+    command = [sys.executable, "-m", "resources.supervise", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        left_behind = int(holder.stdout.readline())
+        assert holder.wait(60) == 0
+    assert not _alive(left_behind)
+
+
+def test_the_status_comes_through() -> None:
+    command = [sys.executable, "-m", "resources.supervise", sys.executable, "-c", "raise SystemExit(7)"]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE)
+    assert holder.wait(60) == 7
+    assert holder.stdin is not None
+    holder.stdin.close()

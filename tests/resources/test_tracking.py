@@ -1,0 +1,93 @@
+"""Tracking on a real SQLite MLflow: what a run says, and that nothing it does can fail a stage."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from e2h_pipeline.artifacts.manifest import InputRef
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from resources.tracking import StageInfo, TrackingResource, local_database
+
+LOG = logging.getLogger("test")
+KEY = "ladder/seed=1"
+
+
+def _artifact(
+    store: ArtifactStore, asset: str, *inputs: Artifact, files: tuple[str, ...] = ("data.txt",)
+) -> Artifact:
+    def make(draft: Draft) -> None:
+        for name in files:
+            (draft.out / name).write_text("{}")
+        draft.summary = {"loss": 0.25, "problems": {"easy": 3}}
+
+    refs = {a.asset: InputRef(key=a.key, data_version=a.data_version) for a in inputs}
+    return store.obtain(Request(asset, "c0de", inputs=refs), make)[0]
+
+
+def _info(easy: Artifact) -> StageInfo:
+    return StageInfo(
+        KEY, "sft_policy", "k" * 64, "run-1", {"seed": 1, "sft": {"epochs": 2}}, {"easy_problems": easy}
+    )
+
+
+def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    easy = _artifact(store, "easy_problems")
+    policy = _artifact(store, "sft_policy", easy, files=("config.json", "model.safetensors"))
+    with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run:
+        address = run.open()
+        for step in range(3):
+            run.reporter.metrics({"loss": 1.0 / (step + 1), "broken": float("nan")}, step)
+        run.finish(policy)
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(local_database(tmp_path))
+    experiment = client.get_experiment_by_name("e2h")
+    parent, stage = sorted(
+        client.search_runs([experiment.experiment_id]), key=lambda r: r.data.tags.get("e2h.asset", "")
+    )
+    assert stage.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.info.run_name == KEY
+    assert stage.info.status == "FINISHED"
+    assert stage.data.params == {"seed": "1", "sft.epochs": "2"}
+    assert stage.data.tags["e2h.in.easy_problems"] == easy.data_version
+    assert stage.data.tags["e2h.data_version"] == policy.data_version
+    assert stage.data.metrics["problems.easy"] == 3
+    assert [point.value for point in client.get_metric_history(stage.info.run_id, "loss")][:2] == [1.0, 0.5]
+    assert stage.inputs.dataset_inputs[0].dataset.digest == easy.data_version[:16]
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert model.tags["e2h.path"] == str(policy.path)
+    assert address is not None and address.endswith(stage.info.run_id)
+
+    with (
+        pytest.raises(ZeroDivisionError),
+        TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run,
+    ):
+        run.open()
+        raise ZeroDivisionError
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 3  # the parent is shared
+    assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "FINISHED"]
+
+
+def test_a_tracking_server_that_is_not_there_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
+    with TrackingResource(uri="http://127.0.0.1:9").stage_run(tmp_path, _info(easy), LOG) as run:
+        assert run.open() is None
+        run.reporter.metrics({"loss": 1.0}, 0)
+        run.finish(easy)
+    assert [r.levelname for r in caplog.records if r.name == "test"] == ["WARNING"]
+
+
+def test_nothing_is_sent_for_a_stage_that_was_not_computed(tmp_path: Path) -> None:
+    easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
+    with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG):
+        pass
+    assert not (tmp_path / "mlflow.db").exists()

@@ -1,0 +1,135 @@
+"""Four tiny stages over the real decorator, store and instance: what orchestration tests run instead of
+training. easy -> policy -> score <- gold, as in the real graph."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from assets._stage import stage
+from assets.recipe import recipe
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from resources.compute import ComputeResource
+from resources.engine import EngineResource
+from resources.store import StoreResource
+from resources.tracking import TrackingResource
+
+RECIPE = "description: toy\nproblems: {easy_limit: 4}\nsft: {epochs: 2}\n"
+KEY = "toy"
+
+
+@stage(group="toy", recipe=["problems.seed", "problems.easy_limit"])
+def toy_easy(job: StageJob) -> dict[str, Any]:
+    """Some numbers; seeds 0 and 1 give the same ones."""
+    start = max(job.recipe.problems.seed, 1)
+    numbers = list(range(start, start + job.recipe.problems.easy_limit))
+    write_table(job.out / "data.parquet", pa.table({"problem_id": numbers, "level": [1] * len(numbers)}))
+    return {"problems": len(numbers)}
+
+
+@stage(group="toy", recipe=["problems.seed"], audit=True)
+def toy_gold(job: StageJob) -> dict[str, Any]:
+    """Answers."""
+    write_table(job.out / "data.parquet", pa.table({"answer": [job.recipe.problems.seed]}))
+    return {}
+
+
+@stage(group="toy", reads=["toy_easy"], recipe=["sft.epochs"], gpu=True)
+def toy_policy(job: StageJob) -> dict[str, Any]:
+    """Their sum, times epochs."""
+    job.reporter.message("training")
+    job.reporter.metrics({"loss": 0.5}, step=1)
+    total = sum(read_table(job.path("toy_easy") / "data.parquet")["problem_id"].to_pylist())
+    (job.out / "weights.txt").write_text(str(total * job.recipe.sft.epochs))
+    return {"tokens": total, "engine": job.engine}
+
+
+@stage(group="toy", reads=["toy_policy", "toy_gold"], audit=True)
+def toy_score(job: StageJob) -> dict[str, Any]:
+    """Is it even?"""
+    even = int((job.path("toy_policy") / "weights.txt").read_text()) % 2 == 0
+    (job.out / "even.txt").write_text(str(even))
+    return {"accuracy": float(even)}
+
+
+@stage(group="toy", recipe=["seed"])
+def toy_greedy(job: StageJob) -> dict[str, Any]:
+    """Reads a section it does not declare."""
+    return {"epochs": job.recipe.sft.epochs}
+
+
+@stage(group="toy", recipe=["seed"])
+def toy_broken(job: StageJob) -> dict[str, Any]:
+    """Says why it fails."""
+    print("about to fail", flush=True)
+    raise ValueError("the learning rate is too high")
+
+
+@stage(group="toy", recipe=["seed"])
+def toy_endless(job: StageJob) -> dict[str, Any]:
+    """Starts a grandchild in a session of its own, as torchrun does, notes both pids, and never ends."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    notes = Path(os.environ["TOY_PIDS"])
+    notes.with_suffix(".tmp").write_text(f"{os.getpid()} {child.pid}")
+    notes.with_suffix(".tmp").rename(notes)
+    time.sleep(600)
+    return {}
+
+
+TOYS = [recipe, toy_easy, toy_gold, toy_policy, toy_score]
+
+
+def resources(home: Path, mode: str = "in_process") -> dict[str, Any]:
+    """Resources over a home of its own, without tracking."""
+    (home / "recipes").mkdir(parents=True, exist_ok=True)
+    if not (home / "recipes" / f"{KEY}.yaml").exists():
+        write_recipe(home, RECIPE)
+    return {
+        "store": StoreResource(home=str(home)),
+        "compute": ComputeResource(mode=mode),
+        "engine": EngineResource(),
+        "tracking": TrackingResource(enabled=False),
+    }
+
+
+def write_recipe(home: Path, text: str) -> None:
+    """Replace the toy recipe."""
+    (home / "recipes").mkdir(parents=True, exist_ok=True)
+    (home / "recipes" / f"{KEY}.yaml").write_text(text)
+
+
+def materialize(
+    home: Path,
+    instance: dg.DagsterInstance,
+    assets: list[dg.AssetsDefinition] | None = None,
+    mode: str = "in_process",
+    raise_on_error: bool = True,
+) -> dg.ExecuteInProcessResult:
+    """Materialize toys for one experiment."""
+    instance.add_dynamic_partitions("experiment", [KEY])
+    return dg.materialize(
+        assets or TOYS,
+        instance=instance,
+        partition_key=KEY,
+        resources=resources(home, mode),
+        raise_on_error=raise_on_error,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+
+
+def computed(result: dg.ExecuteInProcessResult) -> set[str]:
+    """Stages that really ran."""
+    events = result.get_asset_materialization_events()
+    return {
+        event.asset_key.to_user_string()
+        for event in events
+        if event.asset_key and not event.materialization.metadata["reused"].value
+    }
