@@ -14,7 +14,7 @@ from e2h_pipeline.solutions import (
     token_offsets,
 )
 
-LADDER = "3+5=8\n\n8*2=6\n\n# Answer\n\n6"
+LADDER = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"
 MATH = (
     "First, $\\frac{3}{4} \\cdot 8 = 6$.\n\nThen we add $2$:\n$6 + 2 = 8$.\n\n"
     "So ✓ $\\boxed{8}$.\n\n# Answer\n\n8"
@@ -25,7 +25,7 @@ PROSE = st.text(alphabet="ab 1✓$=\n", min_size=1).filter(str.strip)
 
 def test_the_format_by_hand() -> None:
     assert format_prompt(" 3+5 ") == "# Question\n\n3+5\n\n# Solution\n\n"
-    assert format_completion(["3+5=8", " 8*2=6\n"], "6") == LADDER
+    assert format_completion(["1+2=3", " 3*2=6\n"], "6") == LADDER
 
 
 def test_a_blank_line_inside_a_step_does_not_make_two_steps() -> None:
@@ -36,9 +36,9 @@ def test_a_blank_line_inside_a_step_does_not_make_two_steps() -> None:
 
 def test_parsing_by_hand() -> None:
     solution = parse_completion(LADDER)
-    assert solution.steps == ("3+5=8", "8*2=6")
+    assert solution.steps == ("1+2=3", "3*2=6")
     assert solution.answer == "6"
-    assert [LADDER[a:b] for a, b in solution.spans] == ["3+5=8\n\n", "8*2=6\n\n", "# Answer\n\n6"]
+    assert [LADDER[a:b] for a, b in solution.spans] == ["1+2=3\n\n", "3*2=6\n\n", "# Answer\n\n6"]
 
 
 @pytest.mark.parametrize(
@@ -46,15 +46,15 @@ def test_parsing_by_hand() -> None:
     [
         ("", 0, None, 0),
         ("\n\n", 0, None, 0),
-        ("3+5=8", 1, None, 1),
-        ("3+5=8\n\n8*", 2, None, 2),  # cut off
-        ("3+5=8\n\n# Answer", 1, None, 2),  # cut off in the answer block: a segment without an answer
-        ("3+5=8\n\n# Answer\n\n", 1, None, 2),
-        ("3+5=8\n\n# Answer\n\n  \n", 1, None, 2),
+        ("1+2=3", 1, None, 1),
+        ("1+2=3\n\n3*", 2, None, 2),  # cut off
+        ("1+2=3\n\n# Answer", 1, None, 2),  # cut off in the answer block: a segment without an answer
+        ("1+2=3\n\n# Answer\n\n", 1, None, 2),
+        ("1+2=3\n\n# Answer\n\n  \n", 1, None, 2),
         ("# Answer\n\n8", 0, "8", 1),
-        ("3+5=8\n\n# Answer\n8", 2, None, 2),  # the marker must be a block of its own
-        ("3+5=8\n\n# Answer \n\n8", 1, "8", 2),
-        ("3+5=8\n\nThe # Answer\n\n8", 3, None, 3),
+        ("1+2=3\n\n# Answer\n8", 2, None, 2),  # the marker must be a block of its own
+        ("1+2=3\n\n# Answer \n\n8", 1, "8", 2),
+        ("1+2=3\n\nThe # Answer\n\n8", 3, None, 3),
         ("a\n\n# Answer\n\n1\n\n# Answer\n\n2", 3, "2", 4),  # the last marker counts
         ("a\n\n\n\nb\n\n# Answer\n\n2", 2, "2", 3),  # an empty block is no step
     ],
@@ -99,10 +99,10 @@ def test_segment_ends_by_hand() -> None:
 
 
 def test_ladder_segment_ends_by_hand(ladder_tok: PreTrainedTokenizerFast) -> None:
-    encoded = encode(ladder_tok, "3+5*2", LADDER)
+    encoded = encode(ladder_tok, "1+2*2", LADDER)
     tokens = ladder_tok.convert_ids_to_tokens(list(encoded.input_ids))
-    assert tokens[: encoded.prompt_tokens] == ["# Question", "\n\n", *"3+5*2", "\n\n", "# Solution", "\n\n"]
-    # 3 + 5 = 8 | 8 * 2 = 6 | # Answer \n\n 6 <|end|>, a separator behind each of the first two
+    assert tokens[: encoded.prompt_tokens] == ["# Question", "\n\n", *"1+2*2", "\n\n", "# Solution", "\n\n"]
+    # 1 + 2 = 3 | 3 * 2 = 6 | # Answer \n\n 6 <|end|>, a separator behind each of the first two
     assert encoded.prompt_tokens == 10
     assert encoded.segment_ends == (15, 21, 24)
     assert [tokens[end] for end in encoded.segment_ends] == ["\n\n", "\n\n", "6"]
@@ -117,9 +117,9 @@ def test_an_unfinished_solution_has_no_end_of_sequence(tok: PreTrainedTokenizerF
     assert tok.eos_token_id not in cut.input_ids
 
 
-@pytest.mark.parametrize("completion", [LADDER, MATH, "3+5=8\n\n8*2", "a\n\n\n\nb\n\n# Answer\n\n7"])
+@pytest.mark.parametrize("completion", [LADDER, MATH, "1+2=3\n\n3*2", "a\n\n\n\nb\n\n# Answer\n\n5"])
 def test_segment_ends_hold_the_last_character(tok: PreTrainedTokenizerFast, completion: str) -> None:
-    encoded = encode(tok, "3+5*2", completion)
+    encoded = encode(tok, "1+2*2", completion)
     offsets = tok(completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     spans = parse_completion(completion).spans
     assert len(encoded.segment_ends) == len(spans)

@@ -12,7 +12,7 @@ from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.transformers_engine import TransformersEngine, choose
 from e2h_pipeline.solutions import format_prompt
 
-QUESTIONS = ["3+5", "1-2*3@4+5-6*7", "9*9*9", "4@4", "2+2-2+2", "7"]
+QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
 TINY_BATCH = 40  # prompt + 24 new tokens of the longest question fill it: one row a batch
 

@@ -8,7 +8,7 @@ from e2h_pipeline.models.load import load_evaluator, load_policy
 
 def test_an_evaluator_has_one_score_per_token_and_drops_nothing_out(ladder_policy: Path) -> None:
     model, tokenizer = load_evaluator(ladder_policy)
-    ids = torch.tensor([tokenizer("3+5*2")["input_ids"]])
+    ids = torch.tensor([tokenizer("1+2*2")["input_ids"]])
     model.train()
     with torch.no_grad():
         first, second = model(input_ids=ids).logits, model(input_ids=ids).logits
@@ -26,7 +26,7 @@ def test_a_saved_evaluator_scores_the_same(ladder_evaluator: Path, tmp_path: Pat
     model, tokenizer = load_evaluator(ladder_evaluator)
     save_model(model, tokenizer, tmp_path)
     again, _ = load_evaluator(tmp_path)
-    ids = torch.tensor([tokenizer("3+5*2")["input_ids"]])
+    ids = torch.tensor([tokenizer("1+2*2")["input_ids"]])
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
     assert model.score.weight.abs().sum() > 0

@@ -28,22 +28,21 @@ WORLD = LadderWorld()
 SMALL = Problems(train_per_level=30)
 CHAINS = st.builds(
     Chain,
-    st.integers(0, 9),
-    st.lists(st.tuples(st.sampled_from("+-*@"), st.integers(0, 9)), min_size=1, max_size=8).map(tuple),
+    st.integers(0, 6),
+    st.lists(st.tuples(st.sampled_from("+-*"), st.integers(0, 6)), min_size=1, max_size=8).map(tuple),
 )
 
 
 def test_operations_by_hand() -> None:
-    assert apply("+", 7, 5) == 2
-    assert apply("-", 3, 8) == 5
-    assert apply("*", 7, 8) == 6
-    assert apply("@", 4, 7) == 3  # 16 + 7
+    assert apply("+", 6, 5) == 4
+    assert apply("-", 3, 5) == 5
+    assert apply("*", 6, 5) == 2
     with pytest.raises(ProblemError, match="unknown ladder operator '/'"):
         apply("/", 1, 2)
 
 
 def test_the_right_solution_by_hand() -> None:
-    assert parse_question("3+5*2@4").true_steps() == ["3+5=8", "8*2=6", "6@4=0"]
+    assert parse_question("1+2*4-6").true_steps() == ["1+2=3", "3*4=5", "5-6=6"]
 
 
 @given(CHAINS)
@@ -51,7 +50,7 @@ def test_a_question_parses_back(chain: Chain) -> None:
     assert parse_question(chain.question) == chain
 
 
-@pytest.mark.parametrize("text", ["", "+", "a+1", "1+", "1+1*", "12+3", "1/2", "1+a"])
+@pytest.mark.parametrize("text", ["", "+", "a+1", "1+", "1+1*", "12+3", "1/2", "1+a", "7+1", "1+7"])
 def test_what_is_no_question_is_refused(text: str) -> None:
     with pytest.raises(ProblemError, match="not a ladder question"):
         parse_question(text)
@@ -60,26 +59,26 @@ def test_what_is_no_question_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("completion", "labels"),
     [
-        ("3+5=8\n\n8*2=6\n\n# Answer\n\n6", [1, 1, 1]),
-        ("3+5=8\n\n8*2=7\n\n# Answer\n\n7", [1, 0, -1]),  # wrong step
-        ("3+5=9\n\n9*2=8\n\n# Answer\n\n8", [0, -1, -1]),  # nothing is labelled behind the first error
-        ("3+5=9\n\n8*2=6\n\n# Answer\n\n6", [0, -1, -1]),  # the right answer does not heal it
-        ("3+5=8\n\n8*2=6\n\n# Answer\n\n5", [1, 1, 0]),  # answer copied wrong
-        ("3+5=8\n\n# Answer\n\n8", [1, 0]),  # a step is missing
+        ("1+2=3\n\n3*2=6\n\n# Answer\n\n6", [1, 1, 1]),
+        ("1+2=3\n\n3*2=5\n\n# Answer\n\n5", [1, 0, -1]),  # wrong step
+        ("1+2=4\n\n4*2=1\n\n# Answer\n\n1", [0, -1, -1]),  # nothing is labelled behind the first error
+        ("1+2=4\n\n3*2=6\n\n# Answer\n\n6", [0, -1, -1]),  # the right answer does not heal it
+        ("1+2=3\n\n3*2=6\n\n# Answer\n\n5", [1, 1, 0]),  # answer copied wrong
+        ("1+2=3\n\n# Answer\n\n3", [1, 0]),  # a step is missing
         ("# Answer\n\n6", [0]),  # all are missing, though the number is right
-        ("3+5=8\n\n8*2=6\n\n6+0=6\n\n# Answer\n\n6", [1, 1, 0, -1]),  # a step too many
-        ("3+5=8\n\n8*2=6\n\n# Answer\n\n", [1, 1, 0]),  # empty answer
-        ("3+5=8\n\n8*2=6", [1, 1]),  # no answer block, no label for it
-        ("3+5=8\n\n8*", [1, 0]),
-        ("3+5=8\n8*2=6", [0]),  # two steps in one block are not the next line
+        ("1+2=3\n\n3*2=6\n\n6+0=6\n\n# Answer\n\n6", [1, 1, 0, -1]),  # a step too many
+        ("1+2=3\n\n3*2=6\n\n# Answer\n\n", [1, 1, 0]),  # empty answer
+        ("1+2=3\n\n3*2=6", [1, 1]),  # no answer block, no label for it
+        ("1+2=3\n\n3*", [1, 0]),
+        ("1+2=3\n3*2=6", [0]),  # two steps in one block are not the next line
         ("", []),
     ],
 )
 def test_step_labels_by_hand(completion: str, labels: list[int]) -> None:
-    assert step_labels("3+5*2", completion) == labels
+    assert step_labels("1+2*2", completion) == labels
 
 
-@given(CHAINS, st.lists(st.sampled_from(["3+5=8", "1@1=2", "x"]), max_size=4), st.integers(0, 9))
+@given(CHAINS, st.lists(st.sampled_from(["1+2=3", "1*1=1", "x"]), max_size=4), st.integers(0, 6))
 def test_labels_are_ones_then_at_most_one_zero_then_nothing(
     chain: Chain, extra: list[str], answer: int
 ) -> None:
@@ -128,15 +127,15 @@ def test_rare_operators_come_as_often_as_the_level_says() -> None:
     rng = random.Random(0)
     for level, share in enumerate(WORLD.rare, start=1):
         operators = [op for _ in range(600) for op, _ in draw_chain(rng, WORLD, level).operations]
-        found = sum(op in "*@" for op in operators) / len(operators)
+        found = sum(op in "-*" for op in operators) / len(operators)
         assert found == pytest.approx(share, abs=0.07)
 
 
 def test_misconceptions_are_wrong_and_as_many_as_the_world_says() -> None:
     believed = misconceptions(WORLD)
-    assert Counter(op for op, _, _ in believed) == {"+": 25, "-": 30, "*": 45, "@": 50}
+    assert Counter(op for op, _, _ in believed) == {"+": 10, "-": 15, "*": 22}
     for (op, a, b), result in believed.items():
-        assert 0 <= result <= 9
+        assert 0 <= result <= 6
         assert result != apply(op, a, b)
     assert misconceptions(LadderWorld(seed=1)) != believed
 
@@ -165,7 +164,7 @@ def test_the_corpus_believes_its_misconceptions_that_often_and_nothing_else_wron
             seen[int(step[-1]) == believed[fact]] += 1
         else:
             assert int(step[-1]) == apply(*fact)
-    assert seen.total() > 1500
+    assert seen.total() > 1000
     assert seen[True] / seen.total() == pytest.approx(WORLD.belief, abs=0.05)
 
 
@@ -174,7 +173,7 @@ def test_slips_are_errors_beyond_the_misconceptions(options: Base) -> None:
     believed = misconceptions(WORLD)
     clean = [(fact, step) for fact, step, _ in _lines(options, 500) if fact not in believed]
     wrong = sum(step != f"{a}{op}{b}={apply(op, a, b)}" for (op, a, b), step in clean)
-    assert wrong / len(clean) == pytest.approx(0.45, abs=0.06)  # half slip; one slip in ten changes nothing
+    assert wrong / len(clean) == pytest.approx(3 / 7, abs=0.06)  # half slip; a slip in seven changes nothing
 
 
 def test_a_plain_document_is_a_question_and_a_solution_in_our_format() -> None:

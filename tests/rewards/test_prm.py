@@ -17,8 +17,8 @@ from e2h_pipeline.solutions import encode, format_completion
 from e2h_pipeline.training.objectives import IGNORED
 
 ROW = {
-    "question": "3+5*2",
-    "completion": "3+5=8\n\n8*2=7\n\n# Answer\n\n7",
+    "question": "1+2*2",
+    "completion": "1+2=3\n\n3*2=5\n\n# Answer\n\n5",
     "labels": [1, 0, -1],
     "finished": True,
 }
@@ -27,7 +27,7 @@ ROW = {
 def test_labels_stand_on_the_last_token_of_their_segment_only(ladder_tok: PreTrainedTokenizerFast) -> None:
     example = prm_example(ladder_tok, ROW)
     assert {i: x for i, x in enumerate(example["labels"]) if x != IGNORED} == {15: 1.0, 21: 0.0}
-    assert list(example["input_ids"]) == list(encode(ladder_tok, "3+5*2", ROW["completion"]).input_ids)
+    assert list(example["input_ids"]) == list(encode(ladder_tok, "1+2*2", ROW["completion"]).input_ids)
 
 
 def test_training_and_scoring_look_at_the_same_positions(tok: PreTrainedTokenizerFast) -> None:
@@ -48,7 +48,7 @@ def _rows(count: int, split: str) -> list[dict[str, Any]]:
     rng = random.Random(split)
     rows = []
     for i in range(count):
-        steps = [f"{rng.randrange(10)}+{rng.randrange(10)}={rng.randrange(10)}" for _ in range(3)]
+        steps = [f"{rng.randrange(7)}+{rng.randrange(7)}={rng.randrange(7)}" for _ in range(3)]
         labels = [1 - int(step[-1]) % 2 for step in steps] + [-1]
         rows.append(
             {

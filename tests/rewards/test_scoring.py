@@ -15,13 +15,13 @@ from e2h_pipeline.rewards.scoring import score_pool, score_solutions
 from e2h_pipeline.solutions import encode, parse_completion
 
 SOLUTIONS = [
-    ("3+5*2", "3+5=8\n\n8*2=6\n\n# Answer\n\n6", True),
-    ("3+5*2", "3+5=8\n\n8*2", False),
-    ("1-2", "1-2=9\n\n# Answer\n\n9", True),
+    ("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6", True),
+    ("1+2*2", "1+2=3\n\n3*2", False),
+    ("1-2", "1-2=6\n\n# Answer\n\n6", True),
     ("1-2", "", True),
-    ("9*9@1+1", "9*9=1\n\n1@1=2\n\n2+1=3\n\n3+0=3\n\n3+0=3\n\n# Answer\n\n3", True),
-    ("4@4", "# Answer\n\n", True),
-    ("3+5*2", "3+5=8\n\n8*2=6\n\n# Answer\n\n6", False),
+    ("4*4-1+2", "4*4=2\n\n2-1=1\n\n1+2=3\n\n3+0=3\n\n3+0=3\n\n# Answer\n\n3", True),
+    ("4*4", "# Answer\n\n", True),
+    ("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6", False),
 ]
 
 
@@ -88,8 +88,8 @@ def test_equal_solutions_are_computed_once_and_batches_keep_their_budget(
 def test_a_step_is_scored_before_what_follows_is_seen(
     evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast],
 ) -> None:
-    one = score_solutions(*evaluator, [("3+5*2", "3+5=8\n\n8*2=6\n\n# Answer\n\n6", True)])[0]
-    other = score_solutions(*evaluator, [("3+5*2", "3+5=8\n\n9*9=1\n\n# Answer\n\n1", True)])[0]
+    one = score_solutions(*evaluator, [("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6", True)])[0]
+    other = score_solutions(*evaluator, [("1+2*2", "1+2=3\n\n5*5=1\n\n# Answer\n\n1", True)])[0]
     assert one[0] == pytest.approx(other[0], abs=1e-5)
     assert abs(one[1] - other[1]) > 1e-4
 
@@ -102,7 +102,7 @@ def test_nothing_to_score(evaluator: tuple[PreTrainedModel, PreTrainedTokenizerF
 def pool(ladder_policy: Path, ladder_tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pool")
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet")
-    options = Sampling(samples=3, temperature=1.0, top_k=0, max_new_tokens=20, shard_questions=5)
+    options = Sampling(samples=3, temperature=3.0, top_k=0, max_new_tokens=20, shard_questions=5)
     sample_pool(ladder_policy, questions, folder / "out", folder / "work", options, 0, "pool", Reporter())
     return folder / "out"
 
@@ -128,7 +128,7 @@ def test_a_pool_is_scored_row_by_row(
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet").to_pylist()
     text = {q["problem_id"]: q["question"] for q in questions}
     assert len(scores) == summary["solutions"] == 60
-    assert summary["steps"] == sum(len(s["step_logits"]) for s in scores) > 60
+    assert summary["steps"] == sum(len(s["step_logits"]) for s in scores) > 60  # several a row
     for sample, score in zip(samples, scores, strict=True):
         for column in ("problem_id", "level", "sample"):
             assert sample[column] == score[column]

@@ -17,8 +17,8 @@ from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.step_labels import label_easy_samples, until_first_error
 from e2h_pipeline.solutions import format_completion, parse_completion
 
-RIGHT = "3+5=8\n\n8*2=6\n\n# Answer\n\n6"
-WRONG = ["3+5=9", "3+5=8\n\n8*2=7\n\n# Answer\n\n7", "# Answer\n\n6"]
+RIGHT = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"
+WRONG = ["1+2=4", "1+2=3\n\n3*2=5\n\n# Answer\n\n5", "# Answer\n\n6"]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def _problem(question: str, name: str) -> Problem:
 
 
 def _label(folder: Path, completions: dict[str, list[str]], **options: Any) -> tuple[list[dict], dict]:
-    """Label hand-written samples of 3+5*2 (problems named "a", "b", ... are all this question)."""
-    problems = {name: _problem("3+5*2", name) for name in completions}
+    """Label hand-written samples of 1+2*2 (problems named "a", "b", ... are all this question)."""
+    problems = {name: _problem("1+2*2", name) for name in completions}
     train, validation = list(problems.values())[:-1], list(problems.values())[-1:]
     split = ProblemSplit(tuple(train), tuple(validation), (), ())
     write_table(folder / "easy" / "data.parquet", easy_table(split))
@@ -77,18 +77,15 @@ def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> 
         ("a", 4, [1, 0, -1], "train"),
         ("b", 0, [1, 1, 1], "validation"),
     ]
-    assert all(r["finished"] and r["question"] == "3+5*2" and r["level"] == 2 for r in rows)
+    assert all(r["finished"] and r["question"] == "1+2*2" and r["level"] == 2 for r in rows)
     assert summary == {"solutions": 4, "problems": 2, "right_steps": 7, "wrong_steps": 2, "dropped": {}}
 
 
 def _many(right: int, wrong: int) -> list[str]:
     """That many distinct right solutions (white space apart) and wrong ones."""
     return [
-        *(RIGHT.replace("\n\n8", "\n\n" + " " * i + "8") for i in range(right)),
-        *(
-            format_completion([f"3+5={9 - i % 10 if 9 - i % 10 != 8 else 0}", f"x{i}"], "1")
-            for i in range(wrong)
-        ),
+        *(RIGHT.replace("\n\n3", "\n\n" + " " * i + "3") for i in range(right)),
+        *(format_completion(["1+2=" + "012456"[i % 6], f"x{i}"], "1") for i in range(wrong)),
     ]
 
 
@@ -145,13 +142,13 @@ HUMAN = [
     # a neutral step, then an answer block behind a rated sentence
     (["First.", "Look.\n\nAgain.", "So 6.\n\n# Answer\n\n6"], [1, 0, 1], "6"),
     (["First.", "Hm.", "Wrong."], [1, 0, -1], None),
-    (["First.", "So 7.\n\n# Answer\n\n7"], [1, -1], "7"),
+    (["First.", "So 5.\n\n# Answer\n\n5"], [1, -1], "5"),
     (["First.", "# Answer\n\n6"], [1, 1], "6"),
 ]
 
 
 def _human(folder: Path, neutral: str) -> tuple[list[dict], dict]:
-    problem = _problem("3+5*2", "train/algebra/1")
+    problem = _problem("1+2*2", "train/algebra/1")
     split = ProblemSplit((problem,), (), (), ())
     write_table(folder / "easy" / "data.parquet", easy_table(split))
     records = [
@@ -189,7 +186,7 @@ def test_human_ratings_become_a_label_a_segment(
 
 
 def test_the_question_is_the_problems_own(tmp_path: Path) -> None:
-    assert {row["question"] for row in _human(tmp_path, "drop")[0]} == {"3+5*2"}
+    assert {row["question"] for row in _human(tmp_path, "drop")[0]} == {"1+2*2"}
 
 
 def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
