@@ -1,0 +1,236 @@
+"""Asset checks find what is planted, and are quiet where all is well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+import toy_stages as toy
+
+from assets import _checks
+from assets._stage import STAGES
+from assets.checks import split_integrity, supervision_firewall
+from e2h_pipeline.artifacts.lineage import trace
+from e2h_pipeline.artifacts.manifest import InputRef
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.definitions import build
+from resources.compute import BODIES
+
+AUDIT = {"gold_answers", "rerank_metrics", "evaluator_generalization", "benchmark_metrics", "report"}
+
+
+def _graph() -> dict[str, set[str]]:
+    graph = build().resolve_asset_graph()
+    return {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+
+
+def test_the_real_graph_keeps_gold_from_training() -> None:
+    graph = _graph()
+    assert {name for name in graph if STAGES[name].audit} == AUDIT
+    assert _checks.graph_findings(graph, AUDIT) == []
+
+
+@pytest.mark.parametrize(
+    ("asset", "upstream", "says"),
+    [
+        ("easy_prm", "gold_answers", "easy_prm depends on gold_answers"),
+        ("rl_policy", "rerank_metrics", "rl_policy depends on gold_answers, rerank_metrics"),
+        ("base_model", "benchmark_metrics", "sft_policy depends on"),
+    ],
+)
+def test_a_planted_edge_is_found(asset: str, upstream: str, says: str) -> None:
+    graph = _graph()
+    graph[asset] = graph[asset] | {upstream}
+    assert any(says in finding for finding in _checks.graph_findings(graph, AUDIT))
+
+
+def _make(store: ArtifactStore, asset: str, *inputs: Artifact) -> Artifact:
+    def body(draft: Draft) -> None:
+        (draft.out / "data.txt").write_text(asset)
+
+    refs = {a.asset: InputRef(key=a.key, data_version=a.data_version) for a in inputs}
+    return store.obtain(Request(asset, "c0de", inputs=refs), body)[0]
+
+
+def test_a_manifest_that_reaches_gold_is_found(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    gold = _make(store, "gold_answers")
+    prm = _make(store, "easy_prm", _make(store, "easy_step_labels", gold))
+    metrics = _make(store, "rerank_metrics", gold)
+    findings = _checks.manifest_findings([trace(store, prm), trace(store, metrics)], AUDIT)
+    assert findings == [f"easy_prm {prm.key[:16]} was made from gold_answers"]
+
+
+def test_a_question_table_with_answers_is_found(tmp_path: Path) -> None:
+    write_table(tmp_path / "hard" / "data.parquet", pa.table({"question": ["1+1"], "answer": ["2"]}))
+    assert _checks.column_findings({"hard_questions": tmp_path / "hard"}) == [
+        "hard_questions has column answer"
+    ]
+
+
+def _rows(ids: list[str], level: int, **columns: Any) -> pa.Table:
+    return pa.table(
+        {
+            "problem_id": ids,
+            "level": [level] * len(ids),
+            "question": [f"What is {i}?" for i in ids],
+            **columns,
+        }
+    )
+
+
+def _split(folder: Path, **changes: pa.Table) -> list[str]:
+    parts = {
+        "easy_problems": _rows(["e1", "e2"], 2),
+        "hard_questions": _rows(["h1"], 5),
+        "benchmark_questions": _rows(["b1", "b2"], 4),
+        "gold_answers": _rows(["h1", "b1", "b2"], 4),
+        **changes,
+    }
+    for name, table in parts.items():
+        write_table(folder / name / "data.parquet", table)
+    return _checks.split_findings({name: folder / name for name in parts}, (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, None),
+        ({"easy_problems": _rows(["e1", "e1"], 2)}, "easy_problems: e1 there twice"),
+        ({"easy_problems": _rows(["e1", "b1"], 2)}, "easy_problems and benchmark_questions share b1"),
+        ({"easy_problems": _rows(["e1"], 4)}, r"easy_problems has levels \[4\], which are not easy"),
+        ({"hard_questions": _rows(["h1"], 3)}, r"hard_questions has easy levels \[3\]"),
+        ({"gold_answers": _rows(["h1", "b1"], 4)}, "no gold answer for b2"),
+        ({"gold_answers": _rows(["h1", "b1", "b2", "e1"], 4)}, "gold answers for questions nobody asks: e1"),
+    ],
+)
+def test_split_integrity(tmp_path: Path, changes: dict[str, pa.Table], says: str | None) -> None:
+    findings = _split(tmp_path, **changes)
+    assert (says is None and not findings) or (says and re.search(says, "\n".join(findings)))
+
+
+def test_the_same_text_under_another_id_is_found(tmp_path: Path) -> None:
+    copied = _rows(["h9"], 5).set_column(2, "question", [["What  is e1?"]])
+    assert "easy_problems and hard_questions share 1 question texts" in _split(
+        tmp_path, hard_questions=copied
+    )
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        ([("a", 0), ("a", 1), ("b", 0), ("b", 1)], None),
+        ([("a", 0), ("a", 1), ("b", 0)], "1 samples missing, as b #1"),
+        ([("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 1)], "1 samples there twice, as b #1"),
+        ([("a", 0), ("a", 1), ("b", 0), ("b", 1), ("c", 0)], "1 samples nobody asked for, as c #0"),
+    ],
+)
+def test_pool_completeness(tmp_path: Path, samples: list[tuple[str, int]], says: str | None) -> None:
+    ids, numbers = zip(*samples, strict=True)
+    write_table(tmp_path / "part-00000.parquet", pa.table({"problem_id": ids, "sample": numbers}))
+    assert _checks.pool_findings(tmp_path, ["a", "b"], 2) == ([] if says is None else [says])
+
+
+def _metric(method: str, accuracy: float, n: int = 4, **changes: Any) -> dict[str, Any]:
+    row = {
+        "benchmark": "LADDER500",
+        "policy": "sft",
+        "method": method,
+        "aggregation": "",
+        "n": n,
+        "levels": "hard",
+    }
+    return {**row, "accuracy": accuracy, "ci_low": accuracy - 0.1, "ci_high": accuracy + 0.1, **changes}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([_metric("pass", 0.6), _metric("majority", 0.5)], None),
+        ([_metric("pass", 0.6), _metric("best-of-n", 0.7)], "above pass@4"),
+        ([_metric("greedy", 1.2)], r"outside \[0, 1\]"),
+        ([_metric("greedy", 0.5, ci_low=0.55)], "interval out of order"),
+        ([_metric("pass", 0.5, n=1), _metric("majority", 0.4, n=1)], "nothing to choose from"),
+    ],
+)
+def test_metrics_sanity(rows: list[dict[str, Any]], says: str | None) -> None:
+    findings = _checks.metric_findings(rows)
+    assert (says is None and not findings) or (says and re.search(says, "\n".join(findings)))
+
+
+@pytest.mark.parametrize(("logits", "constant"), [([[0.5, 0.5], [0.5]], True), ([[0.5, -0.5], [0.5]], False)])
+def test_a_constant_evaluator_is_found(tmp_path: Path, logits: list[list[float]], constant: bool) -> None:
+    write_table(
+        tmp_path / "part-00000.parquet", pa.table({"step_logits": pa.array(logits, pa.list_(pa.float32()))})
+    )
+    assert bool(_checks.constant_findings(tmp_path)) == constant
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+def test_the_checks_run_on_a_real_split(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """The ladder's four partitions through Dagster, with a benchmark_metrics stand-in for the firewall."""
+    from assets.problem_source import problem_source
+    from assets.problems import benchmark_questions, easy_problems, gold_answers, hard_questions
+
+    toy.write_recipe(tmp_path, "problems: {train_per_level: 20, validation: 5}\nstrict: false\n")
+    instance.add_dynamic_partitions("experiment", [toy.KEY])
+    result = dg.materialize(
+        [
+            toy.recipe,
+            problem_source,
+            easy_problems,
+            hard_questions,
+            benchmark_questions,
+            gold_answers,
+            split_integrity,
+        ],
+        instance=instance,
+        partition_key=toy.KEY,
+        resources=toy.resources(tmp_path),
+    )
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+    assert check.metadata["benchmark_questions"].value == 500
+
+
+def test_a_recipe_that_is_not_strict_passes_and_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    from assets._stage import stage
+
+    stages, bodies = dict(STAGES), dict(BODIES)
+    try:
+        benchmark_metrics = stage(name="benchmark_metrics", group="toy", audit=True)(stand_in)
+        toy.write_recipe(tmp_path, "problems: {easy_levels: [1, 2, 3, 4, 5]}\nstrict: false\n")
+        instance.add_dynamic_partitions("experiment", [toy.KEY])
+        result = dg.materialize(
+            [toy.recipe, benchmark_metrics, supervision_firewall],
+            instance=instance,
+            partition_key=toy.KEY,
+            resources=toy.resources(tmp_path),
+        )
+    finally:
+        STAGES.update(stages)
+        BODIES.update(bodies)
+    (check,) = result.get_asset_check_evaluations()
+    assert check.passed
+    assert "not strict" in str(check.metadata["supervision"].value)
+    assert check.metadata["supervised_levels"].value == "1, 2, 3, 4, 5"
+
+
+def stand_in(job: Any) -> dict[str, Any]:
+    """A stand-in."""
+    (job.out / "data.txt").write_text("")
+    return {}

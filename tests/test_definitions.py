@@ -1,0 +1,179 @@
+"""The code location: it loads fast and light, says what the design says, and re-makes what changed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import toy_stages as toy
+
+from e2h_pipeline.automation import automated
+from e2h_pipeline.definitions import build
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "datasets", "mlflow", "pandas", "sympy", "matplotlib", "vllm")
+UPSTREAM = {
+    "recipe": "",
+    "problem_source": "",
+    "easy_problems": "problem_source",
+    "hard_questions": "problem_source",
+    "benchmark_questions": "problem_source",
+    "gold_answers": "problem_source",
+    "base_model": "",
+    "sft_policy": "base_model easy_problems",
+    "easy_samples": "easy_problems sft_policy",
+    "easy_step_labels": "easy_problems easy_samples",
+    "easy_prm": "base_model easy_step_labels sft_policy",
+    "benchmark_samples": "benchmark_questions sft_policy",
+    "rerank_scores": "benchmark_questions benchmark_samples easy_prm",
+    "rl_policy": "easy_prm easy_problems hard_questions sft_policy",
+    "base_answers": "base_model benchmark_questions",
+    "sft_answers": "benchmark_questions sft_policy",
+    "rl_answers": "benchmark_questions rl_policy",
+    "rerank_metrics": "benchmark_samples gold_answers rerank_scores",
+    "evaluator_generalization": "benchmark_samples gold_answers rerank_scores",
+    "benchmark_metrics": "base_answers gold_answers rerank_metrics rl_answers sft_answers",
+    "report": "benchmark_metrics easy_prm evaluator_generalization rerank_metrics rl_policy",
+}
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; from e2h_pipeline.definitions import defs; defs(); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_code_location_validates() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", str(ROOT / "workspace.yaml")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_graph_is_the_designs() -> None:
+    graph = build().resolve_asset_graph()
+    for asset, upstream in UPSTREAM.items():
+        parents = {key.to_user_string() for key in graph.get(dg.AssetKey(asset)).parent_keys}
+        assert parents == set(upstream.split()) | ({"recipe"} if asset != "recipe" else set()), asset
+    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == set(UPSTREAM)
+
+
+def test_every_asset_is_described_owned_versioned_and_automated() -> None:
+    for asset in build().resolve_all_asset_specs():
+        assert asset.description and "Version = hash of the content" in asset.description
+        assert asset.group_name and asset.owners and asset.kinds and asset.code_version
+        assert asset.tags["e2h/supervision"] in ("audit", "easy-only")
+        assert asset.automation_condition is not None
+
+
+def test_gpu_stages_share_a_pool() -> None:
+    definitions = build()
+    graph = definitions.resolve_asset_graph()
+    pooled = {
+        key.to_user_string()
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).pools  # type: ignore[attr-defined]
+    }
+    assert {"base_model", "sft_policy", "easy_prm", "rl_policy", "benchmark_samples"} <= pooled
+    assert not pooled & {"recipe", "easy_problems", "gold_answers", "rerank_metrics"}
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as found:
+        found.add_dynamic_partitions("experiment", [toy.KEY])
+        yield found
+
+
+class Automation:
+    """Ticks of the automation sensor over the toy stages; each tick runs what it asks for."""
+
+    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+        self._home, self._instance = home, instance
+        self._definitions = dg.Definitions(assets=automated(toy.TOYS), resources=toy.resources(home))
+        self._cursor: dg.AssetDaemonCursor | None = None  # type: ignore[name-defined]
+
+    def tick(self) -> set[str]:
+        """One evaluation; returns the assets it asks for, after materializing them."""
+        found = dg.evaluate_automation_conditions(self._definitions, self._instance, cursor=self._cursor)
+        self._cursor = found.cursor
+        asked = {
+            asset.key.to_user_string(): asset for asset in toy.TOYS if found.get_num_requested(asset.key)
+        }
+        if asked:
+            toy.materialize(self._home, self._instance, list(asked.values()))
+        return set(asked)
+
+    def settle(self) -> list[set[str]]:
+        """Ticks until nothing is asked for."""
+        ticks = []
+        while (asked := self.tick()) and len(ticks) < 10:
+            ticks.append(asked)
+        return ticks
+
+
+def _settled(tmp_path: Path, instance: dg.DagsterInstance) -> Automation:
+    toy.materialize(tmp_path, instance)
+    automation = Automation(tmp_path, instance)
+    assert automation.settle() == []
+    return automation
+
+
+def test_equal_data_is_quiet(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    automation = _settled(tmp_path, instance)
+    toy.materialize(tmp_path, instance, [toy.recipe, toy.toy_easy])
+    assert automation.settle() == []
+
+
+def test_a_changed_recipe_goes_as_far_as_it_matters(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    automation = _settled(tmp_path, instance)
+    toy.write_recipe(tmp_path, toy.RECIPE.replace("easy_limit: 4", "easy_limit: 6"))
+    toy.materialize(tmp_path, instance, [toy.recipe])
+    ticks = automation.settle()
+    assert ticks[0] >= {"toy_easy", "toy_gold"}
+    assert set().union(*ticks) == {"toy_easy", "toy_gold", "toy_policy", "toy_score"}
+
+
+def test_equal_content_after_a_change_is_quiet(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    automation = _settled(tmp_path, instance)
+    toy.write_recipe(tmp_path, toy.RECIPE.replace("easy_limit: 4", "easy_limit: 6"))
+    toy.materialize(tmp_path, instance, [toy.recipe])
+    automation.settle()
+    toy.materialize(tmp_path, instance, [toy.toy_easy])  # again, with equal content
+    assert automation.settle() == []
+
+
+def test_a_new_experiment_is_made_from_nothing(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    automation = Automation(tmp_path, instance)
+    assert automation.settle() == []  # what is missing at the first look is left alone
+    instance.add_dynamic_partitions("experiment", ["toy/seed=1"])
+    found = dg.evaluate_automation_conditions(automation._definitions, instance, cursor=automation._cursor)
+    assert found.get_requested_partitions(dg.AssetKey("recipe")) == {"toy/seed=1"}
+
+
+def test_changed_code_is_remade(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    automation = _settled(tmp_path, instance)
+    changed = [
+        asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version="new"))
+        if asset.key == dg.AssetKey("toy_policy")
+        else asset
+        for asset in automated(toy.TOYS)
+    ]
+    found = dg.evaluate_automation_conditions(
+        dg.Definitions(assets=changed, resources=toy.resources(tmp_path)), instance, cursor=automation._cursor
+    )
+    assert found.total_requested == 1
+    assert found.get_num_requested(dg.AssetKey("toy_policy")) == 1
