@@ -91,8 +91,9 @@ def roll_out(
 ) -> list[Rollout]:
     """Completions of the questions under the live policy, rewarded."""
     requests = [
-        Request(q.question, stream_key(seed, f"rl/{update}", q.problem_id), options.samples_per_question)
-        for q in questions
+        # By place too: a question that comes twice in an update is answered anew.
+        Request(q.question, stream_key(seed, f"rl/{update}/{i}", q.problem_id), options.samples_per_question)
+        for i, q in enumerate(questions)
     ]
     drawn = engine.sample(requests, SamplingOptions(options.temperature, options.max_new_tokens))
     pairs = [(q, sample) for q, samples in zip(questions, drawn, strict=True) for sample in samples]

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.recipe import Sft
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.solutions import format_completion, format_prompt
+from e2h_pipeline.training.objectives import IGNORED, next_token_loss
+from e2h_pipeline.training.sft import sft_example, train_sft
+
+PROBLEM = {"question": "1+2*2", "steps": ["1+2=3", "3*2=6"], "answer": "6"}
+
+
+def test_the_loss_is_on_the_completion_only_and_on_its_end(tok: PreTrainedTokenizerFast) -> None:
+    example = sft_example(tok, PROBLEM)
+    prompt = tok(format_prompt("1+2*2"))["input_ids"]
+    labels = list(example["labels"])
+    assert len(labels) == len(example["input_ids"])
+    assert labels[: len(prompt)] == [IGNORED] * len(prompt)
+    assert labels[len(prompt) :] == list(example["input_ids"])[len(prompt) :]
+    assert labels[-1] == tok.eos_token_id
+    completion = format_completion(PROBLEM["steps"], "6")  # type: ignore[arg-type]
+    assert tok.decode(labels[len(prompt) : -1]) == completion
+
+
+def test_the_end_of_sequence_gets_a_gradient(
+    ladder_policy: Path, ladder_tok: PreTrainedTokenizerFast
+) -> None:
+    model, _ = load_policy(ladder_policy)
+    example = sft_example(ladder_tok, PROBLEM)
+    logits = model(input_ids=torch.tensor([example["input_ids"]])).logits
+    logits.retain_grad()
+    next_token_loss(logits, torch.tensor([example["labels"]]), 1).backward()
+    grad = logits.grad[0]
+    prompt = len(ladder_tok(format_prompt("1+2*2"))["input_ids"])
+    assert grad[-2, ladder_tok.eos_token_id] < 0  # the token before the end is pushed towards the end
+    assert grad[prompt - 1].abs().sum() > 0  # the last prompt token predicts the first of the completion
+    assert grad[: prompt - 1].abs().sum() == 0
+    assert grad[-1].abs().sum() == 0
+
+
+def _sft(policy: Path, tables: Path, folder: Path, **changed: object) -> dict:
+    options = Sft.model_validate({"epochs": 8, "batch_size": 8, "learning_rate": 1e-2, **changed})
+    return train_sft(
+        policy, tables / "easy_problems", folder / "out", folder / "work", options, 0, Reporter()
+    )
+
+
+def test_a_policy_is_trained_on_easy_training_problems(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    summary = _sft(ladder_policy, ladder_tables, tmp_path)
+    rows = read_table(ladder_tables / "easy_problems" / "data.parquet").to_pylist()
+    train = [row for row in rows if row["split"] == "train"]
+    assert summary["problems"] == len(train) == 40
+    assert summary["dropped_for_length"] == 0
+    model, tokenizer = load_policy(tmp_path / "out")
+    before, _ = load_policy(ladder_policy)
+    ids, labels = (torch.tensor([sft_example(tokenizer, train[0])[k]]) for k in ("input_ids", "labels"))
+    with torch.no_grad():
+        losses = [
+            next_token_loss(m(input_ids=ids).logits, labels, (labels != IGNORED).sum()).item()
+            for m in (before, model)
+        ]
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_long_solutions_are_dropped_and_counted(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    _, tokenizer = load_policy(ladder_policy)
+    rows = read_table(ladder_tables / "easy_problems" / "data.parquet").to_pylist()
+    lengths = [len(sft_example(tokenizer, row)["input_ids"]) for row in rows if row["split"] == "train"]
+    limit = sorted(lengths)[20]
+    summary = _sft(ladder_policy, ladder_tables, tmp_path, epochs=1, max_tokens=limit)
+    assert summary["problems"] == sum(length <= limit for length in lengths)
+    assert summary["problems"] + summary["dropped_for_length"] == 40
+    assert summary["dropped_for_length"] > 0
+
+
+def test_fewer_problems_can_be_asked_for(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
+    assert _sft(ladder_policy, ladder_tables, tmp_path, epochs=1, problems=7)["problems"] == 7
+
+
+def test_no_example_fits(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no training examples"):
+        _sft(ladder_policy, ladder_tables, tmp_path, max_tokens=8)

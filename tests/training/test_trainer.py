@@ -1,0 +1,223 @@
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.training.objectives import IGNORED, next_token_loss
+from e2h_pipeline.training.trainer import Settings, train
+
+# 22 examples of unlike length, one of them without a label at all
+EXAMPLES = [
+    {"input_ids": ids, "labels": [IGNORED, *ids[1:]] if i else [IGNORED] * len(ids)}
+    for i, ids in enumerate([[3 + (i * j) % 17 for j in range(1, 4 + i % 9)] for i in range(22)])
+]
+SETTINGS = Settings(epochs=3, batch_size=4, learning_rate=1e-2, warmup=0.2, seed=0)
+
+
+def _loss(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return next_token_loss(logits, batch["labels"], total)
+
+
+class Curve(Reporter):
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.points.append((step, dict(values)))
+
+
+def _train(
+    policy: Path,
+    work: Path,
+    settings: Settings = SETTINGS,
+    objective: Callable[..., torch.Tensor] = _loss,
+    examples: Sequence[Mapping[str, Any]] = EXAMPLES,
+    reporter: Reporter | None = None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    model, tokenizer = load_policy(policy)
+    summary = train(
+        model.train(),
+        examples,
+        objective,
+        settings,
+        pad_id=tokenizer.pad_token_id,
+        work=work,
+        reporter=reporter or Reporter(),
+    )
+    return model, summary
+
+
+def _digest(model: PreTrainedModel) -> str:
+    """Hash of all weights, to the bit."""
+    joined = b"".join(p.detach().numpy().tobytes() for _, p in sorted(model.state_dict().items()))
+    return hashlib.sha256(joined).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _digest(_train(ladder_policy, tmp_path_factory.mktemp("work"))[0])
+
+
+def test_training_learns_and_tells(ladder_policy: Path, tmp_path: Path) -> None:
+    curve = Curve()
+    _, summary = _train(ladder_policy, tmp_path, reporter=curve)
+    losses = [values["loss"] for _, values in curve.points]
+    assert summary["updates"] == 18  # ceil(22 / 4) = 6 an epoch
+    assert summary["examples"] == 22
+    assert losses[-1] < 0.7 * losses[0]
+    assert [step for step, _ in curve.points] == list(range(1, 19))
+    rates = [values["learning_rate"] for _, values in curve.points]
+    assert max(rates) == pytest.approx(SETTINGS.learning_rate)
+    assert rates.index(max(rates)) == pytest.approx(0.2 * 18, abs=1)  # warm-up is a fifth
+    assert rates[-1] < 0.1 * SETTINGS.learning_rate
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_micro_batches_make_the_same_gradient_as_one_batch(
+    ladder_policy: Path, tmp_path: Path, grouped: bool
+) -> None:
+    """Rows of 3 to 11 tokens: a mean of the means of micro-batches would be another number."""
+    whole_curve, parts_curve = Curve(), Curve()
+    one_update = Settings(
+        epochs=1,
+        batch_size=8,
+        learning_rate=1e-3,
+        warmup=0,
+        seed=0,
+        max_grad_norm=1e9,
+        group_by_length=grouped,
+    )
+    models = {}
+    for name, micro, curve in (("whole", None, whole_curve), ("parts", 2, parts_curve)):
+        settings = Settings(**{**one_update.__dict__, "micro_batch_size": micro})
+        models[name], _ = _train(
+            ladder_policy, tmp_path / name, settings, examples=EXAMPLES[:8], reporter=curve
+        )
+    (_, whole), (_, parts) = whole_curve.points[0], parts_curve.points[0]
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    assert parts["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
+
+
+def test_the_reported_loss_is_the_mean_over_labelled_tokens(ladder_policy: Path, tmp_path: Path) -> None:
+    curve = Curve()
+    settings = Settings(epochs=1, batch_size=8, learning_rate=1e-9, warmup=0, seed=0, micro_batch_size=2)
+    _train(ladder_policy, tmp_path, settings, examples=EXAMPLES[:8], reporter=curve)
+    model, _ = load_policy(ladder_policy)
+    nats, tokens = 0.0, 0
+    for example in EXAMPLES[:8]:
+        ids = torch.tensor([example["input_ids"]])
+        with torch.no_grad():
+            log_p = model(input_ids=ids).logits[0].log_softmax(-1)
+        for t in range(1, ids.shape[1]):
+            if example["labels"][t] != IGNORED:
+                nats, tokens = nats - log_p[t - 1, ids[0, t]].item(), tokens + 1
+    assert curve.points[0][1]["loss"] == pytest.approx(nats / tokens, rel=1e-4)
+
+
+def test_padding_has_no_say(ladder_policy: Path, tmp_path: Path) -> None:
+    """The objective sees -100 and a zero mask wherever a row has ended."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+        seen.append(batch)
+        return _loss(model, batch, total)
+
+    _train(ladder_policy, tmp_path, Settings(1, 8, 1e-3, 0, 0), watch, EXAMPLES)
+    rows = 0
+    for batch in seen:
+        for ids, mask, labels in zip(
+            batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
+        ):
+            length = int(mask.sum())
+            assert mask.tolist() == [1] * length + [0] * (len(mask) - length)
+            assert (labels[length:] == IGNORED).all()
+            assert {"input_ids": ids[:length].tolist(), "labels": labels[:length].tolist()} in EXAMPLES
+            rows += 1
+        assert int(batch["attention_mask"].sum(1).max()) == batch["input_ids"].shape[1]
+    assert rows == len(EXAMPLES)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_epoch_sees_each_example_once_in_an_order_of_its_own(
+    ladder_policy: Path, tmp_path: Path, grouped: bool
+) -> None:
+    seen: list[str] = []
+
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+        rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        seen.extend(str(ids[: int(mask.sum())].tolist()) for ids, mask in rows)
+        return _loss(model, batch, total)
+
+    _train(ladder_policy, tmp_path, Settings(2, 4, 1e-3, 0, 0, group_by_length=grouped), watch)
+    first, second = seen[: len(EXAMPLES)], seen[len(EXAMPLES) :]
+    assert sorted(first) == sorted(second) == sorted(str(e["input_ids"]) for e in EXAMPLES)
+    assert first != second
+
+
+def test_nothing_to_train_on_is_an_error(ladder_policy: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no training examples: check the data limits"):
+        _train(ladder_policy, tmp_path, examples=[])
+
+
+def test_fewer_examples_than_a_batch_are_one_update_an_epoch(ladder_policy: Path, tmp_path: Path) -> None:
+    _, summary = _train(ladder_policy, tmp_path, Settings(2, 64, 1e-3, 0.2, 0), examples=EXAMPLES[:5])
+    assert summary["updates"] == 2
+
+
+# Kill and resume
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_trainer import _train
+_train(Path({policy!r}), Path({work!r}), reporter=SuicidalReporter({after}))
+"""
+
+
+def test_a_killed_run_ends_with_the_same_weights_to_the_bit(
+    ladder_policy: Path, tmp_path: Path, kill_midway: Callable[[str], None], uninterrupted: str
+) -> None:
+    work = tmp_path / "work"
+    script = KILLED.format(
+        tests=str(Path(__file__).parent), policy=str(ladder_policy), work=str(work), after=10
+    )
+    kill_midway(script)  # in update 11 of 18: epoch 2 of 3, between two checkpoints or at one
+    steps = sorted(int(p.name.rsplit("-", 1)[1]) for p in work.glob("checkpoint-*"))
+    assert steps
+    assert steps[-1] < 18
+    model, summary = _train(ladder_policy, work)
+    assert summary["updates"] == 18
+    assert _digest(model) == uninterrupted
+
+
+def test_a_torn_checkpoint_is_not_believed(ladder_policy: Path, tmp_path: Path, uninterrupted: str) -> None:
+    """As a kill in the middle of a save leaves it: files under the final name, cut, no `complete`."""
+    _train(ladder_policy, tmp_path)
+    last, before = tmp_path / "checkpoint-18", tmp_path / "checkpoint-17"
+    assert (last / "complete").exists()
+    assert (before / "complete").exists()
+    (last / "complete").unlink()
+    weights = last / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    model, _ = _train(ladder_policy, tmp_path)
+    assert _digest(model) == uninterrupted
+    assert (last / "complete").exists()  # made again, whole
+
+
+def test_a_finished_run_that_was_killed_before_its_save_tells_the_same(
+    ladder_policy: Path, tmp_path: Path, uninterrupted: str
+) -> None:
+    _, first = _train(ladder_policy, tmp_path)
+    model, second = _train(ladder_policy, tmp_path)
+    assert _digest(model) == uninterrupted
+    assert second == first
