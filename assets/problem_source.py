@@ -16,7 +16,11 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     return source_fingerprint(recipe.problems)
 
 
-@stage(group="data", recipe=["problems"], kinds={"json"}, external=_fingerprint)
+# What the source is, not which of its problems an experiment draws: those fields are left out.
+_FIELDS = ("source", "world", "train_per_level", "path", "hub", "hub_revision", "strict_counts")
+
+
+@stage(group="data", recipe=[f"problems.{field}" for field in _FIELDS], kinds={"json"}, external=_fingerprint)
 def problem_source(job: StageJob) -> dict[str, Any]:
     """What the problem source is made of: fingerprint, counts by level, exclusions and near-duplicates of
     the benchmark. Holds no answers."""

@@ -175,7 +175,8 @@ class _Watcher(logging.Handler):
         meta = getattr(record, "dagster_meta", None) or {}
         event = meta.get("dagster_event")
         if event is None:
-            if meta.get("step_key") and record.levelno >= logging.INFO:
+            # Stages that never started, because something before them failed, say so too: left out.
+            if meta.get("step_key") in self._started and record.levelno >= logging.INFO:
                 self._watch(StageEvent("message", meta["step_key"], str(meta.get("orig_message"))))
         elif event.step_key:
             self._step_event(event)

@@ -1,0 +1,47 @@
+"""A whole experiment as small as it can be, and the command line in a home folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+RECIPE = """
+description: every stage, as small as it can be
+problems: {validation: 10, easy_limit: 30, hard_limit: 20, benchmark_limit: 25, train_per_level: 30}
+base: {train: true, updates: 60, batch_size: 16, hidden: 32, layers: 2, heads: 2}
+sft: {epochs: 2, batch_size: 16, learning_rate: 1.0e-3}
+easy_samples: {samples: 4, max_new_tokens: 40, shard_questions: 4}
+prm: {epochs: 1, batch_size: 32, learning_rate: 1.0e-3}
+sampling: {samples: 4, max_new_tokens: 48, shard_questions: 2}
+rl:
+  {updates: 6, rollouts: 16, samples_per_question: 2, minibatch: 8, max_new_tokens: 40, warmup_updates: 1,
+   checkpoint_every: 1}
+evaluation: {samples: 2, bootstrap: 100, grader: exact}
+"""
+
+
+def new_home(folder: Path) -> Path:
+    """A home folder with the tiny recipe."""
+    (folder / "recipes").mkdir(parents=True)
+    (folder / "recipes" / "tiny.yaml").write_text(RECIPE)
+    return folder
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What an `e2h` process of a test sees; the MLflow of the machine, if there is one, is left alone."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
+    return {**kept, "E2H_HOME": str(home), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def e2h(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a home folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "e2h_pipeline.cli", *arguments],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
