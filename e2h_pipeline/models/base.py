@@ -61,7 +61,7 @@ def train_ladder_base(
         learning_rate=options.learning_rate,
         warmup=0.05,
         seed=options.seed,
-        group_by_length=False,  # rows have one length
+        order="sequential",  # rows are independent draws of one length
     )
     summary = train(
         model,
@@ -120,6 +120,7 @@ def _small_llama(options: Base, tokenizer: PreTrainedTokenizerBase) -> LlamaForC
             intermediate_size=options.hidden * 8 // 3,
             num_hidden_layers=options.layers,
             num_attention_heads=options.heads,
+            initializer_range=options.hidden**-0.5,  # the usual 0.02 is made for widths in the thousands
             max_position_embeddings=tokenizer.model_max_length,
             tie_word_embeddings=True,
             bos_token_id=None,

@@ -205,4 +205,3 @@ def _marks(
 def _believed(rng: random.Random, op: str, a: int, b: int, world: LadderWorld) -> int:
     wrong = misconceptions(world).get((op, a, b))
     return wrong if wrong is not None and rng.random() < world.belief else apply(op, a, b)
-

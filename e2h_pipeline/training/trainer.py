@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from e2h_pipeline.training.objectives import IGNORED
 
@@ -37,7 +37,7 @@ class Examples(Protocol):
 @dataclass(frozen=True)
 class Settings:
     """What a training run needs beside data and objective. `batch_size` counts examples per update;
-    `group_by_length` puts examples of like length together, which costs a look at each of them."""
+    `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come."""
 
     epochs: int
     batch_size: int
@@ -49,7 +49,7 @@ class Settings:
     max_grad_norm: float = 1.0
     final_lr_ratio: float = 0.01
     checkpoints: int = 10
-    group_by_length: bool = True
+    order: Literal["group_by_length", "sequential"] = "group_by_length"
 
 
 def train(
@@ -114,7 +114,7 @@ def train(
         save_strategy="steps",
         save_steps=max(1, updates // settings.checkpoints),
         save_total_limit=2,
-        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
+        train_sampling_strategy=settings.order,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=[],
