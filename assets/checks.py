@@ -57,14 +57,17 @@ def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     blocking=True,
 )
 def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Easy, hard and benchmark problems are disjoint, by id and by text, and of the right levels; every
-    hard and benchmark question has its gold answer."""
+    """Easy, hard and benchmark problems are disjoint and of the right levels, no text of the benchmark is
+    among the others, and every hard and benchmark question has its gold answer."""
     seen = Experiment(context, store)
     parts = seen.existing(_PARTITIONS)
     findings = _checks.split_findings(
         {name: artifact.path for name, artifact in parts.items()}, seen.recipe().problems.easy_levels
     )
     counts = {name: read_table(a.path / TABLE, ["problem_id"]).num_rows for name, a in parts.items()}
+    if {"easy_problems", "hard_questions"} <= parts.keys():
+        twice = _checks.same_texts(parts["easy_problems"].path, parts["hard_questions"].path)
+        counts["texts_both_easy_and_hard"] = twice
     return _result(findings, **counts)
 
 

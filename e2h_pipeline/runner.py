@@ -134,18 +134,17 @@ def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetK
 
 
 def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
+    """What failed first, as one error; a failed blocking check also fails its step, so checks come first."""
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+            findings = check.metadata.get("findings")
+            what = f": {findings.value}" if findings else ""
+            raise RunError(f"check {check.check_name} of {check.asset_key.to_user_string()} failed{what}")
     for event in result.all_events:
         if event.is_step_failure:
             raise RunError(f"{event.step_key} failed: {_cause(event)}")
-    failed = [e for e in result.get_asset_check_evaluations() if _is_error(e)]
-    if failed:
-        raise RunError(f"check {failed[0].check_name} of {failed[0].asset_key.to_user_string()} failed")
     if not result.success:
         raise RunError("the run did not succeed; see the Dagster UI (make ui)")
-
-
-def _is_error(check: dg.AssetCheckEvaluation) -> bool:
-    return not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
 
 
 def _cause(event: dg.DagsterEvent) -> str:

@@ -118,11 +118,16 @@ def test_split_integrity(tmp_path: Path, changes: dict[str, pa.Table], says: str
     assert (says is None and not findings) or (says and re.search(says, "\n".join(findings)))
 
 
-def test_the_same_text_under_another_id_is_found(tmp_path: Path) -> None:
-    copied = _rows(["h9"], 5).set_column(2, "question", [["What  is e1?"]])
-    assert "easy_problems and hard_questions share 1 question texts" in _split(
-        tmp_path, hard_questions=copied
-    )
+def test_a_benchmark_text_under_another_id_is_found(tmp_path: Path) -> None:
+    copied = _rows(["h9"], 5).set_column(2, "question", [["What  is b1?"]])
+    found = _split(tmp_path, hard_questions=copied)
+    assert "hard_questions and benchmark_questions share 1 question texts" in found
+
+
+def test_a_text_at_two_levels_is_counted_but_allowed(tmp_path: Path) -> None:
+    copied = _rows(["h1"], 5).set_column(2, "question", [["What is e1?"]])
+    assert _split(tmp_path, hard_questions=copied) == []
+    assert _checks.same_texts(tmp_path / "easy_problems", tmp_path / "hard_questions") == 1
 
 
 @pytest.mark.parametrize(
