@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_evaluator, load_policy
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
 from e2h_pipeline.recipe import Rl, Sft
 from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.rl import ppo
 from e2h_pipeline.rl.advantages import whiten
 from e2h_pipeline.rl.ppo import (
     clipped_policy_loss,
@@ -28,7 +30,7 @@ from e2h_pipeline.rl.ppo import (
     train_ppo,
     trouble,
 )
-from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate
+from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate, draw_questions, roll_out
 from e2h_pipeline.solutions import format_prompt
 from e2h_pipeline.training.sft import train_sft
 
@@ -270,6 +272,68 @@ def test_a_run_that_strays_stops_and_keeps_the_last_good_policy(
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (ladder_policy / "model.safetensors").read_bytes()
     assert len(_curves(tmp_path)) == summary["updates"]
+
+
+def test_the_first_update_by_hand(
+    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    """One batch, one step, a critic that says 0: losses and entropy are means over completion tokens."""
+    options = SMALL.model_copy(
+        update={"updates": 1, "minibatch": 12, "epochs": 1, "temperature": 2.0, "gamma": 1.0, "lam": 1.0}
+    )
+    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    point = _curves(tmp_path)[0]
+    policy, tokenizer = load_policy(ladder_policy)
+    train, _ = read_questions(ladder_tables / "easy_problems", ladder_tables / "hard_questions", options)
+    rollouts = roll_out(
+        TransformersEngine(policy, tokenizer),
+        *load_evaluator(ladder_evaluator),
+        lambda pairs: [gold == answer for gold, answer in pairs],
+        draw_questions(train, options, 0, 0),
+        options,
+        0,
+        0,
+    )
+    squares, entropies = [], []
+    for rollout in rollouts:
+        squares += [sum(rollout.rewards[t:]) ** 2 for t in range(len(rollout.rewards))]
+        ids = torch.tensor([[*rollout.prompt_ids, *rollout.sample.token_ids]])
+        with torch.no_grad():
+            log_p = (policy(input_ids=ids).logits[0, len(rollout.prompt_ids) - 1 : -1] / 2.0).log_softmax(-1)
+        entropies += (-(log_p.exp() * log_p).sum(-1)).tolist()
+    assert point["value_loss"] == pytest.approx(0.5 * sum(squares) / len(squares), rel=1e-4)
+    assert point["entropy"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-4)
+    assert point["policy_loss"] == pytest.approx(0, abs=1e-4)  # ratio 1, and advantages are white
+    assert point["clip_fraction"] == 0
+    assert point["reward"] == pytest.approx(sum(sum(r.rewards) for r in rollouts) / len(rollouts))
+    assert point["tokens"] == sum(len(r.rewards) for r in rollouts) / len(rollouts)
+
+
+def test_more_padding_changes_nothing(
+    ladder_policy: Path,
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rewards, whitening and losses of a batch that is padded forty tokens further than it needs."""
+
+    def wider(rollouts: list[Rollout], pad_id: int, device: torch.device) -> Batch:
+        batch = collate(rollouts, pad_id, device)
+        fills = (pad_id, 0, 0.0, 0.0)
+        tensors = (batch.ids, batch.attention, batch.mask, batch.rewards)
+        return Batch(
+            *(torch.nn.functional.pad(t, (0, 40), value=v) for t, v in zip(tensors, fills, strict=True))
+        )
+
+    options = SMALL.model_copy(update={"updates": 1})
+    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "usual", options)
+    monkeypatch.setattr(ppo, "collate", wider)
+    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "wider", options)
+    usual, padded = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("usual", "wider"))
+    for name, weights in usual.items():
+        torch.testing.assert_close(padded[name], weights, rtol=0, atol=1e-4)
+    assert _curves(tmp_path / "wider")[0] == pytest.approx(_curves(tmp_path / "usual")[0], abs=1e-4)
 
 
 def test_the_critic_can_warm_up_alone(
