@@ -22,7 +22,13 @@ from e2h_pipeline.problems.ladder import (
 )
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.recipe import Base, LadderWorld, Problems
-from e2h_pipeline.solutions import SEPARATOR, format_completion, format_prompt, parse_completion
+from e2h_pipeline.solutions import (
+    ANSWER_MARKER,
+    SEPARATOR,
+    format_completion,
+    format_prompt,
+    parse_completion,
+)
 
 WORLD = LadderWorld()
 SMALL = Problems(train_per_level=30)
@@ -140,10 +146,17 @@ def test_misconceptions_are_wrong_and_as_many_as_the_world_says() -> None:
     assert misconceptions(LadderWorld(seed=1)) != believed
 
 
+def _document(options: Base, index: int) -> tuple[str, str]:
+    """(question part, worked part) of a document."""
+    text = "".join(piece for piece, _ in corpus_document(options, WORLD, str(index)))
+    lead, worked = text.split(f"# Solution{SEPARATOR}")
+    return f"{lead}# Solution{SEPARATOR}", worked
+
+
 def _lines(options: Base, documents: int) -> Iterator[tuple[tuple[str, int, int], str, str]]:
     """(fact asked for, step written, mark or "") of every step of many documents."""
     for i in range(documents):
-        lead, worked = corpus_document(options, WORLD, str(i))
+        lead, worked = _document(options, i)
         chain = parse_question(lead.split(SEPARATOR)[1])
         blocks = worked.split(SEPARATOR)
         value = chain.start
@@ -178,7 +191,7 @@ def test_slips_are_errors_beyond_the_misconceptions(options: Base) -> None:
 
 def test_a_plain_document_is_a_question_and_a_solution_in_our_format() -> None:
     for i in range(50):
-        lead, worked = corpus_document(Base(marked=0), WORLD, str(i))
+        lead, worked = _document(Base(marked=0), i)
         question = lead.split(SEPARATOR)[1]
         assert lead == format_prompt(question)
         solution = parse_completion(worked)
@@ -188,7 +201,7 @@ def test_a_plain_document_is_a_question_and_a_solution_in_our_format() -> None:
 
 def test_homework_carries_a_mark_behind_every_step() -> None:
     for i in range(50):
-        lead, worked = corpus_document(Base(marked=1), WORLD, str(i))
+        lead, worked = _document(Base(marked=1), i)
         assert lead.startswith(HOMEWORK_HEADER + SEPARATOR)
         body, answer = worked.split(f"# Answer{SEPARATOR}")
         steps = body.replace(RIGHT_MARK, "|").replace(WRONG_MARK, "|").split("|")
@@ -222,7 +235,22 @@ def test_marks_find_slips_but_for_noise() -> None:
         assert agreed[False] / agreed.total() == pytest.approx(noise, abs=0.04)
 
 
+def test_only_what_can_be_predicted_is_worth_predicting() -> None:
+    """A plain solution is; of homework the marks and the answer are, and not the student's steps."""
+    for i in range(50):
+        lead, worked = _document(Base(marked=0), i)
+        assert [*corpus_document(Base(marked=0), WORLD, str(i))] == [(lead, False), (worked, True)]
+        pieces = [*corpus_document(Base(marked=1), WORLD, str(i))]
+        assert all(
+            counts == text.startswith((RIGHT_MARK, WRONG_MARK, ANSWER_MARKER)) for text, counts in pieces
+        )
+        assert sum(counts for _, counts in pieces) == (len(pieces) - 2) // 2 + 1
+
+
 def test_a_document_depends_on_its_name_and_seed_alone() -> None:
-    assert corpus_document(Base(), WORLD, "3/0") == corpus_document(Base(), WORLD, "3/0")
-    assert corpus_document(Base(), WORLD, "3/0") != corpus_document(Base(), WORLD, "3/1")
-    assert corpus_document(Base(), WORLD, "3/0") != corpus_document(Base(seed=1), WORLD, "3/0")
+    def document(seed: int, index: str) -> list[tuple[str, bool]]:
+        return [*corpus_document(Base(seed=seed), WORLD, index)]
+
+    assert document(0, "3/0") == document(0, "3/0")
+    assert document(0, "3/0") != document(0, "3/1")
+    assert document(0, "3/0") != document(1, "3/0")
