@@ -45,9 +45,7 @@ class LadderWorld(Section):
     """
 
     seed: int = Field(0, description="Seed of the world itself: which facts are misconceived and how.")
-    operators: str = Field(
-        "+-*", description="Operators, from common to rare."
-    )
+    operators: str = Field("+-*", description="Operators, from common to rare.")
     misconceived: tuple[float, ...] = Field(
         (0.2, 0.3, 0.45), description="Share of each operator's 49 facts that the corpus has wrong."
     )
@@ -141,7 +139,9 @@ class Base(Section):
     )
     learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of base training.")
     slips: float = Field(0.02, ge=0, le=1, description="Share of corpus steps with a random slip.")
-    homework_slips: float = Field(0.25, ge=0, le=1, description="Share of steps with a slip in marked homework.")
+    homework_slips: float = Field(
+        0.25, ge=0, le=1, description="Share of steps with a slip in marked homework."
+    )
     marked: float = Field(0.5, ge=0, le=1, description="Share of corpus documents that are marked homework.")
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
 
@@ -225,11 +225,6 @@ class Prm(Section):
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
     frozen_layers: int = Field(
         0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
-    )
-    lm_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of a next-token loss on the same solutions, which keeps the pretrained features alive.",
     )
 
 

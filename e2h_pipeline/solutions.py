@@ -49,8 +49,8 @@ def format_completion(steps: Sequence[str], answer: str) -> str:
 def parse_completion(completion: str) -> Solution:
     """Split a completion into steps, answer and segment spans.
 
-    The answer is the text of the block after the last block that is exactly `# Answer`. Without
-    that block, or with nothing behind it, there is no answer.
+    The answer is everything behind the last block that is exactly `# Answer`. Without that block,
+    or with nothing behind it, there is no answer.
     """
     spans = _block_spans(completion)
     blocks = [completion[start:end].strip() for start, end in spans]

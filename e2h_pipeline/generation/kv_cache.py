@@ -49,7 +49,15 @@ def _room(tensor: Tensor, capacity: int) -> Tensor:
 
 
 def fork(prefilled: DynamicCache, counts: Tensor, capacity: int) -> Cache:
-    """Repeat row i of a prefilled cache `counts[i]` times, with room for `capacity` tokens in all."""
+    """Repeat row i of a prefilled cache `counts[i]` times, with room for `capacity` tokens in all.
+
+    Raises:
+        ValueError: the model attends through a sliding window, which these layers do not forget by.
+    """
+    if any(getattr(layer, "is_sliding", False) for layer in prefilled.layers):
+        raise ValueError(
+            "the embedded engine does not serve sliding-window models; use one with full attention"
+        )
     return Cache(
         layers=[
             GrowingLayer(

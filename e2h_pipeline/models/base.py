@@ -101,11 +101,12 @@ class CorpusRows:
         labels: list[int] = []
         document = 0
         while len(ids) < self._options.row_tokens:
-            question, worked = corpus_document(self._options, self._world, f"{index}/{document}")
-            asked = self._tokenizer(question)["input_ids"]
-            told = [*self._tokenizer(worked)["input_ids"], self._tokenizer.eos_token_id]
-            ids += [*asked, *told]
-            labels += [*[IGNORED] * len(asked), *told]  # questions are random: nothing to learn there
+            for text, counts in corpus_document(self._options, self._world, f"{index}/{document}"):
+                tokens = self._tokenizer(text)["input_ids"]
+                ids += tokens
+                labels += tokens if counts else [IGNORED] * len(tokens)
+            ids.append(self._tokenizer.eos_token_id)
+            labels.append(self._tokenizer.eos_token_id)
             document += 1
         return {"input_ids": ids[: self._options.row_tokens], "labels": labels[: self._options.row_tokens]}
 

@@ -19,7 +19,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, format_completion, parse_completion
+from e2h_pipeline.solutions import (
+    ANSWER_MARKER,
+    SEPARATOR,
+    format_completion,
+    format_prompt,
+    parse_completion,
+)
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import Base, LadderWorld, Problems
@@ -153,26 +159,26 @@ def misconceptions(world: LadderWorld) -> Mapping[tuple[str, int, int], int]:
     return believed
 
 
-def corpus_document(options: Base, world: LadderWorld, index: str) -> tuple[str, str]:
-    """The document named `index` of the flawed web corpus, as (question part, worked part).
+def corpus_document(options: Base, world: LadderWorld, index: str) -> Iterator[tuple[str, bool]]:
+    """The document named `index` of the flawed web corpus, in pieces: (text, worth predicting).
 
-    Half are plain solutions, half homework with a mark behind each step. Students slip often, so the
-    marks are worth learning: whoever predicts them has learned to check a step against belief.
+    Some are plain solutions, the others homework with a mark behind each step. Students slip often, so
+    the marks are worth learning: whoever predicts them has learned to check a step against belief. Random
+    questions and students' slips can be predicted by nobody and carry no loss.
     """
     rng = random.Random(f"ladder/corpus/{options.seed}/{index}")
     chain = draw_chain(rng, world, rng.randint(1, 5))
-    marked = rng.random() < options.marked
-    header = HOMEWORK_HEADER if marked else "# Question"
-    lead = f"{header}{SEPARATOR}{chain.question}{SEPARATOR}# Solution{SEPARATOR}"
-    steps = list(_written_steps(rng, chain, world, options.homework_slips if marked else options.slips))
-    answer = steps[-1][-1]
-    if not marked:
-        return lead, format_completion(steps, answer)
-    body = "".join(
-        f"{step}{SEPARATOR}{mark}"
-        for step, mark in zip(steps, _marks(rng, chain, steps, world, options.mark_noise), strict=True)
-    )
-    return lead, f"{body}{ANSWER_MARKER}{SEPARATOR}{answer}"
+    if rng.random() >= options.marked:
+        steps = list(_written_steps(rng, chain, world, options.slips))
+        yield format_prompt(chain.question), False
+        yield format_completion(steps, steps[-1][-1]), True
+        return
+    steps = list(_written_steps(rng, chain, world, options.homework_slips))
+    yield f"{HOMEWORK_HEADER}{SEPARATOR}{chain.question}{SEPARATOR}# Solution{SEPARATOR}", False
+    for step, mark in zip(steps, _marks(rng, chain, steps, world, options.mark_noise), strict=True):
+        yield step + SEPARATOR, False
+        yield mark, True
+    yield f"{ANSWER_MARKER}{SEPARATOR}{steps[-1][-1]}", True
 
 
 def _written_steps(rng: random.Random, chain: Chain, world: LadderWorld, slips: float) -> Iterator[str]:

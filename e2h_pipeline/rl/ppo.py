@@ -188,13 +188,15 @@ def train_ppo(
     run = PpoRun(policy, evaluator, options)
     work.mkdir(parents=True, exist_ok=True)
     checkpoints = sorted(work.glob("update-*"))
-    progress = run.restore(checkpoints[-1]) if checkpoints else Progress()
+    progress = run.restore(checkpoints[-1]) if checkpoints else None
     with ExitStack() as stack:
         judge = stack.enter_context(open_grader(grader))
 
         def grade(pairs: Sequence[tuple[str, str]]) -> list[bool]:
             return [verdict is Verdict.EQUAL for verdict in judge.grade_many(pairs)]
 
+        if progress is None:  # the SFT policy is the first candidate: a run that only harms it returns it
+            progress = Progress(best_accuracy=_validate(run, grade, validation))
         while progress.update < options.updates and progress.stopped is None:
             started = time.monotonic()
             metrics = _update(run, grade, questions, seed, progress.update)
@@ -318,11 +320,12 @@ def _optimize(
                 mask,
                 options.value_clip,
             )
-            _step(run.optimizers["critic"], run.critic, value_loss)
+            norm = _step(run.optimizers["critic"], run.critic, value_loss)
             if learn_policy:
-                _step(run.optimizers["policy"], run.policy, policy_loss)
+                norm = norm + _step(run.optimizers["policy"], run.policy, policy_loss)
             outside = ((logprobs - was).exp() - 1).abs() > options.clip
             for name, value in (
+                ("gradient_norm", norm),  # not finite: the step has broken the weights
                 ("policy_loss", policy_loss),
                 ("value_loss", value_loss),
                 ("entropy", masked_mean(entropy, mask)),
@@ -333,11 +336,12 @@ def _optimize(
     return {name: total / steps for name, total in sums.items()}
 
 
-def _step(optimizer: torch.optim.Optimizer, model: PreTrainedModel, loss: Tensor) -> None:
+def _step(optimizer: torch.optim.Optimizer, model: PreTrainedModel, loss: Tensor) -> Tensor:
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    return norm
 
 
 def lr_scale(update: int, options: Rl) -> float:

@@ -138,7 +138,7 @@ def reward(
     answered = answer_of(sample) is not None
     scores = [1 / (1 + math.exp(-max(-30.0, min(30.0, logit)))) for logit in logits]
     rewards = [0.0] * len(sample.token_ids)
-    if scores:
+    if solution.steps:
         ends = segment_ends(token_offsets(tokenizer, *_text_tokens(sample)), solution.spans)
         shaped = running_minimum(scores, options.upper_bound, options.step_bonus)
         for end, value in zip(ends, shaped, strict=True):

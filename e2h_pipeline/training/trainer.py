@@ -8,7 +8,7 @@ objective is a function. Checkpoints live in the stage's work folder and vanish 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -78,12 +78,10 @@ def train(
     micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size, len(examples))
     accumulation = max(1, min(settings.batch_size, len(examples)) // micro)
     updates = max(1, -(-len(examples) // (micro * accumulation))) * settings.epochs
-    losses: list[float] = []
 
     class ReportCallback(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if "loss" in (logs or {}):
-                losses.append(logs["loss"])
                 reporter.metrics({k: v for k, v in logs.items() if isinstance(v, float)}, state.global_step)
             reporter.progress(state.global_step, state.max_steps, "updates")
 
@@ -97,6 +95,12 @@ def train(
             loss = objective(model, inputs, num_items_in_batch)
             # Trainer averages gradients over processes; a sum over a global count must undo that.
             return loss * self.accelerator.num_processes
+
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+            if settings.order == "sequential":
+                return super()._get_train_sampler(train_dataset)
+            lengths = [len(examples[i]["input_ids"]) for i in range(len(examples))]
+            return _LikeLengths(lengths, micro * accumulation, settings.seed)
 
     arguments = TrainingArguments(
         output_dir=str(work),
@@ -134,11 +138,33 @@ def train(
 
     trainer.remove_callback(PrinterCallback)
     result = trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # survives a kill
     return {
         "updates": result.global_step,
         "examples": len(examples),
         "final_loss": losses[-1] if losses else None,
     }
+
+
+class _LikeLengths:
+    """Trainer's grouping by length, but an epoch's order is drawn from (seed, epoch): Trainer's own sampler
+    draws from the global generator, so a run that resumes inside an epoch would go on in another order."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        import torch
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        generator = torch.Generator().manual_seed((self._seed << 20) + self._epoch)
+        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
 
 
 def _last_checkpoint(work: Path) -> str | None:

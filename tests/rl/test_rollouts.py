@@ -100,7 +100,8 @@ def test_rewards_are_bounded_whatever_is_written(
     assert len(rollout.rewards) == len(rollout.sample.token_ids)
     assert 2 * -0.5 - 1.5 <= sum(rollout.rewards) <= 2 * 0.3 + 1.0 + 1e-9
     worst = min(1 / (1 + math.exp(-x)) for x in logits[:segments])
-    expected = 2 * (min(0.5, worst) - 0.5 + 0.3) + (1.0 if finished else -1.5)
+    process = min(0.5, worst) - 0.5 + 0.3 if parse_completion(text).steps else -0.5
+    expected = 2 * process + (1.0 if finished else -1.5)
     assert sum(rollout.rewards) == pytest.approx(expected, abs=1e-6)
 
 
