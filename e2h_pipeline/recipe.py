@@ -132,8 +132,8 @@ class Base(Section):
         4, ge=1, description="Layers of the model trained from nothing; fewer than 3 cannot check a step."
     )
     heads: int = Field(4, ge=1, description="Attention heads of the model trained from nothing.")
-    updates: int = Field(2000, ge=1, description="Optimizer updates of base training.")
-    batch_size: int = Field(128, ge=1, description="Rows per update of base training.")
+    updates: int = Field(1800, ge=1, description="Optimizer updates of base training.")
+    batch_size: int = Field(64, ge=1, description="Rows per update of base training.")
     row_tokens: int = Field(
         160, ge=16, description="Tokens per row: documents end to end, cut where the row is full."
     )
@@ -142,7 +142,7 @@ class Base(Section):
     homework_slips: float = Field(
         0.25, ge=0, le=1, description="Share of steps with a slip in marked homework."
     )
-    marked: float = Field(0.5, ge=0, le=1, description="Share of corpus documents that are marked homework.")
+    marked: float = Field(0.7, ge=0, le=1, description="Share of corpus documents that are marked homework.")
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
 
 
@@ -223,6 +223,11 @@ class Prm(Section):
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
     warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up.")
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
+    heading: str = Field(
+        "# Question",
+        description="First line of the evaluator's prompt, kept in its config. A base model that has seen marked "
+        "work under a heading of its own checks best under that heading.",
+    )
     frozen_layers: int = Field(
         0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
     )

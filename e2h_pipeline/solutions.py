@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SEPARATOR = "\n\n"
 ANSWER_MARKER = "# Answer"
+QUESTION_HEADING = "# Question"
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Solution:
     spans: tuple[tuple[int, int], ...]
 
 
-def format_prompt(question: str) -> str:
-    """The prompt that every policy and evaluator sees for a question."""
-    return f"# Question{SEPARATOR}{question.strip()}{SEPARATOR}# Solution{SEPARATOR}"
+def format_prompt(question: str, heading: str = QUESTION_HEADING) -> str:
+    """The prompt of a question. Policies see the default heading; an evaluator may have its own."""
+    return f"{heading}{SEPARATOR}{question.strip()}{SEPARATOR}# Solution{SEPARATOR}"
 
 
 def format_completion(steps: Sequence[str], answer: str) -> str:
@@ -89,15 +90,21 @@ class EncodedSolution:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, question: str, completion: str, *, finished: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    completion: str,
+    *,
+    finished: bool = True,
+    heading: str = QUESTION_HEADING,
 ) -> EncodedSolution:
     """Tokenize one solution, with segment ends from character offsets.
 
     Args:
         tokenizer: a fast tokenizer (offsets are needed).
         finished: append the end-of-sequence token (the completion was not cut off).
+        heading: first line of the prompt.
     """
-    prompt = format_prompt(question)
+    prompt = format_prompt(question, heading)
     prompt_ids = tokenizer(prompt)["input_ids"]
     body = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
     ends = segment_ends(body["offset_mapping"], parse_completion(completion).spans)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.solutions import encode
+from e2h_pipeline.rewards.scoring import HEADING_FIELD, score_solutions
+from e2h_pipeline.solutions import QUESTION_HEADING, encode
 from e2h_pipeline.training.objectives import IGNORED, step_loss
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def train_prm(
 
     set_seed(seed)
     model, tokenizer = load_evaluator(init)
+    setattr(model.config, HEADING_FIELD, options.heading)
     model.score.weight.data.zero_()
     freeze_layers(model, options.frozen_layers)
     rows = read_table(labels / "data.parquet").to_pylist()
-    examples = [prm_example(tokenizer, row) for row in rows if row["split"] == "train"]
+    examples = [prm_example(tokenizer, row, options.heading) for row in rows if row["split"] == "train"]
     kept = [
         e
         for e in examples
@@ -71,9 +73,11 @@ def train_prm(
     }
 
 
-def prm_example(tokenizer: PreTrainedTokenizerBase, row: dict[str, Any]) -> dict[str, Sequence[float]]:
+def prm_example(
+    tokenizer: PreTrainedTokenizerBase, row: dict[str, Any], heading: str = QUESTION_HEADING
+) -> dict[str, Sequence[float]]:
     """A labelled solution as token ids and labels: 1.0 or 0.0 at labelled segment ends, -100 elsewhere."""
-    encoded = encode(tokenizer, row["question"], row["completion"], finished=row["finished"])
+    encoded = encode(tokenizer, row["question"], row["completion"], finished=row["finished"], heading=heading)
     labels = [float(IGNORED)] * len(encoded.input_ids)
     for end, label in zip(encoded.segment_ends, row["labels"], strict=True):
         if label >= 0:
@@ -96,8 +100,6 @@ def validate(
 ) -> dict[str, Any]:
     """Step AUROC and accuracy at 0.5 on easy validation solutions; None where a class is missing."""
     import numpy as np
-
-    from e2h_pipeline.rewards.scoring import score_solutions
 
     solutions = [(row["question"], row["completion"], row["finished"]) for row in rows]
     scored = score_solutions(model, tokenizer, solutions)

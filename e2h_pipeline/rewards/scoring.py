@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.solutions import EncodedSolution, encode
+from e2h_pipeline.solutions import QUESTION_HEADING, EncodedSolution, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.recipe import Scoring
     from e2h_pipeline.reporter import Reporter
+
+
+HEADING_FIELD = "prompt_heading"  # in the evaluator's config.json: the heading it was trained with
 
 
 def score_pool(
@@ -70,7 +73,8 @@ def score_solutions(
         batch_tokens: upper bound on rows x length of a batch.
     """
     distinct = list(dict.fromkeys(solutions))
-    encoded = [encode(tokenizer, q, c, finished=f) for q, c, f in distinct]
+    heading = getattr(model.config, HEADING_FIELD, QUESTION_HEADING)
+    encoded = [encode(tokenizer, q, c, finished=f, heading=heading) for q, c, f in distinct]
     scores: dict[tuple[str, str, bool], list[float]] = {}
     for batch in _batches(encoded, batch_tokens):
         for i, logits in zip(batch, score_encoded(model, [encoded[i] for i in batch]), strict=True):
