@@ -33,7 +33,9 @@ from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key,
 if TYPE_CHECKING:
     from e2h_pipeline.lookup import Experiments
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+_HELP = "Run experiments, read their numbers, and ask what fed them."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -67,7 +69,7 @@ def run(
     _quiet_libraries()
     from e2h_pipeline.cli_view import Progress, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
-    from e2h_pipeline.runner import RunError, run_experiment
+    from e2h_pipeline.runner import RunError, RunStopped, run_experiment
 
     with own_terminal() as out:
         out.print(f"[bold]{key}[/bold] in {home()}", soft_wrap=True)
@@ -76,6 +78,8 @@ def run(
                 run_experiment(key, home(), select, progress.watch)
         except RunError as error:
             raise CommandError(str(error)) from None
+        except RunStopped as error:
+            _fail(str(error), _INTERRUPTED)
     with _experiments() as experiments:
         if experiments.metrics_artifact(key) is not None:
             print_results(best_known(experiments.results(key)))

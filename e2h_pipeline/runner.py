@@ -35,7 +35,7 @@ class StageEvent:
     """Something people want to see while a run goes on.
 
     `kind` is started, message, reused, computed, failed, check_passed or check_failed; `text` is the
-    message, the error, or the name of the check.
+    message, or the name of the check.
     """
 
     kind: str
@@ -46,6 +46,10 @@ class StageEvent:
 
 class RunError(RuntimeError):
     """An experiment that cannot be run, or that failed; one line for people."""
+
+
+class RunStopped(RuntimeError):
+    """Somebody pressed Ctrl-C."""
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
@@ -81,6 +85,7 @@ def run_experiment(key: str, home: Path, select: str | None, watch: Callable[[St
 
     Raises:
         RunError: a stage or a check failed, or the selection names nothing.
+        RunStopped: Ctrl-C, after Dagster has closed the run.
     """
     definitions = dg.Definitions.merge(build(), dg.Definitions(loggers={_LOGGER: _stage_logger(watch)}))
     chosen = _selected(definitions, select)
@@ -142,6 +147,9 @@ def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
             raise RunError(f"check {check.check_name} of {check.asset_key.to_user_string()} failed{what}")
     for event in result.all_events:
         if event.is_step_failure:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+                raise RunStopped("stopped; the same command goes on from here")
             raise RunError(f"{event.step_key} failed: {_cause(event)}")
     if not result.success:
         raise RunError("the run did not succeed; see the Dagster UI (make ui)")
@@ -197,7 +205,7 @@ class _Watcher(logging.Handler):
                 StageEvent("check_passed" if check.passed else "check_failed", stage, check.check_name)
             )
         elif kind == dg.DagsterEventType.STEP_FAILURE:
-            self._watch(StageEvent("failed", stage, _cause(event), seconds))
+            self._watch(StageEvent("failed", stage, seconds=seconds))
 
 
 def _stage_logger(watch: Callable[[StageEvent], None]) -> dg.LoggerDefinition:

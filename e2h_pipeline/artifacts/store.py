@@ -267,7 +267,7 @@ def _manifest(request: Request, draft: Draft, files: dict[str, FileEntry], secon
         packages=_packages(),
         device=draft.device or device_name(),
         wall_seconds=round(seconds, 3),
-        tokens=summary.get("tokens") if isinstance(summary.get("tokens"), int) else None,
+        tokens=_tokens(summary),
         peak_memory_bytes=_peak_memory(),
         summary=summary,
         tracking_url=draft.tracking_url,
@@ -349,6 +349,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not (abs(value) < float("inf")):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def _tokens(summary: Mapping[str, Any]) -> int | None:
+    """The stage's own count, or the sum of its parts' (greedy and sampled answers); None without any."""
+    if isinstance(summary.get("tokens"), int):
+        return int(summary["tokens"])
+    parts = [part["tokens"] for part in summary.values() if isinstance(part, dict) and "tokens" in part]
+    return sum(parts) if parts and all(isinstance(part, int) for part in parts) else None
 
 
 def _seeds(recipe: Mapping[str, Any]) -> dict[str, int]:
