@@ -12,7 +12,7 @@ from e2h_pipeline.artifacts.job import StageJob
 @stage(
     group="results",
     reads=["base_answers", "sft_answers", "rl_answers", "rerank_metrics", "gold_answers"],
-    recipe=["seed", "evaluation", "problems.source", "problems.easy_levels"],
+    recipe=["seed", "evaluation", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )
@@ -27,7 +27,7 @@ def benchmark_metrics(job: StageJob) -> dict[str, Any]:
         out=job.out,
         benchmark=BENCHMARKS[job.recipe.problems.source],
         evaluation=job.recipe.evaluation,
-        easy_levels=job.recipe.problems.easy_levels,
+        easy_levels=job.recipe.evaluation.easy_levels,
         seed=job.recipe.seed,
         reporter=job.reporter,
     )

@@ -11,7 +11,7 @@ from e2h_pipeline.artifacts.job import StageJob
 @stage(
     group="results",
     reads=["benchmark_samples", "rerank_scores", "gold_answers"],
-    recipe=["seed", "evaluation", "problems.source", "problems.easy_levels"],
+    recipe=["seed", "evaluation", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )

@@ -12,7 +12,7 @@ from e2h_pipeline.artifacts.job import StageJob
 @stage(
     group="results",
     reads=["benchmark_samples", "rerank_scores", "gold_answers"],
-    recipe=["seed", "rerank", "evaluation", "problems.source", "problems.easy_levels"],
+    recipe=["seed", "rerank", "evaluation", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )
@@ -30,7 +30,7 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
         evaluator="easy_prm",
         rerank=job.recipe.rerank,
         evaluation=job.recipe.evaluation,
-        easy_levels=job.recipe.problems.easy_levels,
+        easy_levels=job.recipe.evaluation.easy_levels,
         seed=job.recipe.seed,
         reporter=job.reporter,
     )

@@ -308,6 +308,10 @@ class Rl(Section):
 class Evaluation(Section):
     """What is measured on the benchmark, and how sure we are."""
 
+    easy_levels: tuple[int, ...] = Field(
+        (1, 2, 3),
+        description="Levels reported as easy, the rest as hard, whatever was supervised: ceilings are compared on these.",
+    )
     samples: int = Field(
         16, ge=1, description="Completions per question for the voted accuracy of each policy."
     )
@@ -437,15 +441,32 @@ def _split_key(key: str) -> tuple[str, dict[str, str]]:
     return name, overrides
 
 
-def _load(name: str, folders: list[Path]) -> dict[str, Any]:
-    for folder in folders:
-        path = Path(folder) / f"{name}.yaml"
-        if path.is_file():
-            data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            if not isinstance(data, dict):
-                raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {type(data).__name__}")
-            return data
-    raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
+def _load(name: str, folders: list[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The data of a recipe file, laid over the recipe it `extends` where it names one."""
+    path = next((p for folder in folders if (p := Path(folder) / f"{name}.yaml").is_file()), None)
+    if path is None:
+        raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {type(data).__name__}")
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    if parent in (*above, name) or not isinstance(parent, str) or not _NAME.fullmatch(parent):
+        raise RecipeError(f"{path}: extends: {parent} is not another recipe's name")
+    return _laid_over(_load(parent, folders, (*above, name)), data)
+
+
+def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of `above` win; sections present in both are merged field by field."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _laid_over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _parse_value(text: str) -> Any:

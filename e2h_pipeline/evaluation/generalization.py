@@ -92,7 +92,7 @@ def evaluator_generalization(
         judged.insert(0, checked_steps(pool, scores / "data"))
         reporter.message(f"checked {len(judged[0].right):,} steps")
     bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
-    groups = level_groups(pool.levels, problems.easy_levels)
+    groups = level_groups(pool.levels, evaluation.easy_levels)
     rows = [row for items in judged for row in _metric_rows(items, groups, evaluator, bootstrap)]
     bins = [row for items in judged for row in _reliability_rows(items, groups, evaluator)]
     _write(out, rows, bins)
