@@ -26,29 +26,12 @@ def _json(home: Path, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_second_run_computes_nothing(tiny_home: Path) -> None:
-    done = e2h(tiny_home, "run", "tiny")
-    assert done.returncode == 0
-    assert f"0 stages computed, {STAGES} reused; 10 checks passed, 0 failed" in done.stdout
-
-
 def test_other_easy_data_remakes_exactly_what_is_below(tiny_home: Path) -> None:
     """The source is split again; only the easy partition differs, so what does not come from it is reused."""
     done = e2h(tiny_home, "run", "tiny/problems.easy_limit=24")
     assert done.returncode == 0, done.stderr
     assert _stages(done.stdout, "reused") == {"problem_source", "base_model", "base_answers"}
-    assert len(_stages(done.stdout, "computed")) == STAGES - 3
-
-
-def test_more_bootstraps_remake_only_the_numbers(tiny_home: Path) -> None:
-    done = e2h(tiny_home, "run", "tiny/evaluation.bootstrap=120")
-    assert _stages(done.stdout, "computed") == {
-        "recipe",
-        "evaluator_generalization",
-        "rerank_metrics",
-        "benchmark_metrics",
-        "report",
-    }
+    assert f"{STAGES - 3} stages computed, 3 reused; 10 checks passed, 0 failed" in done.stdout
 
 
 def test_results_have_every_column_and_the_easy_data_behind_them(tiny_home: Path) -> None:
