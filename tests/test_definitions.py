@@ -145,9 +145,7 @@ def test_a_changed_recipe_goes_as_far_as_it_matters(tmp_path: Path, instance: dg
     assert set().union(*ticks) == {"toy_easy", "toy_gold", "toy_policy", "toy_score"}
 
 
-def test_equal_content_after_a_change_is_quiet(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
+def test_equal_content_after_a_change_is_quiet(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     automation = _settled(tmp_path, instance)
     toy.write_recipe(tmp_path, toy.RECIPE.replace("easy_limit: 4", "easy_limit: 6"))
     toy.materialize(tmp_path, instance, [toy.recipe])
