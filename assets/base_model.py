@@ -29,6 +29,6 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 def base_model(job: StageJob) -> dict[str, Any]:
     """The base model as a Hugging Face folder: shipped, fetched, or trained from nothing on the
     ladder's flawed corpus."""
-    from e2h_pipeline.models.base import make_base_model
+    from e2h_pipeline.training.base import make_base_model
 
     return make_base_model(job.recipe.base, job.recipe.problems, job.out, job.work, job.reporter)

@@ -104,6 +104,23 @@ def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:
     }
 
 
+@dg.asset_check(asset="base_model", partitions_def=EXPERIMENTS)
+def base_model_as_shipped(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """A base model trained from nothing by the shipped model's knobs is the shipped model, or as good."""
+    from e2h_pipeline.training.base import compare_with_shipped
+
+    seen = Experiment(context, store)
+    recipe = seen.recipe()
+    if not recipe.base.train:
+        return _result([], compared="no: not trained here")
+    found = compare_with_shipped(seen.artifact("base_model").path, recipe.base, recipe.problems)
+    if found is None:
+        return _result([], compared="no: trained with knobs of its own")
+    return _result([] if found["alike"] else ["its loss is not that of the shipped model"], **found)
+
+
 def _pool_check(
     asset: str, questions: str, folders: Callable[[Recipe], dict[str, int]]
 ) -> dg.AssetChecksDefinition:
@@ -163,8 +180,9 @@ def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
         description="Accuracies in [0, 1], ordered intervals, nothing above pass@N, equal methods at N=1.",
     )
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-        rows = read_table(Experiment(context, store).artifact(asset).path / "metrics.parquet").to_pylist()
-        return _result(_checks.metric_findings(rows), rows=len(rows))
+        seen = Experiment(context, store)
+        rows = read_table(seen.artifact(asset).path / "metrics.parquet").to_pylist()
+        return _result(_checks.metric_findings(rows, seen.recipe().rerank.draws), rows=len(rows))
 
     return check
 
