@@ -1,0 +1,94 @@
+"""What the page shows of the evaluator: how well it ranks and how honest its scores are, by level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from e2h_pipeline.report.plots import Series, interval_panel, reliability_panel
+from e2h_pipeline.report.view import LEVELS, POOLED, Cell, Legend, TableRow
+
+Row = Mapping[str, Any]
+
+_METRICS = {
+    "step_auroc": ("Step AUROC", "right steps above wrong ones"),
+    "step_auroc_within": ("Step AUROC", "within one problem"),
+    "step_mean_right": ("Mean score of right steps", "sags where the evaluator drifts"),
+    "step_mean_wrong": ("Mean score of wrong steps", ""),
+    "outcome_auroc": ("Solution AUROC", "right answers first, by product of steps"),
+    "outcome_auroc_within": ("Solution AUROC", "within one problem: what reranking uses"),
+    "outcome_mean_right": ("Mean product, right answer", ""),
+    "outcome_mean_wrong": ("Mean product, wrong answer", ""),
+}
+_KINDS = {"step": ("Steps", "#0072b2", "o"), "outcome": ("Solutions", "#d55e00", "s")}
+_GROUPS = {"easy": ("easy levels", "#009e73", "o"), "hard": ("hard levels", "#d55e00", "s")}
+
+
+@dataclass(frozen=True)
+class EvaluatorSection:
+    """The evaluator's table, its panels, and who it is."""
+
+    evaluator: str
+    columns: tuple[str, ...]
+    rows: list[TableRow]
+    panels: list[tuple[str, list[Legend]]]
+
+
+def evaluator_section(metrics: Sequence[Row], bins: Sequence[Row]) -> EvaluatorSection:
+    """Table and panels of an evaluator_generalization artifact."""
+    columns = (*LEVELS, *POOLED)
+    found = {(row["metric"], row["levels"]): row for row in metrics}
+    rows = [
+        TableRow(
+            label, note, tuple(_cell(found.get((metric, levels))) for levels in columns), "auroc" in metric
+        )
+        for metric, (label, note) in _METRICS.items()
+        if any(name == metric for name, _ in found)
+    ]
+    panels = [panel for panel in (_auroc_panel(found), *_reliability_panels(bins)) if panel]
+    return EvaluatorSection(", ".join(sorted({r["evaluator"] for r in metrics})), columns, rows, panels)
+
+
+def _cell(row: Row | None) -> Cell | None:
+    if row is None:
+        return None
+    return Cell(_unit(row["value"]), f"{_unit(row['ci_low'])}–{_unit(row['ci_high'])}")
+
+
+def _unit(value: float) -> str:
+    """A number in [0, 1] with three digits and no leading zero; never 1.000 by rounding alone."""
+    if value > 0.9995 and value < 1:
+        return ">.999"
+    text = f"{value:.3f}"
+    return text.removeprefix("0") if value < 1 else "1"
+
+
+def _auroc_panel(found: Mapping[tuple[str, str], Row]) -> tuple[str, list[Legend]] | None:
+    series = []
+    for kind, (label, color, marker) in _KINDS.items():
+        points = [(i, found.get((f"{kind}_auroc", level))) for i, level in enumerate(LEVELS)]
+        there = [(i, row) for i, row in points if row is not None]
+        if there:
+            value, low, high = ([row[c] for _, row in there] for c in ("value", "ci_low", "ci_high"))
+            series.append(Series(label, color, [i for i, _ in there], value, low, high, marker))
+    if not series:
+        return None
+    svg = interval_panel("AUROC by level", [f"level {level}" for level in LEVELS], series, "AUROC")
+    return svg, [Legend(s.color, s.label) for s in series]
+
+
+def _reliability_panels(bins: Sequence[Row]) -> list[tuple[str, list[Legend]]]:
+    panels = []
+    for kind, (label, _, _) in _KINDS.items():
+        series = [
+            Series(
+                name, color, [r["mean_score"] for r in rows], [r["share_right"] for r in rows], marker=marker
+            )
+            for levels, (name, color, marker) in _GROUPS.items()
+            if (rows := [r for r in bins if (r["kind"], r["levels"]) == (kind, levels)])
+        ]
+        if series:
+            svg = reliability_panel(f"Reliability · {label.lower()}", series)
+            panels.append((svg, [Legend(s.color, s.label) for s in series]))
+    return panels

@@ -1,0 +1,143 @@
+"""The report stage: one static, self-contained HTML page per experiment.
+
+Everything is inside the file: style, figures, numbers. It loads nothing from anywhere and runs no
+script. Text from keys, recipes and models is escaped by the template engine; only our own SVG is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
+from e2h_pipeline.report.lineage_view import lineage_section
+from e2h_pipeline.report.plots import Series, training_panel
+from e2h_pipeline.report.view import LEVELS, POOLED, Legend, benchmark_sections
+
+_TEMPLATE = "report.html.j2"
+# Panel title -> curves (name in curves.jsonl, label); colours in this order.
+_TRAINING = {
+    "Reward per completion": {"reward": "reward"},
+    "Evaluator's score": {"evaluator_easy": "easy questions", "evaluator_hard": "hard questions"},
+    "Accuracy on easy questions": {
+        "easy_accuracy": "rollouts",
+        "easy_validation_accuracy": "validation, greedy",
+    },
+    "KL to the SFT policy, per token": {"kl": "KL"},
+    "Entropy, per token": {"entropy": "entropy"},
+    "Explained variance of the critic": {"explained_variance": "explained variance"},
+    "Clipped tokens, share": {"clip_fraction": "clipped"},
+    "Steps per completion": {"steps": "steps"},
+    "No answer, share of completions": {"no_answer": "no answer"},
+}
+_COLORS = ("#0072b2", "#d55e00")
+
+
+def write_report(
+    inputs: Mapping[str, Path],
+    lineage: Sequence[Mapping[str, Any]],
+    out: Path,
+    *,
+    key: str,
+    recipe_json: str,
+    confidence: float = 0.95,
+) -> dict[str, Any]:
+    """Write `out/report.html`.
+
+    Args:
+        inputs: artifact folders: `benchmark_metrics` (needed), `evaluator_generalization` and
+            `rl_policy` (their sections are left out where absent); others are ignored.
+        lineage: one mapping per artifact: asset, data_version, code_version, wall_seconds, inputs.
+        key: the experiment's key.
+        recipe_json: the recipe as JSON.
+        confidence: coverage of the intervals in the tables, for the legend.
+
+    Returns:
+        Path within `out`, size, and the benchmarks shown.
+    """
+    metrics = read_table(inputs["benchmark_metrics"] / "metrics.parquet").to_pylist()
+    differences = read_table(inputs["benchmark_metrics"] / "differences.parquet").to_pylist()
+    benchmarks = benchmark_sections(metrics, differences)
+    page = render(
+        key=key,
+        recipe=json.loads(recipe_json),
+        confidence=confidence,
+        benchmarks=benchmarks,
+        evaluator=_evaluator(inputs.get("evaluator_generalization")),
+        training=_training_panels(inputs.get("rl_policy")),
+        lineage=lineage_section(lineage),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.html").write_text(page, encoding="utf-8")
+    return {
+        "report": "report.html",
+        "bytes": len(page.encode()),
+        "benchmarks": [section.name for section in benchmarks],
+    }
+
+
+def render(*, key: str, recipe: Mapping[str, Any], **sections: Any) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_TEMPLATE).render(
+        key=key,
+        recipe=recipe,
+        recipe_text=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
+        pooled=POOLED,
+        levels=LEVELS,
+        **sections,
+    )
+
+
+def _evaluator(folder: Path | None) -> EvaluatorSection | None:
+    if folder is None:
+        return None
+    return evaluator_section(
+        read_table(folder / "metrics.parquet").to_pylist(),
+        read_table(folder / "reliability.parquet").to_pylist(),
+    )
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """Lines of a `curves.jsonl`.
+
+    Raises:
+        ValueError: a line is not a JSON object; the message names file and line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            row = json.loads(line)
+            if not isinstance(row, dict) or "update" not in row:
+                raise ValueError(f"{path} line {number}: not an object with a field 'update'; train again")
+            rows.append(row)
+    return rows
+
+
+def _training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
+    """Panels of the RL curves that are there; a curve may have points at some updates only."""
+    if folder is None or not (folder / "curves.jsonl").is_file():
+        return []
+    rows = read_curves(folder / "curves.jsonl")
+    panels = []
+    for title, curves in _TRAINING.items():
+        series = [
+            Series(label, color, [x for x, _ in points], [y for _, y in points])
+            for (name, label), color in zip(curves.items(), _COLORS, strict=False)
+            if (points := [(row["update"], row[name]) for row in rows if row.get(name) is not None])
+        ]
+        if series:
+            legend = [Legend(s.color, s.label) for s in series] if len(curves) > 1 else []
+            panels.append((training_panel(title, series), legend))
+    return panels

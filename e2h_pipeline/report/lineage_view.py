@@ -1,0 +1,128 @@
+"""Lineage and cost as the page shows them: artifacts in the order they were made, and the ways from
+the easy data to the numbers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+EASY_DATA = "easy_problems"
+RESULTS = ("benchmark_metrics", "rerank_metrics")
+_SHOWN = 10  # characters of a hash; the whole one is in the element's title
+
+
+@dataclass(frozen=True)
+class LineageRow:
+    """One artifact. `share` is its part of the longest stage's time, for the bar."""
+
+    asset: str
+    inputs: str
+    data_version: str
+    data_version_full: str
+    code_version: str
+    code_version_full: str
+    seconds: str
+    share: float
+    easy: bool
+
+
+@dataclass(frozen=True)
+class LineageSection:
+    """Artifacts, total time, and the ways from the easy data to the results (asset, data version)."""
+
+    rows: list[LineageRow]
+    total: str
+    paths: list[list[tuple[str, str]]]
+
+
+def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
+    """Order and format lineage rows (asset, data_version, code_version, wall_seconds, inputs).
+
+    `inputs` are asset names, or a mapping with asset names as keys.
+    """
+    artifacts = {str(row["asset"]): row for row in lineage}
+    inputs = {name: [str(i) for i in row.get("inputs") or ()] for name, row in artifacts.items()}
+    seconds = {name: float(row.get("wall_seconds") or 0.0) for name, row in artifacts.items()}
+    fed = _fed_by(EASY_DATA, inputs)
+    longest = max(seconds.values(), default=0.0) or 1.0
+    rows = [
+        LineageRow(
+            asset=name,
+            inputs=", ".join(inputs[name]),
+            data_version=_short(artifacts[name].get("data_version")),
+            data_version_full=str(artifacts[name].get("data_version") or ""),
+            code_version=_short(artifacts[name].get("code_version")),
+            code_version_full=str(artifacts[name].get("code_version") or ""),
+            seconds=duration(seconds[name]),
+            share=seconds[name] / longest,
+            easy=name in fed,
+        )
+        for name in made_order(inputs)
+    ]
+    versions = {row.asset: row.data_version for row in rows}
+    paths = [[(name, versions[name]) for name in path] for path in easy_paths(inputs)]
+    return LineageSection(rows, duration(sum(seconds.values())), paths)
+
+
+def made_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Assets such that every one comes after its inputs; alphabetical among equals of one depth."""
+    depth: dict[str, int] = {}
+
+    def measure(name: str) -> int:
+        if name not in depth:
+            depth[name] = 0
+            depth[name] = 1 + max((measure(i) for i in inputs[name] if i in inputs), default=0)
+        return depth[name]
+
+    return sorted(inputs, key=lambda name: (measure(name), name))
+
+
+def easy_paths(inputs: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """For each direct reader of the easy data, the shortest way from the data through it to a result."""
+    readers = [name for name in made_order(inputs) if EASY_DATA in inputs[name]]
+    users: dict[str, list[str]] = {name: [] for name in inputs}
+    for name in sorted(inputs):
+        for source in inputs[name]:
+            users.setdefault(source, []).append(name)
+    ways = (_shortest(reader, users, {reader}) for reader in readers)
+    return [[EASY_DATA, *way] for way in ways if way and EASY_DATA in inputs]
+
+
+def _shortest(start: str, users: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
+    waiting = deque([[start]])
+    while waiting:
+        way = waiting.popleft()
+        if way[-1] in RESULTS:
+            return way
+        for user in users.get(way[-1], ()):
+            if user not in seen:
+                seen.add(user)
+                waiting.append([*way, user])
+    return []
+
+
+def _fed_by(source: str, inputs: Mapping[str, Iterable[str]]) -> set[str]:
+    fed = {source} & set(inputs)
+    for name in made_order({k: list(v) for k, v in inputs.items()}):
+        if fed & set(inputs[name]):
+            fed.add(name)
+    return fed
+
+
+def _short(version: Any) -> str:
+    """The telling part of a version: behind a `sha256:`-like prefix, the first characters."""
+    return str(version or "").rpartition(":")[2][:_SHOWN]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 0.4 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

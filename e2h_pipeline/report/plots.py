@@ -1,0 +1,158 @@
+"""Figures of the report as inline SVG: small panels with one message each.
+
+Text stays text (it can be searched, copied, and takes the page's font), ids are prefixed so that
+many figures can live in one page, and everything that names an address is cut out. Colours are
+those of Okabe and Ito (2008), told apart by colour-blind readers; markers and dashes carry the
+same difference, for print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT = "#3d4550", "#c9ced6"
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": "#eceef2",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or one set of bars: points with intervals, and how it looks everywhere in the page."""
+
+    label: str
+    color: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = field(default=())
+    high: Sequence[float] = field(default=())
+    marker: str = "o"
+    dash: str = "-"
+
+
+def accuracy_panel(title: str, series: Sequence[Series], top: float) -> str:
+    """Accuracy in percent over N (doubling axis) with interval bands; a row of panels shares `top`."""
+    figure, axes = _figure()
+    for line in series:
+        _line(axes, line, band=True)
+    axes.set_xscale("log", base=2)
+    counts = sorted({x for line in series for x in line.x})
+    ticks = counts if len(counts) <= 7 else counts[::2]
+    axes.set_xticks(ticks, [f"{n:g}" for n in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="samples per problem, N", ylabel="accuracy, %", ylim=(0, top), title=title)
+    return to_svg(figure, f"{title}: accuracy over the number of samples")
+
+
+def level_bars(title: str, groups: Sequence[str], series: Sequence[Series]) -> str:
+    """Grouped bars in percent with interval whiskers; `series[i].x` are indices into `groups`."""
+    figure, axes = _figure(width=5.6)
+    width = 0.8 / max(1, len(series))
+    for i, bars in enumerate(series):
+        x = [value + (i - (len(series) - 1) / 2) * width for value in bars.x]
+        axes.bar(x, bars.y, width * 0.88, color=bars.color)
+        axes.vlines(x, bars.low, bars.high, color=INK, linewidth=0.9)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set(ylabel="accuracy, %", ylim=(0, 100), title=title)
+    return to_svg(figure, f"{title}: bars by level")
+
+
+def interval_panel(title: str, groups: Sequence[str], series: Sequence[Series], label: str) -> str:
+    """Points with interval whiskers by group, for AUROC; `series[i].x` are indices into `groups`."""
+    figure, axes = _figure()
+    for i, points in enumerate(series):
+        x = [value + (i - (len(series) - 1) / 2) * 0.18 for value in points.x]
+        axes.vlines(x, points.low, points.high, color=points.color, linewidth=1.6)
+        axes.plot(x, points.y, points.marker, color=points.color, markersize=5)
+    axes.axhline(0.5, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+    axes.set_xticks(range(len(groups)), list(groups))
+    least = min([0.5, *(low for points in series for low in points.low)])
+    axes.set(ylabel=label, ylim=(max(0.0, least - 0.03), 1.01), title=title)
+    return to_svg(figure, f"{title} by level")
+
+
+def reliability_panel(title: str, series: Sequence[Series]) -> str:
+    """Share of right items over the evaluator's score; the diagonal is perfect calibration."""
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
+    for line in series:
+        _line(axes, line, band=False)
+    axes.set(xlabel="evaluator's score", ylabel="share right", xlim=(0, 1.02), ylim=(0, 1.02), title=title)
+    return to_svg(figure, f"{title}: share right over score")
+
+
+def training_panel(title: str, series: Sequence[Series]) -> str:
+    """Curves over updates."""
+    figure, axes = _figure()
+    for line in series:
+        _line(axes, line, band=False)
+    axes.set(xlabel="update", title=title)
+    axes.margins(x=0.02)
+    return to_svg(figure, f"{title} over updates")
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """A figure as an SVG element for an HTML page: no prolog, metadata or addresses, ids of its own."""
+    import matplotlib
+
+    sink = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": description}):
+        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    svg = sink.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px) [^;\"]+", r"\1 inherit-font", svg)
+    svg = svg.replace("inherit-font", "system-ui, sans-serif")
+    prefix = re.sub(r"[^a-z0-9]+", "-", description.lower()).strip("-")
+    svg = re.sub(r'id="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}-")
+    # The page decides the size; the viewBox keeps the shape.
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    return svg.replace("<svg", '<svg role="img"', 1)
+
+
+def _figure(width: float = 4.4, height: float = 3.1) -> tuple[Figure, Axes]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
+
+
+def _line(axes: Axes, line: Series, *, band: bool) -> None:
+    marker = line.marker if len(line.x) <= 20 else ""
+    axes.plot(
+        line.x, line.y, color=line.color, linestyle=line.dash, marker=marker, markersize=4, linewidth=1.8
+    )
+    if band and line.low:
+        axes.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.14, linewidth=0)

@@ -1,0 +1,358 @@
+"""From metrics rows to what the page shows: which numbers, in which order, under which names.
+
+A view never mixes benchmarks: `benchmark_sections` makes one section per benchmark and every table
+title carries its name. Aggregations shown first are the paper's choice (product for the weighted
+vote, minimum for best-of-N), fixed before any result, not the best on these problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from e2h_pipeline.report.plots import Series, accuracy_panel, level_bars
+
+Row = Mapping[str, Any]
+
+POOLED = ("easy", "hard", "all")
+LEVELS = ("1", "2", "3", "4", "5")
+_POLICIES = ("base", "sft", "rl")
+_POLICY_NAMES = {"base": "Base model", "sft": "SFT on easy problems", "rl": "RL with the easy evaluator"}
+_PREFERRED = {
+    "weighted-vote": ("product", "min", "mean", "last"),
+    "best-of-n": ("min", "product", "mean", "last"),
+}
+_METHOD_NAMES = {
+    "greedy": "greedy",
+    "majority": "majority vote",
+    "weighted-vote": "weighted vote",
+    "best-of-n": "best-of-N",
+    "pass": "pass@N (bound)",
+}
+COLORS = {
+    "majority": "#5f6875",
+    "weighted-vote": "#0072b2",
+    "best-of-n": "#d55e00",
+    "pass": "#a7aeb9",
+    "base": "#a7aeb9",
+    "sft": "#56b4e9",
+    "rl": "#009e73",
+}
+_MARKERS = {"majority": "o", "weighted-vote": "s", "best-of-n": "^", "pass": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An estimate with its interval, ready to print. `clear`: a difference whose interval leaves out 0."""
+
+    value: str
+    interval: str
+    clear: bool = False
+    problems: int | None = None
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A labelled row; `cells` are in the order of the table's columns, None where there is no number."""
+
+    label: str
+    note: str
+    cells: tuple[Cell | None, ...]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A colour and what it stands for."""
+
+    color: str
+    label: str
+
+
+@dataclass(frozen=True)
+class BenchmarkSection:
+    """Everything the page says about one benchmark."""
+
+    name: str
+    problems: dict[str, int]
+    tiles: list[tuple[str, Cell]]
+    policies: list[TableRow]
+    reranking: list[TableRow]
+    aggregations: list[TableRow]
+    differences: list[TableRow]
+    rerank_policy: str
+    n: int
+    curves: list[str]
+    curve_legend: list[Legend]
+    bars: list[tuple[str, list[Legend]]]
+
+
+class Results:
+    """Metrics rows of one benchmark, found by name."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows = list(rows)
+        self._found = {self._name(row): row for row in self.rows}
+        reranked = [row for row in self.rows if row["method"] in _PREFERRED]
+        self.n = max((row["n"] for row in reranked), default=0)
+        self.rerank_policy = reranked[0]["policy"] if reranked else ""
+        self.policies = sorted({r["policy"] for r in self.rows}, key=_policy_order)
+
+    @staticmethod
+    def _name(row: Row) -> tuple[Any, ...]:
+        return row["policy"], row["method"], row["aggregation"], row["n"], row["levels"]
+
+    def get(self, policy: str, method: str, aggregation: str, n: int, levels: str) -> Row | None:
+        """One row, or None."""
+        return self._found.get((policy, method, aggregation, n, levels))
+
+    def cells(
+        self, policy: str, method: str, aggregation: str, n: int, groups: Sequence[str] = POOLED
+    ) -> tuple[Cell | None, ...]:
+        """Accuracy by level group as cells."""
+        rows = [self.get(policy, method, aggregation, n, levels) for levels in groups]
+        return tuple(accuracy_cell(row) if row else None for row in rows)
+
+    def aggregations(self, method: str) -> list[str]:
+        """The aggregations a method was run with, the paper's choice first."""
+        there = {row["aggregation"] for row in self.rows if row["method"] == method}
+        return [name for name in _PREFERRED[method] if name in there] + sorted(
+            there - set(_PREFERRED[method])
+        )
+
+    def common_n(self) -> int:
+        """The largest N at which every policy has a majority vote; 0 where there is none."""
+        counts = [
+            {r["n"] for r in self.rows if r["policy"] == p and r["method"] == "majority"}
+            for p in self.policies
+        ]
+        return max(set.intersection(*counts), default=0) if counts else 0
+
+    def methods(self) -> list[tuple[str, str]]:
+        """(method, aggregation) of the headline reranking rows."""
+        chosen = [(m, self.aggregations(m)[0]) for m in _PREFERRED if self.aggregations(m)]
+        return [("majority", ""), *chosen, ("pass", "")] if chosen else []
+
+
+def benchmark_sections(metrics: Sequence[Row], differences: Sequence[Row]) -> list[BenchmarkSection]:
+    """One section per benchmark."""
+    names = sorted({row["benchmark"] for row in metrics})
+    return [
+        _section(
+            name,
+            Results(row for row in metrics if row["benchmark"] == name),
+            [row for row in differences if row["benchmark"] == name],
+        )
+        for name in names
+    ]
+
+
+def _section(name: str, results: Results, differences: Sequence[Row]) -> BenchmarkSection:
+    return BenchmarkSection(
+        name=name,
+        problems={row["levels"]: row["problems"] for row in results.rows},
+        tiles=_tiles(results, differences),
+        policies=_policy_rows(results),
+        reranking=_rerank_rows(results),
+        aggregations=_aggregation_rows(results),
+        differences=difference_rows(differences),
+        rerank_policy=results.rerank_policy,
+        n=results.n,
+        curves=_curves(results, name),
+        curve_legend=[
+            Legend(COLORS[method], _method_name(method, aggregation))
+            for method, aggregation in results.methods()
+        ],
+        bars=_bars(results, name),
+    )
+
+
+def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell]]:
+    """The comparisons the experiment is about, on hard levels."""
+    wanted = []
+    for method in _PREFERRED:
+        for aggregation in results.aggregations(method)[:1]:
+            label = f"{_method_name(method, aggregation)} over majority, N = {results.n}"
+            wanted.append((label, f"{method} {aggregation}", "majority", results.n))
+    wanted.append(("RL over SFT, greedy", "rl greedy", "sft greedy", 1))
+    found = {(r["first"], r["second"], r["n"]): r for r in differences if r["levels"] == "hard"}
+    return [
+        (label, difference_cell(found[first, second, n]))
+        for label, first, second, n in wanted
+        if (first, second, n) in found
+    ]
+
+
+def _policy_rows(results: Results) -> list[TableRow]:
+    """Every policy greedy, then voted at the N all of them have."""
+    n = results.common_n()
+    return [
+        TableRow(name, note, results.cells(policy, method, "", count))
+        for policy in results.policies
+        for method, count, name, note in (
+            ("greedy", 1, _POLICY_NAMES.get(policy, policy), "greedy"),
+            ("majority", n, "", f"majority of {n}"),
+        )
+        if (method == "greedy" or count > 1) and results.get(policy, method, "", count, "all")
+    ]
+
+
+def _rerank_rows(results: Results) -> list[TableRow]:
+    return [
+        TableRow(
+            _METHOD_NAMES[method].capitalize(),
+            aggregation,
+            results.cells(results.rerank_policy, method, aggregation, results.n),
+            strong=method in _PREFERRED,
+        )
+        for method, aggregation in results.methods()
+    ]
+
+
+def _aggregation_rows(results: Results) -> list[TableRow]:
+    return [
+        TableRow(
+            _METHOD_NAMES[method].capitalize(),
+            name,
+            results.cells(results.rerank_policy, method, name, results.n, (*LEVELS, *POOLED)),
+        )
+        for method, name in [("majority", ""), *((m, a) for m in _PREFERRED for a in results.aggregations(m))]
+        if results.n
+    ]
+
+
+def difference_rows(differences: Sequence[Row]) -> list[TableRow]:
+    """Each comparison at its largest N, by pooled level group, in the order of the table."""
+    largest: dict[tuple[str, str], int] = {}
+    for row in differences:
+        pair = (row["first"], row["second"])
+        largest[pair] = max(largest.get(pair, 0), row["n"])
+    found = {(r["first"], r["second"], r["n"], r["levels"]): r for r in differences}
+    return [
+        TableRow(
+            f"{first} − {second}",
+            f"N = {n}" if n > 1 else "",
+            tuple(
+                difference_cell(found[first, second, n, levels])
+                if (first, second, n, levels) in found
+                else None
+                for levels in POOLED
+            ),
+        )
+        for (first, second), n in largest.items()
+    ]
+
+
+def accuracy_cell(row: Row) -> Cell:
+    """Accuracy and interval in percent."""
+    low, high = 100 * row["ci_low"], 100 * row["ci_high"]
+    return Cell(f"{100 * row['accuracy']:.1f}", f"{low:.1f}–{high:.1f}", problems=row["problems"])
+
+
+def difference_cell(row: Row) -> Cell:
+    """A difference and its interval in points."""
+    low, high = 100 * row["ci_low"], 100 * row["ci_high"]
+    interval = f"{_signed(low)} to {_signed(high)}"
+    return Cell(_signed(100 * row["difference"]), interval, low > 0 or high < 0, row["problems"])
+
+
+def _signed(points: float) -> str:
+    rounded = round(points, 1) + 0.0
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
+
+
+def _curves(results: Results, benchmark: str) -> list[str]:
+    """One panel of accuracy over N per pooled group, on one scale."""
+    lines = {
+        levels: [
+            line
+            for method, aggregation in results.methods()
+            if (line := _curve(results, method, aggregation, levels)).x
+        ]
+        for levels in POOLED
+    }
+    shown = [high for series in lines.values() for line in series for high in (*line.high, *line.y)]
+    top = min(102.0, 5 * (max(shown, default=100) // 5 + 1))
+    titles = {"easy": "Easy levels", "hard": "Hard levels", "all": "All levels"}
+    return [
+        accuracy_panel(f"{benchmark} · {titles[k]}", series, top) for k, series in lines.items() if series
+    ]
+
+
+def _curve(results: Results, method: str, aggregation: str, levels: str) -> Series:
+    rows = sorted(
+        (
+            row
+            for row in results.rows
+            if (row["policy"], row["method"], row["aggregation"], row["levels"])
+            == (results.rerank_policy, method, aggregation, levels)
+        ),
+        key=lambda row: row["n"],
+    )
+    bound = method == "pass"
+    return Series(
+        _method_name(method, aggregation),
+        COLORS[method],
+        [row["n"] for row in rows],
+        [100 * row["accuracy"] for row in rows],
+        () if bound else [100 * row["ci_low"] for row in rows],
+        () if bound else [100 * row["ci_high"] for row in rows],
+        _MARKERS[method],
+        ":" if bound else "-",
+    )
+
+
+def _bars(results: Results, benchmark: str) -> list[tuple[str, list[Legend]]]:
+    """Accuracy by level: reranking methods at the largest N, and the policies' greedy answers."""
+    reranking = [
+        (
+            _method_name(method, aggregation),
+            COLORS[method],
+            results.rerank_policy,
+            method,
+            aggregation,
+            results.n,
+        )
+        for method, aggregation in results.methods()
+        if method != "pass"
+    ]
+    greedy = [
+        (_POLICY_NAMES.get(policy, policy), COLORS.get(policy, "#cc79a7"), policy, "greedy", "", 1)
+        for policy in results.policies
+    ]
+    charts = [
+        (f"{benchmark} · reranking, N = {results.n}", reranking),
+        (f"{benchmark} · policies, greedy", greedy),
+    ]
+    return [
+        (
+            level_bars(title, [f"level {i}" for i in LEVELS], series),
+            [Legend(s.color, s.label) for s in series],
+        )
+        for title, names in charts
+        if (series := [s for name in names if (s := _bar_series(results, *name)).x])
+    ]
+
+
+def _bar_series(
+    results: Results, label: str, color: str, policy: str, method: str, aggregation: str, n: int
+) -> Series:
+    found = [(i, results.get(policy, method, aggregation, n, level)) for i, level in enumerate(LEVELS)]
+    there = [(i, row) for i, row in found if row is not None]
+    return Series(
+        label,
+        color,
+        [i for i, _ in there],
+        [100 * row["accuracy"] for _, row in there],
+        [100 * row["ci_low"] for _, row in there],
+        [100 * row["ci_high"] for _, row in there],
+    )
+
+
+def _method_name(method: str, aggregation: str) -> str:
+    return f"{_METHOD_NAMES[method]} ({aggregation})" if aggregation else _METHOD_NAMES[method]
+
+
+def _policy_order(policy: str) -> tuple[int, str]:
+    return (_POLICIES.index(policy) if policy in _POLICIES else len(_POLICIES), policy)
