@@ -153,6 +153,7 @@ def _metric(method: str, accuracy: float, n: int = 4, **changes: Any) -> dict[st
         "aggregation": "",
         "n": n,
         "levels": "hard",
+        "problems": 100,
     }
     return {**row, "accuracy": accuracy, "ci_low": accuracy - 0.1, "ci_high": accuracy + 0.1, **changes}
 
@@ -161,7 +162,9 @@ def _metric(method: str, accuracy: float, n: int = 4, **changes: Any) -> dict[st
     ("rows", "says"),
     [
         ([_metric("pass", 0.6), _metric("majority", 0.5)], None),
-        ([_metric("pass", 0.6), _metric("best-of-n", 0.7)], "above pass@4"),
+        ([_metric("pass", 0.6), _metric("best-of-n", 0.601)], "above pass@4"),
+        ([_metric("pass", 0.6), _metric("majority", 0.62)], None),  # drawn: 4 standard errors are 0.025
+        ([_metric("pass", 0.6), _metric("majority", 0.63)], "above pass@4"),
         ([_metric("greedy", 1.2)], r"outside \[0, 1\]"),
         ([_metric("greedy", 0.5, ci_low=0.55)], "interval out of order"),
         ([_metric("pass", 0.5, n=1), _metric("majority", 0.4, n=1)], "nothing to choose from"),
