@@ -15,7 +15,7 @@ from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
 from e2h_pipeline.evaluation.results import result_rows, select
-from e2h_pipeline.recipe import Recipe, RecipeError
+from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
 from resources.store import latest_artifact
 
 # Stages with a metrics.parquet, the fullest first.
@@ -81,8 +81,11 @@ class Experiments:
         }
 
     def _ceiling(self, key: str) -> str | None:
+        """The ceiling recipe under this key's own overrides: same seeds and knobs, all levels supervised."""
         try:
-            return Recipe.from_key(key, recipe_folders(self.store.home)).evaluation.ceiling
+            name = Recipe.from_key(key, recipe_folders(self.store.home)).evaluation.ceiling
+            overrides = [part for part in key.split("/")[1:] if not part.startswith("evaluation.ceiling=")]
+            return canonical_key("/".join([name, *overrides])) if name else None
         except RecipeError:  # the recipe file is gone, its results are not
             return None
 

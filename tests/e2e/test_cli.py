@@ -31,7 +31,7 @@ def test_other_easy_data_remakes_exactly_what_is_below(tiny_home: Path) -> None:
     done = e2h(tiny_home, "run", "tiny/problems.easy_limit=24")
     assert done.returncode == 0, done.stderr
     assert _stages(done.stdout, "reused") == {"problem_source", "base_model", "base_answers"}
-    assert f"{STAGES - 3} stages computed, 3 reused; 10 checks passed, 0 failed" in done.stdout
+    assert f"{STAGES - 3} stages computed, 3 reused; 11 checks passed, 0 failed" in done.stdout
 
 
 def test_results_have_every_column_and_the_easy_data_behind_them(tiny_home: Path) -> None:

@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tiny_experiment import e2h, environment, new_home
 
-TINY = """
-description: Everything, as small as it can be.
-problems: {train_per_level: 12, validation: 6, benchmark_limit: 30}
-base: {train: true, hidden: 16, layers: 2, heads: 2, updates: 40, batch_size: 8, row_tokens: 64}
-sft: {epochs: 2, batch_size: 8, learning_rate: 0.001}
-easy_samples: {samples: 4, max_new_tokens: 40, shard_questions: 8}
-prm: {epochs: 2, batch_size: 16, learning_rate: 0.001}
-sampling: {samples: 4, temperature: 1.0, max_new_tokens: 40, shard_questions: 4}
-rl: {updates: 6, rollouts: 8, minibatch: 8, checkpoint_every: 2, max_new_tokens: 40, max_kl: 100}
-evaluation: {samples: 2, bootstrap: 200, grader: exact}
-"""
-E2H = [sys.executable, "-m", "e2h_pipeline.cli"]
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.models.base import save_model
+from e2h_pipeline.models.tokenizer import ladder_tokenizer
+from e2h_pipeline.problems.ladder import draw_chain
+from e2h_pipeline.recipe import LadderWorld
+
 pytestmark = pytest.mark.slow
+SECONDS_TO_FIND_NOTHING_TO_DO = 60  # the target is 20 on an idle machine; tests share theirs
 
 
-def start(home: Path, *words: str) -> subprocess.Popen[str]:
-    (home / "recipes").mkdir(parents=True, exist_ok=True)
-    recipe = home / "recipes" / "tiny.yaml"
-    if not recipe.exists():
-        recipe.write_text(TINY)
-    return subprocess.Popen(
-        [*E2H, *words],
-        env={**os.environ, "E2H_HOME": str(home), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def e2h(home: Path, *words: str) -> str:
-    process = start(home, *words)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, output
-    return output
+def run(home: Path, key: str) -> dict[str, set[str]]:
+    """Run an experiment; the stages it computed and those it reused."""
+    done = e2h(home, "run", key)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {
+        kind: set(re.findall(rf"^  (\w+) +{kind} ", done.stdout, re.MULTILINE))
+        for kind in ("computed", "reused")
+    }
 
 
 def versions(home: Path) -> dict[tuple[str, str], str]:
@@ -55,62 +42,31 @@ def versions(home: Path) -> dict[tuple[str, str], str]:
     return {(m["asset"], m["key"]): m["data_version"] for m in manifests}
 
 
-def assets_of(keys: set[tuple[str, str]]) -> set[str]:
-    return {asset for asset, _ in keys}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    e2h(home, "run", "tiny")
-    return home
-
-
-def test_a_second_run_computes_nothing_and_is_quick(finished: Path) -> None:
-    before = versions(finished)
-    written = {p: p.stat().st_mtime_ns for p in (finished / "store").rglob("manifest.json")}
+def test_a_second_run_computes_nothing_and_is_quick(tiny_home: Path) -> None:
+    before = versions(tiny_home)
     started = time.monotonic()
-    e2h(finished, "run", "tiny")
-    assert time.monotonic() - started < 60  # the target is 20 s on an idle machine; this one is shared
-    assert versions(finished) == before
-    assert {p: p.stat().st_mtime_ns for p in (finished / "store").rglob("manifest.json")} == written
+    assert run(tiny_home, "tiny")["computed"] == set()
+    assert time.monotonic() - started < SECONDS_TO_FIND_NOTHING_TO_DO
+    assert versions(tiny_home) == before
 
 
-def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(finished: Path) -> None:
-    before = set(versions(finished))
-    e2h(finished, "run", "tiny/rl.updates=4")
-    assert assets_of(set(versions(finished)) - before) == {
-        "recipe",
-        "rl_policy",
-        "rl_answers",
-        "benchmark_metrics",
-        "report",
-    }
-
-
-def test_a_changed_seed_of_the_split_re_makes_all_but_the_base_model(finished: Path) -> None:
-    before = set(versions(finished))
-    e2h(finished, "run", "tiny/problems.seed=5")
-    made = assets_of(set(versions(finished)) - before)
-    assert made == assets_of(before) - {"base_model", "problem_source"}
-
-
-def test_every_number_leads_back_to_its_easy_data(finished: Path) -> None:
-    easy = {version for (asset, _), version in versions(finished).items() if asset == "easy_problems"}
-    rows = json.loads(e2h(finished, "results", "tiny", "--json"))
-    assert {row["benchmark"] for row in rows} == {"LADDER500"}
-    assert {"base", "sft", "rl"} <= {row["policy"] for row in rows}
-    lineage = e2h(finished, "lineage", "tiny", "--json")
-    assert any(version in lineage for version in easy)
+def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path) -> None:
+    made = run(tiny_home, "tiny/rl.updates=4")["computed"]
+    assert made == {"recipe", "rl_policy", "rl_answers", "benchmark_metrics", "report"}
 
 
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:
     """Run the experiment and kill -9 the process as soon as `ready`."""
-    process = start(home, "run", "tiny")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "e2h_pipeline.cli", "run", "tiny"],
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         deadline = time.monotonic() + 300
         while not ready():
-            assert process.poll() is None, f"it ended before it could be killed:\n{process.communicate()[0]}"
+            assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
     finally:
@@ -119,16 +75,93 @@ def kill_when(home: Path, ready: Callable[[], bool]) -> None:
 
 
 def test_killed_in_every_long_stage_it_ends_with_the_same_data_versions(
-    finished: Path, tmp_path: Path
+    tiny_home: Path, tmp_path: Path
 ) -> None:
-    def work(pattern: str) -> Callable[[], bool]:
-        return lambda: any((tmp_path / "work").glob(pattern))
+    home = new_home(tmp_path / "e2h")
 
-    kill_when(tmp_path, work("base_model/*/checkpoint-*/complete"))
-    kill_when(tmp_path, work("benchmark_samples/*/part-00001.parquet"))
-    kill_when(tmp_path, work("rl_policy/*/update-*"))
-    e2h(tmp_path, "run", "tiny")
-    uninterrupted = versions(finished)
-    again = versions(tmp_path)
+    def work(pattern: str) -> Callable[[], bool]:
+        return lambda: any((home / "work").glob(pattern))
+
+    kill_when(home, work("base_model/*/checkpoint-*/complete"))
+    kill_when(home, work("benchmark_samples/*/part-00001.parquet"))
+    kill_when(home, work("rl_policy/*/update-*"))
+    run(home, "tiny")
+    again, uninterrupted = versions(home), versions(tiny_home)
     assert again == {key: uninterrupted[key] for key in again}
-    assert not any((tmp_path / "work").glob("*/*/*")), "work of finished stages is removed"
+    assert not any((home / "work").glob("*/*/*")), "work of finished stages is removed"
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def math_home(tmp_path: Path) -> Path:
+    """A home whose recipe reads a folder in MATH's layout (of ladder problems, so that a tiny model and its
+    tokenizer will do), labels in PRM800K's form, and a local base model."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    rng, rows, labels = random.Random(0), [], []
+    for i in range(60):
+        level = 1 + i % 5
+        chain = draw_chain(rng, LadderWorld(), level)
+        steps = chain.true_steps()
+        rows.append(
+            {
+                "unique_id": f"train/algebra/{i}.json",
+                "problem": f"{chain.question}",
+                "solution": "\n\n".join(steps),
+                "answer": steps[-1][-1],
+                "subject": "Algebra",
+                "level": level,
+            }
+        )
+        rated = {"id": f"l{i}", "unique_id": rows[-1]["unique_id"], "problem": chain.question, "level": level}
+        labels.append({**rated, "steps": steps, "ratings": [1] * len(steps), "final_answer": None})
+        labels.append({**rated, "steps": ["1+1=3"], "ratings": [-1], "final_answer": None})
+    write_lines(tmp_path / "math" / "math_train.jsonl", rows[:40])
+    write_lines(tmp_path / "math" / "math_test.jsonl", rows[40:])
+    write_lines(tmp_path / "math" / "math500.jsonl", rows[50:])
+    write_lines(tmp_path / "labels.jsonl", labels)
+    tokenizer = ladder_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
+    save_model(LlamaForCausalLM(config), tokenizer, tmp_path / "model")
+    home = new_home(tmp_path / "e2h")
+    (home / "recipes" / "mathlike.yaml").write_text(
+        f"""
+extends: tiny
+problems: {{source: math, path: {tmp_path / "math"}, strict_counts: false, validation: 4,
+  easy_limit: null, hard_limit: null, benchmark_limit: null}}
+base: {{train: false, model: {tmp_path / "model"}}}
+labels: {{source: prm800k, path: {tmp_path / "labels.jsonl"}}}
+rl: {{updates: 2}}
+"""
+    )
+    return home
+
+
+def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: Path) -> None:
+    """The source has changed, so all four parts are cut again; three come out as they were, and what hangs on
+    those alone is not made again."""
+    assert run(math_home, "mathlike")["reused"] == set()
+    (easy,) = (math_home / "store" / "easy_problems").glob("*/data.parquet")
+    trained_on = next(row["problem_id"] for row in read_table(easy).to_pylist() if row["split"] == "train")
+    for file in (math_home.parent / "math").glob("math_t*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            row["solution"] += "\n\n0+0=0" if row["unique_id"] == trained_on else ""
+        write_lines(file, rows)
+
+    again = run(math_home, "mathlike")
+    assert again["reused"] == {"recipe", "base_model", "base_answers"}
+    found = versions(math_home)
+    for part, distinct in (("easy_problems", 2), ("hard_questions", 1), ("gold_answers", 1)):
+        assert len([key for key in found if key[0] == part]) == 2
+        assert len({version for (asset, _), version in found.items() if asset == part}) == distinct
