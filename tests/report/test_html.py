@@ -1,0 +1,150 @@
+"""The page: self-contained, escaped, one benchmark a table, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.report.html import read_curves, write_report
+
+METHODS = [("base", "greedy", "", 1), ("sft", "greedy", "", 1), ("rl", "greedy", "", 1)]
+RERANKED = [("majority", ""), ("weighted-vote", "product"), ("best-of-n", "min"), ("pass", "")]
+LEVELS = ["1", "2", "3", "4", "5", "easy", "hard", "all"]
+
+
+def metric_rows(benchmark: str, accuracy: float) -> list[dict[str, Any]]:
+    wanted = METHODS + [("sft", method, agg, n) for method, agg in RERANKED for n in (1, 2, 4)]
+    return [
+        {
+            "benchmark": benchmark,
+            "policy": policy,
+            "method": method,
+            "evaluator": "easy_prm" if agg else "",
+            "aggregation": agg,
+            "n": n,
+            "levels": levels,
+            "accuracy": accuracy,
+            "ci_low": accuracy - 0.05,
+            "ci_high": accuracy + 0.05,
+            "problems": 100,
+        }
+        for policy, method, agg, n in wanted
+        for levels in LEVELS
+    ]
+
+
+def difference_rows(benchmark: str) -> list[dict[str, Any]]:
+    pairs = [("weighted-vote product", "majority", 4), ("rl greedy", "sft greedy", 1)]
+    return [
+        {
+            "benchmark": benchmark,
+            "first": first,
+            "second": second,
+            "n": n,
+            "levels": levels,
+            "difference": 0.1,
+            "ci_low": 0.02,
+            "ci_high": 0.18,
+            "problems": 100,
+        }
+        for first, second, n in pairs
+        for levels in LEVELS
+    ]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    metrics = [*metric_rows("LADDER500", 0.625), *metric_rows("MATH500", 0.375)]
+    differences = [*difference_rows("LADDER500"), *difference_rows("MATH500")]
+    folder = tmp_path / "benchmark_metrics"
+    write_table(folder / "metrics.parquet", pa.Table.from_pylist(metrics))
+    write_table(folder / "differences.parquet", pa.Table.from_pylist(differences))
+    policy = tmp_path / "rl_policy"
+    policy.mkdir()
+    curves = [{"update": u, "reward": 0.1 * u, "kl": 0.01} for u in (1, 2, 3)]
+    (policy / "curves.jsonl").write_text("\n".join(map(json.dumps, curves)) + "\n\n")
+    return {"benchmark_metrics": folder, "rl_policy": policy}
+
+
+LINEAGE = [
+    {
+        "asset": "easy_problems",
+        "data_version": "e" * 64,
+        "code_version": "c" * 64,
+        "wall_seconds": 1.5,
+        "inputs": {},
+    },
+    {
+        "asset": "benchmark_metrics",
+        "data_version": "b" * 64,
+        "code_version": "d" * 64,
+        "wall_seconds": 2.5,
+        "inputs": {"easy_problems": "e" * 64},
+    },
+]
+
+
+def page(
+    inputs: dict[str, Path], out: Path, key: str = "ladder/seed=1", description: str = "A world."
+) -> str:
+    write_report(
+        inputs, LINEAGE, out, key=key, recipe_json=json.dumps({"name": "ladder", "description": description})
+    )
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+class Links(HTMLParser):
+    """What a browser would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "iframe", "object", "embed", "link"):
+            self.found.append(tag)
+        self.found += [
+            v or "" for k, v in attrs if k in ("src", "href", "action") and not (v or "").startswith("#")
+        ]
+        self.found += [k for k, _ in attrs if k.startswith("on")]
+
+
+def test_it_loads_nothing_and_runs_nothing(inputs: dict[str, Path], tmp_path: Path) -> None:
+    links = Links()
+    links.feed(page(inputs, tmp_path / "out"))
+    assert all(link.startswith("data:") for link in links.found), links.found
+
+
+def test_text_from_recipes_and_keys_is_escaped(inputs: dict[str, Path], tmp_path: Path) -> None:
+    text = page(inputs, tmp_path / "out", key="x<img src=q>", description="<script>alert(1)</script>")
+    assert "<script>alert" not in text
+    assert "<img src=q>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_synthetic_numbers_share_no_table_with_math500(inputs: dict[str, Path], tmp_path: Path) -> None:
+    tables = re.findall(r"<table.*?</table>", page(inputs, tmp_path / "out"), re.DOTALL)
+    numbers = [("62.5" in table, "37.5" in table) for table in tables]
+    assert any(ladder for ladder, _ in numbers)
+    assert any(math for _, math in numbers)
+    assert not any(ladder and math for ladder, math in numbers)
+
+
+def test_lineage_names_the_easy_data(inputs: dict[str, Path], tmp_path: Path) -> None:
+    text = page(inputs, tmp_path / "out")
+    assert "easy_problems" in text
+    assert "e" * 12 in text
+
+
+def test_curves_that_cannot_be_read_name_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "curves.jsonl"
+    path.write_text('{"update": 1}\n[2]\n')
+    with pytest.raises(ValueError, match=r"curves.jsonl line 2"):
+        read_curves(path)
