@@ -183,7 +183,11 @@ class Sampling(Section):
 class EasySamples(Sampling):
     """Solutions of easy problems that get step labels; hotter, so that there are mistakes to learn from."""
 
-    samples: int = Field(16, ge=1, description="Completions per easy problem.")
+    samples: int = Field(
+        16,
+        ge=0,
+        description="Completions per easy problem; 0 where labels are human and nothing is to be sampled.",
+    )
     temperature: float = Field(1.4, ge=0, description="Hotter than evaluation: an evaluator needs negatives.")
     top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
 

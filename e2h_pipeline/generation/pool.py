@@ -51,8 +51,11 @@ def sample_pool(
     for number, shard in enumerate(shards):
         part = work / f"part-{number:05d}.parquet"
         if not part.exists():
-            loaded = loaded or load_engine(engine, policy)
-            table = _draw_shard(loaded, shard, options, seed, stage)
+            if options.samples:
+                loaded = loaded or load_engine(engine, policy)
+                table = _draw_shard(loaded, shard, options, seed, stage)
+            else:  # nobody wants any: the model is not even loaded
+                table = pool_table([])
             write_table(part, table)
             drawn_tokens += sum(table.column("tokens").to_pylist())
         reporter.progress(

@@ -140,6 +140,7 @@ extends: tiny
 problems: {{source: math, path: {tmp_path / "math"}, strict_counts: false, validation: 4,
   easy_limit: null, hard_limit: null, benchmark_limit: null}}
 base: {{train: false, model: {tmp_path / "model"}}}
+easy_samples: {{samples: 0}}
 labels: {{source: prm800k, path: {tmp_path / "labels.jsonl"}}}
 rl: {{updates: 2}}
 """
