@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
@@ -50,17 +49,3 @@ class Engine(Protocol):
     def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
         """Samples of each request, in the order asked."""
         ...
-
-
-def load_engine(name: str, model: Path) -> Engine:
-    """The engine named by the recipe or the resource, over a Hugging Face folder.
-
-    Raises:
-        ValueError: there is no such engine.
-    """
-    if name == "transformers":
-        from e2h_pipeline.generation.transformers_engine import TransformersEngine
-        from e2h_pipeline.models.load import load_policy
-
-        return TransformersEngine(*load_policy(model))
-    raise ValueError(f"no engine '{name}': there is transformers")

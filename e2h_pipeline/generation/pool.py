@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.generation.engine import Engine, Request, Sample, SamplingOptions, load_engine
+from e2h_pipeline.generation.engine import Engine, Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 
 if TYPE_CHECKING:
@@ -97,6 +97,20 @@ def answers_pool(
             policy, questions, out / "sampled", work / "sampled", drawn, seed, stage, reporter, engine
         ),
     }
+
+
+def load_engine(name: str, model: Path) -> Engine:
+    """The engine named by the recipe or the resource, over a Hugging Face folder.
+
+    Raises:
+        ValueError: there is no such engine.
+    """
+    if name == "transformers":
+        from e2h_pipeline.generation.transformers_engine import TransformersEngine
+        from e2h_pipeline.models.load import load_policy
+
+        return TransformersEngine(*load_policy(model))
+    raise ValueError(f"no engine '{name}': there is transformers")
 
 
 def _draw_shard(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from e2h_pipeline.recipe import Prm, Sft
     from e2h_pipeline.reporter import Reporter
 
 _COMPLETE = "complete"
@@ -50,6 +51,18 @@ class Settings:
     final_lr_ratio: float = 0.01
     checkpoints: int = 10
     order: Literal["group_by_length", "sequential"] = "group_by_length"
+
+    @classmethod
+    def of(cls, options: Sft | Prm, seed: int) -> Settings:
+        """The settings of a fine-tuning stage."""
+        return cls(
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            micro_batch_size=options.micro_batch_size,
+            learning_rate=options.learning_rate,
+            warmup=options.warmup,
+            seed=seed,
+        )
 
 
 def train(

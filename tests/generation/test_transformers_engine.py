@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions, load_engine
+from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.generation.pool import load_engine
 from e2h_pipeline.generation.transformers_engine import TransformersEngine, choose
 from e2h_pipeline.solutions import format_prompt
 

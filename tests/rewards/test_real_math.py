@@ -7,7 +7,6 @@ import pytest
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.generation.pool import sample_pool
-from e2h_pipeline.models.base import make_base_model
 from e2h_pipeline.problems.prm800k import read_prm800k
 from e2h_pipeline.problems.records import ProblemSplit, easy_table, question_table
 from e2h_pipeline.problems.source import load_split
@@ -17,6 +16,7 @@ from e2h_pipeline.rewards.prm import train_prm
 from e2h_pipeline.rewards.scoring import score_pool
 from e2h_pipeline.rewards.step_labels import label_easy_samples
 from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.training.base import make_base_model
 from e2h_pipeline.training.sft import train_sft
 
 MATH = Problems(source="math", validation=500)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from e2h_pipeline.generation.engine import Sample, load_engine
+from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.generation.pool import load_engine
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.recipe import Rl
