@@ -92,6 +92,9 @@ def results(
     ] = None,
     as_json: Json = False,
     everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    pool: Annotated[
+        bool, typer.Option(help="One table of means over these keys, as seeds of a recipe.")
+    ] = False,
 ) -> None:
     """Accuracy of every policy and method, with intervals."""
     from e2h_pipeline.cli_view import print_results
@@ -99,7 +102,10 @@ def results(
 
     with _experiments() as experiments:
         chosen = [_checked(key) for key in keys or []] or experiments.keys()
-        rows = [row for key in chosen for row in experiments.results(key)]
+        if pool and chosen:
+            rows = experiments.pooled(chosen)
+        else:
+            rows = [row for key in chosen for row in experiments.results(key)]
     if as_json:
         _print_json(rows)
     elif not rows:

@@ -14,7 +14,8 @@ from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_vers
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
-from e2h_pipeline.evaluation.results import result_rows, select
+from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
+from e2h_pipeline.evaluation.statistics import Bootstrap
 from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
 from resources.store import latest_artifact
 
@@ -65,6 +66,23 @@ class Experiments:
         rows = result_rows(key, metrics, _version_of_each(trace(self.store, artifact)))
         recovered = self._recovered(key, metrics)
         return [{**row, **recovered.get(_identity(row), {})} for row in rows]
+
+    def pooled(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Result rows of several seeds of one recipe as one: mean over seeds, interval over problems.
+
+        Raises:
+            StoreError: one of them has no results yet.
+        """
+        tables = []
+        for key in keys:
+            artifact = self.metrics_artifact(key)
+            if artifact is None:
+                raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+            tables.append(read_table(artifact.path / "values.parquet"))
+        options = Recipe.from_key(keys[0], recipe_folders(self.store.home)).evaluation
+        bootstrap = Bootstrap(options.bootstrap, options.confidence, seed=0)
+        rows = pooled_over_seeds(tables, options.easy_levels, bootstrap)
+        return [{"recipe": f"mean of {len(keys)}", **row} for row in rows]
 
     def _recovered(
         self, key: str, metrics: Sequence[dict[str, Any]]
