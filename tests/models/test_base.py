@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.ladder import corpus_document
 from e2h_pipeline.recipe import Base, LadderWorld, Problems
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.training.base import CorpusRows, make_base_model
+from e2h_pipeline.training.base import CorpusRows, compare_with_shipped, make_base_model
 from e2h_pipeline.training.objectives import IGNORED
 
 TINY = Base(train=True, hidden=16, layers=1, heads=2, updates=12, batch_size=4, row_tokens=48, seed=3)
@@ -107,8 +108,6 @@ def test_a_shipped_model_stands_for_its_knobs(
 
 
 def test_the_model_that_is_shipped_is_the_one_that_the_default_recipe_asks_for(tmp_path: Path) -> None:
-    if not (base_module.SHIPPED / Base().model).is_dir():
-        pytest.skip("no shipped model in this checkout: base.train=true makes one")
     summary = make_base_model(Base(), LADDER, tmp_path / "out", tmp_path / "work", Reporter())
     assert summary["bytes"] < 4_000_000
     model, tokenizer = load_policy(tmp_path / "out")
@@ -136,3 +135,24 @@ def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
     options = Base(model=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match=r"base\.model '.*nowhere' cannot be loaded"):
         make_base_model(options, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+
+
+def test_the_shipped_model_is_what_its_manifest_says_and_small() -> None:
+    folder = base_module.SHIPPED / "ladder-base"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["recipe"]["base"]["train"] is True
+    for name, facts in manifest["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == facts["sha256"], name
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 4 * 1024 * 1024
+
+
+def test_a_model_trained_by_the_shipped_knobs_is_compared_and_another_is_not(trained: Path) -> None:
+    shipped = base_module.SHIPPED / "ladder-base"
+    alike = compare_with_shipped(shipped, Base(), LADDER)
+    assert alike is not None
+    assert alike["identical"]
+    assert alike["loss"] == alike["shipped_loss"]
+    worse = compare_with_shipped(trained, Base(), LADDER)  # knobs are the recipe's, weights are not
+    assert worse is not None
+    assert not worse["alike"]
+    assert compare_with_shipped(shipped, Base(updates=7), LADDER) is None
