@@ -39,7 +39,8 @@ def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None])
         _check_free(wanted)
     with open_instance(home) as instance:
         release_dead_runs(instance)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
+        signal.signal(number, _interrupt)
     servers: list[subprocess.Popen[bytes]] = []
     try:
         servers.append(_start(_dagster(port), home, {"DAGSTER_HOME": str(dagster_home(home))}, "dagster"))
