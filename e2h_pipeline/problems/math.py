@@ -84,7 +84,6 @@ def math_pool(options: Problems) -> ProblemPool:
         "removed_for_benchmark": removed,
         "unknown_level": sorted(p.problem_id for p in pool if p.level == UNKNOWN_LEVEL),
         "empty_answer": sorted(p.problem_id for p in [*known, *source.benchmark] if not p.answer),
-        "duplicates": duplicate_report(known, source.benchmark, options.easy_levels),
     }
     return ProblemPool(known, source.benchmark, BENCHMARK, findings)
 

@@ -48,4 +48,14 @@ def describe_source(options: Problems) -> dict[str, Any]:
         "benchmark_by_level": counts_by_level(pool.benchmark),
         "fingerprint": source_fingerprint(options),
         **pool.findings,
+        **_duplicates(pool, options),
     }
+
+
+def _duplicates(pool: ProblemPool, options: Problems) -> dict[str, Any]:
+    """Looked for once, here, and not by every stage that reads the pool; the ladder draws none."""
+    if options.source == "ladder":
+        return {}
+    from e2h_pipeline.problems.math import duplicate_report
+
+    return {"duplicates": duplicate_report(pool.train, pool.benchmark, options.easy_levels)}

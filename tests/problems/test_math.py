@@ -67,8 +67,9 @@ def test_a_small_folder(folder: Path) -> None:
     assert (pool.train[1].answer, pool.train[1].level, pool.train[1].subject) == ("6", 5, "Algebra")
     assert pool.findings["removed_for_benchmark"] == {"by_id": 1, "by_text": 1}
     assert pool.findings["unknown_level"] == ["train/algebra/3.json"]
-    assert pool.findings["duplicates"]["exact"]["groups"] == []
-    assert pool.findings["duplicates"]["spacing"]["crossing"] == [
+    duplicates = describe_source(options(folder))["duplicates"]
+    assert duplicates["exact"]["groups"] == []
+    assert duplicates["spacing"]["crossing"] == [
         ["train/algebra/1.json (level 1)", "test/algebra/1.json (level 4)"]
     ]
 
