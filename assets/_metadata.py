@@ -17,6 +17,7 @@ _PREVIEW_ROWS = 5
 _CELL_LENGTH = 160
 _LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
 _VERSION_LENGTH = 12
+_MOST_CURVES = 4
 
 
 def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
         **_lineage(store, artifact),
         **_table(artifact.path),
         **_plots(artifact.path),
+        **_curves(artifact.path),
         **_headline(manifest.summary),
     }
     if manifest.tokens is not None:
@@ -96,6 +98,23 @@ def _plots(folder: Path) -> dict[str, Any]:
             data = base64.b64encode(path.read_bytes()).decode()
             plots[path.stem] = dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
     return plots
+
+
+def _curves(folder: Path) -> dict[str, Any]:
+    """The report's curves of what has any: training over updates, accuracy over N."""
+    figures: list[str] = []
+    if (folder / "curves.jsonl").is_file():
+        from e2h_pipeline.report.html import training_panels
+
+        figures = [svg for svg, _ in training_panels(folder)[:_MOST_CURVES]]
+    elif (folder / "differences.parquet").is_file():
+        from e2h_pipeline.report.view import benchmark_sections
+
+        tables = (read_table(folder / f"{name}.parquet").to_pylist() for name in ("metrics", "differences"))
+        figures = [svg for section in benchmark_sections(*tables) for svg in section.curves]
+    images = [f"![](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})" for svg in figures]
+    text = " ".join(images)
+    return {"curves": dg.MetadataValue.md(text)} if images and len(text) <= _LARGEST_PLOT else {}
 
 
 def _headline(summary: dict[str, Any]) -> dict[str, Any]:

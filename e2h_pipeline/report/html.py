@@ -67,7 +67,7 @@ def write_report(
         confidence=confidence,
         benchmarks=benchmarks,
         evaluator=_evaluator(inputs.get("evaluator_generalization")),
-        training=_training_panels(inputs.get("rl_policy")),
+        training=training_panels(inputs.get("rl_policy")),
         lineage=lineage_section(lineage),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def read_curves(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
+def training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
     """Panels of the RL curves that are there; a curve may have points at some updates only."""
     if folder is None or not (folder / "curves.jsonl").is_file():
         return []
