@@ -18,6 +18,10 @@ _CELL_LENGTH = 160
 _LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
 _VERSION_LENGTH = 12
 _MOST_CURVES = 4
+# What an SVG element of the page needs to be a picture by itself.
+_SVG_ALONE = (
+    'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="396" height="279"'
+)
 
 
 def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
@@ -112,7 +116,8 @@ def _curves(folder: Path) -> dict[str, Any]:
 
         tables = (read_table(folder / f"{name}.parquet").to_pylist() for name in ("metrics", "differences"))
         figures = [svg for section in benchmark_sections(*tables) for svg in section.curves]
-    images = [f"![](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})" for svg in figures]
+    alone = [svg.replace("<svg", f"<svg {_SVG_ALONE}", 1) for svg in figures]
+    images = [f"![](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})" for svg in alone]
     text = " ".join(images)
     return {"curves": dg.MetadataValue.md(text)} if images and len(text) <= _LARGEST_PLOT else {}
 
