@@ -96,6 +96,7 @@ class Experiments:
         return {
             _identity(row): {"pgr": row["pgr"], "weak": row["weak"], "ceiling": row["ceiling"]}
             for row in gap_recovered_rows(metrics, full)
+            if row["policy"] != "base" and row["method"] != "pass"  # neither uses supervision
         }
 
     def _ceiling(self, key: str) -> str | None:
