@@ -84,16 +84,19 @@ def print_results(rows: Sequence[Row]) -> None:
 def _results_table(benchmark: str, rows: Sequence[Row]) -> Table:
     groups = [group for group in _GROUPS if any(row["levels"] == group for row in rows)]
     recovered = any(row.get("pgr") is not None for row in rows)
-    table = Table(title=f"{benchmark}: accuracy in % \\[95% interval]", title_justify="left", box=SIMPLE)
-    for name in ("recipe", "policy", "method"):
+    recipes = {row.get("recipe", "") for row in rows}
+    one = len(recipes) == 1  # then it stands in the title, and the numbers have room
+    about = f" · {recipes.pop()}" if one else ""
+    title = f"{benchmark}{about}: accuracy in % \\[95% interval]"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    for name in ("policy", "method") if one else ("recipe", "policy", "method"):
         table.add_column(name, no_wrap=True)
     for name in ("N", *groups, *(["PGR on hard"] if recovered else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for (recipe, policy, method, n), cells in _by_method(rows).items():
         values = [_accuracy(cells.get(group)) for group in groups]
-        table.add_row(
-            recipe, policy, method, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else [])
-        )
+        names = [policy, method] if one else [recipe, policy, method]
+        table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
     return table
 
 
