@@ -6,13 +6,23 @@ import json
 from typing import Any
 
 from assets._stage import stage
+from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
 
 _INPUTS = ["benchmark_metrics", "rerank_metrics", "evaluator_generalization", "rl_policy", "easy_prm"]
+# The template is code that no import leads to: an edit of it makes the page again.
+_TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
 
 
-@stage(group="results", reads=_INPUTS, recipe=Recipe.model_fields, kinds={"report"}, audit=True)
+@stage(
+    group="results",
+    reads=_INPUTS,
+    recipe=Recipe.model_fields,
+    kinds={"report"},
+    audit=True,
+    version_suffix=f"-{_TEMPLATE}",
+)
 def report(job: StageJob) -> dict[str, Any]:
     """One static HTML page: accuracy curves, bars by level, training curves, lineage and cost. The page tells
     times, so the version is that of what it shows."""
