@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.grading.classes import answer_classes_many
-from e2h_pipeline.grading.equivalence import Grader, Verdict
 from e2h_pipeline.grading.extract import final_answer
+from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -111,12 +110,12 @@ def grade(
 ) -> tuple[NDArray[np.bool_], int]:
     """Correctness of P x M answers, and how many distinct (gold, answer) pairs stayed undecided."""
     pairs = sorted({(g, a) for g, row in zip(gold, answers, strict=True) for a in row if a is not None})
-    verdicts = dict(zip(pairs, judge.grade_many(pairs), strict=True))
+    decided = dict(zip(pairs, verdicts(judge, pairs), strict=True))
     correct = [
-        [a is not None and verdicts[g, a] is Verdict.EQUAL for a in row]
+        [a is not None and decided[g, a] is Verdict.EQUAL for a in row]
         for g, row in zip(gold, answers, strict=True)
     ]
-    return np.array(correct, dtype=bool), sum(v is Verdict.UNDECIDED for v in verdicts.values())
+    return np.array(correct, dtype=bool), sum(v is Verdict.UNDECIDED for v in decided.values())
 
 
 def vote_classes(pool: GradedPool, judge: Grader) -> NDArray[np.int64]:
@@ -124,7 +123,7 @@ def vote_classes(pool: GradedPool, judge: Grader) -> NDArray[np.int64]:
 
     Made of the answers alone: gold has no say in which answers vote together.
     """
-    grouped = answer_classes_many(pool.answers, judge)
+    grouped = judge.classes(pool.answers)
     return np.array([[-1 if c is None else c for c in row] for row in grouped], dtype=np.int64)
 
 

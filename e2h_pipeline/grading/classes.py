@@ -8,29 +8,34 @@ classes are the connected components, so a vote depends on the set of samples al
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from e2h_pipeline.grading.equivalence import Grader, Verdict
+from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict
 
 MAX_HEADS = 32
 """Every compared pair has one of the 32 most frequent answers in it, so 256 samples of a problem cost
 at most 32 x 256 comparisons; what lies beyond has next to no votes to lose."""
 
+Forms = Sequence[Sequence[str | None]]
+
 
 def answer_classes(answers: Sequence[str | None], grader: Grader) -> list[int | None]:
-    """The class of each answer, numbered by first appearance; None (no answer) stays None."""
-    return answer_classes_many([answers], grader)[0]
+    """The class of each answer of one problem, numbered by first appearance; None stays None."""
+    return grader.classes([answers])[0]
 
 
-def answer_classes_many(problems: Sequence[Sequence[str | None]], grader: Grader) -> list[list[int | None]]:
-    """`answer_classes` of many problems, in one batch that keeps all workers busy."""
-    forms = [
-        [None if answer is None else grader.normal_form(answer) for answer in answers] for answers in problems
-    ]
-    pairs = [_pairs(form for form in answers if form is not None) for answers in forms]
-    verdicts = iter(grader.grade_many([pair for group in pairs for pair in group]))
-    equal = [[pair for pair in group if next(verdicts) is Verdict.EQUAL] for group in pairs]
-    return [_classes(answers, group) for answers, group in zip(forms, equal, strict=True)]
+def pairwise_classes(
+    problems: Forms, grade_pairs: Callable[[Sequence[tuple[str, str]]], list[Grade]]
+) -> list[list[int | None]]:
+    """Classes for a grader that can only compare, in one batch that keeps all its workers busy.
+
+    Args:
+        problems: the answers of each problem, in a form such that the same text means equal.
+    """
+    pairs = [_pairs(form for form in forms if form is not None) for forms in problems]
+    grades = iter(grade_pairs([pair for group in pairs for pair in group]))
+    equal = [[pair for pair in group if next(grades).verdict is Verdict.EQUAL] for group in pairs]
+    return [connected(forms, group) for forms, group in zip(problems, equal, strict=True)]
 
 
 def _pairs(forms: Iterable[str]) -> list[tuple[str, str]]:
@@ -41,7 +46,8 @@ def _pairs(forms: Iterable[str]) -> list[tuple[str, str]]:
     return [(min(a, b), max(a, b)) for i, a in enumerate(heads) for b in by_votes[i + 1 :]]
 
 
-def _classes(forms: Sequence[str | None], equal: Sequence[tuple[str, str]]) -> list[int | None]:
+def connected(forms: Sequence[str | None], equal: Iterable[tuple[str, str]]) -> list[int | None]:
+    """Number the connected components of `equal` by first appearance."""
     parent = {form: form for form in forms if form is not None}
 
     def root(form: str) -> str:

@@ -9,14 +9,18 @@ wrong, and `undecided` says how many there were.
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Protocol
 
+from e2h_pipeline.grading.classes import connected, pairwise_classes
 from e2h_pipeline.grading.pool import CPU_SECONDS, WorkerPool
+from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict, verdicts
+
+__all__ = ["GRADERS", "Grade", "Grader", "Verdict", "grader", "verdicts"]
+
+GRADERS = ("exact", "math-verify")
 
 MAX_CHARACTERS = 2000  # the longest answer of MATH has 159
 
@@ -26,30 +30,6 @@ _SIZED_BRACKET = re.compile(r"\\(?:left|right) ?(?=[()\[\]]|\\[{}])")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,100}")
 
 
-class Verdict(enum.StrEnum):
-    """What a grader says of a pair."""
-
-    EQUAL = "equal"
-    DIFFERENT = "different"
-    UNDECIDED = "undecided"
-
-
-class Grader(Protocol):
-    """Decides pairs (gold, answer). `version` says all that could change a verdict."""
-
-    name: str
-    version: str
-    undecided: int
-
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """A verdict per (gold, answer) pair, in order; never an exception on account of the text."""
-        ...
-
-    def normal_form(self, answer: str) -> str:
-        """A text such that answers with the same one are equal."""
-        ...
-
-
 class ExactGrader:
     """Equal strings after stripping white space."""
 
@@ -57,15 +37,16 @@ class ExactGrader:
     version = "exact/1"
     undecided = 0
 
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """A verdict per pair, in order."""
+    def grade_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        """A grade per pair, in order."""
         return [
-            Verdict.EQUAL if gold.strip() == answer.strip() else Verdict.DIFFERENT for gold, answer in pairs
+            Grade(Verdict.EQUAL if gold.strip() == answer.strip() else Verdict.DIFFERENT, "text")
+            for gold, answer in pairs
         ]
 
-    def normal_form(self, answer: str) -> str:
-        """The answer without surrounding white space."""
-        return answer.strip()
+    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+        """Answers with the same text share a class."""
+        return [connected([a if a is None else a.strip() for a in answers], ()) for answers in problems]
 
 
 class MathVerifyGrader:
@@ -75,30 +56,31 @@ class MathVerifyGrader:
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
-        self._memory: dict[tuple[str, str], Verdict] = {}
+        self._memory: dict[tuple[str, str], Grade] = {}
         self.undecided = 0
         parts = " ".join(
             f"{name}/{version(name)}" for name in ("math-verify", "latex2sympy2-extended", "sympy")
         )
         self.version = f"{parts} cpu={pool.cpu_seconds:g}s"
 
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """A verdict per pair, in order. Pairs seen before, here or in earlier calls, cost nothing."""
-        forms = [(self.normal_form(gold), self.normal_form(answer)) for gold, answer in pairs]
+    def grade_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        """A grade per pair, in order. Pairs seen before, here or in earlier calls, cost nothing."""
+        forms = [(normalise(gold), normalise(answer)) for gold, answer in pairs]
         new = [pair for pair in dict.fromkeys(forms) if pair not in self._memory]
         for pair in new:
             cheap = _cheap_verdict(*pair)
             if cheap is not None:
-                self._memory[pair] = cheap
+                self._memory[pair] = Grade(cheap, "text")
         costly = [pair for pair in new if pair not in self._memory]
-        words = self._pool.compare(costly)
-        self._memory.update(zip(costly, map(Verdict, words), strict=True))
-        self.undecided += sum(self._memory[pair] is Verdict.UNDECIDED for pair in new)
+        for pair, word in zip(costly, self._pool.compare(costly), strict=True):
+            self._memory[pair] = Grade(Verdict(word), "math-verify")
+        self.undecided += sum(self._memory[pair].verdict is Verdict.UNDECIDED for pair in new)
         return [self._memory[pair] for pair in forms]
 
-    def normal_form(self, answer: str) -> str:
-        """See `normalise`."""
-        return normalise(answer)
+    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+        """Connected components of what `grade_pairs` calls equal."""
+        forms = [[a if a is None else normalise(a) for a in answers] for answers in problems]
+        return pairwise_classes(forms, self.grade_pairs)
 
 
 @contextmanager

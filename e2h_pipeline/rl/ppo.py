@@ -181,7 +181,7 @@ def train_ppo(
     `out` also gets `curves.jsonl`, one line per rollout batch. Killed, it goes on from its last
     checkpoint in `work` and ends with the same weights.
     """
-    from e2h_pipeline.grading.equivalence import Verdict
+    from e2h_pipeline.grading.equivalence import Verdict, verdicts
     from e2h_pipeline.grading.equivalence import grader as open_grader
 
     questions, validation = read_questions(easy_problems, hard_questions, options)
@@ -193,7 +193,7 @@ def train_ppo(
         judge = stack.enter_context(open_grader(grader))
 
         def grade(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-            return [verdict is Verdict.EQUAL for verdict in judge.grade_many(pairs)]
+            return [verdict is Verdict.EQUAL for verdict in verdicts(judge, pairs)]
 
         if progress is None:  # the SFT policy is the first candidate: a run that only harms it returns it
             progress = Progress(best_accuracy=_validate(run, grade, validation))

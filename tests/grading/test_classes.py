@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.grading.classes import MAX_HEADS, answer_classes, answer_classes_many
-from e2h_pipeline.grading.equivalence import ExactGrader, Grader, Verdict, grader
+from e2h_pipeline.grading.classes import MAX_HEADS, answer_classes, pairwise_classes
+from e2h_pipeline.grading.equivalence import ExactGrader, Grade, Grader, Verdict, grader
 
 ANSWERS = [
     "1/2",
@@ -33,7 +33,7 @@ def math_verify() -> Iterator[Grader]:
 def test_exact_classes_are_strings() -> None:
     assert answer_classes(["7", None, " 7", "7.0", "7"], ExactGrader()) == [0, None, 0, 1, 0]
     assert answer_classes([], ExactGrader()) == []
-    assert answer_classes_many([["1"], [None], ["1", "2"]], ExactGrader()) == [[0], [None], [0, 1]]
+    assert ExactGrader().classes([["1"], [None], ["1", "2"]]) == [[0], [None], [0, 1]]
 
 
 def test_equal_answers_share_a_class(math_verify: Grader) -> None:
@@ -56,18 +56,14 @@ def test_classes_do_not_depend_on_order(
             assert (one[i] == one[j]) == (other[i] == other[j])
 
 
-class Counting(ExactGrader):
-    """Counts comparisons and finds answers of one length equal."""
-
-    pairs = 0
-
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        self.pairs += len(pairs)
-        return [Verdict.EQUAL if len(a) == len(b) else Verdict.DIFFERENT for a, b in pairs]
-
-
 def test_comparisons_are_bounded() -> None:
-    judge = Counting()
-    classes = answer_classes([f"{i:04d}" for i in range(1000)] + ["12345"], judge)
-    assert judge.pairs <= MAX_HEADS * 1001
-    assert classes == [0] * 1000 + [1]
+    compared = 0
+
+    def same_length(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        nonlocal compared
+        compared += len(pairs)
+        return [Grade(Verdict.EQUAL if len(a) == len(b) else Verdict.DIFFERENT, "length") for a, b in pairs]
+
+    classes = pairwise_classes([[f"{i:04d}" for i in range(1000)] + ["12345"]], same_length)
+    assert compared <= MAX_HEADS * 1001
+    assert classes == [[0] * 1000 + [1]]

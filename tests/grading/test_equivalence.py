@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.grading.equivalence import ExactGrader, MathVerifyGrader, Verdict, grader, normalise
+from e2h_pipeline.grading.equivalence import (
+    ExactGrader,
+    MathVerifyGrader,
+    Verdict,
+    grader,
+    normalise,
+    verdicts,
+)
 from e2h_pipeline.grading.pool import GradingError, WorkerPool
 
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED
@@ -43,7 +50,7 @@ def alive(pid: int) -> bool:
 
 def test_exact_is_string_equality() -> None:
     pairs = [("7", " 7\n"), ("7", "7.0"), ("", "")]
-    assert ExactGrader().grade_many(pairs) == [EQUAL, DIFFERENT, EQUAL]
+    assert verdicts(ExactGrader(), pairs) == [EQUAL, DIFFERENT, EQUAL]
 
 
 @pytest.mark.parametrize(
@@ -64,15 +71,15 @@ def test_exact_is_string_equality() -> None:
     ],
 )
 def test_math_verify(math_verify: MathVerifyGrader, gold: str, answer: str, verdict: Verdict) -> None:
-    assert math_verify.grade_many([(gold, answer)]) == [verdict]
+    assert verdicts(math_verify, [(gold, answer)]) == [verdict]
 
 
 def test_order_and_repeats_are_kept(math_verify: MathVerifyGrader) -> None:
     pairs = [("\\frac{3}{4}", "0.75"), ("3", "4"), ("\\frac{3}{4}", "0.75"), ("y+2", "2+y"), ("z", "y")] * 20
     expected = [EQUAL, DIFFERENT, EQUAL, EQUAL, DIFFERENT] * 20
-    assert math_verify.grade_many(pairs) == expected
+    assert verdicts(math_verify, pairs) == expected
     start = time.perf_counter()
-    assert math_verify.grade_many(pairs) == expected  # remembered
+    assert verdicts(math_verify, pairs) == expected  # remembered
     assert time.perf_counter() - start < 0.1
 
 
@@ -110,10 +117,10 @@ def test_hostile_answers_leave_no_trace() -> None:
     start = time.perf_counter()
     before = set(children_of(os.getpid()))
     with grader("math-verify", workers=2, cpu_seconds=0.5) as judge:
-        verdicts = judge.grade_many([("\\frac{x}{3}", text) for text in HOSTILE])
-        assert EQUAL not in verdicts
-        assert judge.undecided == verdicts.count(UNDECIDED) >= 5
-        assert judge.grade_many([("\\frac{1}{2}", "0.5")]) == [EQUAL]  # still at work
+        words = verdicts(judge, [("\\frac{x}{3}", text) for text in HOSTILE])
+        assert EQUAL not in words
+        assert judge.undecided == words.count(UNDECIDED) >= 5
+        assert verdicts(judge, [("\\frac{1}{2}", "0.5")]) == [EQUAL]  # still at work
         assert set(children_of(os.getpid())) - before
     assert set(children_of(os.getpid())) == before
     assert time.perf_counter() - start < 60
@@ -174,6 +181,6 @@ def test_an_unknown_grader_is_named() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="0123456789xy+-*/^(){}\\frac sqrt,.$!", max_size=40))
 def test_no_text_raises_and_every_answer_equals_itself(math_verify: MathVerifyGrader, text: str) -> None:
-    same, other = math_verify.grade_many([(text, text), ("\\frac{1}{3}", text)])
+    same, other = verdicts(math_verify, [(text, text), ("\\frac{1}{3}", text)])
     assert same is EQUAL
     assert other in Verdict
