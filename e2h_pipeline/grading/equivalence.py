@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 
 from e2h_pipeline.grading.classes import connected, pairwise_classes
+from e2h_pipeline.grading.mathematical import MathGrader
 from e2h_pipeline.grading.pool import CPU_SECONDS, WorkerPool
 from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict, verdicts
 
 __all__ = ["GRADERS", "Grade", "Grader", "Verdict", "grader", "verdicts"]
 
-GRADERS = ("exact", "math-verify")
+GRADERS = ("math", "exact", "math-verify")
 
 MAX_CHARACTERS = 2000  # the longest answer of MATH has 159
 
@@ -96,8 +97,11 @@ def grader(name: str, workers: int | None = None, cpu_seconds: float = CPU_SECON
     elif name == MathVerifyGrader.name:
         with WorkerPool(workers, cpu_seconds) as pool:
             yield MathVerifyGrader(pool)
+    elif name == MathGrader.name:
+        with WorkerPool(workers, cpu_seconds) as pool:
+            yield MathGrader(pool)
     else:
-        raise ValueError(f"no grader '{name}'; there are exact and math-verify")
+        raise ValueError(f"no grader '{name}'; there are {', '.join(GRADERS)}")
 
 
 def normalise(answer: str) -> str:
