@@ -4,8 +4,8 @@ The rules, in this order:
 
 1. A response that was cut off has no answer, whatever its text holds: the policy had not stopped.
 2. `answer-block`: our own format, the block behind the last `# Answer`.
-3. `boxed`, `final-answer`, `hash`: the last balanced `\boxed{}` (Hendrycks et al. 2021), Minerva's
-   `final answer is X` (Lewkowycz et al. 2022) and GSM8K's `#### X`. Of these the one that comes last in
+3. `boxed`, `final-answer`, `hash`, `tag`: the last balanced `\boxed{}` (Hendrycks et al. 2021), Minerva's
+   `final answer is X` (Lewkowycz et al. 2022), GSM8K's `#### X` and `<answer>X</answer>`. Of these the one that comes last in
    the text counts. Boxes joined by no more than a few words with a comma, `and` or `or` count together.
 4. `answer-is`: the last `answer is X` or `answer: X`.
 5. `conclusion`: the mathematics or number that ends a last sentence beginning with `therefore`, `thus`,
@@ -145,13 +145,15 @@ def _joined(text: str, start: int, end: int) -> bool:
 # Markers
 
 _FINAL = re.compile(r"final answer\s*(?:is|:|=)(?:\s*\*\*)?\s*:?", re.IGNORECASE)
+_TAG = re.compile(r"<answer>\s*(?=\S)", re.IGNORECASE)
 _HASH = re.compile(r"####[ \t]*(?=\S)")
 ANSWER_IS = re.compile(
     r"(?:answer|r[ée]ponse|result|respuesta|antwort|ответ)\b\s*(?:is|are|est|es|ist|should be|:|=|\*\*:?)(?:\*\*)?\s*:?"
     r"|答案\s*(?:是|为|：|:)",
     re.IGNORECASE,
 )
-_MINERVA_END = re.compile(r"\s*I hope it is correct")
+_STRONG = {"final-answer": _FINAL, "hash": _HASH, "tag": _TAG}
+_STOP = re.compile(r"\s*(?:I hope it is correct|\\?</[a-z]*>?)")
 _LINE_LIMIT = 400
 
 
@@ -166,12 +168,8 @@ def _answer_block(response: str) -> Extraction | None:
 
 def _marked(text: str) -> Extraction | None:
     """The strong markers; the one that comes last in the text counts."""
-    found = [
-        mark
-        for mark in (_boxed(text), _after(text, _FINAL, "final-answer"), _after(text, _HASH, "hash"))
-        if mark
-    ]
-    return max(found, key=lambda mark: mark.end, default=None)
+    found = [_boxed(text), *(_after(text, marker, rule) for rule, marker in _STRONG.items())]
+    return max((mark for mark in found if mark), key=lambda mark: mark.end, default=None)
 
 
 def _answer_is(text: str) -> Extraction | None:
@@ -186,7 +184,7 @@ def _after(text: str, marker: re.Pattern[str], rule: str) -> Extraction | None:
         boxes = _boxes(piece)
         if boxes:
             return Extraction(piece[boxes[-1][1] : boxes[-1][2]].strip(), start, end, rule)
-        if rule != "hash":
+        if rule not in ("hash", "tag"):
             place = _answer_in(text, start, end)
             if place is None:
                 continue
@@ -207,7 +205,7 @@ def _tail(text: str, start: int) -> tuple[int, int]:
             return start, closing + 2
     end = text.find("\n", start)
     end = min(len(text) if end < 0 else end, start + _LINE_LIMIT)
-    stop = _MINERVA_END.search(text, start, end)
+    stop = _STOP.search(text, start, end)
     end = stop.start() if stop else end
     sentence = _SENTENCE_END.search(text, start, end)
     return start, sentence.start() if sentence else end

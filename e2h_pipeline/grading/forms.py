@@ -5,7 +5,7 @@ An answer may be read in more than one way: `x = 5` as an equation or as 5, `10\
 reading, the most literal first. Two answers are equal if they share a key and no mark of one
 contradicts the same mark of the other:
 
-- measure: a unit, currency, per cent, angle or number base. Where both answers have one, the measured
+- measure: a unit, currency, per cent or angle. Where both answers have one, the measured
   values decide (8 feet is 96 inches and not 8 inches); where one has none, the bare number does.
 - name: `x` in `x = 5`. `x = 5` equals `5`, not `y = 5`.
 - order: of a bare list that is not in ascending order. `3, 1, 2` equals `1, 2, 3` (written in ascending
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise, product
 
-from e2h_pipeline.grading.parser import Node, parse
+from e2h_pipeline.grading.parser import CONSTANTS, Node, parse
 from e2h_pipeline.grading.tokens import TooBig, Unreadable, clean
 from e2h_pipeline.grading.units import measure
 from e2h_pipeline.grading.values import Key, evaluate, number_key, scalar_key, symbols, zero_set_key
@@ -66,6 +66,7 @@ def form(text: str) -> Form:
     Raises:
         Unreadable: the text is no mathematics we know; TooBig: over a limit.
     """
+    text = _IMPLIES.split(text)[-1]
     spelled = _spelled(text)
     if spelled is not None:
         return spelled
@@ -79,6 +80,9 @@ def form(text: str) -> Form:
         raise TooBig("nested too deeply") from None
 
 
+_IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![a-zA-Z])|⇒|∴|=>")
+
+
 # Words
 
 _TEXT_BOX = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf)\s*\{([^{}]*)\}")
@@ -87,7 +91,7 @@ _CHOICE = re.compile(
 )
 _CLOCK = re.compile(r"([0-2]?\d):([0-5]\d)(?::([0-5]\d))?\s*([ap]\.?m\.?)?", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]+(?:['’ -]+[^\W\d_]+)*", re.UNICODE)
-_DECIMAL_COMMA = re.compile(r"(-?)(\d+),(\d{1,2}|\d{4,}|(?<=\b0,)\d+)")
+_DECIMAL_COMMA = re.compile(r"(-?)(\d+),(\d\d|\d{4,}|(?<=\b0,)\d{2,})")
 
 
 def _spelled(text: str) -> Form | None:
@@ -117,7 +121,7 @@ def _spelled(text: str) -> Form | None:
         sign, whole, digits = comma.groups()
         value = Fraction(f"{sign}{whole}.{digits}")
         return Form((("value", *number_key(value)), *_form(parse(unboxed)).keys))
-    if len(unboxed) > 1 and _WORDS.fullmatch(unboxed) and not _joins(unboxed):
+    if len(unboxed) > 1 and _WORDS.fullmatch(unboxed) and not _joins(unboxed) and unboxed not in CONSTANTS:
         keys: tuple[Key, ...] = (_words_key(unboxed),)
         if len(unboxed) <= 4:  # xy, AB
             keys += _keys_or_none(unboxed)
@@ -136,7 +140,8 @@ def _letter_key(letter: str) -> Key:
 
 
 def _words_key(text: str) -> Key:
-    return ("words", *re.sub(r"[^\w]+", " ", text).lower().split())
+    words = re.sub(r"[^\w]+", " ", text).lower().split()
+    return ("words", *(word[:-1] if len(word) > 3 and word.endswith("s") else word for word in words))
 
 
 def _keys_or_none(text: str) -> tuple[Key, ...]:
@@ -195,26 +200,38 @@ def _text(text: str) -> Form:
 
 def _quantity(node: Node) -> Form:
     """A number with words behind it: a known unit is a mark, other words are a comment."""
-    unit = str(node.value)
-    inner = _form(node.args[0])
-    known = measure(unit)
+    value, words = node, []
+    while value.kind == "quantity":  # 2 million dollars, $2 million
+        words = [*str(value.value).split(), *words]
+        value = value.args[0]
+    for word in words:
+        if word.lower() in _MULTIPLES:
+            value = Node("mul", (value, _number(_MULTIPLES[word.lower()])))
+    inner = _form(value)
+    known = measure(" ".join(word for word in words if word.lower() not in _MULTIPLES))
     if known is None:
         return inner
-    dimensions, factor = known
-    marked = Form(inner.keys, None, inner.name, inner.order)
+    return _measured(inner, _value_of(value), *known)
+
+
+def _measured(inner: Form, value: Node, dimensions: tuple[tuple[str, int], ...], factor: Fraction) -> Form:
+    """A form with the mark of its measure; per cent and degrees have a reading without them."""
     try:
-        value = evaluate(_value_of(node.args[0]), 0)
+        size = evaluate(value, 0)
     except Unreadable:
-        return marked
-    if isinstance(value, tuple) or symbols(_value_of(node.args[0])):
-        return marked
-    scaled = value * factor if isinstance(value, Fraction) else value * factor.numerator / factor.denominator
+        return inner
+    if isinstance(size, tuple) or symbols(value):
+        return inner
     keys = inner.keys
     if dimensions == (("percent", 1),):
-        keys = (*keys, scalar_key(Node("div", (_value_of(node.args[0]), _number(100)))))
+        keys = (*keys, scalar_key(Node("div", (value, _number(100)))))
     if dimensions == (("angle", 1),) and factor == 1:
-        keys = (*keys, scalar_key(Node("quantity", (_value_of(node.args[0]),), "degree")))
+        keys = (*keys, scalar_key(Node("quantity", (value,), "degree")))
+    scaled = size * factor if isinstance(size, Fraction) else size * factor.numerator / factor.denominator
     return Form(keys, ("measure", dimensions, number_key(scaled)), inner.name, inner.order)
+
+
+_MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
 def _value_of(node: Node) -> Node:
@@ -226,31 +243,19 @@ def _number(value: int) -> Node:
     return Node("number", value=Fraction(value))
 
 
+_RADICES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
 def _based(node: Node) -> Form:
-    """`204_5`: the digits as they stand, and the number they are."""
-    digits = str(node.args[0].value).replace(",", "")
-    base = str(node.args[1].value)
-    keys: tuple[Key, ...] = (("digits", digits),)
-    if digits.lstrip("-").replace(".", "", 1).isdecimal():
-        keys = (("value", *number_key(Fraction(digits))), *keys)
-    names = {
-        "two": 2,
-        "three": 3,
-        "four": 4,
-        "five": 5,
-        "six": 6,
-        "seven": 7,
-        "eight": 8,
-        "nine": 9,
-        "ten": 10,
-    }
-    radix = int(base) if base.isdecimal() and len(base) < 4 else names.get(base)
-    if radix is None or not 2 <= radix <= 36 or len(digits) > 100:
-        return Form((*keys, ("based", digits, base)))
+    """`204_5`: the number it is. It does not equal 204, nor 54: the answer is the digits in that base."""
+    digits, base = (str(arg.value).replace(",", "") for arg in node.args)
+    named = _RADICES.index(base) + 2 if base in _RADICES else 0
+    radix = int(base) if base.isdecimal() and len(base) < 3 else named
+    if not 2 <= radix <= 36 or len(digits) > 100:
+        return Form((("based", digits, base),))
+    whole, _, part = digits.partition(".")
     try:
-        whole, _, part = digits.partition(".")
-        value = Fraction(int(whole + part, radix), radix ** len(part))
-        return Form(keys, ("measure", (("base", 1),), number_key(value)))
+        return Form((("based", *number_key(Fraction(int(whole + part, radix), radix ** len(part)))),))
     except ValueError:
         raise Unreadable(f"{digits} is no number in base {radix}") from None
 
@@ -322,8 +327,9 @@ def _list(items: list[Form], *, ordered: bool) -> Form:
         items, ordered = [Form((key,)) for key in in_order], False
     ranking = sorted(range(len(items)), key=lambda i: (repr(in_order[i]), repr(items[i].name)))
     sorted_keys = tuple(in_order[i] for i in ranking)
-    keys: list[Key] = [("list", tuple(dict.fromkeys(sorted_keys)) if not ordered else sorted_keys)]
-    keys.append(("tuple", "", in_order))
+    keys: list[Key] = [("list", sorted_keys if ordered else tuple(dict.fromkeys(sorted_keys)))]
+    if ordered:
+        keys.append(("tuple", "", in_order))
     names = tuple(items[i].name for i in ranking)
     measures = tuple(items[i].measure for i in ranking)
     return Form(
@@ -372,12 +378,40 @@ def _as_tuple(rows: tuple[Key, ...]) -> list[Key]:
 
 
 def _set_operation(node: Node) -> Key:
-    """Unions and intersections in any order; a difference as it stands."""
+    """Unions and intersections in any order; an interval without some points as a union."""
+    if node.kind == "difference":
+        pieces = _without_points(*node.args)
+        if pieces is None:
+            return ("difference", tuple(_form(arg).keys[0] for arg in node.args))
+        node = Node("union", tuple(pieces))
     parts = [part for arg in node.args for part in _flattened(arg, node.kind)]
     keys = [_form(part).keys[0] for part in parts]
-    if node.kind == "difference":
-        return ("difference", tuple(keys))
     return (node.kind, tuple(sorted(set(keys), key=repr)))
+
+
+def _without_points(whole: Node, points: Node) -> list[Node] | None:
+    """The pieces of an interval (or of the reals) between the points taken out; None if it is more involved."""
+    if whole == Node("constant", value="reals"):
+        whole = Node("sequence", (_MINUS_INFINITY, _INFINITY), "()")
+    holes = points.args if points.kind == "sequence" and points.value == "{}" else (points,)
+    sizes = [_size(_form(hole).keys[0]) for hole in holes]
+    if whole.kind != "sequence" or len(whole.args) != 2 or any(size is None for size in sizes):
+        return None
+    low, high = (_size(_form(end).keys[0]) for end in whole.args)
+    inside = sorted(
+        (size, hole)
+        for size, hole in zip(sizes, holes, strict=True)
+        if size is not None and (low is None or low < size) and (high is None or size < high)
+    )
+    if len(inside) != len(holes):
+        return None
+    opener, closer = str(whole.value)
+    ends = [whole.args[0], *(hole for _, hole in inside), whole.args[1]]
+    last = len(ends) - 2
+    return [
+        Node("sequence", pair, (opener if i == 0 else "(") + (closer if i == last else ")"))
+        for i, pair in enumerate(pairwise(ends))
+    ]
 
 
 def _flattened(node: Node, kind: str) -> Iterator[Node]:
@@ -429,17 +463,52 @@ def _equation(left: Node, right: Node, *, chained: bool) -> Form:
     marks: tuple[Key | None, Key | None] = (None, None)
     if _is_name(right) and not _is_name(left) and not symbols(left):
         left, right = right, left
-    if _is_name(left) or chained or not (symbols(left) or symbols(right)):
+    whole = left.kind in ("add", "neg", "mul", "div") and (symbols(right) or _is_zero(right))
+    if (_is_name(left) and not whole) or chained or not (symbols(left) or symbols(right)):
         inner = _form(right)
         keys += inner.keys
         marks = (inner.measure, inner.order)
         name = _name(left) if inner.name is None else inner.name
     try:
-        keys.append(("equation", zero_set_key(_difference(left, right))))
+        keys.append(("equation", zero_set_key(_numerator(_difference(left, right)))))
     except Unreadable:
         if not keys:
             raise
     return Form(tuple(keys), marks[0], name, marks[1])
+
+
+def _numerator(node: Node) -> Node:
+    """An expression without letters in denominators: `y - 1/x` as `xy - 1`, which has the same zeros."""
+    return _over(node)[0]
+
+
+def _over(node: Node) -> tuple[Node, Node | None]:
+    """(numerator, denominator with letters or None)."""
+    if node.kind == "neg":
+        above, below = _over(node.args[0])
+        return Node("neg", (above,)), below
+    if node.kind not in ("add", "mul", "div"):
+        return node, None
+    (a, b), (c, d) = _over(node.args[0]), _over(node.args[1])
+    if node.kind == "mul":
+        return _times(a, c), _product(b, d)
+    if node.kind == "div":
+        if not symbols(c):
+            return Node("div", (_times(a, d), c)), b
+        return _times(a, d), _product(b, c)
+    return Node("add", (_times(a, d), _times(c, b))), _product(b, d)
+
+
+def _times(node: Node, other: Node | None) -> Node:
+    return node if other is None else Node("mul", (node, other))
+
+
+def _product(one: Node | None, other: Node | None) -> Node | None:
+    return other if one is None else _times(one, other)
+
+
+def _is_zero(node: Node) -> bool:
+    return node.kind == "number" and node.value == 0
 
 
 def _difference(left: Node, right: Node) -> Node:
@@ -447,7 +516,7 @@ def _difference(left: Node, right: Node) -> Node:
 
 
 def _is_name(node: Node) -> bool:
-    """What may stand before `=` to say what a value is of: `x`, `f(2)`, `(p, q)`, `|AB|`, `NO/BO`, words."""
+    """What may stand before `=` to say what a value is of: `x`, `f(2)`, `(p, q)`, `|AB|`, `a + b`, words."""
     if node.kind == "symbol":
         return True
     if node.kind == "call":
@@ -457,10 +526,8 @@ def _is_name(node: Node) -> bool:
         return function in ("abs", "sin", "cos", "tan", "cot") and all(_is_name(arg) for arg in node.args)
     if node.kind == "sequence":
         return bool(node.args) and all(_is_name(arg) for arg in node.args)
-    if node.kind in ("mul", "div", "ratio"):
-        return all(_is_name(arg) for arg in node.args) and all(
-            letter[0].isupper() or letter.startswith(("mark ", "text ")) for letter in symbols(node)
-        )
+    if node.kind in ("add", "neg", "mul", "div", "ratio"):  # a + b + c = 5, NO/BO = 1/2
+        return all(_is_name(arg) for arg in node.args)
     return node.kind == "quantity" and _is_name(node.args[0])
 
 

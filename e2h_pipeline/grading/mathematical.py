@@ -172,7 +172,7 @@ def read(answer: str) -> Read:
 
 
 def _as_mathematics(text: str) -> Form:
-    if "\\boxed" in text or not text or ANSWER_IS.search(text):
+    if "\\boxed" in text or not text or "<answer>" in text or ANSWER_IS.search(text):
         raise Unreadable("a sentence")
     return form(text)
 

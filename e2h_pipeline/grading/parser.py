@@ -46,7 +46,7 @@ _FRACTIONS = ("frac", "dfrac", "tfrac", "cfrac")
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
 _RELATION_OPS = ("=", "<", ">", "le", "ge", "neq", "approx", "in", "equiv", "to")
 _SEPARATORS = (",", ";", "quad", "and", "or")
-_CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "inf": "inf", "oo": "inf", "emptyset": "empty",
+CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "Infinity": "inf", "oo": "inf", "emptyset": "empty",
               "varnothing": "empty", "mathbbR": "reals", "mathbbZ": "integers", "mathbbN": "naturals",
               "mathbbQ": "rationals", "mathbbC": "complexes", "O": "empty"}  # fmt: skip
 _ENVIRONMENTS = {
@@ -113,6 +113,7 @@ _MARKS = frozenset(
 )
 _FIGURES = frozenset(("angle", "triangle", "measuredangle", "square", "circ"))
 _APPLIED = frozenset("fghFGHPQWVST")
+_INVERSE = ["^", "{", "-", "1", "}", "("]
 _BINDERS = frozenset(["sum", "prod", "int", "lim", "iint", "oint"])
 
 
@@ -345,7 +346,7 @@ class _Parser:
             lonely_unit = token.kind == "symbol" and token.spaced and is_unit_letter(token.text) and ends_item
             return not (lonely_unit and self.place and self.tokens[self.place - 1].kind == "number")
         if token.kind == "word":
-            return token.text in FUNCTION_WORDS or token.text in _CONSTANTS or _is_product(token.text)
+            return token.text in FUNCTION_WORDS or token.text in CONSTANTS or _is_product(token.text)
         if token.kind == "command":
             return token.text not in ("pmod", "pod", "end", "hline", "|") or (
                 token.text == "|" and not self.bars
@@ -483,9 +484,13 @@ class _Parser:
         return node
 
     def symbol(self, token: Token) -> Node:
+        name = token.text
+        if name in _APPLIED and [t.text for t in self.tokens[self.place : self.place + 6]] == _INVERSE:
+            self.place += 5
+            name += "^-1"
         if token.text in _APPLIED and self.at("(") and not self.next.spaced:
             self.take()
-            return self.applied(token.text)
+            return self.applied(name)
         return Node("symbol", value=token.text)
 
     def applied(self, name: str) -> Node:
@@ -499,8 +504,8 @@ class _Parser:
     def word(self, word: str) -> Node:
         if word in FUNCTION_WORDS:
             return self.function(word)
-        if word in _CONSTANTS:
-            return Node("constant", value=_CONSTANTS[word])
+        if word in CONSTANTS:
+            return Node("constant", value=CONSTANTS[word])
         if _is_product(word):
             node = Node("symbol", value=word[0])
             for letter in word[1:]:
@@ -548,8 +553,8 @@ class _Parser:
             return Node("div", (self.group(), self.group()))
         if name in ("binom", "dbinom", "tbinom", "choose"):
             return Node("call", (self.group(), self.group()), "binomial")
-        if name in _CONSTANTS:
-            return Node("constant", value=_CONSTANTS[name])
+        if name in CONSTANTS:
+            return Node("constant", value=CONSTANTS[name])
         if name in _GREEK:
             return Node("symbol", value=f"\\{name}")
         if name in FUNCTION_WORDS:

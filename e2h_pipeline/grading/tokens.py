@@ -46,6 +46,7 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "012345678
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _SUBSCRIPT_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?)")
 _VULGAR_FRACTION = re.compile("[¼-¾⅐-⅞]")
 _CHARACTERS = {
     **dict.fromkeys("−–—﹣‐‑", "-"),
@@ -89,9 +90,15 @@ _LAYOUT = re.compile(
 )
 _JOINED_DIGITS = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!|\\!|\\,)\s*(?=\d{3}(?!\d))")
 _SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|~")
+_ORDINAL = re.compile(r"(?<=\d)\s*\^\s*\{?\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*)?(?:st|nd|rd|th)\b\s*\}{0,2}")
+_BRACED_DIGITS = re.compile(r"(?<![a-zA-Z_^}])\{(\d+)\}\s*_")
+_UNION = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[])")
 _BRACED_WORD = re.compile(r"(?<![\\a-zA-Z_^}\]{])\{([a-zA-Z]{1,12})\}")
 _GLUED_WORD = re.compile(r"(?<=[\d)}\]])(or|and)(?=[A-Z(\\])")
 _GLUED_QUAD = re.compile(r"\\(q?quad)(?=[a-zA-Z])")
+_GLUED_FUNCTION = re.compile(
+    r"\\(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|cdot)(?=[a-zA-Z])(?!h(?![a-zA-Z])|s(?![a-zA-Z]))"
+)
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z(\[{])")
 
 _TOKEN = re.compile(
@@ -139,14 +146,18 @@ def clean(text: str) -> str:
     if not text.isascii():
         text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run[0].translate(_SUPERSCRIPTS) + "}", text)
         text = _SUBSCRIPT_RUN.sub(lambda run: "_{" + run[0].translate(_SUBSCRIPTS) + "}", text)
+        text = _ROOT.sub(r"\\sqrt{\1}", text)
         text = _VULGAR_FRACTION.sub(_vulgar_fraction, text)
         text = unicodedata.normalize("NFKC", text.translate(_UNUSUAL)).translate(_UNUSUAL)
     if "\\begin" not in text:
         text = _DOUBLED.sub(r"\\", text)
+    text = _ORDINAL.sub("", text.replace("{:}", ":"))
+    text = _UNION.sub(r"\\cup ", _BRACED_DIGITS.sub(r"\1_", text))
     text = _BRACED_WORD.sub(r"\\text{\1}", text)
     text = _LAYOUT.sub(" ", _SIZES.sub("", text))
     text = _GLUED_WORD.sub(r" \1 ", _GLUED_QUAD.sub(r"\\\1 ", _JOINED_DIGITS.sub("", text)))
     text = _SPACING.sub(" ", text).strip()
+    text = _GLUED_FUNCTION.sub(r"\\\1 ", text)
     return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 
 

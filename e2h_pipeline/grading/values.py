@@ -65,11 +65,11 @@ def scalar_key(node: Node) -> Key:
     values = [evaluate(node, point) for point in range(POINTS if letters else 1)]
     if any(isinstance(value, tuple) for value in values):
         return ("matrix", *(_matrix_key(value) for value in values))
-    if letters and len({number_key(value) for value in values}) == 1:
+    if letters and len({number_key(_float(value)) for value in values}) == 1:
         values = values[:1]  # x - x + 5
     if len(values) == 1:
         return ("value", *number_key(_snapped(values[0])))
-    return ("function", *(number_key(value) for value in values))
+    return ("function", *(number_key(_float(value)) for value in values))
 
 
 def zero_set_key(node: Node, directed: bool = False) -> Key:
@@ -83,7 +83,7 @@ def zero_set_key(node: Node, directed: bool = False) -> Key:
     if first == 0:
         raise Unreadable("an equation that is degenerate")
     unit = abs(first) if directed else first
-    return ("zero", *(number_key(_divide(value, unit)) for value in values))
+    return ("zero", *(number_key(_float(_divide(value, unit))) for value in values))
 
 
 def _matrix_key(value: Any) -> Key:
