@@ -323,8 +323,9 @@ class Evaluation(Section):
         2000, ge=100, description="Bootstrap resamples over problems behind every interval."
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
-    grader: Literal["math-verify", "exact"] = Field(
-        "math-verify", description="What decides that two answers are equal."
+    grader: Literal["math", "exact", "math-verify", "prm800k", "e2h-string"] = Field(
+        "math",
+        description="What decides that two answers are equal: our own, plain text, or what others report with.",
     )
     ceiling: str | None = Field(
         None, description="Key of the full-supervision recipe that PGR is measured against."

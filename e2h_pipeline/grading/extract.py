@@ -5,8 +5,9 @@ The rules, in this order:
 1. A response that was cut off has no answer, whatever its text holds: the policy had not stopped.
 2. `answer-block`: our own format, the block behind the last `# Answer`.
 3. `boxed`, `final-answer`, `hash`, `tag`: the last balanced `\boxed{}` (Hendrycks et al. 2021), Minerva's
-   `final answer is X` (Lewkowycz et al. 2022), GSM8K's `#### X` and `<answer>X</answer>`. Of these the one that comes last in
-   the text counts. Boxes joined by no more than a few words with a comma, `and` or `or` count together.
+   `final answer is X` (Lewkowycz et al. 2022), GSM8K's `#### X` and `<answer>X</answer>`. Of these the one
+   that comes last in the text counts. Boxes side by side, or with a comma, `and` or `or` between them,
+   count together.
 4. `answer-is`: the last `answer is X` or `answer: X`.
 5. `conclusion`: the mathematics or number that ends a last sentence beginning with `therefore`, `thus`,
    `so` or the like, in a text that ends as a text does and not in the middle of a sentence.

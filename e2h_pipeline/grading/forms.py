@@ -89,7 +89,7 @@ _TEXT_BOX = re.compile(r"\\(?:text|mbox|textbf|textit|textrm|mathrm|mathbf)\s*\{
 _CHOICE = re.compile(
     r"\(?([A-J])\)|([A-J])[.:)]\s+\S.*|\(([A-J])\)\s*[:.]?\s*\S.*|([A-J])\s+[A-Z]\w*", re.DOTALL
 )
-_CLOCK = re.compile(r"([0-2]?\d):([0-5]\d)(?::([0-5]\d))?\s*([ap]\.?m\.?)?", re.IGNORECASE)
+_CLOCK = re.compile(r"([0-2]?\d):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.*\s*(?:m\.*)?)?", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]+(?:['’ -]+[^\W\d_]+)*", re.UNICODE)
 _DECIMAL_COMMA = re.compile(r"(-?)(\d+),(\d\d|\d{4,}|(?<=\b0,)\d{2,})")
 
@@ -112,7 +112,7 @@ def _spelled(text: str) -> Form | None:
     if clock is not None:
         hour, minute, second, half = clock.groups()
         ratio = () if second or half or int(minute) == 0 else _form(parse(unboxed)).keys
-        part = (half or "").lower().replace(".", "")
+        part = (half or "").lower()
         return Form(
             (("clock", int(hour), int(minute), int(second or 0)), *ratio), ("half", part) if part else None
         )
@@ -200,7 +200,8 @@ def _text(text: str) -> Form:
 
 def _quantity(node: Node) -> Form:
     """A number with words behind it: a known unit is a mark, other words are a comment."""
-    value, words = node, []
+    value = node
+    words: list[str] = []
     while value.kind == "quantity":  # 2 million dollars, $2 million
         words = [*str(value.value).split(), *words]
         value = value.args[0]
@@ -280,7 +281,9 @@ def _row_item(row: Node) -> Node:
 def _sequence(node: Node) -> Form:
     brackets = str(node.value)
     if not node.args:
-        return Form((("constant", "empty"),))
+        if brackets:
+            return Form((("constant", "empty"),))
+        raise Unreadable("nothing")
     if brackets in (",", "&", ";"):
         ranges = _ranges(node.args)
         if ranges is not None:
@@ -405,7 +408,7 @@ def _without_points(whole: Node, points: Node) -> list[Node] | None:
     )
     if len(inside) != len(holes):
         return None
-    opener, closer = str(whole.value)
+    opener, closer = str(whole.value)[0], str(whole.value)[1]
     ends = [whole.args[0], *(hole for _, hole in inside), whole.args[1]]
     last = len(ends) - 2
     return [

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from e2h_pipeline.grading.extract import ANSWER_IS, from_prose, unwrap_box
+from e2h_pipeline.grading.extract import ANSWER_IS, from_prose, last_boxed, unwrap_box
 from e2h_pipeline.grading.forms import Form, form
 from e2h_pipeline.grading.pool import WorkerPool
 from e2h_pipeline.grading.tokens import MAX_CHARACTERS, TooBig, Unreadable
@@ -26,6 +26,9 @@ REVISION = 1
 _REMEMBERED = 300_000
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _SIGNS = re.compile(r"[\d\\^_=<>]")
+_PROSE = re.compile(
+    r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}|(?<![\\a-zA-Z{])[a-zA-Z]{2,} [a-zA-Z]{2,}|[^\W\d_a-zA-Z]{2,}|<answer>"
+)
 _TWO_WORDS = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}[,:]?\s+(?:[a-zA-Z]{2,}|\\\(|\$|\\\[)")
 _DOLLARS = re.compile(r"(?<!\\)\$")
 _DOUBLED_BOX = re.compile(r"\\\\boxed\s*\{")
@@ -174,6 +177,8 @@ def read(answer: str) -> Read:
 def _as_mathematics(text: str) -> Form:
     if "\\boxed" in text or not text or "<answer>" in text or ANSWER_IS.search(text):
         raise Unreadable("a sentence")
+    if len(_DOLLARS.findall(text)) > 1:
+        raise Unreadable("mathematics between dollar signs")
     return form(text)
 
 
@@ -187,7 +192,10 @@ def _as_sentence(text: str) -> Form:
             raise
         except Unreadable:
             pass
-    found = from_prose(_DOUBLED_BOX.sub(r"\\boxed{", text))
+    text = _DOUBLED_BOX.sub(r"\\boxed{", text)
+    if _PROSE.search(text) is None and last_boxed(text) is None:
+        raise Unreadable("mathematics that we do not know")
+    found = from_prose(text)
     if found is None or found == text:
         raise Unreadable("no answer in the sentence")
     return form(_DOLLARS.sub(" ", _undelimited(found)).strip())
@@ -204,6 +212,7 @@ def _undelimited(text: str) -> str:
             inner = text[len(opener) : -len(closer)] if wrapped else ""
             if inner.strip() and opener not in inner and closer not in inner:
                 text = inner.strip()
+        text = text.rstrip("\\").rstrip() if not text.endswith("\\ ") else text
         text = text.removesuffix(".").strip() if not text.endswith("..") else text
         if text == before:
             break

@@ -425,12 +425,14 @@ class _Parser:
     def subscript(self, node: Node) -> Node:
         """`204_5` is a number in base five, `x_1` a name."""
         self.take()
-        start = self.place
-        _ = self.group() if self.at("{") else self.one_token()
-        tokens = self.tokens[start : self.place]
-        name = "".join(token.text for token in tokens if token.text not in "{}")
+        digits = self.tokens[self.place - 2].text
+        name = ""
+        if self.accept("{"):
+            while not self.accept("}"):
+                name += self.take().text
+        else:
+            name = self.take().text
         if node.kind in ("number", "text"):
-            digits = self.tokens[start - 2].text
             return Node("base", (Node("text", value=digits), Node("text", value=name)))
         return Node("symbol", value=f"{_name_of(node)}_{name}")
 
@@ -530,8 +532,8 @@ class _Parser:
         self.bars = outer
         closer = self.expect(*closers)
         if opener in ("{", "\\{"):
-            is_list = inside.kind == "sequence" and inside.value in (",", ";", "&")
-            if opener == "{" and not is_list:
+            is_list = inside.kind == "sequence" and inside.value in (",", ";", "&", "")
+            if opener == "{" and not (is_list and inside.args):
                 return inside
             return Node("sequence", inside.args if is_list else (inside,), "{}")
         if inside.kind == "sequence" and inside.value in (",", "&"):
@@ -676,7 +678,7 @@ def _sequence(groups: list[list[Node]], joined: bool) -> Node:
         return Node("sequence", tuple(items), ";")
     items = groups[0] if groups else []
     if not items:
-        return Node("sequence", (), ",")
+        return Node("sequence")
     if len(items) == 1:
         return items[0]
     return Node("sequence", tuple(items), "&" if joined else ",")
@@ -708,9 +710,35 @@ def _proper(node: Node) -> bool:
     return above.denominator == below.denominator == 1 and 0 < above < below
 
 
+_SHORT_WORDS = frozenset(
+    (
+        "is",
+        "or",
+        "if",
+        "of",
+        "in",
+        "to",
+        "we",
+        "so",
+        "an",
+        "as",
+        "at",
+        "by",
+        "and",
+        "the",
+        "are",
+        "for",
+        "not",
+        "all",
+        "any",
+        "no",
+    )
+)
+
+
 def _is_product(word: str) -> bool:
     """Letters side by side that are a product (`xy`, `AB`), not a word."""
-    if is_unit_word(word) or word in ("is", "or", "if", "of", "in", "to", "we", "so", "an", "as", "at", "by"):
+    if is_unit_word(word) or word in _SHORT_WORDS:
         return False
     return word.isascii() and (len(word) <= 3 or (word.isupper() and len(word) <= 5))
 
