@@ -113,6 +113,7 @@ _MARKS = frozenset(
 )
 _FIGURES = frozenset(("angle", "triangle", "measuredangle", "square", "circ"))
 _APPLIED = frozenset("fghFGHPQWVST")
+_CLOSING_COMMANDS = frozenset(("pmod", "pod", "end", "hline", "|", "rfloor", "rceil"))
 _INVERSE = ["^", "{", "-", "1", "}", "("]
 _BINDERS = frozenset(["sum", "prod", "int", "lim", "iint", "oint"])
 
@@ -348,9 +349,7 @@ class _Parser:
         if token.kind == "word":
             return token.text in FUNCTION_WORDS or token.text in CONSTANTS or _is_product(token.text)
         if token.kind == "command":
-            return token.text not in ("pmod", "pod", "end", "hline", "|") or (
-                token.text == "|" and not self.bars
-            )
+            return token.text not in _CLOSING_COMMANDS or (token.text == "|" and not self.bars)
         return self.at("(", "\\{", "{", "[") or (self.at("|") and not self.bars)
 
     def unary(self) -> Node:
@@ -619,13 +618,10 @@ class _Parser:
 
     def binder(self, name: str) -> Node:
         """Sums, products, integrals and limits: bounds and body, taken as they stand."""
-        parts: list[Node] = []
-        for mark in ("_", "^"):
-            if self.accept(mark):
-                parts.append(self.group())
-            else:
-                parts.append(Node("text", value=""))
-        return Node("call", (*parts, self.product()), f"binder {name}")
+        bounds = {"_": Node("text"), "^": Node("text")}
+        while self.at("_", "^"):
+            bounds[self.take().text] = self.group()
+        return Node("call", (*bounds.values(), self.product()), f"binder {name}")
 
     def environment(self) -> Node:
         name = self.braced_name()
