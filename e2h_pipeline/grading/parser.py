@@ -54,49 +54,12 @@ _ENVIRONMENTS = {
     "Bmatrix": "matrix", "vmatrix": "determinant", "cases": "cases", "aligned": "cases", "align*": "cases",
     "Vmatrix": "matrix",
 }  # fmt: skip
-_GREEK = frozenset(
-    (
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "varepsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "vartheta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "rho",
-        "varrho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "varphi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Upsilon",
-        "Phi",
-        "Psi",
-        "Omega",
-        "ell",
-        "hbar",
-    )
-)
+_GREEK = frozenset((
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota",
+    "kappa", "lambda", "mu", "nu", "xi", "rho", "varrho", "sigma", "tau", "upsilon", "phi", "varphi", "chi",
+    "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi",
+    "Omega", "ell", "hbar",
+))  # fmt: skip
 _MARKS = frozenset(
     (
         "overline",
@@ -706,30 +669,10 @@ def _proper(node: Node) -> bool:
     return above.denominator == below.denominator == 1 and 0 < above < below
 
 
-_SHORT_WORDS = frozenset(
-    (
-        "is",
-        "or",
-        "if",
-        "of",
-        "in",
-        "to",
-        "we",
-        "so",
-        "an",
-        "as",
-        "at",
-        "by",
-        "and",
-        "the",
-        "are",
-        "for",
-        "not",
-        "all",
-        "any",
-        "no",
-    )
-)
+_SHORT_WORDS = frozenset((
+    "is", "or", "if", "of", "in", "to", "we", "so", "an", "as", "at", "by", "and", "the", "are", "for",
+    "not", "all", "any", "no",
+))  # fmt: skip
 
 
 def _is_product(word: str) -> bool:

@@ -52,6 +52,7 @@ _CHARACTERS = {
     **dict.fromkeys("−–—﹣‐‑", "-"),
     **dict.fromkeys("×✕·⋅∙∗", "*"),
     **dict.fromkeys("÷∕⁄", "/"),
+    "∖": "\\setminus ",
     **dict.fromkeys("\u00a0\u2009\u202f\u3000\u2002\u2003", " "),
     **dict.fromkeys("\u200b\u200c\u200d\u2061\u2062\ufeff", ""),
     "≤": "\\le ",

@@ -5,45 +5,11 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-FUNCTION_WORDS = frozenset(
-    (
-        "sqrt",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "sinh",
-        "cosh",
-        "tanh",
-        "coth",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arccot",
-        "arcsec",
-        "arccsc",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "det",
-        "deg",
-        "sgn",
-        "Re",
-        "Im",
-        "abs",
-        "floor",
-        "ceil",
-        "arg",
-        "cis",
-    )
-)
+FUNCTION_WORDS = frozenset((
+    "sqrt", "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "arcsin", "arccos",
+    "arctan", "arccot", "arcsec", "arccsc", "arcsinh", "arccosh", "arctanh", "log", "ln", "lg", "exp",
+    "max", "min", "gcd", "lcm", "det", "deg", "sgn", "Re", "Im", "abs", "floor", "ceil", "arg", "cis",
+))  # fmt: skip
 
 _METRE, _SECOND, _GRAM = ("length", 1), ("time", 1), ("mass", 1)
 # name: (dimension, factor to the dimension's base unit)
@@ -83,25 +49,10 @@ _add("percent", {"% percent percents percentage pct": "1"})
 
 _LETTERS = frozenset("msghLl")
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "squared": 2, "cubed": 3}
-_IDLE = frozenset(
-    (
-        "unit",
-        "units",
-        "of",
-        "the",
-        "a",
-        "an",
-        "per",
-        "each",
-        "total",
-        "about",
-        "approximately",
-        "answer",
-        "and",
-        "is",
-        "are",
-    )
-)
+_IDLE = frozenset((
+    "unit", "units", "of", "the", "a", "an", "per", "each", "total", "about", "approximately", "answer",
+    "and", "is", "are",
+))  # fmt: skip
 _PART = re.compile(r"[a-zA-Z%$]+(?:\^[0-9]+)?|/")
 
 Measure = tuple[tuple[tuple[str, int], ...], Fraction]

@@ -235,12 +235,13 @@ def _opaque(node: Node, point: int) -> Number:
     """A function we know nothing of: a number that depends on its name and arguments only."""
     parts: list[object] = [node.value]
     for arg in node.args:
-        if arg.kind == "relation":
-            parts += [arg.value, *(number_key(evaluate(side, point)) for side in arg.args)]
-        elif arg.kind in ("text", "constant"):
-            parts.append(arg.value)
-        else:
-            parts.append(number_key(evaluate(arg, point)))
+        for side in arg.args if arg.kind == "relation" else (arg,):
+            try:
+                parts.append(number_key(_float(evaluate(side, point))))
+            except TooBig:
+                raise
+            except Unreadable:  # a bound that is no number: as it stands
+                parts.append(side)
     return _place(repr(parts), point)
 
 
@@ -483,8 +484,9 @@ _FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     **{name: _of_context(name, exact_zero=1) for name in ("cos", "cosh")},
     **{name: _of_context(name) for name in ("cot", "sec", "csc", "coth", "arg")},
     **{f"arc{name}": _of_context(f"a{name}") for name in ("sin", "cos", "tan", "cot", "sec", "csc")},
+    **{f"arc{name}": _of_context(f"a{name}") for name in ("sinh", "cosh", "tanh")},
     "gcd": lambda *args: Fraction(math.gcd(*_integers(args))),
     "lcm": lambda *args: Fraction(math.lcm(*_integers(args))),
-    "max": lambda *args: max(map(_whole, args)), "min": lambda *args: min(map(_whole, args)),
+    "max": lambda *args: max(map(_whole, args), key=_float), "min": lambda *args: min(map(_whole, args), key=_float),
     "cis": lambda a: _mp().expj(_float(a)),
 }  # fmt: skip
