@@ -583,7 +583,8 @@ class _Parser:
         """Sums, products, integrals and limits: bounds and body, taken as they stand."""
         bounds = {"_": Node("text"), "^": Node("text")}
         while self.at("_", "^"):
-            bounds[self.take().text] = self.group()
+            mark = self.take().text
+            bounds[mark] = self.group()
         return Node("call", (*bounds.values(), self.product()), f"binder {name}")
 
     def environment(self) -> Node:

@@ -11,7 +11,6 @@ FUNCTION_WORDS = frozenset((
     "max", "min", "gcd", "lcm", "det", "deg", "sgn", "Re", "Im", "abs", "floor", "ceil", "arg", "cis",
 ))  # fmt: skip
 
-_METRE, _SECOND, _GRAM = ("length", 1), ("time", 1), ("mass", 1)
 # name: (dimension, factor to the dimension's base unit)
 _UNITS: dict[str, tuple[str, Fraction]] = {}
 
