@@ -118,12 +118,12 @@ def grade(
     return np.array(correct, dtype=bool), sum(v is Verdict.UNDECIDED for v in decided.values())
 
 
-def vote_classes(pool: GradedPool, judge: Grader) -> NDArray[np.int64]:
-    """(P, M) answer class within each problem, -1 where there is no answer.
+def vote_classes(answers: Sequence[Sequence[str | None]], judge: Grader) -> NDArray[np.int64]:
+    """Class within its problem of each of P x M answers, -1 where there is no answer.
 
     Made of the answers alone: gold has no say in which answers vote together.
     """
-    grouped = judge.classes(pool.answers)
+    grouped = judge.classes(answers)
     return np.array([[-1 if c is None else c for c in row] for row in grouped], dtype=np.int64)
 
 

@@ -92,7 +92,7 @@ class _Answers:
     @classmethod
     def load(cls, path: Path, gold: Path, judge: Grader) -> _Answers:
         greedy, sampled = (load_graded(path / part, gold, judge) for part in ("greedy", "sampled"))
-        return cls(greedy, sampled, vote_classes(sampled, judge))
+        return cls(greedy, sampled, vote_classes(sampled.answers, judge))
 
     def values(self, policy: str) -> dict[Method, NDArray[np.float64]]:
         """Greedy; majority over one and over all samples; pass@N. All exact, without draws."""

@@ -8,6 +8,7 @@ subsets, so differences to the majority vote are paired.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,15 @@ if TYPE_CHECKING:
     from e2h_pipeline.reporter import Reporter
 
 _WITHOUT_EVALUATOR = ("majority", "pass")
+
+
+@dataclass(frozen=True)
+class RerankTables:
+    """What reranking a pool gives: accuracies, differences to majority, per-problem values."""
+
+    metrics: pa.Table
+    differences: pa.Table
+    values: pa.Table
 
 
 def rerank_metrics(
@@ -70,18 +80,54 @@ def rerank_metrics(
     with grader(evaluation.grader) as judge:
         graded = load_graded(samples / "data", gold, judge)
         reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
-        pool = sample_pool(graded, vote_classes(graded, judge), scores / "data", rerank.aggregations)
-    counts, curves = rerank_curves(pool, draws=rerank.draws, seed=seed)
-    board = Scoreboard(
-        benchmark, graded.problem_ids, graded.levels, _methods(counts, curves, policy, evaluator)
+        classes = vote_classes(graded.answers, judge)
+    tables = rerank_tables(
+        sample_pool(graded, classes, scores / "data", rerank.aggregations),
+        graded.levels,
+        benchmark=benchmark,
+        policy=policy,
+        evaluator=evaluator,
+        draws=rerank.draws,
+        easy_levels=easy_levels,
+        bootstrap=Bootstrap(evaluation.bootstrap, evaluation.confidence, seed),
     )
-    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
-    metrics = metrics_table(board, easy_levels, bootstrap)
-    differences = differences_table(board, _against_majority(board), easy_levels, bootstrap)
-    write_table(out / "metrics.parquet", metrics)
-    write_table(out / "differences.parquet", differences)
-    write_table(out / "values.parquet", values_table(board))
-    return {"benchmark": benchmark, **graded.summary(), **_headline(metrics, differences, max(counts))}
+    write_table(out / "metrics.parquet", tables.metrics)
+    write_table(out / "differences.parquet", tables.differences)
+    write_table(out / "values.parquet", tables.values)
+    return {
+        "benchmark": benchmark,
+        "grader": judge.version,
+        **graded.summary(),
+        **_headline(tables.metrics, tables.differences, graded.samples),
+    }
+
+
+def rerank_tables(
+    pool: SamplePool,
+    levels: NDArray[np.integer],
+    *,
+    benchmark: str,
+    policy: str,
+    evaluator: str,
+    draws: int,
+    easy_levels: Collection[int],
+    bootstrap: Bootstrap,
+) -> RerankTables:
+    """Curves of every method over N, with intervals; the same for our own pools and for others'.
+
+    Args:
+        pool: P problems with M samples each.
+        levels: (P,)
+        draws: subsets per problem and N behind the votes.
+        bootstrap: behind the intervals; its seed draws the subsets, too.
+    """
+    counts, curves = rerank_curves(pool, draws=draws, seed=bootstrap.seed)
+    board = Scoreboard(benchmark, pool.problem_ids, levels, _methods(counts, curves, policy, evaluator))
+    return RerankTables(
+        metrics_table(board, easy_levels, bootstrap),
+        differences_table(board, _against_majority(board), easy_levels, bootstrap),
+        values_table(board),
+    )
 
 
 def sample_pool(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from e2h_pipeline.reranking.draws import generator
 
 LEVELS = (1, 2, 3, 4, 5)
+NO_LEVEL = 0  # a problem of unknown level is neither easy nor hard
 GROUPS = (*(str(level) for level in LEVELS), "easy", "hard", "all")
 
 
@@ -91,9 +92,9 @@ def ratio_intervals(
 
 def level_groups(levels: NDArray[np.integer], easy_levels: Collection[int]) -> dict[str, NDArray[np.bool_]]:
     """Masks over problems for each level, "easy", "hard" and "all"; groups without problems are left out."""
-    easy = np.isin(levels, list(easy_levels))
+    easy, known = np.isin(levels, list(easy_levels)), levels != NO_LEVEL
     groups = {str(level): levels == level for level in LEVELS}
-    groups |= {"easy": easy, "hard": ~easy, "all": np.ones(len(levels), dtype=bool)}
+    groups |= {"easy": easy, "hard": known & ~easy, "all": np.ones(len(levels), dtype=bool)}
     return {name: mask for name, mask in groups.items() if mask.any()}
 
 

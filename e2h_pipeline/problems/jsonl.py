@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from e2h_pipeline.problems.records import ProblemError
 
@@ -18,17 +18,24 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         ProblemError: no such file, damaged gzip or UTF-8, or a line that is not a JSON object.
     """
-    number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _record(line, path, number)
+        with path.open("rb") as file:
+            yield from read_records(file, path)
     except FileNotFoundError:
         raise ProblemError(f"{path}: no such file") from None
+
+
+def read_records(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`read_jsonl` from an open file or pipe; gzipped if `name`, which errors tell, ends in .gz."""
+    number = 0
+    try:
+        lines = gzip.GzipFile(fileobj=file) if str(name).endswith(".gz") else file
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _record(line, name, number)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ProblemError(
-            f"{path}: damaged after line {number} ({error}); fetch the file again or unpack it to .jsonl"
+            f"{name}: damaged after line {number} ({error}); fetch the file again or unpack it to .jsonl"
         ) from None
 
 
@@ -48,7 +55,7 @@ def field(record: dict[str, Any], name: str, kind: type, path: Path | str, line:
     return value
 
 
-def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _record(line: bytes, path: Path | str, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:

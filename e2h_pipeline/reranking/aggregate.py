@@ -4,7 +4,7 @@ The paper votes with the product and takes the minimum for best-of-N; `last` sui
 evaluators. Everything is kept as a logarithm, because a product over fifty poor steps underflows
 and would turn the order of bad solutions into ties.
 
-Solutions have different numbers of steps, so step logits come flat with offsets (the layout of an
+Solutions have different numbers of steps, so step scores come flat with offsets (the layout of an
 Arrow list column): solution i owns `logits[offsets[i]:offsets[i + 1]]`. A solution without steps
 has score 0: nothing in it was found right.
 """
@@ -43,13 +43,22 @@ def log_solution_scores(
     Raises:
         ValueError: unknown aggregation, offsets that do not fit, or a logit that is not finite.
     """
-    _check(logits, offsets)
+    if not np.isfinite(logits).all():
+        bad = int(np.flatnonzero(~np.isfinite(logits))[0])
+        raise ValueError(f"step logit {bad} is {logits[bad]}; score the pool again, a logit must be finite")
+    return aggregate(log_step_probabilities(logits), offsets, aggregation)
+
+
+def aggregate(
+    log_probabilities: NDArray[np.float64], offsets: NDArray[np.integer], aggregation: str
+) -> NDArray[np.float64]:
+    """`log_solution_scores` from log probabilities: (steps,), not above 0, -inf for a step of score 0."""
+    _check_offsets(offsets, len(log_probabilities))
     steps = np.diff(offsets)
     scored = steps > 0
     scores = np.full(len(steps), -np.inf)
     if scored.any():
-        values = log_step_probabilities(logits)
-        scores[scored] = _reduce(values, offsets[:-1][scored], steps[scored], aggregation)
+        scores[scored] = _reduce(log_probabilities, offsets[:-1][scored], steps[scored], aggregation)
     return scores
 
 
@@ -68,9 +77,6 @@ def _reduce(
     raise ValueError(f"unknown aggregation '{aggregation}'; there are: {', '.join(AGGREGATIONS)}")
 
 
-def _check(logits: NDArray[np.floating], offsets: NDArray[np.integer]) -> None:
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != len(logits) or (np.diff(offsets) < 0).any():
-        raise ValueError(f"step offsets must rise from 0 to the number of step logits ({len(logits)})")
-    if not np.isfinite(logits).all():
-        bad = int(np.flatnonzero(~np.isfinite(logits))[0])
-        raise ValueError(f"step logit {bad} is {logits[bad]}; score the pool again, a logit must be finite")
+def _check_offsets(offsets: NDArray[np.integer], steps: int) -> None:
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != steps or (np.diff(offsets) < 0).any():
+        raise ValueError(f"step offsets must rise from 0 to the number of step logits ({steps})")
