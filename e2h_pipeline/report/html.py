@@ -15,7 +15,7 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
 from e2h_pipeline.report.lineage_view import lineage_section
 from e2h_pipeline.report.plots import Series, training_panel
-from e2h_pipeline.report.view import LEVELS, POOLED, Legend, benchmark_sections
+from e2h_pipeline.report.view import Legend, benchmark_sections
 
 _TEMPLATE = "report.html.j2"
 # Panel title -> curves (name in curves.jsonl, label); colours in this order.
@@ -61,14 +61,18 @@ def write_report(
     metrics = read_table(inputs["benchmark_metrics"] / "metrics.parquet").to_pylist()
     differences = read_table(inputs["benchmark_metrics"] / "differences.parquet").to_pylist()
     benchmarks = benchmark_sections(metrics, differences)
+    recipe = json.loads(recipe_json)
     page = render(
         key=key,
-        recipe=json.loads(recipe_json),
+        kind="experiment report",
+        description=recipe.get("description", ""),
+        recipe=recipe,
         confidence=confidence,
         benchmarks=benchmarks,
         evaluator=_evaluator(inputs.get("evaluator_generalization")),
         training=training_panels(inputs.get("rl_policy")),
         lineage=lineage_section(lineage),
+        facts=[],
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page, encoding="utf-8")
@@ -79,8 +83,40 @@ def write_report(
     }
 
 
-def render(*, key: str, recipe: Mapping[str, Any], **sections: Any) -> str:
-    """The page as text."""
+def samples_page(
+    name: str,
+    description: str,
+    metrics: Sequence[Mapping[str, Any]],
+    differences: Sequence[Mapping[str, Any]],
+    facts: Sequence[tuple[str, str]],
+    confidence: float,
+) -> str:
+    """The page of samples made elsewhere, in the look of our own; there is no recipe and no lineage.
+
+    Args:
+        name: of the samples.
+        description: a sentence on what they are and who graded them.
+        metrics: rows of one benchmark, as in `metrics.parquet`.
+        differences: rows as in `differences.parquet`.
+        facts: what the numbers depend on, and what was found on the way: (name, value).
+        confidence: coverage of the intervals.
+    """
+    return render(
+        key=name,
+        kind="samples made elsewhere",
+        description=description,
+        recipe=None,
+        confidence=confidence,
+        benchmarks=benchmark_sections(metrics, differences),
+        evaluator=None,
+        training=[],
+        lineage=None,
+        facts=facts,
+    )
+
+
+def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> str:
+    """The page as text; sections that are None or empty are left out."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -94,8 +130,6 @@ def render(*, key: str, recipe: Mapping[str, Any], **sections: Any) -> str:
         key=key,
         recipe=recipe,
         recipe_text=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
-        pooled=POOLED,
-        levels=LEVELS,
         **sections,
     )
 

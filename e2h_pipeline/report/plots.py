@@ -56,8 +56,8 @@ class Series:
     dash: str = "-"
 
 
-def accuracy_panel(title: str, series: Sequence[Series], top: float) -> str:
-    """Accuracy in percent over N (doubling axis) with interval bands; a row of panels shares `top`."""
+def accuracy_panel(title: str, series: Sequence[Series], bottom: float, top: float) -> str:
+    """Accuracy in percent over N (doubling axis) with interval bands; a row of panels shares its limits."""
     figure, axes = _figure()
     for line in series:
         _line(axes, line, band=True)
@@ -66,7 +66,7 @@ def accuracy_panel(title: str, series: Sequence[Series], top: float) -> str:
     ticks = counts if len(counts) <= 7 else counts[::2]
     axes.set_xticks(ticks, [f"{n:g}" for n in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="samples per problem, N", ylabel="accuracy, %", ylim=(0, top), title=title)
+    axes.set(xlabel="samples per problem, N", ylabel="accuracy, %", ylim=(bottom, top), title=title)
     return to_svg(figure, f"{title}: accuracy over the number of samples")
 
 

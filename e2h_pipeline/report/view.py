@@ -17,6 +17,8 @@ Row = Mapping[str, Any]
 
 POOLED = ("easy", "hard", "all")
 LEVELS = ("1", "2", "3", "4", "5")
+_SHORT = 24
+_READABLE = 40  # accuracies that all lie above this get an axis that does not start at zero
 _POLICIES = ("base", "sft", "rl")
 _POLICY_NAMES = {"base": "Base model", "sft": "SFT on easy problems", "rl": "RL with the easy evaluator"}
 _PREFERRED = {
@@ -76,12 +78,16 @@ class BenchmarkSection:
 
     name: str
     problems: dict[str, int]
+    pooled: tuple[str, ...]
+    levels: tuple[str, ...]
     tiles: list[tuple[str, Cell]]
+    tiles_on: str
     policies: list[TableRow]
     reranking: list[TableRow]
     aggregations: list[TableRow]
     differences: list[TableRow]
     rerank_policy: str
+    rerank_note: str
     n: int
     curves: list[str]
     curve_legend: list[Legend]
@@ -94,7 +100,11 @@ class Results:
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
         self._found = {self._name(row): row for row in self.rows}
-        reranked = [row for row in self.rows if row["method"] in _PREFERRED]
+        there = {row["levels"] for row in self.rows}
+        self.pooled = tuple(group for group in POOLED if group in there)
+        self.levels = tuple(level for level in LEVELS if level in there)
+        scored = [row for row in self.rows if row["method"] in _PREFERRED]
+        reranked = scored or [row for row in self.rows if row["method"] == "majority" and row["n"] > 1]
         self.n = max((row["n"] for row in reranked), default=0)
         self.rerank_policy = reranked[0]["policy"] if reranked else ""
         self.policies = sorted({r["policy"] for r in self.rows}, key=_policy_order)
@@ -108,10 +118,10 @@ class Results:
         return self._found.get((policy, method, aggregation, n, levels))
 
     def cells(
-        self, policy: str, method: str, aggregation: str, n: int, groups: Sequence[str] = POOLED
+        self, policy: str, method: str, aggregation: str, n: int, groups: Sequence[str] | None = None
     ) -> tuple[Cell | None, ...]:
-        """Accuracy by level group as cells."""
-        rows = [self.get(policy, method, aggregation, n, levels) for levels in groups]
+        """Accuracy by level group as cells; the pooled groups that are there where none are named."""
+        rows = [self.get(policy, method, aggregation, n, levels) for levels in groups or self.pooled]
         return tuple(accuracy_cell(row) if row else None for row in rows)
 
     def aggregations(self, method: str) -> list[str]:
@@ -132,7 +142,7 @@ class Results:
     def methods(self) -> list[tuple[str, str]]:
         """(method, aggregation) of the headline reranking rows."""
         chosen = [(m, self.aggregations(m)[0]) for m in _PREFERRED if self.aggregations(m)]
-        return [("majority", ""), *chosen, ("pass", "")] if chosen else []
+        return [("majority", ""), *chosen, ("pass", "")] if self.n else []
 
 
 def benchmark_sections(metrics: Sequence[Row], differences: Sequence[Row]) -> list[BenchmarkSection]:
@@ -152,12 +162,16 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
     return BenchmarkSection(
         name=name,
         problems={row["levels"]: row["problems"] for row in results.rows},
+        pooled=results.pooled,
+        levels=results.levels,
         tiles=_tiles(results, differences),
+        tiles_on=_group_title(results, _tile_group(results)),
         policies=_policy_rows(results),
         reranking=_rerank_rows(results),
         aggregations=_aggregation_rows(results),
-        differences=difference_rows(differences),
+        differences=difference_rows(differences, results.pooled),
         rerank_policy=results.rerank_policy,
+        rerank_note=_rerank_note(results),
         n=results.n,
         curves=_curves(results, name),
         curve_legend=[
@@ -169,14 +183,15 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
 
 
 def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell]]:
-    """The comparisons the experiment is about, on hard levels."""
+    """The comparisons the experiment is about, on hard levels (on all problems where levels are unknown)."""
     wanted = []
     for method in _PREFERRED:
         for aggregation in results.aggregations(method)[:1]:
             label = f"{_method_name(method, aggregation)} over majority, N = {results.n}"
             wanted.append((label, f"{method} {aggregation}", "majority", results.n))
     wanted.append(("RL over SFT, greedy", "rl greedy", "sft greedy", 1))
-    found = {(r["first"], r["second"], r["n"]): r for r in differences if r["levels"] == "hard"}
+    group = _tile_group(results)
+    found = {(r["first"], r["second"], r["n"]): r for r in differences if r["levels"] == group}
     return [
         (label, difference_cell(found[first, second, n]))
         for label, first, second, n in wanted
@@ -184,8 +199,31 @@ def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell
     ]
 
 
+def _tile_group(results: Results) -> str:
+    return "hard" if "hard" in results.pooled else "all"
+
+
+def _group_title(results: Results, group: str) -> str:
+    return f"{group.capitalize()} {'levels' if results.levels else 'problems'}"
+
+
+def _rerank_note(results: Results) -> str:
+    """How the shown scores were made of step scores."""
+    shown = {aggregation for _, aggregation in results.methods() if aggregation}
+    if not shown:
+        return ""
+    if shown <= {"product", "min"}:
+        return (
+            "Aggregations shown here are the paper's, fixed beforehand: product of step scores for the"
+            " weighted vote, minimum for best-of-N."
+        )
+    return "Scores are used as they were given: the highest for best-of-N, as weights for the vote."
+
+
 def _policy_rows(results: Results) -> list[TableRow]:
-    """Every policy greedy, then voted at the N all of them have."""
+    """Every policy greedy, then voted at the N all of them have; none without greedy answers."""
+    if not any(row["method"] == "greedy" for row in results.rows):
+        return []
     n = results.common_n()
     return [
         TableRow(name, note, results.cells(policy, method, "", count))
@@ -201,7 +239,7 @@ def _policy_rows(results: Results) -> list[TableRow]:
 def _rerank_rows(results: Results) -> list[TableRow]:
     return [
         TableRow(
-            _METHOD_NAMES[method].capitalize(),
+            _headed(_METHOD_NAMES[method]),
             aggregation,
             results.cells(results.rerank_policy, method, aggregation, results.n),
             strong=method in _PREFERRED,
@@ -211,18 +249,19 @@ def _rerank_rows(results: Results) -> list[TableRow]:
 
 
 def _aggregation_rows(results: Results) -> list[TableRow]:
+    if not results.n or not (results.levels or any(map(results.aggregations, _PREFERRED))):
+        return []
     return [
         TableRow(
-            _METHOD_NAMES[method].capitalize(),
+            _headed(_METHOD_NAMES[method]),
             name,
-            results.cells(results.rerank_policy, method, name, results.n, (*LEVELS, *POOLED)),
+            results.cells(results.rerank_policy, method, name, results.n, results.levels + results.pooled),
         )
         for method, name in [("majority", ""), *((m, a) for m in _PREFERRED for a in results.aggregations(m))]
-        if results.n
     ]
 
 
-def difference_rows(differences: Sequence[Row]) -> list[TableRow]:
+def difference_rows(differences: Sequence[Row], groups: Sequence[str] = POOLED) -> list[TableRow]:
     """Each comparison at its largest N, by pooled level group, in the order of the table."""
     largest: dict[tuple[str, str], int] = {}
     for row in differences:
@@ -237,7 +276,7 @@ def difference_rows(differences: Sequence[Row]) -> list[TableRow]:
                 difference_cell(found[first, second, n, levels])
                 if (first, second, n, levels) in found
                 else None
-                for levels in POOLED
+                for levels in groups
             ),
         )
         for (first, second), n in largest.items()
@@ -270,13 +309,18 @@ def _curves(results: Results, benchmark: str) -> list[str]:
             for method, aggregation in results.methods()
             if (line := _curve(results, method, aggregation, levels)).x
         ]
-        for levels in POOLED
+        for levels in results.pooled
     }
     shown = [high for series in lines.values() for line in series for high in (*line.high, *line.y)]
     top = min(102.0, 5 * (max(shown, default=100) // 5 + 1))
-    titles = {"easy": "Easy levels", "hard": "Hard levels", "all": "All levels"}
+    least = min(
+        (low for series in lines.values() for line in series for low in (*line.low, *line.y)), default=0
+    )
+    bottom = 10 * ((least - 5) // 10) if least > _READABLE else 0
     return [
-        accuracy_panel(f"{benchmark} · {titles[k]}", series, top) for k, series in lines.items() if series
+        accuracy_panel(f"{_short(benchmark)} · {_group_title(results, k)}", series, bottom, top)
+        for k, series in lines.items()
+        if series
     ]
 
 
@@ -322,8 +366,8 @@ def _bars(results: Results, benchmark: str) -> list[tuple[str, list[Legend]]]:
         for policy in results.policies
     ]
     charts = [
-        (f"{benchmark} · reranking, N = {results.n}", reranking),
-        (f"{benchmark} · policies, greedy", greedy),
+        (f"{_short(benchmark)} · reranking, N = {results.n}", reranking),
+        (f"{_short(benchmark)} · policies, greedy", greedy),
     ]
     return [
         (
@@ -348,6 +392,16 @@ def _bar_series(
         [100 * row["ci_low"] for _, row in there],
         [100 * row["ci_high"] for _, row in there],
     )
+
+
+def _headed(name: str) -> str:
+    """A name as the head of a row: best-of-N as Best-of-N."""
+    return name[:1].upper() + name[1:]
+
+
+def _short(name: str) -> str:
+    """A name that leaves room in a figure's title."""
+    return name if len(name) <= _SHORT else name[: _SHORT - 1] + "…"
 
 
 def _method_name(method: str, aggregation: str) -> str:
