@@ -6,6 +6,8 @@
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h recipes
+    e2h grade answers.jsonl        grade answers made anywhere
+    e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
     e2h ui
 
 Errors are one line on stderr and a status that is not zero. What a command needs is imported inside
@@ -14,13 +16,12 @@ it, so that `e2h --help` is quick.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +29,8 @@ from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.store import StoreError
 from e2h_pipeline.artifacts.tables import TableError
+from e2h_pipeline.cli_grading import grade, rerank
+from e2h_pipeline.cli_shared import CommandError, Json, print_json
 from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, recipe_names
 
 if TYPE_CHECKING:
@@ -40,7 +43,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 
 Key = Annotated[str, typer.Argument(help="Recipe name plus overrides: ladder/rl.updates=50/seed=1")]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 def main() -> None:
@@ -51,10 +53,6 @@ def main() -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("stopped", _INTERRUPTED)
-
-
-class CommandError(RuntimeError):
-    """A command that cannot do what was asked; the message is one line for people."""
 
 
 @app.command()
@@ -107,7 +105,7 @@ def results(
         else:
             rows = [row for key in chosen for row in experiments.results(key)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     elif not rows:
         raise CommandError("no experiment has results yet; run: e2h run")
     else:
@@ -125,7 +123,7 @@ def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
         found = experiments.lineage(key)
         node = tree(experiments, key)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         print_lineage(found, node)
 
@@ -143,7 +141,7 @@ def inspect(
         artifact = experiments.artifact(_asset_name(asset), _checked(key))
     manifest = {"path": str(artifact.path), **artifact.manifest.model_dump(mode="json")}
     if as_json:
-        _print_json(manifest)
+        print_json(manifest)
     else:
         print_manifest(manifest)
 
@@ -169,6 +167,10 @@ def recipes() -> None:
 
     folders = recipe_folders(home())
     print_recipes({name: Recipe.from_key(name, folders).description for name in recipe_names(folders)})
+
+
+app.command()(grade)
+app.command()(rerank)
 
 
 @app.command()
@@ -222,12 +224,9 @@ def _quiet_libraries() -> None:
         os.environ.setdefault(name, value)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, default=str))
-
-
 def _fail(message: str, status: int = 1) -> None:
-    line = " ".join(message.split())
+    # Messages may quote a file's text; what would steer a terminal is not sent to one.
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     typer.echo(f"e2h: {line}", err=True)
     sys.exit(status)
 

@@ -78,17 +78,24 @@ class Progress:
 def print_results(rows: Sequence[Row]) -> None:
     """One table per benchmark, level groups side by side."""
     for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
-        console().print(_results_table(benchmark, [row for row in rows if row["benchmark"] == benchmark]))
+        print_titled(*_results_table(benchmark, [row for row in rows if row["benchmark"] == benchmark]))
 
 
-def _results_table(benchmark: str, rows: Sequence[Row]) -> Table:
+def print_titled(title: str, table: Table) -> None:
+    """A table below its title; as the table's own, a long title would be broken at the table's width."""
+    out = console()
+    out.print(title, soft_wrap=True)
+    out.print(table)
+
+
+def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
     groups = [group for group in _GROUPS if any(row["levels"] == group for row in rows)]
     recovered = any(row.get("pgr") is not None for row in rows)
     recipes = {row.get("recipe", "") for row in rows}
     one = len(recipes) == 1  # then it stands in the title, and the numbers have room
-    about = f" · {recipes.pop()}" if one else ""
-    title = f"{benchmark}{about}: accuracy in % \\[95% interval]"
-    table = Table(title=title, title_justify="left", box=SIMPLE)
+    about = f" · {recipes.pop()}" if one and any(recipes) else ""
+    title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval]"
+    table = Table(box=SIMPLE)
     for name in ("policy", "method") if one else ("recipe", "policy", "method"):
         table.add_column(name, no_wrap=True)
     for name in ("N", *groups, *(["PGR on hard"] if recovered else [])):
@@ -97,7 +104,7 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> Table:
         values = [_accuracy(cells.get(group)) for group in groups]
         names = [policy, method] if one else [recipe, policy, method]
         table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
-    return table
+    return title, table
 
 
 def _by_method(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], dict[str, Row]]:
