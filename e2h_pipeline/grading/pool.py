@@ -4,7 +4,8 @@ Why own processes and not a pool from the standard library: there a timed-out ta
 (verl, AReaL), a signal handler cannot interrupt one long multiplication, and signals do not work off
 the main thread. Here one pair is one request on a pipe. A pair may take `cpu_seconds` of its worker's
 CPU time (counted by the kernel, so that a busy machine does not change verdicts) and four times that
-on the clock, after which the parent kills and replaces the worker.
+on the clock, after which the parent kills and replaces the worker. While there is plenty of work a
+second pair waits in the pipe of each worker, so that no worker waits for the parent.
 
 JSON lines only, no pickle. A worker whose parent is gone leaves by itself.
 """
@@ -27,7 +28,11 @@ CPU_SECONDS = 3.0
 MEMORY_BYTES = 1 << 30
 _WALL_FACTOR = 4  # the clock limit, for a worker that waits or is starved
 _START_SECONDS = 120.0  # importing sympy on a busy machine
+_MAX_REQUEST_BYTES = 30_000  # two fit into a pipe of 64 KiB, so that writing never blocks
 _KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
+
+Reply = tuple[str, float]
+"""`equal`, `different` or `undecided`, and the milliseconds that the worker took."""
 
 
 class GradingError(RuntimeError):
@@ -35,7 +40,10 @@ class GradingError(RuntimeError):
 
 
 class WorkerPool:
-    """A few math-verify workers, started on first use; a context manager that leaves none behind."""
+    """A few workers, started on first use; a context manager that leaves none behind.
+
+    Every worker can do every task (`task_*.py`); it imports what a task needs when that is first asked for.
+    """
 
     def __init__(
         self, workers: int | None = None, cpu_seconds: float = CPU_SECONDS, memory_bytes: int = MEMORY_BYTES
@@ -59,45 +67,60 @@ class WorkerPool:
         while self._workers:
             self._workers.pop().kill()
 
-    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
-        """`equal`, `different` or `undecided` for each (gold, answer), in order.
+    def compare(self, pairs: Sequence[tuple[str, str]], task: str = "math-verify") -> list[str]:
+        """`equal`, `different` or `undecided` for each (gold, answer), in order; see `compare_timed`."""
+        return [word for word, _ in self.compare_timed(pairs, task)]
+
+    def compare_timed(self, pairs: Sequence[tuple[str, str]], task: str = "math-verify") -> list[Reply]:
+        """A word and the time it took for each (gold, answer), in order.
+
+        Args:
+            task: who compares: `math-verify`, or `prm800k` for the sympy step of that grader.
 
         Raises:
-            GradingError: a worker cannot start.
+            GradingError: a worker cannot start, or there is no such task.
         """
         with self._lock:
             try:
-                return self._compare(pairs)
+                return self._compare(pairs, task)
             except BaseException:  # a reply left in a pipe would answer the next question
                 self.close()
                 raise
 
-    def _compare(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
-        words: dict[int, str] = {}
-        waiting = deque(range(len(pairs)))
-        while len(words) < len(pairs):
-            self._hand_out(waiting, pairs)
+    def _compare(self, pairs: Sequence[tuple[str, str]], task: str) -> list[Reply]:
+        requests = [_request(pair) for pair in pairs]
+        too_long = [i for i, request in enumerate(requests) if len(request) > _MAX_REQUEST_BYTES]
+        replies: dict[int, Reply] = dict.fromkeys(too_long, ("undecided", 0.0))
+        waiting = deque(i for i in range(len(pairs)) if i not in replies)
+        while len(replies) < len(pairs):
+            self._hand_out(waiting, requests, task)
             for worker in self._wait_for_news():
-                job, word = worker.job, worker.take_word()
-                if word is None or job is None:
-                    continue  # half a line, or a start that has just ended
-                words[job] = word
+                replies.update(worker.take_replies())
                 if worker.dead:
+                    waiting.extendleft(reversed(worker.jobs))  # it never began those
                     self._workers.remove(worker)
-        return [words[i] for i in range(len(pairs))]
+        return [replies[i] for i in range(len(pairs))]
 
-    def _hand_out(self, waiting: deque[int], pairs: Sequence[tuple[str, str]]) -> None:
-        """Give every idle worker a pair; start workers while there are more pairs than those."""
+    def _hand_out(self, waiting: deque[int], requests: Sequence[bytes], task: str) -> None:
+        """Keep every worker at work; start workers while there are more pairs than those that start."""
         for worker in [w for w in self._workers if w.idle]:
             if worker.process.poll() is not None:
                 worker.kill()
                 self._workers.remove(worker)
-            elif waiting:
-                job = waiting.popleft()
-                worker.send(job, pairs[job], _WALL_FACTOR * self.cpu_seconds)
+            elif waiting and worker.task != task:
+                worker.prepare(task)
+        seconds = _WALL_FACTOR * self.cpu_seconds
+        for depth in (1, 2):
+            for worker in self._workers:
+                plenty = depth == 1 or len(waiting) > self.size  # the last pairs go where there is time
+                if waiting and plenty and worker.ready and len(worker.jobs) < depth:
+                    job = waiting.popleft()
+                    worker.send(job, requests[job], seconds)
         starting = sum(not w.ready for w in self._workers)
         while starting < len(waiting) and len(self._workers) < self.size:
-            self._workers.append(_Worker(self.cpu_seconds, self.memory_bytes))
+            worker = _Worker(self.cpu_seconds, self.memory_bytes)
+            self._workers.append(worker)
+            worker.prepare(task)
             starting += 1
 
     def _wait_for_news(self) -> list[_Worker]:
@@ -110,7 +133,7 @@ class WorkerPool:
 
 
 class _Worker:
-    """One child process. It is starting (`ready` false), idle, or at work on pair number `job`."""
+    """One child process. It gets ready for a `task`, is idle, or is at work on the first of `jobs`."""
 
     def __init__(self, cpu_seconds: float, memory_bytes: int) -> None:
         script = Path(__file__).with_name("worker.py")
@@ -124,45 +147,49 @@ class _Worker:
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.writer, self.reader = self.process.stdin.fileno(), self.process.stdout.fileno()
-        self.job: int | None = None
+        self.task: str | None = None
         self.ready = False
         self.dead = False
-        self.deadline = time.monotonic() + _START_SECONDS
+        self.jobs: deque[int] = deque()
+        self.deadline = 0.0
+        self._seconds = 0.0
         self._read = b""
 
     @property
     def idle(self) -> bool:
-        return self.ready and self.job is None
+        return self.ready and not self.jobs
 
-    def send(self, job: int, pair: tuple[str, str], seconds: float) -> None:
-        """Hand over one pair. A request is far smaller than a pipe, so this does not block."""
-        self.job, self.deadline = job, time.monotonic() + seconds
-        try:
-            os.write(self.writer, json.dumps({"gold": pair[0], "answer": pair[1]}).encode() + b"\n")
-        except BrokenPipeError:
-            self.deadline = 0.0  # it has just died; the next look finds it so
+    def prepare(self, task: str) -> None:
+        """Have it import what the task needs, outside any pair's time."""
+        self.task, self.ready, self.deadline = task, False, time.monotonic() + _START_SECONDS
+        self._write(json.dumps({"task": task}).encode() + b"\n")
 
-    def take_word(self) -> str | None:
-        """The reply to the pair at work, `undecided` if the worker died or had to be killed over it;
-        None while there is no whole reply, and for the end of the start."""
+    def send(self, job: int, request: bytes, seconds: float) -> None:
+        """Hand over one pair, which may take so long on the clock once its turn has come."""
+        self.jobs.append(job)
+        self._seconds = seconds
+        if len(self.jobs) == 1:
+            self.deadline = time.monotonic() + seconds
+        self._write(request)
+
+    def take_replies(self) -> list[tuple[int, Reply]]:
+        """The replies that have come in. The first job is `undecided` if the worker died or had to be
+        killed over it; those behind it stay in `jobs`."""
         if not select.select([self.reader], [], [], 0)[0]:
             return self._give_up("no reply in time")
         chunk = os.read(self.reader, 65536)
         if not chunk:
             return self._give_up("it died")
-        self._read += chunk
-        if not self._read.endswith(b"\n"):
-            return None
-        word, self._read = str(json.loads(self._read)), b""
-        if self.ready:
-            self.job = None
-            return word
-        if word != "ready":
-            raise GradingError(
-                f"a math-verify worker cannot start: {word}; check that math-verify is installed"
-            )
-        self.ready = True
-        return None
+        *lines, self._read = (self._read + chunk).split(b"\n")
+        replies = []
+        for line in lines:
+            if self.ready:
+                word, ms = json.loads(line)
+                replies.append((self.jobs.popleft(), (str(word), float(ms))))
+                self.deadline = time.monotonic() + self._seconds
+            else:
+                self._take_start(json.loads(line))
+        return replies
 
     def kill(self) -> None:
         """End and reap the process; close our ends of its pipes."""
@@ -173,13 +200,29 @@ class _Worker:
             if pipe is not None:
                 pipe.close()
 
-    def _give_up(self, why: str) -> str:
+    def _write(self, line: bytes) -> None:
+        try:
+            os.write(self.writer, line)
+        except BrokenPipeError:
+            self.deadline = 0.0  # it has just died; the next look finds it so
+
+    def _take_start(self, word: str) -> None:
+        if word != "ready":
+            raise GradingError(f"a {self.task} worker cannot start: {word}; check that it is installed")
+        self.ready = True
+
+    def _give_up(self, why: str) -> list[tuple[int, Reply]]:
         self.kill()
         if not self.ready:
             raise GradingError(
-                f"a math-verify worker cannot start: {why} (exit status {self.process.returncode})"
+                f"a {self.task} worker cannot start: {why} (exit status {self.process.returncode})"
             )
-        return "undecided"
+        return [(self.jobs.popleft(), ("undecided", 1000 * self._seconds))]
+
+
+def _request(pair: tuple[str, str]) -> bytes:
+    text = json.dumps({"gold": pair[0], "answer": pair[1]}, ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass") + b"\n"
 
 
 def _environment() -> dict[str, str]:

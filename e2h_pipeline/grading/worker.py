@@ -1,14 +1,19 @@
-r"""The process that runs math-verify on untrusted text. Started by `pool.py`, never imported by it.
+r"""The process that runs a task on untrusted text. Started by `pool.py`, never imported by it.
 
-It imports nothing of this package, so it runs as a plain script with a clean import path. Requests
-and replies are JSON lines: `{"gold": ..., "answer": ...}` in, one verdict word out. Three things keep
-it harmless: the parent kills it when a pair takes too long, the kernel kills it when a pair takes
-too much CPU time (also inside one long C-level multiplication, where no Python handler would run),
-and its memory is limited. It leaves when its input closes or its parent is gone.
+It imports nothing of this package but the task's own file, so it runs as a plain script with a clean
+import path. Requests and replies are JSON lines: `{"task": ...}` is answered by `"ready"`, and after it
+each `{"gold": ..., "answer": ...}` by a verdict word and milliseconds. Three things keep it harmless:
+the parent kills it when a pair takes too long, the kernel kills it when a pair takes too much CPU time
+(also inside one long C-level multiplication, where no Python handler would run), and its memory is
+limited. It leaves when its input closes or its parent is gone.
+
+A task is a file `task_*.py` beside this one with `compare(gold, answer) -> str` and `WARM_UP`, a pair
+that is equal: comparing it imports and compiles what the task needs, outside any pair's time.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -16,8 +21,12 @@ import resource
 import select
 import signal
 import sys
-from functools import lru_cache
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
+
+Compare = Callable[[str, str], str]
 
 _POLL_SECONDS = 5.0
 
@@ -27,45 +36,38 @@ def main() -> None:
     cpu_seconds, memory_bytes, parent = float(sys.argv[1]), int(sys.argv[2]), os.getppid()
     replies = _claim_stdout()
     _limit(memory_bytes)
-    try:
-        warm = _compare("\\frac{1}{2}", "0.5")  # compiles the grammars, outside any pair's time
-    except Exception as error:  # noqa: BLE001 - whatever is broken, the parent has to hear of it
-        _reply(replies, f"broken {type(error).__name__}: {error}")
-        return
-    _reply(replies, "ready" if warm == "equal" else f"broken 1/2 and 0.5 are {warm}")
-    while (line := _next_line(parent)) is not None:
+    tasks: dict[str, Compare] = {}
+    compare: Compare | None = None
+    for line in _lines(parent):
         request = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # default action of SIGPROF: the process ends
-        verdict = _compare(request["gold"], request["answer"])
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        _reply(replies, verdict)
+        if "task" in request:
+            name = request["task"]
+            word = "ready" if name in tasks else _prepare(name, tasks)
+            compare = tasks.get(name)
+            _reply(replies, word)
+        elif compare is not None:
+            start = time.perf_counter()
+            signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # default action of SIGPROF: the process ends
+            verdict = compare(request["gold"], request["answer"])
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            _reply(replies, [verdict, 1000 * (time.perf_counter() - start)])
 
 
-def _compare(gold: str, answer: str) -> str:
-    """equal, different, or undecided where memory or recursion depth ran out."""
-    from math_verify import verify
-
+def _prepare(name: str, tasks: dict[str, Compare]) -> str:
+    """Load a task and compare its warm-up pair; `ready`, or what is broken."""
     try:
-        equal = verify(_parse(gold), _parse(answer), timeout_seconds=None, raise_on_error=True)
-    except (MemoryError, RecursionError):
-        return "undecided"
-    except ImportError:
-        raise
-    except Exception:  # noqa: BLE001 - the library raises nearly anything on text that is no mathematics
-        return "different"
-    return "equal" if equal else "different"
-
-
-@lru_cache(maxsize=1024)
-def _parse(text: str) -> list[Any]:
-    r"""Parse an answer as the content of a box, as LaTeX first and as a plain expression second.
-
-    Boxing beats `$...$` and bare text on 230 hand-labelled pairs: as many right answers accepted
-    (157 of 188) as any other way of the three and fewer wrong ones (6 of 42).
-    """
-    from math_verify import parse
-
-    return parse("\\boxed{" + text.strip().strip("$") + "}", parsing_timeout=None, raise_on_error=True)
+        path = Path(__file__).with_name(f"task_{name.replace('-', '_')}.py")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        verdict = module.compare(*module.WARM_UP)
+    except Exception as error:  # noqa: BLE001 - whatever is broken, the parent has to hear of it
+        return f"broken {type(error).__name__}: {error}"
+    if verdict != "equal":
+        return f"broken {module.WARM_UP} are {verdict}"
+    tasks[name] = module.compare
+    return "ready"
 
 
 def _claim_stdout() -> TextIO:
@@ -89,16 +91,23 @@ def _limit(memory_bytes: int) -> None:
     sys.dont_write_bytecode = True
 
 
-def _next_line(parent: int) -> bytes | None:
-    """The next request; None when the input is closed or the parent has died."""
+def _lines(parent: int) -> Iterator[bytes]:
+    """Requests, until the input is closed or the parent has died."""
+    rest = b""
+    while chunk := _chunk(parent):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+def _chunk(parent: int) -> bytes:
     while not select.select([0], [], [], _POLL_SECONDS)[0]:
         if os.getppid() != parent:
-            return None
-    return sys.stdin.buffer.readline() or None
+            return b""
+    return os.read(0, 65536)
 
 
-def _reply(replies: TextIO, word: str) -> None:
-    replies.write(json.dumps(word) + "\n")
+def _reply(replies: TextIO, value: Any) -> None:
+    replies.write(json.dumps(value) + "\n")
     replies.flush()
 
 

