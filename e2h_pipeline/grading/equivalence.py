@@ -1,27 +1,29 @@
-r"""Whether two answers are equal: three verdicts, two graders, one interface.
+r"""Graders by name. `math` is our own (`mathematical.py`); the others are what people report with.
 
 `exact` compares strings (the ladder writes answers in one way only). `math-verify` asks the library of
-that name (Hugging Face; the `\boxed{}` parse) in killable workers, after two cheap tiers that need no
-algebra: equal normal forms are equal, two different plain integers are different. Verdicts are
-remembered per pair. A pair that costs too much time, memory or text is `UNDECIDED`: it counts as
-wrong, and `undecided` says how many there were.
+that name (Hugging Face) in killable workers: the `\boxed{}` parse, which accepts as many right bare
+answers as any other and the fewest wrong ones, after two cheap tiers that need no algebra. `prm800k` and
+`e2h-string` are in `compat.py`. Verdicts are remembered per pair. A pair that costs too much time,
+memory or text is `UNDECIDED`: it counts as wrong, and `undecided` says how many there were.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from e2h_pipeline.grading.classes import connected, pairwise_classes
+from e2h_pipeline.grading.classes import connected
+from e2h_pipeline.grading.compat import E2hStringGrader, Prm800kGrader
 from e2h_pipeline.grading.mathematical import MathGrader
 from e2h_pipeline.grading.pool import CPU_SECONDS, WorkerPool
+from e2h_pipeline.grading.remembered import RememberingGrader
 from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict, verdicts
 
 __all__ = ["GRADERS", "Grade", "Grader", "Verdict", "grader", "verdicts"]
 
-GRADERS = ("math", "exact", "math-verify")
+GRADERS = ("math", "exact", "math-verify", "prm800k", "e2h-string")
 
 MAX_CHARACTERS = 2000  # the longest answer of MATH has 159
 
@@ -50,38 +52,32 @@ class ExactGrader:
         return [connected([a if a is None else a.strip() for a in answers], ()) for answers in problems]
 
 
-class MathVerifyGrader:
+class MathVerifyGrader(RememberingGrader):
     """The math_verify library behind a pool of killable workers."""
 
     name = "math-verify"
 
     def __init__(self, pool: WorkerPool) -> None:
+        super().__init__()
         self._pool = pool
-        self._memory: dict[tuple[str, str], Grade] = {}
-        self.undecided = 0
         parts = " ".join(
             f"{name}/{version(name)}" for name in ("math-verify", "latex2sympy2-extended", "sympy")
         )
         self.version = f"{parts} cpu={pool.cpu_seconds:g}s"
 
-    def grade_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-        """A grade per pair, in order. Pairs seen before, here or in earlier calls, cost nothing."""
-        forms = [(normalise(gold), normalise(answer)) for gold, answer in pairs]
-        new = [pair for pair in dict.fromkeys(forms) if pair not in self._memory]
-        for pair in new:
-            cheap = _cheap_verdict(*pair)
-            if cheap is not None:
-                self._memory[pair] = Grade(cheap, "text")
-        costly = [pair for pair in new if pair not in self._memory]
-        for pair, word in zip(costly, self._pool.compare(costly), strict=True):
-            self._memory[pair] = Grade(Verdict(word), "math-verify")
-        self.undecided += sum(self._memory[pair].verdict is Verdict.UNDECIDED for pair in new)
-        return [self._memory[pair] for pair in forms]
+    def _form(self, answer: str) -> str:
+        return normalise(answer)
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
-        """Connected components of what `grade_pairs` calls equal."""
-        forms = [[a if a is None else normalise(a) for a in answers] for answers in problems]
-        return pairwise_classes(forms, self.grade_pairs)
+    def _decide(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        cheap = {pair: verdict for pair in pairs if (verdict := _cheap_verdict(*pair)) is not None}
+        costly = [pair for pair in pairs if pair not in cheap]
+        asked = dict(zip(costly, self._pool.compare_timed(costly), strict=True))
+        return [
+            Grade(cheap[pair], "text")
+            if pair in cheap
+            else Grade(Verdict(asked[pair][0]), "sympy", asked[pair][1])
+            for pair in pairs
+        ]
 
 
 @contextmanager
@@ -89,19 +85,25 @@ def grader(name: str, workers: int | None = None, cpu_seconds: float = CPU_SECON
     """A grader by its name in the recipe (`evaluation.grader`); its workers end with the block.
 
     Args:
-        workers: processes of `math-verify`; one per core, at most 8, where unset.
+        workers: processes behind it; one per core, at most 8, where unset.
         cpu_seconds: CPU time a pair may take before it is undecided.
     """
     if name == ExactGrader.name:
         yield ExactGrader()
-    elif name == MathVerifyGrader.name:
+    elif name == E2hStringGrader.name:
+        yield E2hStringGrader()
+    elif name in _WITH_WORKERS:
         with WorkerPool(workers, cpu_seconds) as pool:
-            yield MathVerifyGrader(pool)
-    elif name == MathGrader.name:
-        with WorkerPool(workers, cpu_seconds) as pool:
-            yield MathGrader(pool)
+            yield _WITH_WORKERS[name](pool)
     else:
         raise ValueError(f"no grader '{name}'; there are {', '.join(GRADERS)}")
+
+
+_WITH_WORKERS: dict[str, Callable[[WorkerPool], Grader]] = {
+    "math": MathGrader,
+    "math-verify": MathVerifyGrader,
+    "prm800k": Prm800kGrader,
+}
 
 
 def normalise(answer: str) -> str:

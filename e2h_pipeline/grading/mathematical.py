@@ -46,7 +46,7 @@ class MathGrader:
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._forms: dict[str, Read] = {}
-        self._asked: dict[tuple[str, str], Verdict] = {}
+        self._asked: dict[tuple[str, str], Grade] = {}
         self.undecided = 0
         self.version = f"math/{REVISION} mpmath/{version('mpmath')} math-verify/{version('math-verify')}"
 
@@ -62,13 +62,10 @@ class MathGrader:
                 grades.append(None)
             else:
                 grades.append(Grade(*found, ms=(time.perf_counter() - start) * 1000))
-        if left:
-            start = time.perf_counter()
-            self._ask(list(left))
-            share = (time.perf_counter() - start) * 1000 / len(left)
-            for pair, places in left.items():
-                for place in places:
-                    grades[place] = Grade(self._asked[pair], "sympy", share)
+        self._ask(list(left))
+        for pair, places in left.items():
+            for place in places:
+                grades[place] = self._asked[pair]
         done = [grade for grade in grades if grade is not None]
         self.undecided += sum(grade.verdict is Verdict.UNDECIDED for grade in done)
         return done
@@ -110,7 +107,8 @@ class MathGrader:
         if len(self._asked) >= _REMEMBERED:
             self._asked.clear()
             new = pairs
-        self._asked.update(zip(new, map(Verdict, self._pool.compare(new)), strict=True))
+        for pair, (word, ms) in zip(new, self._pool.compare_timed(new), strict=True):
+            self._asked[pair] = Grade(Verdict(word), "sympy", ms)
 
     def _classes(self, answers: Sequence[str | None]) -> list[int | None]:
         votes = Counter(answer.strip() for answer in answers if answer is not None)
