@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.report.html import read_curves, write_report
+from e2h_pipeline.report.html import read_curves, samples_page, write_report
 
 METHODS = [("base", "greedy", "", 1), ("sft", "greedy", "", 1), ("rl", "greedy", "", 1)]
 RERANKED = [("majority", ""), ("weighted-vote", "product"), ("best-of-n", "min"), ("pass", "")]
@@ -148,3 +148,33 @@ def test_curves_that_cannot_be_read_name_their_line(tmp_path: Path) -> None:
     path.write_text('{"update": 1}\n[2]\n')
     with pytest.raises(ValueError, match=r"curves.jsonl line 2"):
         read_curves(path)
+
+
+def samples_rows(levels: list[str], scored: bool) -> list[dict[str, Any]]:
+    wanted = [("majority", ""), ("pass", ""), *([("best-of-n", "score")] if scored else [])]
+    return [
+        {**row, "policy": "samples", "method": method, "aggregation": aggregation, "n": n}
+        for method, aggregation in wanted
+        for n in (1, 2, 4)
+        for row in metric_rows("ELSEWHERE", 0.75)[: len(LEVELS)]
+        if row["levels"] in levels
+    ]
+
+
+def test_samples_made_elsewhere_have_a_page_without_lineage_and_recipe() -> None:
+    facts = [("grader", "math/1"), ("hostile", "<img src=q>")]
+    text = samples_page("a<b", "Graded by math.", samples_rows(LEVELS, True), [], facts, 0.95)
+    links = Links()
+    links.feed(text)
+    assert not links.found
+    assert "a&lt;b" in text and "&lt;img src=q&gt;" in text and "math/1" in text
+    assert 'id="lineage"' not in text and 'id="recipe"' not in text
+    assert "Best-of-N" in text and "Scores are used as they were given" in text
+
+
+def test_samples_without_scores_and_levels_have_one_curve() -> None:
+    text = samples_page("many", "", samples_rows(["all"], False), [], [], 0.95)
+    assert text.count("<svg") == 1
+    assert "All problems" in text
+    assert "Best-of-N" not in text
+    assert ">easy<" not in text
