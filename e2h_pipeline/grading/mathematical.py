@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from e2h_pipeline.grading.extract import ANSWER_IS, from_prose, last_boxed, unwrap_box
+from e2h_pipeline.grading.extract import ANSWER_IS, extract, from_prose, last_boxed, unwrap_box
 from e2h_pipeline.grading.forms import Form, form
 from e2h_pipeline.grading.pool import WorkerPool
 from e2h_pipeline.grading.tokens import MAX_CHARACTERS, TooBig, Unreadable
@@ -159,8 +159,9 @@ class MathGrader:
 
 def read(answer: str) -> Read:
     """The form of an answer; None where it is not mathematics that we can read, or too long."""
-    if len(answer) > MAX_CHARACTERS:
-        return None
+    if len(answer) > MAX_CHARACTERS:  # no answer, but a whole response may hold one
+        found = extract(answer)
+        return None if found is None or len(found.answer) > MAX_CHARACTERS else read(found.answer)
     text = _undelimited(answer.replace("\x0c", "\\f").replace("\x08", "\\b"))  # escapes that ate a backslash
     for attempt in (_as_mathematics, _as_sentence):
         try:
