@@ -28,7 +28,7 @@ CPU_SECONDS = 3.0
 MEMORY_BYTES = 1 << 30
 _WALL_FACTOR = 4  # the clock limit, for a worker that waits or is starved
 _START_SECONDS = 120.0  # importing sympy on a busy machine
-_MAX_REQUEST_BYTES = 30_000  # two fit into a pipe of 64 KiB, so that writing never blocks
+_MAX_REQUEST_BYTES = 30_000  # less than a pipe holds, so that writing does not block
 _KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
 
 Reply = tuple[str, float]
@@ -112,8 +112,9 @@ class WorkerPool:
         seconds = _WALL_FACTOR * self.cpu_seconds
         for depth in (1, 2):
             for worker in self._workers:
-                plenty = depth == 1 or len(waiting) > self.size  # the last pairs go where there is time
-                if waiting and plenty and worker.ready and len(worker.jobs) < depth:
+                if not waiting or (depth == 2 and not _may_wait(waiting, requests, self.size)):
+                    break
+                if worker.ready and len(worker.jobs) < depth:
                     job = waiting.popleft()
                     worker.send(job, requests[job], seconds)
         starting = sum(not w.ready for w in self._workers)
@@ -218,6 +219,12 @@ class _Worker:
                 f"a {self.task} worker cannot start: {why} (exit status {self.process.returncode})"
             )
         return [(self.jobs.popleft(), ("undecided", 1000 * self._seconds))]
+
+
+def _may_wait(waiting: deque[int], requests: Sequence[bytes], workers: int) -> bool:
+    """Whether the next pair may lie in a pipe: not the last ones, which go where there is time, and
+    nothing that could fill the pipe of a busy worker."""
+    return len(waiting) > workers and len(requests[waiting[0]]) <= select.PIPE_BUF
 
 
 def _request(pair: tuple[str, str]) -> bytes:
