@@ -9,10 +9,10 @@ to "5 \text{ or } -5".
 
 Where `prm800k` is `UNDECIDED`, upstream has no limit: it would hang (`9**9**9**9`), run out of memory,
 read more than 10,000 characters of LaTeX, ask sympy about more than 2,000 characters, or evaluate
-Python beyond numbers, symbols, operators and plain functions (attributes, subscripts, text; see
+Python beyond numbers, symbols, operators and plain functions (attributes, quoted text; see
 `task_prm800k.py`). Two more differences: elements that string rules tell apart decide at once, also
 behind one on which upstream would hang; and LaTeX nested so deeply that the converter runs out of stack
-(some 60 levels) is taken as it stands, as upstream does, but the depth depends on the caller's stack.
+(over 100 levels) is taken as it stands, as upstream does, but the depth depends on the caller's stack.
 """
 
 from __future__ import annotations
