@@ -99,7 +99,7 @@ def _page(summary: dict[str, Any], metrics: list[dict[str, Any]], differences: l
     size = f"{summary['problems']:,} problems with {summary['samples']:,} samples each"
     return samples_page(
         summary["benchmark"],
-        f"{size}, graded by {summary['grader']} ({summary['grader_version']}).",
+        f"{size}, graded by {summary['grader']}.",
         metrics,
         differences,
         facts(summary),

@@ -230,7 +230,6 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{summary['no_answer']:,} samples without an answer ({summary['cut_off']:,} cut off);"
             f" answers the grader could not decide: {summary['undecided']:,}",
         ),
-        ("grader", f"{summary['grader']}: {summary['grader_version']}"),
         ("drawn", drawn),
         ("intervals", resampled),
         ("easy levels", ", ".join(map(str, summary["easy_levels"]))),

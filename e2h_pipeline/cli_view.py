@@ -78,7 +78,10 @@ class Progress:
 def print_results(rows: Sequence[Row]) -> None:
     """One table per benchmark, level groups side by side."""
     for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
-        print_titled(*_results_table(benchmark, [row for row in rows if row["benchmark"] == benchmark]))
+        chosen = [row for row in rows if row["benchmark"] == benchmark]
+        print_titled(*_results_table(benchmark, chosen))
+        graders = ", ".join(sorted({row["grader"] for row in chosen if row["grader"]}))
+        console().print(f"graded by {escape(graders)}" if graders else "", soft_wrap=True)
 
 
 def print_titled(title: str, table: Table) -> None:

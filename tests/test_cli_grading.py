@@ -225,10 +225,12 @@ def test_samples_are_reranked(samples: Path, tmp_path: Path) -> None:
     assert ["samples", "best-of-n", "score", "4", "100.0", "100.0", "100.0"] in rows
     assert "best-of-n score − majority" in done.stdout
     assert "counted as wrong: 1 samples without an answer (0 cut off)" in done.stdout
-    assert "grader: math: math/" in done.stdout
+    assert "graded by math/" in done.stdout
     assert done.stdout.splitlines()[-1] == str(page)
     text = page.read_text()
-    assert "graded by math (math/" in text and "2 with 4 samples each" in text and "<svg" in text
+    assert (
+        "graded by math." in text and "math/1" in text and "2 with 4 samples each" in text and "<svg" in text
+    )
 
 
 def test_reranked_samples_as_json(samples: Path) -> None:

@@ -136,6 +136,7 @@ def rerank_external(
         pool,
         np.array([problem.level for problem in problems]),
         benchmark=benchmark,
+        grader_version=judge.version,
         policy=POLICY,
         evaluator=" and ".join(problems[0].score_fields),
         draws=rerank.draws,

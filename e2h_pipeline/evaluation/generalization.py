@@ -98,7 +98,12 @@ def evaluator_generalization(
     _write(out, rows, bins)
     metric = f"{judged[0].kind}_auroc"
     _plot([row for row in rows if row["metric"] == metric], out / f"{metric}.png")
-    return {**pool.summary(), "items": {i.kind: len(i.right) for i in judged}, "auroc": _headline(rows)}
+    return {
+        "grader": judge.version,
+        **pool.summary(),
+        "items": {i.kind: len(i.right) for i in judged},
+        "auroc": _headline(rows),
+    }
 
 
 def checked_steps(pool: GradedPool, scores: Path) -> Judged:

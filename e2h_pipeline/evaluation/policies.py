@@ -69,7 +69,7 @@ def benchmark_metrics(
     with grader(evaluation.grader) as judge:
         pools = {name: _Answers.load(path, gold, judge) for name, path in answers.items()}
     reporter.message(f"graded the answers of {', '.join(pools)}")
-    board = _scoreboard(benchmark, pools, rerank_metrics)
+    board = _scoreboard(benchmark, judge.version, pools, rerank_metrics)
     bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
     metrics = metrics_table(board, easy_levels, bootstrap)
     differences = _with_rerank_rows(
@@ -80,7 +80,12 @@ def benchmark_metrics(
     write_table(out / "differences.parquet", differences)
     write_table(out / "values.parquet", values_table(board))
     counts = {name: pool.greedy.summary() | {"samples": pool.sampled.samples} for name, pool in pools.items()}
-    return {"benchmark": benchmark, "policies": counts, **_headline(metrics, differences)}
+    return {
+        "benchmark": benchmark,
+        "grader": judge.version,
+        "policies": counts,
+        **_headline(metrics, differences),
+    }
 
 
 class _Answers:
@@ -108,20 +113,23 @@ class _Answers:
         }
 
 
-def _scoreboard(benchmark: str, pools: Mapping[str, _Answers], rerank: Path) -> Scoreboard:
+def _scoreboard(
+    benchmark: str, grader_version: str, pools: Mapping[str, _Answers], rerank: Path
+) -> Scoreboard:
     """All methods' values over the same problems in the same order; rerank values win where both exist."""
     first = next(iter(pools.values())).greedy
     values = {m: v for policy, pool in pools.items() for m, v in pool.values(policy).items()}
     table = read_table(rerank / "values.parquet")
-    if table["benchmark"].unique().to_pylist() != [benchmark]:
-        raise PoolError(
-            f"{rerank / 'values.parquet'}: not results of benchmark {benchmark}; make rerank_metrics again"
-        )
+    for column, wanted in (("benchmark", benchmark), ("grader", grader_version)):
+        if table[column].unique().to_pylist() != [wanted]:
+            raise PoolError(
+                f"{rerank / 'values.parquet'}: not results of {column} {wanted}; make rerank_metrics again"
+            )
     for method, by_problem in read_values(table).items():
         if by_problem.keys() != set(first.problem_ids):
             raise PoolError(f"{rerank / 'values.parquet'}: other problems than gold_answers; make it again")
         values[method] = np.array([by_problem[problem] for problem in first.problem_ids])
-    return Scoreboard(benchmark, first.problem_ids, first.levels, values)
+    return Scoreboard(benchmark, grader_version, first.problem_ids, first.levels, values)
 
 
 def _policy_differences(board: Scoreboard, policies: list[str]) -> list[Difference]:

@@ -85,6 +85,7 @@ def rerank_metrics(
         sample_pool(graded, classes, scores / "data", rerank.aggregations),
         graded.levels,
         benchmark=benchmark,
+        grader_version=judge.version,
         policy=policy,
         evaluator=evaluator,
         draws=rerank.draws,
@@ -107,6 +108,7 @@ def rerank_tables(
     levels: NDArray[np.integer],
     *,
     benchmark: str,
+    grader_version: str,
     policy: str,
     evaluator: str,
     draws: int,
@@ -122,7 +124,8 @@ def rerank_tables(
         bootstrap: behind the intervals; its seed draws the subsets, too.
     """
     counts, curves = rerank_curves(pool, draws=draws, seed=bootstrap.seed)
-    board = Scoreboard(benchmark, pool.problem_ids, levels, _methods(counts, curves, policy, evaluator))
+    values = _methods(counts, curves, policy, evaluator)
+    board = Scoreboard(benchmark, grader_version, pool.problem_ids, levels, values)
     return RerankTables(
         metrics_table(board, easy_levels, bootstrap),
         differences_table(board, _against_majority(board), easy_levels, bootstrap),

@@ -26,6 +26,7 @@ RESULT_COLUMNS = (
     "ci_low",
     "ci_high",
     "problems",
+    "grader",
     "data_versions",
 )
 _GROUP_ORDER = ("1", "2", "3", "4", "5", "easy", "hard", "all")
@@ -41,7 +42,8 @@ def result_rows(
         metrics: rows of the metrics table (`table.to_pylist()`).
         data_versions: asset -> data version of what fed the numbers.
     """
-    rows = [{"recipe": key, **row, "data_versions": dict(data_versions)} for row in metrics]
+    # Tables made before graders were named are still in people's stores.
+    rows = [{"recipe": key, "grader": "", **row, "data_versions": dict(data_versions)} for row in metrics]
     return [{column: row[column] for column in RESULT_COLUMNS} for row in sorted(rows, key=_order)]
 
 
@@ -72,11 +74,9 @@ def pooled_over_seeds(
         values: the `values.parquet` tables of the seeds, on one benchmark.
 
     Raises:
-        ValueError: more than one benchmark, or seeds with different problems.
+        ValueError: more than one benchmark or grader, or seeds with different problems.
     """
-    benchmarks = sorted({name for table in values for name in table["benchmark"].unique().to_pylist()})
-    if len(benchmarks) != 1:
-        raise ValueError(f"seeds of one benchmark can be pooled, these are {', '.join(benchmarks)}")
+    benchmark, grader = (_one(values, column) for column in ("benchmark", "grader"))
     runs = [read_values(table) for table in values]
     levels = dict(zip(values[0]["problem_id"].to_pylist(), values[0]["level"].to_pylist(), strict=True))
     problems = sorted(levels)
@@ -85,8 +85,15 @@ def pooled_over_seeds(
         if all(method in run for run in runs):
             means = mean_over_seeds([run[method] for run in runs])
             pooled[method] = np.array([means[problem] for problem in problems])
-    board = Scoreboard(benchmarks[0], tuple(problems), np.array([levels[p] for p in problems]), pooled)
+    board = Scoreboard(benchmark, grader, tuple(problems), np.array([levels[p] for p in problems]), pooled)
     return metrics_table(board, easy_levels, bootstrap).to_pylist()
+
+
+def _one(tables: Sequence[pa.Table], column: str) -> str:
+    found = sorted({name for table in tables for name in table[column].unique().to_pylist()})
+    if len(found) != 1:
+        raise ValueError(f"seeds of one {column} can be pooled, these are {', '.join(found)}")
+    return str(found[0])
 
 
 def _series(row: Mapping[str, Any]) -> tuple[Any, ...]:

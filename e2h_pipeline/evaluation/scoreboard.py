@@ -54,9 +54,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """One benchmark: P problems with levels, and each method's expected accuracy on every problem, (P,)."""
+    """One benchmark: P problems with levels, and each method's expected accuracy on every problem, (P,).
+    `grader` is the version of who graded; no number goes without it."""
 
     benchmark: str
+    grader: str
     problem_ids: tuple[str, ...]
     levels: NDArray[np.integer]
     values: Mapping[Method, NDArray[np.float64]]
@@ -69,7 +71,7 @@ def metrics_table(board: Scoreboard, easy_levels: Collection[int], bootstrap: Bo
     methods = list(board.values)
     values = np.column_stack([board.values[m] for m in methods])
     rows = [
-        {**_method_columns(board.benchmark, method), **estimate}
+        {**_method_columns(board, method), **estimate}
         for method, estimates in zip(methods, _estimates(board, values, easy_levels, bootstrap), strict=True)
         for estimate in estimates
     ]
@@ -109,7 +111,7 @@ def values_table(board: Scoreboard) -> pa.Table:
 
     ids, levels = pa.array(board.problem_ids), pa.array(board.levels)
     parts = [
-        pa.Table.from_pylist([_method_columns(board.benchmark, method)] * len(ids))
+        pa.Table.from_pylist([_method_columns(board, method)] * len(ids))
         .append_column("problem_id", ids)
         .append_column("level", levels)
         .append_column("value", pa.array(values))
@@ -148,9 +150,10 @@ def _estimates(
     return estimates
 
 
-def _method_columns(benchmark: str, method: Method) -> dict[str, Any]:
+def _method_columns(board: Scoreboard, method: Method) -> dict[str, Any]:
     return {
-        "benchmark": benchmark,
+        "benchmark": board.benchmark,
+        "grader": board.grader,
         "policy": method.policy,
         "method": method.method,
         "evaluator": method.evaluator,
@@ -189,7 +192,7 @@ def values_schema() -> pa.Schema:
 def _method_fields() -> list[pa.Field]:
     import pyarrow as pa
 
-    texts = ("benchmark", "policy", "method", "evaluator", "aggregation")
+    texts = ("benchmark", "grader", "policy", "method", "evaluator", "aggregation")
     return [*(pa.field(name, pa.string()) for name in texts), pa.field("n", pa.int32())]
 
 

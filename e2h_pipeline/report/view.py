@@ -77,6 +77,7 @@ class BenchmarkSection:
     """Everything the page says about one benchmark."""
 
     name: str
+    grader: str
     problems: dict[str, int]
     pooled: tuple[str, ...]
     levels: tuple[str, ...]
@@ -161,6 +162,7 @@ def benchmark_sections(metrics: Sequence[Row], differences: Sequence[Row]) -> li
 def _section(name: str, results: Results, differences: Sequence[Row]) -> BenchmarkSection:
     return BenchmarkSection(
         name=name,
+        grader=", ".join(sorted({row["grader"] for row in results.rows})),
         problems={row["levels"]: row["problems"] for row in results.rows},
         pooled=results.pooled,
         levels=results.levels,
@@ -237,7 +239,9 @@ def _policy_rows(results: Results) -> list[TableRow]:
 
 
 def _rerank_rows(results: Results) -> list[TableRow]:
-    return [
+    one = results.cells(results.rerank_policy, "pass", "", 1)
+    mean = [TableRow("One sample", "mean", one)] if any(one) and results.n else []
+    return mean + [
         TableRow(
             _headed(_METHOD_NAMES[method]),
             aggregation,

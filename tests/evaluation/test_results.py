@@ -8,15 +8,17 @@ from e2h_pipeline.evaluation.statistics import Bootstrap
 MAJORITY = [Method("sft", "majority", n) for n in (1, 2)]
 
 
-def board(values: list[float], name: str = "LADDER500") -> Scoreboard:
+def board(values: list[float], name: str = "LADDER500", grader: str = "exact/1") -> Scoreboard:
     ids = tuple(f"p{i}" for i in range(len(values)))
-    return Scoreboard(name, ids, np.arange(1, len(values) + 1), dict.fromkeys(MAJORITY, np.array(values)))
+    levels = np.arange(1, len(values) + 1)
+    return Scoreboard(name, grader, ids, levels, dict.fromkeys(MAJORITY, np.array(values)))
 
 
 def test_rows_are_flat_and_carry_their_data() -> None:
     metrics = metrics_table(board([1, 0, 0, 1, 0]), (1, 2, 3), Bootstrap(100)).to_pylist()
     rows = result_rows("ladder/seed=1", metrics, {"easy_problems": "ab12"})
     assert tuple(rows[0]) == RESULT_COLUMNS
+    assert {row["grader"] for row in rows} == {"exact/1"}
     assert rows[0]["recipe"] == "ladder/seed=1" and rows[0]["data_versions"] == {"easy_problems": "ab12"}
     short = select(rows)
     assert [(r["n"], r["levels"]) for r in short] == [(2, "easy"), (2, "hard"), (2, "all")]
@@ -33,4 +35,10 @@ def test_seeds_pool_to_the_mean_over_seeds() -> None:
 def test_benchmarks_are_never_pooled() -> None:
     tables = [values_table(board([1, 0], name)) for name in ("LADDER500", "MATH500")]
     with pytest.raises(ValueError, match="LADDER500, MATH500"):
+        pooled_over_seeds(tables, (1,), Bootstrap(100))
+
+
+def test_what_two_graders_decided_is_never_pooled() -> None:
+    tables = [values_table(board([1, 0], grader=grader)) for grader in ("exact/1", "math/1")]
+    with pytest.raises(ValueError, match="seeds of one grader can be pooled, these are exact/1, math/1"):
         pooled_over_seeds(tables, (1,), Bootstrap(100))

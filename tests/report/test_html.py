@@ -24,6 +24,7 @@ def metric_rows(benchmark: str, accuracy: float) -> list[dict[str, Any]]:
     return [
         {
             "benchmark": benchmark,
+            "grader": "exact/1",
             "policy": policy,
             "method": method,
             "evaluator": "easy_prm" if agg else "",
