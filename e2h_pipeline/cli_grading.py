@@ -96,10 +96,9 @@ def _page(summary: dict[str, Any], metrics: list[dict[str, Any]], differences: l
     from e2h_pipeline.cli_grading_view import facts
     from e2h_pipeline.report.html import samples_page
 
-    size = f"{summary['problems']:,} problems with {summary['samples']:,} samples each"
     return samples_page(
         summary["benchmark"],
-        f"{size}, graded by {summary['grader']}.",
+        f"{summary['problems']:,} problems with {summary['samples']:,} samples each, grader {summary['grader']}.",
         metrics,
         differences,
         facts(summary),

@@ -229,7 +229,7 @@ def test_samples_are_reranked(samples: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == str(page)
     text = page.read_text()
     assert (
-        "graded by math." in text and "math/1" in text and "2 with 4 samples each" in text and "<svg" in text
+        "grader math." in text and "math/1" in text and "2 with 4 samples each" in text and "<svg" in text
     )
 
 
