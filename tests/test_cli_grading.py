@@ -228,9 +228,7 @@ def test_samples_are_reranked(samples: Path, tmp_path: Path) -> None:
     assert "graded by math/" in done.stdout
     assert done.stdout.splitlines()[-1] == str(page)
     text = page.read_text()
-    assert (
-        "grader math." in text and "math/1" in text and "2 with 4 samples each" in text and "<svg" in text
-    )
+    assert "grader math." in text and "math/1" in text and "2 with 4 samples each" in text and "<svg" in text
 
 
 def test_reranked_samples_as_json(samples: Path) -> None:
