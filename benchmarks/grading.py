@@ -107,7 +107,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="50 problems, one repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--subset", type=int, default=4000, help="pairs on which the others are timed")
+    parser.add_argument("--subset", type=int, default=2000, help="pairs on which the others are timed")
     options = parser.parse_args()
     if not options.data:
         parser.error("no data: set E2H_DATA_DIR or give --data")
