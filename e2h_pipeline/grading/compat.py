@@ -56,7 +56,7 @@ class E2hStringGrader(RememberingGrader):
 
     def __init__(self) -> None:
         super().__init__()
-        self.version = f"easy-to-hard@{E2H_COMMIT} pylatexenc/{version('pylatexenc')}"
+        self.version = f"e2h-string easy-to-hard@{E2H_COMMIT} pylatexenc/{version('pylatexenc')}"
 
     def _decide(self, pairs: Sequence[Pair]) -> list[Grade]:
         return [

@@ -1,8 +1,7 @@
 r"""Graders by name. `math` is our own (`mathematical.py`); the others are what people report with.
 
 `exact` compares strings (the ladder writes answers in one way only). `math-verify` asks the library of
-that name (Hugging Face) in killable workers: the `\boxed{}` parse, which accepts as many right bare
-answers as any other and the fewest wrong ones, after two cheap tiers that need no algebra. `prm800k` and
+that name (Hugging Face) in killable workers, after two cheap tiers that need no algebra. `prm800k` and
 `e2h-string` are in `compat.py`. Verdicts are remembered per pair. A pair that costs too much time,
 memory or text is `UNDECIDED`: it counts as wrong, and `undecided` says how many there were.
 """

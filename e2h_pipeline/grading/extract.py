@@ -147,7 +147,7 @@ def _joined(text: str, start: int, end: int) -> bool:
 
 _FINAL = re.compile(r"final answer\s*(?:is|:|=)(?:\s*\*\*)?\s*:?", re.IGNORECASE)
 _TAG = re.compile(r"<answer>\s*(?=\S)", re.IGNORECASE)
-_HASH = re.compile(r"####[ \t]*(?=\S)")
+_HASH = re.compile(r"(?<!#)####(?!#)[ \t]*(?=\S)")
 ANSWER_IS = re.compile(
     r"(?:answer|r[ée]ponse|result|respuesta|antwort|ответ)\b\s*(?:is|are|est|es|ist|should be|:|=|\*\*:?)(?:\*\*)?\s*:?"
     r"|答案\s*(?:是|为|：|:)",

@@ -25,12 +25,8 @@ def compare(gold: str, answer: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _parse(text: str) -> list[Any]:
-    r"""Parse an answer as the content of a box, as LaTeX first and as a plain expression second.
-
-    Boxing beats `$...$` and bare text on 230 hand-labelled pairs: as many right answers accepted
-    (157 of 188) as any other way of the three and fewer wrong ones (6 of 42).
-    """
+    """Parse an answer as its users do: as LaTeX between dollar signs, and as a plain expression."""
     expressions: list[Any] = parse(
-        "\\boxed{" + text.strip().strip("$") + "}", parsing_timeout=None, raise_on_error=True
+        "$" + text.strip().strip("$") + "$", parsing_timeout=None, raise_on_error=True
     )
     return expressions

@@ -166,7 +166,7 @@ def test_too_much_text_is_undecided(pool: WorkerPool) -> None:
 
 def test_versions_name_the_source(pool: WorkerPool) -> None:
     assert Prm800kGrader(pool).version.startswith("prm800k@00811d6 pylatexenc/")
-    assert E2hStringGrader().version.startswith("easy-to-hard@49c104a pylatexenc/")
+    assert E2hStringGrader().version.startswith("e2h-string easy-to-hard@49c104a pylatexenc/")
 
 
 def test_classes_are_connected_components(pool: WorkerPool) -> None:

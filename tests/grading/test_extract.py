@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.grading.extract import final_answer, last_boxed, unwrap_box
+from e2h_pipeline.grading.extract import extract, final_answer, last_boxed, unwrap_box
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.solutions import format_completion
 
@@ -76,3 +76,27 @@ def test_boxes_of_math() -> None:
     wrong = [r["unique_id"] for r in rows if (last_boxed(r["solution"]) or "") != r["answer"]]
     assert len(rows) == 12_500
     assert wrong == [], json.dumps(wrong)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "rule"),
+    [
+        ("so it is 5\n#### 42", "42", "hash"),
+        ("###### heading\nnothing", None, ""),
+        ("I think <answer>\\frac{1}{2}</answer>", "\\frac{1}{2}", "tag"),
+        ("\\boxed{255} of interest. Final Answer: The final answer is $10,455$. I hope it is correct.", "$10,455$", "final-answer"),
+        ("The final answer is 7.78. So \\boxed{7.79}", "7.79", "boxed"),
+        ("\\boxed{1} papers and \\boxed{2} bins", "1, 2", "boxed"),
+        ("\\boxed{1} no no no \\boxed{2}", "2", "boxed"),
+        ("The answer is for sure D, it can't be A or B", "D", "answer-is"),
+        ("We add them up. Therefore there are 12 of them.", "12", "conclusion"),
+        ("We add them up.\nAnd then we carry the 12 over to the next", None, ""),
+        ("x = 3", "x = 3", "whole"),
+    ],
+)  # fmt: skip
+def test_rules_in_order(response: str, answer: str | None, rule: str) -> None:
+    found = extract(response)
+    assert (found.answer, found.rule) == (answer, rule) if answer else found is None
+    if found is not None and rule != "boxed":
+        assert response[found.start : found.end].strip() == found.answer
+    assert extract(response, finished=False) is None
