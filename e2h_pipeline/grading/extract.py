@@ -184,7 +184,10 @@ def _after(text: str, marker: re.Pattern[str], rule: str) -> Extraction | None:
         piece = text[start:end]
         boxes = _boxes(piece)
         if boxes:
-            return Extraction(piece[boxes[-1][1] : boxes[-1][2]].strip(), start, end, rule)
+            content = piece[boxes[-1][1] : boxes[-1][2]].strip()
+            if content:
+                return Extraction(content, start, end, rule)
+            continue
         if rule not in ("hash", "tag"):
             place = _answer_in(text, start, end)
             if place is None:

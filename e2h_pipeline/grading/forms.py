@@ -91,6 +91,8 @@ _CHOICE = re.compile(
 )
 _CLOCK = re.compile(r"([0-2]?\d):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.*\s*(?:m\.*)?)?", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]+(?:['’ -]+[^\W\d_]+)*", re.UNICODE)
+_SIZED = re.compile(r"\\(?:left|right)\s*|\s")
+_BRACKETED_THOUSANDS = re.compile(r"(-?)\((-?)([1-9]\d{0,2}(?:,\d{3}){1,30})\)")
 _DECIMAL_COMMA = re.compile(r"(-?)(\d+),(\d\d|\d{4,}|(?<=\b0,)\d{2,})")
 
 
@@ -106,7 +108,7 @@ def _spelled(text: str) -> Form | None:
         words = unboxed[unboxed.index(letter) + 1 :].strip(" ):.")
         own = (_letter_key(letter),)
         return Form((*own, _words_key(words)) if words and _WORDS.fullmatch(words) else own)
-    if len(unboxed) == 1 and unboxed.isalpha():
+    if len(unboxed) == 1 and unboxed.isascii() and unboxed.isalpha():
         return Form((_letter_key(unboxed),))
     clock = _CLOCK.fullmatch(clean(unboxed).replace(" :", ":").replace(": ", ":")) if ":" in unboxed else None
     if clock is not None:
@@ -116,6 +118,10 @@ def _spelled(text: str) -> Form | None:
         return Form(
             (("clock", int(hour), int(minute), int(second or 0)), *ratio), ("half", part) if part else None
         )
+    thousands = _BRACKETED_THOUSANDS.fullmatch(_SIZED.sub("", unboxed))
+    if thousands is not None:  # a pair, or a number
+        value = Fraction(thousands[3].replace(",", "")) * (1 if thousands[1] == thousands[2] else -1)
+        return Form((*_keys_or_none(unboxed), ("value", *number_key(value))))
     comma = _DECIMAL_COMMA.fullmatch(unboxed)
     if comma is not None:
         sign, whole, digits = comma.groups()

@@ -282,6 +282,8 @@ class _Parser:
 
     def juxtaposed(self, node: Node) -> Node:
         """Multiplication without a sign; `2\\frac{5}{8}` and `2 5/8` are mixed numbers."""
+        if node.kind == "neg" and self.tokens[self.place - 1].kind == "number":  # -1 1/3
+            return _negated(self.juxtaposed(node.args[0]))
         whole = node if node.kind == "number" and self.tokens[self.place - 1].kind == "number" else None
         first = self.next
         right = self.power()

@@ -1,7 +1,7 @@
-r"""Values of expressions: exact where they are rational, to 60 digits where they are not.
+r"""Values of expressions: exact where they are rational, to 90 digits where they are not.
 
 Two expressions are equal if their values are: constants are compared as exact fractions or as numbers
-to 30 digits; expressions with letters are compared at three fixed points (two positive, one negative;
+to 90 digits; expressions with letters are compared at three fixed points (two positive, one negative;
 the points come from the letters' names), where different rational functions of answer size agree by
 chance with a probability below 1e-12. So `\frac{x}{2}` and `0.5x`, `\tan^2 y + 1` and `\sec^2 y`,
 `\sqrt{8}` and `2\sqrt2` have the same key, and a dictionary does the comparing. (Schwartz 1980,
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cache, lru_cache
@@ -26,8 +27,9 @@ Key = tuple[Any, ...]
 """A hashable value: nested tuples of strings and whole numbers."""
 
 POINTS = 3
-_BITS = 200
-_KEPT_BITS = 100
+_BITS = 400
+_KEPT_BITS = 300
+_SPARE_BITS = 80
 _EXACT_BITS = 4096
 _MAX_EXPONENT = 1 << 20  # of a floating value: about 10^300000
 _MAX_FACTORIAL = 400
@@ -42,14 +44,25 @@ class Undefined(Unreadable):
     """The expression has no value (a division by zero)."""
 
 
-@cache
-def _mp() -> Any:
-    """An own mpmath context, so that nobody else's precision matters."""
-    import mpmath
+class _Local(threading.local):
+    """An own mpmath context per thread, so that nobody else's precision matters. `peak` is the largest
+    binary exponent since it was last set to 0."""
 
-    context = mpmath.MPContext()
-    context.prec = _BITS
-    return context
+    def __init__(self) -> None:
+        import mpmath
+
+        self.context = mpmath.MPContext()
+        self.context.prec = _BITS
+        self.context.peak = 0
+
+
+@cache
+def _local() -> _Local:
+    return _Local()
+
+
+def _mp() -> Any:
+    return _local().context
 
 
 # Keys
@@ -62,28 +75,40 @@ def scalar_key(node: Node) -> Key:
         Unreadable: it has no value that we can compute.
     """
     letters = symbols(node)
-    values = [evaluate(node, point) for point in range(POINTS if letters else 1)]
-    if any(isinstance(value, tuple) for value in values):
-        return ("matrix", *(_matrix_key(value) for value in values))
-    if letters and len({number_key(_float(value)) for value in values}) == 1:
-        values = values[:1]  # x - x + 5
-    if len(values) == 1:
-        return ("value", *number_key(_snapped(values[0])))
-    return ("function", *(number_key(_float(value)) for value in values))
+    found = _values(node, POINTS if letters else 1)
+    if any(isinstance(value, tuple) for value in found):
+        return ("matrix", *(_matrix_key(value) for value in found))
+    keys = [_rounded_key(value) for value in found]
+    if len(set(keys)) == 1:  # a constant, or x - x + 5
+        return ("value", *number_key(_snapped(found[0])))
+    return ("function", *keys)
 
 
 def zero_set_key(node: Node, directed: bool = False) -> Key:
     """The key of `node = 0` up to a constant factor; of `node > 0` (directed) up to a positive one."""
-    values = [evaluate(node, point) for point in range(POINTS)]
-    if any(isinstance(value, tuple) for value in values):
+    found = _values(node, POINTS)
+    if any(isinstance(value, tuple) for value in found):
         raise Unreadable("an equation between matrices")
-    if all(value == 0 for value in values):
+    if all(value == 0 for value in found):
         return ("always",)
-    first = values[0] if values[0] != 0 else values[1]
+    first = found[0] if found[0] != 0 else found[1]
     if first == 0:
         raise Unreadable("an equation that is degenerate")
     unit = abs(first) if directed else first
-    return ("zero", *(number_key(_float(_divide(value, unit))) for value in values))
+    return ("zero", *(_rounded_key(_divide(value, unit)) for value in found))
+
+
+def _values(node: Node, points: int) -> list[Number]:
+    """Values at the points, with as many more digits as the largest number on the way has."""
+    mp = _mp()
+    mp.peak = 0
+    found = [evaluate(node, point) for point in range(points)]
+    if mp.peak <= _SPARE_BITS:
+        return found
+    if mp.peak > _EXACT_BITS:
+        raise TooBig("a number with too many digits")
+    with mp.workprec(_BITS + 2 * mp.peak):
+        return [evaluate(node, point) for point in range(points)]
 
 
 def _matrix_key(value: Any) -> Key:
@@ -93,26 +118,34 @@ def _matrix_key(value: Any) -> Key:
 
 
 def number_key(value: Number) -> Key:
-    """A number rounded to about 30 digits; fractions with small parts as they are."""
+    """A constant: fractions as they are, other numbers rounded to about 90 digits."""
     if isinstance(value, Fraction):
-        if value.numerator.bit_length() + value.denominator.bit_length() <= _EXACT_BITS // 4:
-            return ("q", value.numerator, value.denominator)
-        value = _float(value)
-    real, imaginary = (value.real, value.imag) if hasattr(value, "real") else (value, _mp().zero)
-    if imaginary == 0:
-        return ("r", *_rounded(real))
-    return ("c", *_rounded(real), *_rounded(imaginary))
+        return ("q", value.numerator, value.denominator)
+    return _rounded_key(value)
+
+
+def _rounded_key(value: Number) -> Key:
+    """A number rounded to `_KEPT_BITS` behind the binary point, or in all if it is smaller than 1."""
+    mp = _mp()
+    if isinstance(value, Fraction):
+        size = abs(value.numerator.bit_length() - value.denominator.bit_length())
+        with mp.workprec(_BITS + size):
+            return ("r", *_rounded(_float(value)))
+    if value.imag == 0 or (value.real != 0 and mp.mag(value.imag) < mp.mag(value.real) - _KEPT_BITS):
+        return ("r", *_rounded(value.real))
+    if value.real == 0 or mp.mag(value.real) < mp.mag(value.imag) - _KEPT_BITS:
+        return ("i", *_rounded(value.imag))
+    return ("c", *_rounded(value.real), *_rounded(value.imag))
 
 
 def _rounded(value: Any) -> tuple[int, int]:
-    """Mantissa and exponent of an mpf, to `_KEPT_BITS`; next to nothing beside 1 is nothing."""
-    mp = _mp()
-    if value == 0 or abs(value) < mp.ldexp(1, -150):
+    """Mantissa and exponent of an mpf after rounding."""
+    if value == 0:
         return (0, 0)
-    if not mp.isfinite(value):
+    if not _mp().isfinite(value):
         raise Undefined("it is not finite")
     sign, mantissa, exponent, bits = value._mpf_
-    excess = bits - _KEPT_BITS
+    excess = bits - _KEPT_BITS - max(0, exponent + bits)
     if excess > 0:
         mantissa = (mantissa + (1 << (excess - 1))) >> excess
         exponent += excess
@@ -123,29 +156,27 @@ def _rounded(value: Any) -> tuple[int, int]:
 
 
 def _snapped(value: Number) -> Number:
-    """A constant that is a small fraction to 45 digits, as that fraction."""
+    """A constant that agrees with a small fraction to all its digits, as that fraction."""
     if isinstance(value, Fraction):
         return value
     mp = _mp()
-    real = _small_fraction(mp.mpf(value.real))
-    imaginary = _small_fraction(mp.mpf(value.imag))
-    if imaginary == 0 and real is not None:
-        return real
-    return mp.mpc(
-        value.real if real is None else _float(real), value.imag if imaginary is None else _float(imaginary)
-    )
+    real, imaginary = value.real, value.imag
+    if imaginary != 0 and (real == 0 or mp.mag(imaginary) >= mp.mag(real) - _KEPT_BITS):
+        return value
+    near = _small_fraction(real)
+    return real if near is None else near
 
 
 def _small_fraction(value: Any) -> Fraction | None:
     mp = _mp()
-    if abs(value) < mp.ldexp(1, -150):
+    if value == 0:
         return Fraction(0)
-    if not mp.isfinite(value) or not -80 < mp.mag(value) < 80:
+    if not mp.isfinite(value) or not -_SPARE_BITS < mp.mag(value) < _SPARE_BITS:
         return None
     sign, mantissa, exponent, _ = value._mpf_
     exact = Fraction(mantissa) * Fraction(2) ** exponent * (-1 if sign else 1)
     near = exact.limit_denominator(_SNAP)
-    return near if abs(near - exact) < Fraction(1, 1 << 150) * max(1, abs(exact)) else None
+    return near if abs(near - exact) < Fraction(1, 1 << (_KEPT_BITS - 20)) * max(1, abs(exact)) else None
 
 
 # Letters
@@ -237,7 +268,7 @@ def _opaque(node: Node, point: int) -> Number:
     for arg in node.args:
         for side in arg.args if arg.kind == "relation" else (arg,):
             try:
-                parts.append(number_key(_float(evaluate(side, point))))
+                parts.append(_rounded_key(evaluate(side, point)))
             except TooBig:
                 raise
             except Unreadable:  # a bound that is no number: as it stands
@@ -257,8 +288,10 @@ def _checked(value: Number) -> Number:
     for part in (value.real, value.imag):
         if not mp.isfinite(part):
             raise Undefined("it is not finite")
-        if part != 0 and abs(mp.mag(part)) > _MAX_EXPONENT:
+        size = abs(mp.mag(part)) if part != 0 else 0
+        if size > _MAX_EXPONENT:
             raise TooBig("a number out of range")
+        mp.peak = max(mp.peak, size)
     return value.real if isinstance(value, mp.mpc) and value.imag == 0 else value
 
 
@@ -281,8 +314,8 @@ def _add(a: Number, b: Number) -> Number:
         return a + b
     total = _float(a) + _float(b)
     mp = _mp()
-    scale = max(mp.mag(a) if a else -_BITS, mp.mag(b) if b else -_BITS)
-    parts = [mp.zero if p != 0 and mp.mag(p) < scale - 160 else p for p in (total.real, total.imag)]
+    noise = max((mp.mag(x) for x in (_float(a), _float(b)) if x), default=0) - mp.prec + 60
+    parts = [mp.zero if p != 0 and mp.mag(p) < noise else p for p in (total.real, total.imag)]
     return mp.mpc(*parts) if parts[1] else parts[0]  # what is left of a cancellation is noise
 
 
@@ -467,7 +500,11 @@ def _of_context(
             raise TooBig(f"{name} of a number this size")
         mp = _mp()
         value = getattr(mp, name)(_float(a))
-        parts = [mp.zero if abs(p) < mp.ldexp(1, -160) else p for p in (value.real, value.imag)]
+        noise = 60 - mp.prec  # of sin(pi); a small number has a small sine
+        small = a != 0 and mp.mag(_float(a)) < -_SPARE_BITS
+        parts = [
+            mp.zero if p != 0 and mp.mag(p) < noise and not small else p for p in (value.real, value.imag)
+        ]
         return mp.mpc(*parts) if parts[1] else parts[0]
 
     return function

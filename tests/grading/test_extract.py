@@ -84,7 +84,7 @@ def test_boxes_of_math() -> None:
         ("so it is 5\n#### 42", "42", "hash"),
         ("###### heading\nnothing", None, ""),
         ("I think <answer>\\frac{1}{2}</answer>", "\\frac{1}{2}", "tag"),
-        ("\\boxed{255} of interest. Final Answer: The final answer is $10,455$. I hope it is correct.", "$10,455$", "final-answer"),
+        ("\\boxed{255} of interest. The final answer is $10,455$. I hope it is correct.", "$10,455$", "final-answer"),
         ("The final answer is 7.78. So \\boxed{7.79}", "7.79", "boxed"),
         ("\\boxed{1} papers and \\boxed{2} bins", "1, 2", "boxed"),
         ("\\boxed{1} no no no \\boxed{2}", "2", "boxed"),

@@ -304,7 +304,6 @@ def with_a_slip(tree: Tree, rng: random.Random) -> Tree:
     return operation, one, with_a_slip(other, rng)
 
 
-@pytest.mark.xfail(strict=True, reason="a lone \u03c0 is not \\pi yet")
 @fuzz(120)
 @given(st.lists(st.one_of(arithmetic, algebra), min_size=2, max_size=5), st.randoms(use_true_random=False))
 def test_groups_are_values(judge: Grader, ladder: list[Tree], rng: random.Random) -> None:
@@ -356,7 +355,6 @@ def decimal(number: Fraction) -> str:
     return f"{whole_part}.{rest:09d}".rstrip("0").rstrip(".")
 
 
-@pytest.mark.xfail(strict=True, reason="negative mixed numbers: -1 1/3 is not -4/3 yet")
 @fuzz(200)
 @given(fractions, st.randoms(use_true_random=False))
 def test_ways_to_write_a_number_are_equal(judge: Grader, number: Fraction | int, rng: random.Random) -> None:
