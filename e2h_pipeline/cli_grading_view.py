@@ -13,6 +13,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from e2h_pipeline.cli_view import console, print_results, print_titled
 
@@ -147,7 +148,7 @@ def _disputed_table(judges: Sequence[Grader], disputed: Sequence[Graded]) -> Tab
     for column in ("gold", "answer", *(judge.name for judge in judges)):
         table.add_column(column, no_wrap=True)
     for line in disputed:
-        texts = [escape(plain(text, _WIDTH)) for text in (line.item.gold, line.item.answer or "")]
+        texts = [Text(plain(text, _WIDTH)) for text in (line.item.gold, line.item.answer or "")]
         table.add_row(f"{line.item.number}", *texts, *(grade.verdict.value for grade in line.grades))
     return table
 
@@ -160,7 +161,7 @@ def print_pair(line: Graded, judges: Sequence[Grader]) -> None:
     answer = "no answer" if line.item.answer is None else f"answer {plain(line.item.answer)}"
     if (found := extract(line.item.record.get("response", ""))) is not None:
         answer += f" (characters {found.start} to {found.end} of the response, by {found.rule})"
-    out.print(escape(f"gold {plain(line.item.gold)}; {answer}"), soft_wrap=True)
+    out.print(Text(f"gold {plain(line.item.gold)}; {answer}"), soft_wrap=True)
     for judge, grade in zip(judges, line.grades, strict=True):
         out.print(
             f"[bold]{grade.verdict.value}[/bold] by {escape(grade.tier)} in {grade.ms:.1f} ms"
