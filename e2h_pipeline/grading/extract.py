@@ -270,6 +270,10 @@ def _last_value(text: str, start: int, end: int) -> tuple[int, int] | None:
         choices = list(_CHOICE.finditer(text, start, end))
         return choices[0].span(1) if choices else None
     low, high = runs[-1].span()
+    for before in reversed(runs[:-1]):  # 1 or 13
+        if not _BETWEEN.fullmatch(text, before.end(), low):
+            break
+        low = before.start()
     while high > low and text[high - 1] in " .,:;=<>(*":
         high -= 1
     while (

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise, product
 
@@ -39,6 +39,7 @@ class Form:
         keys: a key per reading, the most literal first; never empty.
         measure, name, order: the marks, None where the answer has none.
         certain: False where a limit was met: the keys say what is written, not what it comes to.
+        opaque: it holds a sum, integral or limit, which we compare as it is written.
     """
 
     keys: tuple[Key, ...]
@@ -46,6 +47,7 @@ class Form:
     name: Key | None = None
     order: Key | None = None
     certain: bool = True
+    opaque: bool = False
 
     def equals(self, other: Form) -> bool:
         """Symmetric; see the module."""
@@ -73,7 +75,8 @@ def form(text: str) -> Form:
     try:
         tree = parse(text)
         try:
-            return _form(tree)
+            found = _form(tree)
+            return replace(found, opaque=True) if _is_opaque(tree) else found
         except TooBig:
             return Form((("tree", repr(tree)),), certain=False)
     except RecursionError:
@@ -81,6 +84,10 @@ def form(text: str) -> Form:
 
 
 _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![a-zA-Z])|⇒|∴|=>")
+
+
+def _is_opaque(node: Node) -> bool:
+    return str(node.value).startswith("binder ") or any(_is_opaque(arg) for arg in node.args)
 
 
 # Words
@@ -91,6 +98,8 @@ _CHOICE = re.compile(
 )
 _CLOCK = re.compile(r"([0-2]?\d):([0-5]\d)(?::([0-5]\d))?\s*(?:([ap])\.*\s*(?:m\.*)?)?", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]+(?:['’ -]+[^\W\d_]+)*", re.UNICODE)
+_DAY = re.compile(r"[A-Z][a-z]{2,} \d{1,4}")  # June 20
+_NOTHING = ("no solution", "no solutions", "no real solution", "no real solutions", "empty set", "none")
 _SIZED = re.compile(r"\\(?:left|right)\s*|\s")
 _BRACKETED_THOUSANDS = re.compile(r"(-?)\((-?)([1-9]\d{0,2}(?:,\d{3}){1,30})\)")
 _DECIMAL_COMMA = re.compile(r"(-?)(\d+),(\d\d|\d{4,}|(?<=\b0,)\d{2,})")
@@ -127,8 +136,12 @@ def _spelled(text: str) -> Form | None:
         sign, whole, digits = comma.groups()
         value = Fraction(f"{sign}{whole}.{digits}")
         return Form((("value", *number_key(value)), *_form(parse(unboxed)).keys))
+    if _DAY.fullmatch(unboxed) is not None:
+        return Form((_words_key(unboxed), ("value", *number_key(Fraction(unboxed.split()[1])))))
     if len(unboxed) > 1 and _WORDS.fullmatch(unboxed) and not _joins(unboxed) and unboxed not in CONSTANTS:
         keys: tuple[Key, ...] = (_words_key(unboxed),)
+        if unboxed.lower() in _NOTHING:
+            keys += (("constant", "empty"),)
         if len(unboxed) <= 4:  # xy, AB
             keys += _keys_or_none(unboxed)
         return Form(keys)
@@ -334,6 +347,8 @@ def _list(items: list[Form], *, ordered: bool) -> Form:
     if all(key[0] == "list" for key in in_order):  # x = 1 +- 2 or x = 3
         in_order = tuple(key for group in in_order for key in group[1])
         items, ordered = [Form((key,)) for key in in_order], False
+    if not ordered and len(set(in_order)) == 1 and in_order[0][0] != "list":
+        return items[0]  # 3/24 or 1/8
     ranking = sorted(range(len(items)), key=lambda i: (repr(in_order[i]), repr(items[i].name)))
     sorted_keys = tuple(in_order[i] for i in ranking)
     keys: list[Key] = [("list", sorted_keys if ordered else tuple(dict.fromkeys(sorted_keys)))]
@@ -454,7 +469,7 @@ def _relation(node: Node) -> Form:
         inner = _form(args[1])
         return Form(inner.keys, inner.measure, _name(args[0]), inner.order)
     if ops == ["neq"]:
-        return Form((("neq", zero_set_key(_difference(args[0], args[1]))),))
+        return _unequal(args[0], args[1])
     if ops == ["equiv"]:
         keys = tuple(key for arg in args for key in (scalar_key(arg),))
         return Form((("congruence", keys), *(keys[1:2] if _is_name(args[0]) else ())))
@@ -463,6 +478,15 @@ def _relation(node: Node) -> Form:
     if ops[0] == "=" and _is_name(args[0]) and len(ops) == 2:
         return _relation(Node("relation", tuple(args[1:]), ops[1]))
     raise Unreadable(f"a relation {' '.join(ops)}")
+
+
+def _unequal(left: Node, right: Node) -> Form:
+    """`x \\ne 2`, which is all numbers but 2."""
+    keys: list[Key] = [("neq", zero_set_key(_difference(left, right)))]
+    if left.kind == "symbol" and not symbols(right):
+        rest = Node("difference", (Node("constant", value="reals"), right))
+        keys.append(_set_operation(rest))
+    return Form(tuple(keys))
 
 
 def _equation(left: Node, right: Node, *, chained: bool) -> Form:
@@ -624,7 +648,21 @@ def _ranges(items: Sequence[Node]) -> Form | None:
     for part in parts[1:]:
         union = Node("union", (union, part))
     plain = _list([_form(item) for item in items], ordered=False)
-    return Form((_set_operation(union), *plain.keys))
+    between = _between(parts)
+    return Form((_form(between).keys[0] if between else _set_operation(union), *plain.keys))
+
+
+def _between(parts: Sequence[Node]) -> Node | None:
+    """`x > 2` and `x < 5` as one interval: as a union they would be all numbers."""
+    if len(parts) != 2 or any(part.kind != "sequence" for part in parts):
+        return None
+    lower, upper = sorted(parts, key=lambda part: part.args[0] == _MINUS_INFINITY)
+    if upper.args[0] != _MINUS_INFINITY or lower.args[1] != _INFINITY:
+        return None
+    low, high = (_size(_form(end).keys[0]) for end in (lower.args[0], upper.args[1]))
+    if low is None or high is None or low >= high:
+        return None
+    return Node("sequence", (lower.args[0], upper.args[1]), str(lower.value)[0] + str(upper.value)[1])
 
 
 # Plus-minus

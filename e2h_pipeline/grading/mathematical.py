@@ -1,9 +1,9 @@
 r"""Our own grader of MATH-style answers: canonical forms, a dictionary, and workers for the rest.
 
-Tiers, in order: `text` (the same text), `size` (too long to read), `form` (both answers are read; see
-`forms`), `sympy` (one is not, but looks like mathematics: math_verify decides in a worker that is killed
-at its limits), `words` (one is not mathematics at all: different). Equality is symmetric by
-construction, and transitive within a problem through `classes`.
+Tiers, in order: `text` (the same text), `size` (too long to read), `unread` (one is not mathematics that
+we know, or words: different, as nothing is guessed), `form` (both are read; see `forms`), `sympy` (both
+are read, but one holds a sum, integral or limit: math_verify evaluates it, in a worker that is killed at
+its limits). Equality is symmetric by construction, and transitive within a problem through `classes`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,11 @@ REVISION = 1
 
 _REMEMBERED = 300_000
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
-_SIGNS = re.compile(r"[\d\\^_=<>]")
 _PROSE = re.compile(
     r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}|(?<![\\a-zA-Z{])[a-zA-Z]{2,} [a-zA-Z]{2,}|[^\W\d_a-zA-Z]{2,}|<answer>"
 )
-_TWO_WORDS = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{2,}[,:]?\s+(?:[a-zA-Z]{2,}|\\\(|\$|\\\[)")
 _DOLLARS = re.compile(r"(?<!\\)\$")
 _DOUBLED_BOX = re.compile(r"\\\\boxed\s*\{")
-_COMPARED = 8
 
 Read = Form | None
 """A form; None where the text is not mathematics that we can read."""
@@ -91,16 +88,18 @@ class MathGrader:
 
     def _compare(self, gold: str, answer: str) -> tuple[Verdict, str] | None:
         """The verdict and tier of a pair, None for a pair that a worker has to decide."""
-        if gold == answer or gold.strip() == answer.strip():
+        if gold == answer or gold.split() == answer.split():
             return Verdict.EQUAL, "text"
         one, other = self.read(gold), self.read(answer)
         if one is not None and other is not None:
             if one.equals(other):
                 return Verdict.EQUAL, "form"
+            if one.opaque or other.opaque:
+                return None
             return Verdict.DIFFERENT if one.certain and other.certain else Verdict.UNDECIDED, "form"
         if max(len(gold), len(answer)) > MAX_CHARACTERS:
             return Verdict.UNDECIDED, "size"
-        return None if _mathematical(gold) and _mathematical(answer) else (Verdict.DIFFERENT, "words")
+        return Verdict.DIFFERENT, "unread"
 
     def _ask(self, pairs: list[tuple[str, str]]) -> None:
         new = [pair for pair in pairs if pair not in self._asked]
@@ -135,18 +134,11 @@ class MathGrader:
         """The group an answer joins: the first all of whose members it equals, or a new one."""
         own = self.read(text)
         if own is None:
-            return self._group_by_worker(text, groups)
+            return len(groups)
         candidates = sorted({place for key in self._keys(text) for place in by_key.get(key, ())})
         for place in candidates:
             forms = [found for member in groups[place] if (found := self.read(member)) is not None]
             if all(own.equals(found) for found in forms):
-                return place
-        return len(groups)
-
-    def _group_by_worker(self, text: str, groups: list[list[str]]) -> int:
-        heads = [group[0] for group in groups[:_COMPARED]]
-        for place, grade in enumerate(self.grade_pairs([(head, text) for head in heads])):
-            if grade.verdict is Verdict.EQUAL:
                 return place
         return len(groups)
 
@@ -216,11 +208,6 @@ def _undelimited(text: str) -> str:
         if text == before:
             break
     return text
-
-
-def _mathematical(text: str) -> bool:
-    """Whether there is anything for a computer algebra system: signs, and no prose."""
-    return _SIGNS.search(text) is not None and _TWO_WORDS.search(text) is None and "boxed" not in text
 
 
 def _in_order(one: str, other: str) -> tuple[str, str]:

@@ -372,7 +372,10 @@ class _Parser:
     def postfix(self, node: Node, subscripts: bool = True) -> Node:
         while True:
             if self.accept("!"):
-                node = Node("call", (node,), "factorial")
+                double = self.at("!") and not self.next.spaced
+                if double:
+                    self.take()
+                node = Node("call", (node,), "double factorial" if double else "factorial")
             elif self.accept("%"):
                 node = Node("quantity", (node,), "%")
             elif self.at("'") and node.kind in ("symbol", "call"):

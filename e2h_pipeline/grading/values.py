@@ -413,6 +413,14 @@ def _factorial(a: Number) -> Number:
     return _mp().gamma(_float(a) + 1)
 
 
+def _double_factorial(a: Number) -> Number:
+    if not isinstance(a, Fraction) or a.denominator != 1:
+        raise Unreadable("a double factorial of no whole number")
+    if not 0 <= a <= _MAX_FACTORIAL:
+        raise TooBig("a double factorial out of range")
+    return Fraction(math.prod(range(int(a), 0, -2)))
+
+
 def _binomial(a: Number, b: Number) -> Number:
     if all(isinstance(x, Fraction) and x.denominator == 1 for x in (a, b)):
         if not (0 <= a <= 10 * _MAX_FACTORIAL and 0 <= b <= 10 * _MAX_FACTORIAL):
@@ -514,7 +522,7 @@ _OPERATIONS: Mapping[str, Callable[..., Number]] = {
     "add": _add, "mul": _multiply, "neg": _negative, "div": _divide, "pow": _power,
 }  # fmt: skip
 _FUNCTIONS: Mapping[str, Callable[..., Number]] = {
-    "root": _root, "factorial": _factorial, "binomial": _binomial, "abs": _size,
+    "root": _root, "factorial": _factorial, "double factorial": _double_factorial, "binomial": _binomial, "abs": _size,
     "log": _logarithm, "log base": _logarithm, "lg": _logarithm, "ln": _natural_logarithm,
     "exp": _of_context("exp", _MAX_EXPONENT // 2, 1), "floor": _floor, "ceil": _ceiling, "mod": _modulo,
     **{name: _of_context(name, exact_zero=0) for name in ("sin", "tan", "sinh", "tanh")},

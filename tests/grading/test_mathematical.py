@@ -34,16 +34,25 @@ def test_tiers(judge: Grader) -> None:
         (EQUAL, "text"),
         (EQUAL, "form"),
         (DIFFERENT, "form"),
-        (DIFFERENT, "words"),
+        (DIFFERENT, "unread"),
         (UNDECIDED, "size"),
         (UNDECIDED, "form"),
     ]
 
 
-def test_a_worker_decides_what_we_cannot_read(judge: Grader) -> None:
-    asked = [("\\int_0^1 x \\, dx )", "3"), ("\\foo 3", "\\foo 4")]
-    assert [tier for _, tier in tiers(judge, asked)] == ["sympy", "sympy"]
-    assert [tier for _, tier in tiers(judge, [(b, a) for a, b in asked])] == ["sympy", "sympy"]
+def test_sums_and_integrals_go_to_a_worker(judge: Grader) -> None:
+    pairs = [
+        ("\\int_0^1 x \\, dx", "1/2"),
+        ("\\sum_{k=1}^{10} k", "54"),
+        ("\\sum_{k=1}^{n} k", "\\sum_{k=1}^{n} k + 0"),
+    ]
+    expected = [(EQUAL, "sympy"), (DIFFERENT, "sympy"), (EQUAL, "form")]
+    assert tiers(judge, pairs) == tiers(judge, [(b, a) for a, b in pairs]) == expected
+
+
+def test_nothing_is_guessed_from_what_cannot_be_read(judge: Grader) -> None:
+    pairs = [("0", "a0)"), ("2", "2(a^2))/(bc)"), ("3", "\\foo 3"), ("4", "\\boxed{4")]
+    assert tiers(judge, pairs) == [(DIFFERENT, "unread")] * 4
 
 
 def test_undecided_is_counted() -> None:
