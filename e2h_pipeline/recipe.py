@@ -195,14 +195,24 @@ class EasySamples(Sampling):
 class Labels(Section):
     """Step labels on easy problems; they stop at the first error (paper section 3.3, appendix L)."""
 
-    source: Literal["checker", "prm800k"] = Field(
-        "checker", description="Exact checker (ladder) or PRM800K human labels."
+    source: Literal["checker", "prm800k", "shepherd", "monte_carlo"] = Field(
+        "checker",
+        description="Exact checker (ladder), PRM800K human labels, a file in Math-Shepherd's format, or completions "
+        "of each step by the policy (Math-Shepherd's rule).",
     )
-    neutral: Literal["positive", "negative", "drop"] = Field(
-        "positive", description="What a neutral PRM800K rating becomes; the paper takes positive."
+    neutral: Literal["positive", "negative", "soft", "drop"] = Field(
+        "positive",
+        description="What a neutral PRM800K rating becomes; the paper takes positive, soft is 0.5.",
     )
     path: str | None = Field(
-        None, description="prm800k: file of decoded labels; E2H_DATA_DIR/steps where unset."
+        None, description="prm800k, shepherd: file of labels; prm800k: E2H_DATA_DIR/steps where unset."
+    )
+    completions: int = Field(
+        8, ge=1, description="monte_carlo: completions drawn behind each step (Math-Shepherd: 8)."
+    )
+    soft: bool = Field(
+        False,
+        description="monte_carlo: label a step by its share of right completions, not by whether there is one.",
     )
     limit: int | None = Field(
         None, ge=1, description="Keep at most this many labelled solutions (drawn by seed)."
@@ -213,8 +223,17 @@ class Labels(Section):
     )
 
 
-class Prm(Section):
-    """The process reward model: a token-classification head on step ends (paper section 3.3)."""
+class Reward(Section):
+    """Which evaluator reranks and rewards."""
+
+    kind: Literal["prm", "orm", "oprm", "pairwise"] = Field(
+        "prm",
+        description="Trained on step labels, on final answers, on both (paper section 3.3), or on pairs of solutions.",
+    )
+
+
+class RewardTraining(Section):
+    """Training of an evaluator: a token-classification head with one label (paper section 3.3)."""
 
     init: Literal["base", "sft"] = Field(
         "base", description="Starting weights; the paper starts from the base model."
@@ -234,6 +253,22 @@ class Prm(Section):
     )
     frozen_layers: int = Field(
         0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
+    )
+    tokens: Literal["every", "last"] = Field(
+        "every", description="orm, oprm: tokens of a completion that carry its outcome label (paper: every)."
+    )
+    outcome_share: float = Field(
+        0.5, gt=0, lt=1, description="oprm: share of outcome examples among all examples."
+    )
+    lora_rank: int = Field(
+        0, ge=0, description="Rank of LoRA adapters, merged when saved; 0 trains all weights."
+    )
+    packing: bool = Field(
+        False,
+        description="Several solutions in a row, kept apart by position and mask; padding is next to nothing.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
 
 
@@ -346,7 +381,11 @@ class Recipe(Section):
     sft: Sft = Field(default_factory=Sft)
     easy_samples: EasySamples = Field(default_factory=EasySamples)
     labels: Labels = Field(default_factory=Labels)
-    prm: Prm = Field(default_factory=Prm)
+    reward: Reward = Field(default_factory=Reward)
+    prm: RewardTraining = Field(default_factory=RewardTraining)
+    orm: RewardTraining = Field(default_factory=RewardTraining)
+    oprm: RewardTraining = Field(default_factory=RewardTraining)
+    pairwise: RewardTraining = Field(default_factory=RewardTraining)
     sampling: Sampling = Field(default_factory=Sampling)
     scoring: Scoring = Field(default_factory=Scoring)
     rerank: Rerank = Field(default_factory=Rerank)

@@ -18,12 +18,12 @@ from e2h_pipeline.training.objectives import IGNORED, step_loss
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.recipe import Prm
+    from e2h_pipeline.recipe import RewardTraining
     from e2h_pipeline.reporter import Reporter
 
 
 def train_prm(
-    init: Path, labels: Path, out: Path, work: Path, options: Prm, seed: int, reporter: Reporter
+    init: Path, labels: Path, out: Path, work: Path, options: RewardTraining, seed: int, reporter: Reporter
 ) -> dict[str, Any]:
     """Train an evaluator from the causal LM in `init` on labelled solutions; save it to `out`."""
     from transformers import set_seed

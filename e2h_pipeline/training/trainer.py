@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from e2h_pipeline.recipe import Prm, Sft
+    from e2h_pipeline.recipe import RewardTraining, Sft
     from e2h_pipeline.reporter import Reporter
 
 _COMPLETE = "complete"
@@ -53,7 +53,7 @@ class Settings:
     order: Literal["group_by_length", "sequential"] = "group_by_length"
 
     @classmethod
-    def of(cls, options: Sft | Prm, seed: int) -> Settings:
+    def of(cls, options: Sft | RewardTraining, seed: int) -> Settings:
         """The settings of a fine-tuning stage."""
         return cls(
             epochs=options.epochs,

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.models.load import load_evaluator
-from e2h_pipeline.recipe import Prm
+from e2h_pipeline.recipe import RewardTraining
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.prm import prm_example, train_prm, validate
 from e2h_pipeline.rewards.scoring import score_solutions
@@ -75,7 +75,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(policy: Path, labels: Path, folder: Path, **changed: Any) -> dict[str, Any]:
-    options = Prm.model_validate({"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **changed})
+    options = RewardTraining.model_validate({"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **changed})
     return train_prm(policy, labels, folder / "out", folder / "work", options, 0, Reporter())
 
 

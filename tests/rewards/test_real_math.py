@@ -10,7 +10,7 @@ from e2h_pipeline.generation.pool import sample_pool
 from e2h_pipeline.problems.prm800k import read_prm800k
 from e2h_pipeline.problems.records import ProblemSplit, easy_table, question_table
 from e2h_pipeline.problems.source import load_split
-from e2h_pipeline.recipe import Base, Labels, Prm, Problems, Sampling, Scoring, Sft
+from e2h_pipeline.recipe import Base, Labels, Problems, RewardTraining, Sampling, Scoring, Sft
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.prm import train_prm
 from e2h_pipeline.rewards.scoring import score_pool
@@ -78,7 +78,7 @@ def test_math_goes_through_all_stages(data_dir: Path, tables: Path, bpe_policy: 
         labels,
         prm,
         work("prm"),
-        Prm(epochs=2, batch_size=16, micro_batch_size=8, learning_rate=3e-3),
+        RewardTraining(epochs=2, batch_size=16, micro_batch_size=8, learning_rate=3e-3),
         0,
         REPORTER,
     )
