@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.training.objectives import IGNORED, next_token_loss, step_loss
+from e2h_pipeline.training.objectives import IGNORED, next_token_loss, pairwise_loss, step_loss
 
 
 def test_next_token_loss_by_hand() -> None:
@@ -59,3 +59,25 @@ def test_parts_of_a_batch_add_up_to_the_whole(rows: list[list[int]]) -> None:
     whole = next_token_loss(words, labels, total)
     parts = sum(next_token_loss(words[i : i + 1], labels[i : i + 1], total) for i in range(len(rows)))
     assert float(parts) == pytest.approx(whole.item(), abs=1e-5)
+
+
+def test_pairwise_loss_by_hand() -> None:
+    # Differences .03 (-log sigmoid = .678260) and ln 3 (-log 3/4), rows padded to unlike last tokens
+    logits = torch.tensor([[[9.0], [0.53]], [[0.5], [8.0]], [[7.0], [math.log(3)]], [[0.0], [7.0]]])
+    labels = torch.tensor([[IGNORED, 1.0], [0.0, IGNORED], [IGNORED, 1.0], [0.0, IGNORED]])
+    assert pairwise_loss(logits[:2], labels[:2], 2).item() == pytest.approx(0.678260, abs=1e-6)
+    whole = pairwise_loss(logits, labels, 4).item()
+    assert whole == pytest.approx((0.678260 + math.log(4 / 3)) / 2, abs=1e-6)
+    halves = [pairwise_loss(logits[i : i + 2], labels[i : i + 2], 4).item() for i in (0, 2)]
+    assert sum(halves) == pytest.approx(whole)
+
+
+def test_pairwise_scores_of_like_height_are_even_odds() -> None:
+    labels = torch.tensor([[1.0], [0.0]])
+    assert pairwise_loss(torch.full((2, 1, 1), 3.0), labels, 2).item() == pytest.approx(0.693147, abs=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[[0.0], [1.0]], [[1.0], [1.0]], [[1.0], [IGNORED]]])
+def test_parted_pairs_are_refused(labels: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="right, wrong"):
+        pairwise_loss(torch.zeros(2, 1, 1), torch.tensor(labels), 2)
