@@ -1,44 +1,66 @@
 """The training loop of every supervised stage: transformers' Trainer, an objective, and resume.
 
 What we add to Trainer: checkpoints are believed only when they are complete (a killed save is not
-resumed from), logs go to the stage's reporter, batches are padded to their longest row, and the
-objective is a function. Checkpoints live in the stage's work folder and vanish with it.
+resumed from), logs go to the stage's reporter, batches are padded to their longest row or packed, and
+the objective is a function. Checkpoints live in the stage's work folder and vanish with it.
+
+Under `accelerate launch` the same function runs in every process. An update sees the same examples
+whatever the number of processes; the main process alone reports and writes.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from e2h_pipeline.training.batches import Example, collate, packed_attention
 from e2h_pipeline.training.objectives import IGNORED
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainingArguments
 
     from e2h_pipeline.recipe import RewardTraining, Sft
     from e2h_pipeline.reporter import Reporter
 
 _COMPLETE = "complete"
 
-Objective = Callable[["PreTrainedModel", dict[str, "torch.Tensor"], "torch.Tensor"], "torch.Tensor"]
+# (model, batch, total) -> loss. The batch is that of `batches.collate`, with "progress": the share of training
+# that is done, in [0, 1). `total` counts labelled positions of the whole update, over micro-batches and processes.
+# `batches.run_model` runs the model over the batch, and gives hidden states to an objective that asks for them.
+Objective = Callable[["PreTrainedModel", dict[str, Any], "torch.Tensor"], "torch.Tensor"]
 
 
 class Examples(Protocol):
-    """A map-style data set: item i is {"input_ids": [...], "labels": [...]}, both of one length."""
+    """A map-style data set: item i is {"input_ids": [...], "labels": [...]} and other columns of their length;
+    with "lengths" where it is several documents (`batches.together`)."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Mapping[str, Sequence[float]]: ...
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+def is_main_process() -> bool:
+    """True in the one process that writes and reports."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def process_count() -> int:
+    """Processes that train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run needs beside data and objective. `batch_size` counts examples per update;
-    `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come."""
+    """What a training run needs beside data and objective.
+
+    `batch_size` counts examples per update, over all processes; `micro_batch_size` those of one forward pass, at
+    most. `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come.
+    """
 
     epochs: int
     batch_size: int
@@ -51,6 +73,8 @@ class Settings:
     final_lr_ratio: float = 0.01
     checkpoints: int = 10
     order: Literal["group_by_length", "sequential"] = "group_by_length"
+    packing: bool = False
+    gradient_checkpointing: bool = False
 
     @classmethod
     def of(cls, options: Sft | RewardTraining, seed: int) -> Settings:
@@ -62,7 +86,24 @@ class Settings:
             learning_rate=options.learning_rate,
             warmup=options.warmup,
             seed=seed,
+            packing=getattr(options, "packing", False),
+            gradient_checkpointing=getattr(options, "gradient_checkpointing", False),
         )
+
+    def micro_batch(self, processes: int) -> tuple[int, int]:
+        """Examples of a forward pass, and forward passes per update, in each of `processes`.
+
+        Raises:
+            ValueError: the batch cannot be shared out evenly.
+        """
+        if self.batch_size % processes:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared by {processes} processes: make it a multiple"
+            )
+        share = self.batch_size // processes
+        most = min(self.micro_batch_size or share, share)
+        micro = max(size for size in range(1, most + 1) if share % size == 0)
+        return micro, share // micro
 
 
 def train(
@@ -75,47 +116,77 @@ def train(
     work: Path,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Train `model` in place and return {"updates", "tokens_per_second"-like figures, "final_loss"}.
+    """Train `model` in place and return {"updates", "examples", "final_loss"}.
 
     Resumes from the last complete checkpoint in `work`. On one CPU the result is the same to the
     bit, killed or not.
 
     Raises:
-        ValueError: there is nothing to train on.
+        ValueError: there is nothing to train on, or the batch cannot be shared by the processes.
     """
     import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
 
     if len(examples) == 0:
         raise ValueError("no training examples: check the data limits and max_tokens of this stage")
-    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size, len(examples))
-    accumulation = max(1, min(settings.batch_size, len(examples)) // micro)
-    updates = max(1, -(-len(examples) // (micro * accumulation))) * settings.epochs
+    arguments = _arguments(settings, len(examples), model, work)
 
     class ReportCallback(TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if not state.is_world_process_zero:
+                return
             if "loss" in (logs or {}):
                 reporter.metrics({k: v for k, v in logs.items() if isinstance(v, float)}, state.global_step)
             reporter.progress(state.global_step, state.max_steps, "updates")
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+            if process_count() > 1:
+                torch.distributed.barrier()  # every process has written its part
+            if state.is_world_process_zero:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
     class ObjectiveTrainer(Trainer):
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> torch.Tensor:
-            loss = objective(model, inputs, num_items_in_batch)
+            progress = self.state.global_step / max(1, self.state.max_steps)
+            loss = objective(model, {**inputs, "progress": progress}, num_items_in_batch)
             # Trainer averages gradients over processes; a sum over a global count must undo that.
             return loss * self.accelerator.num_processes
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            if settings.order == "sequential":
-                return super()._get_train_sampler(train_dataset)
-            lengths = [len(examples[i]["input_ids"]) for i in range(len(examples))]
-            return _LikeLengths(lengths, micro * accumulation, settings.seed)
+            return _Order(examples, settings)
 
-    arguments = TrainingArguments(
+    trainer = ObjectiveTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=_WithBlanks(examples),
+        data_collator=collate(pad_id, settings.packing),
+        callbacks=[ReportCallback()],
+    )
+    trainer.model_accepts_loss_kwargs = True  # objectives divide by the count of the whole batch
+    trainer.remove_callback(PrinterCallback)
+    with arguments.main_process_first(local=False):
+        last = _last_checkpoint(work)
+    with packed_attention(model, settings.packing):
+        result = trainer.train(resume_from_checkpoint=last)
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # survives a kill
+    return {
+        "updates": result.global_step,
+        "examples": len(examples),
+        "final_loss": losses[-1] if losses else None,
+    }
+
+
+def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: Path) -> TrainingArguments:
+    import torch
+    from transformers import TrainingArguments
+
+    micro, accumulation = settings.micro_batch(process_count())
+    updates = -(-examples // settings.batch_size) * settings.epochs
+    cuda = torch.cuda.is_available()
+    return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=micro,
@@ -131,53 +202,65 @@ def train(
         save_strategy="steps",
         save_steps=max(1, updates // settings.checkpoints),
         save_total_limit=2,
-        train_sampling_strategy=settings.order,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to=[],
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        bf16=torch.cuda.is_available() and model.dtype == torch.float32,
+        use_cpu=not cuda,
+        dataloader_pin_memory=cuda,
+        bf16=cuda and model.dtype == torch.float32,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
     )
-    trainer = ObjectiveTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=examples,
-        data_collator=_pad(pad_id),
-        callbacks=[ReportCallback()],
-    )
-    trainer.model_accepts_loss_kwargs = True  # objectives divide by the count of the whole batch
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    result = trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # survives a kill
-    return {
-        "updates": result.global_step,
-        "examples": len(examples),
-        "final_loss": losses[-1] if losses else None,
-    }
 
 
-class _LikeLengths:
-    """Trainer's grouping by length, but an epoch's order is drawn from (seed, epoch): Trainer's own sampler
-    draws from the global generator, so a run that resumes inside an epoch would go on in another order."""
+class _WithBlanks:
+    """Examples, and behind their end blanks without a label: what processes that run out of examples get, so
+    that all make the same number of steps and no example counts twice."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        if index < len(self._examples):
+            return self._examples[index]
+        return {**self._examples[0], "labels": [IGNORED] * len(self._examples[0]["labels"])}
+
+
+class _Order:
+    """The order of an epoch, drawn from (seed, epoch): Trainer's own sampler draws from the global generator,
+    so a run that resumes inside an epoch would go on in another order.
+
+    All processes together take a multiple of examples; where they are several, blanks fill up the last.
+    """
+
+    def __init__(self, examples: Examples, settings: Settings) -> None:
+        self._count, self._settings, self._epoch = len(examples), settings, 0
+        grouped = settings.order == "group_by_length"
+        self._lengths = [len(examples[i]["input_ids"]) for i in range(len(examples))] if grouped else []
+        processes = process_count()
+        at_once = settings.micro_batch(processes)[0] * processes
+        self._blanks = -len(examples) % at_once if processes > 1 else 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._count + self._blanks
 
     def __iter__(self) -> Iterator[int]:
+        return iter([*self._drawn(), *range(self._count, len(self))])
+
+    def _drawn(self) -> Sequence[int]:
         import torch
         from transformers.trainer_pt_utils import get_length_grouped_indices
 
-        generator = torch.Generator().manual_seed((self._seed << 20) + self._epoch)
-        return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
+        if self._settings.order == "sequential":
+            return range(self._count)
+        generator = torch.Generator().manual_seed((self._settings.seed << 20) + self._epoch)
+        return get_length_grouped_indices(self._lengths, self._settings.batch_size, generator=generator)
 
 
 def _last_checkpoint(work: Path) -> str | None:
@@ -187,22 +270,3 @@ def _last_checkpoint(work: Path) -> str | None:
         shutil.rmtree(torn)
     whole = [p for p in found if p.exists()]
     return str(whole[-1]) if whole else None
-
-
-def _pad(pad_id: int) -> Callable[[list[Mapping[str, Sequence[float]]]], dict[str, torch.Tensor]]:
-    def collate(rows: list[Mapping[str, Sequence[float]]]) -> dict[str, torch.Tensor]:
-        import torch
-
-        longest = max(len(row["input_ids"]) for row in rows)
-
-        def stack(name: str, fill: float) -> torch.Tensor:
-            return torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-
-        mask = [[1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"])) for row in rows]
-        return {
-            "input_ids": stack("input_ids", pad_id),
-            "attention_mask": torch.tensor(mask),
-            "labels": stack("labels", IGNORED),
-        }
-
-    return collate

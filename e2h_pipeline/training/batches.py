@@ -1,0 +1,146 @@
+"""Examples as batches, padded or packed, and the forward pass over either.
+
+An example is one document, or several that must stay together (the two solutions of a pair): its
+columns hold the documents end to end, `lengths` says where they end. Padded, each document is a row.
+Packed, all documents of a micro-batch stand in one row, positions start again with each, and
+attention stays within a document (`packed_attention`), so the loss is that of the padded batch.
+
+The packing trap: transformers keeps packed documents apart only where it is given no mask and no
+cache; the plain call `model(input_ids=..., position_ids=...)` with a cache lets each document read
+those before it, and nothing says so. Here attention does not depend on a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.training.objectives import IGNORED
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
+
+Example = Mapping[str, Sequence[float]]
+_PACKED = "e2h_packed"  # the name of our attention in transformers' registry
+_MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "document_lengths")
+
+
+def run_model(model: PreTrainedModel, batch: Mapping[str, Any], **options: Any) -> ModelOutput:
+    """The forward pass over a batch of `collate`; `options` go to the model (`output_hidden_states=True`)."""
+    inputs = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+    return model(**inputs, use_cache=False, **options)
+
+
+def documents(example: Example) -> list[dict[str, Sequence[float]]]:
+    """The documents of an example, each with all its columns."""
+    found, start = [], 0
+    columns = {name: values for name, values in example.items() if name != "lengths"}
+    for length in example.get("lengths", (len(example["input_ids"]),)):
+        stop = start + int(length)
+        found.append({name: values[start:stop] for name, values in columns.items()})
+        start = stop
+    return found
+
+
+def together(*examples: Example) -> dict[str, Sequence[float]]:
+    """One example whose documents always share a micro-batch, in this order."""
+    joined: dict[str, Sequence[float]] = {
+        name: [value for example in examples for value in example[name]] for name in examples[0]
+    }
+    return {**joined, "lengths": [len(example["input_ids"]) for example in examples]}
+
+
+def collate(pad_id: int, packing: bool) -> Callable[[Sequence[Example]], dict[str, Any]]:
+    """What makes a batch of examples.
+
+    Returns {"input_ids", "labels", other columns: (rows, length)} with "attention_mask" where padded, and
+    "position_ids" and "document_lengths" where packed (one row).
+    """
+    return _pack if packing else lambda examples: _pad(examples, pad_id)
+
+
+def _pad(examples: Sequence[Example], pad_id: int) -> dict[str, Any]:
+    import torch
+
+    rows = [document for example in examples for document in documents(example)]
+    longest = max(len(row["input_ids"]) for row in rows)
+    fill = {"input_ids": pad_id, "labels": IGNORED}
+    batch = {
+        name: torch.tensor([[*row[name], *[fill.get(name, 0)] * (longest - len(row[name]))] for row in rows])
+        for name in rows[0]
+    }
+    lengths = [len(row["input_ids"]) for row in rows]
+    mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
+    return {**batch, "attention_mask": mask}
+
+
+def _pack(examples: Sequence[Example]) -> dict[str, Any]:
+    import torch
+
+    rows = [document for example in examples for document in documents(example)]
+    lengths = [len(row["input_ids"]) for row in rows]
+    batch = {name: torch.tensor([[value for row in rows for value in row[name]]]) for name in rows[0]}
+    positions = torch.cat([torch.arange(length) for length in lengths])[None]
+    return {**batch, "position_ids": positions, "document_lengths": lengths}
+
+
+@contextmanager
+def packed_attention(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
+    """Inside the block the model's attention keeps packed documents apart; `wanted=False` changes nothing.
+
+    Raises:
+        ValueError: the model looks at a window only, which this attention does not know.
+    """
+    if not wanted:
+        yield
+        return
+    from transformers import AttentionInterface
+
+    if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
+        raise ValueError(
+            f"{type(model).__name__} has sliding-window attention, which packing does not know: "
+            "set packing=false in its section of the recipe"
+        )
+    before = model.config._attn_implementation
+    AttentionInterface.register(_PACKED, _document_attention)
+    model.set_attn_implementation(_PACKED)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _document_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    document_lengths: Sequence[int] = (),
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within each document of one row.
+
+    A document at a time needs no mask of length x length, costs nothing between documents, and runs the
+    fused kernel on every device.
+
+    Args:
+        query: (1, heads, tokens, width); key and value may have fewer heads.
+        document_lengths: tokens of each document, in order.
+    """
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    parts = zip(*(t.split(list(document_lengths), 2) for t in (query, key, value)), strict=True)
+    attended = [
+        scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        for q, k, v in parts
+    ]
+    return torch.cat(attended, 2).transpose(1, 2), None
