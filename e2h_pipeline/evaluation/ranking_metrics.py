@@ -123,7 +123,7 @@ def win_matrix(
     Returns:
         (clusters, clusters) wins, (clusters,) right items, (clusters,) wrong items.
     """
-    bins = _score_bins(scores)
+    bins = _ranked_bins(scores)
     width = int(bins.max(initial=0)) + 1
     cells = cluster * width + bins
     positives, negatives = (
@@ -134,7 +134,7 @@ def win_matrix(
     return positives @ beaten.T, positives.sum(axis=1), negatives.sum(axis=1)
 
 
-def _score_bins(scores: NDArray[np.floating]) -> NDArray[np.intp]:
+def _ranked_bins(scores: NDArray[np.floating]) -> NDArray[np.intp]:
     values, index = np.unique(scores, return_inverse=True)
     if len(values) <= _BINS:
         return index.astype(np.intp)
@@ -157,7 +157,7 @@ def reliability(
     scores: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 10
 ) -> list[ReliabilityBin]:
     """Equal-width bins of scores in [0, 1] (the last includes 1); empty bins are left out."""
-    index = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
+    index = score_bins(scores, bins)
     counts = np.bincount(index, minlength=bins)
     sums = np.bincount(index, weights=scores, minlength=bins)
     rights = np.bincount(index, weights=right, minlength=bins)
@@ -166,3 +166,8 @@ def reliability(
         for b, n in enumerate(counts)
         if n
     ]
+
+
+def score_bins(scores: NDArray[np.floating], bins: int) -> NDArray[np.int64]:
+    """Equal-width bin of each score in [0, 1]; the last bin includes 1."""
+    return np.minimum((np.asarray(scores) * bins).astype(np.int64), bins - 1)
