@@ -5,11 +5,26 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from e2h_pipeline.problems.records import ProblemError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that cannot be used, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -27,12 +42,40 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def read_records(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """`read_jsonl` from an open file or pipe; gzipped if `name`, which errors tell, ends in .gz."""
+    for number, line in _lines(file, name):
+        yield number, _record(line, name, number)
+
+
+def parse_each(path: Path, parse: Callable[[dict[str, Any], Path, int], T]) -> Iterator[T | BadLine]:
+    """`parse(record, path, line number)` of every line that is not blank, one after the other.
+
+    A line that is no JSON object, or that `parse` refuses with a ProblemError, comes as a `BadLine`: files
+    of labels are large and other people's, and one bad line is no reason to throw the rest away.
+
+    Raises:
+        ProblemError: no such file, or damaged gzip.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in _lines(file, path):
+                try:
+                    parsed: T | BadLine = parse(_record(line, path, number), path, number)
+                except ProblemError as error:
+                    reason = str(error).removeprefix(f"{path}:{number}: ")
+                    parsed = BadLine(path.name, number, reason)
+                yield parsed
+    except FileNotFoundError:
+        raise ProblemError(f"{path}: no such file") from None
+
+
+def _lines(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, bytes]]:
+    """(line number from 1, bytes) of every line that is not blank."""
     number = 0
     try:
         lines = gzip.GzipFile(fileobj=file) if str(name).endswith(".gz") else file
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield number, _record(line, name, number)
+                yield number, line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ProblemError(
             f"{name}: damaged after line {number} ({error}); fetch the file again or unpack it to .jsonl"

@@ -1,26 +1,37 @@
 """Step labels on easy problems, the supervision of the process reward model.
 
-On the ladder an exact checker labels samples of easy problems; on MATH the labels are PRM800K's
-human ratings of solutions to problems of the easy split. Either way labels stop at the first error
-(Lightman et al. 2023; paper appendix L).
+Where they come from is the recipe's `labels.source`: on the ladder an exact checker, on MATH the human
+ratings of PRM800K or a file in Math-Shepherd's format, anywhere completions by the policy itself
+(`monte_carlo`). Wherever they come from, labels stop at the first error (Lightman et al. 2023; paper
+appendix L). Ratings of others are labelled once: the same step behind the same prefix of the same problem
+has one label, in the first solution that comes with it (paper's code, which forgets the question).
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
+from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
+from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import Labels, Problems
+    from e2h_pipeline.problems.labelled import LabelledSolution, LabelledSolutions
+    from e2h_pipeline.recipe import Labels, Problems, Sampling
     from e2h_pipeline.reporter import Reporter
 
-RIGHT, WRONG, UNLABELLED = 1, 0, -1
+RIGHT, WRONG, UNLABELLED = 1.0, 0.0, -1.0
+NEUTRAL = {"positive": RIGHT, "negative": WRONG, "soft": 0.5, "drop": UNLABELLED}
+"""Label of a neutral rating by `labels.neutral`."""
+SHOWN_BAD_LINES = 20
+MOST_TO_ONE = 3  # paper C.1: right to wrong between 1:3 and 3:1
+
+_Rows = list[dict[str, Any]]
 
 
 def label_easy_samples(
@@ -31,19 +42,49 @@ def label_easy_samples(
     problems: Problems,
     seed: int,
     reporter: Reporter,
+    *,
+    policy: Path | None = None,
+    work: Path | None = None,
+    sampling: Sampling | None = None,
+    grader: str = "exact",
+    engine: str = "transformers",
 ) -> dict[str, Any]:
     """Write `out/data.parquet`: completions of easy problems with one label per segment.
 
+    A label is 1 (right), 0 (wrong), between the two (soft), or -1 where there is none.
+
+    Args:
+        policy, work, sampling, grader, engine: for `monte_carlo`: what draws completions, a folder for
+            resumable work, how they are drawn, and what tells that an answer is right.
+
+    Returns counts: `solutions`, `problems`, steps by label, and `dropped`, what was left out and why; for
+    files of labels `source_records`, `bad_lines` and the first of these in words.
+
     Raises:
-        ValueError: the recipe asks for the checker where the problem source has none.
+        ValueError: the recipe asks for the checker where the problem source has none, for a file without
+            a path, or for Monte-Carlo labels without samples or a policy.
+        ProblemError: a file of labels that cannot be used.
     """
     easy = {row["problem_id"]: row for row in read_table(easy_problems / "data.parquet").to_pylist()}
-    if options.source == "prm800k":
-        rows, dropped = _human_labels(easy, options)
+    details: dict[str, Any] = {"dropped": {}}
+    if options.source in ("prm800k", "shepherd"):
+        rows, details = _rated_labels(_read_ratings(options), easy, NEUTRAL[options.neutral])
+    elif options.source == "monte_carlo":
+        if policy is None or work is None or sampling is None:
+            raise ValueError("labels.source=monte_carlo needs a policy, a work folder and sampling options")
+        from e2h_pipeline.rewards.monte_carlo import monte_carlo_labels
+
+        distinct = distinct_samples(easy_samples, easy)
+        labelled, details = monte_carlo_labels(
+            policy, distinct, easy, work, options, sampling, grader, seed, reporter, engine
+        )
+        rows = _per_problem(labelled, options, seed)
     elif problems.source == "ladder":
-        rows, dropped = _checked_labels(easy_samples, easy, options, seed), Counter()
+        rows = _per_problem(_checked(distinct_samples(easy_samples, easy), easy), options, seed)
     else:
-        raise ValueError("labels.source=checker needs the ladder; on MATH use labels.source=prm800k")
+        raise ValueError(
+            "labels.source=checker needs the ladder; on MATH use labels.source=prm800k, shepherd or monte_carlo"
+        )
     rows.sort(key=lambda row: (row["problem_id"], row["sample"]))
     if options.limit is not None:
         rows = sorted(
@@ -51,75 +92,180 @@ def label_easy_samples(
             key=lambda row: (row["problem_id"], row["sample"]),
         )
     _write(out, rows)
+    return {**_counted(rows), **details}
+
+
+def _counted(rows: _Rows) -> dict[str, int]:
     labels = Counter(label for row in rows for label in row["labels"])
     return {
         "solutions": len(rows),
         "problems": len({row["problem_id"] for row in rows}),
         "right_steps": labels[RIGHT],
         "wrong_steps": labels[WRONG],
-        "dropped": dict(dropped),
+        "soft_steps": sum(count for label, count in labels.items() if WRONG < label < RIGHT),
+        "unlabelled_steps": labels[UNLABELLED],
     }
 
 
-def _checked_labels(pool: Path, easy: dict[str, Any], options: Labels, seed: int) -> list[dict[str, Any]]:
-    """Label every distinct sample of the pool; balance right and wrong solutions of each problem."""
+# Samples of our own policy
+
+
+def distinct_samples(pool: Path, easy: Mapping[str, dict[str, Any]]) -> _Rows:
+    """Every distinct completion of each problem, the first sample of it, as rows without labels."""
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    for sample in read_table(pool, ["problem_id", "sample", "completion", "finish_reason"]).to_pylist():
+        name, completion = sample["problem_id"], sample["completion"]
+        finished = sample["finish_reason"] == "stop"
+        seen.setdefault((name, completion), _row(easy[name], sample["sample"], completion, [], finished))
+    return sorted(seen.values(), key=lambda row: (row["problem_id"], row["sample"]))
+
+
+def _checked(samples: _Rows, easy: Mapping[str, dict[str, Any]]) -> _Rows:
+    """Samples with the labels of the ladder's exact checker, where there is anything to label."""
     from e2h_pipeline.problems.ladder import step_labels
 
-    seen: dict[str, dict[str, dict[str, Any]]] = {}
-    for sample in read_table(pool, ["problem_id", "sample", "completion", "finish_reason"]).to_pylist():
-        problem = easy[sample["problem_id"]]
-        labels = step_labels(problem["question"], sample["completion"])
-        if labels:
-            seen.setdefault(sample["problem_id"], {}).setdefault(
-                sample["completion"],
-                _row(
-                    problem, sample["sample"], sample["completion"], labels, sample["finish_reason"] == "stop"
-                ),
-            )
-    rows = []
-    for problem_id, distinct in sorted(seen.items()):
-        ordered = list(distinct.values())
-        rows += _balanced(ordered, f"labels/{seed}/{problem_id}") if options.balance else ordered
-    return rows
+    labelled = [
+        {
+            **row,
+            "labels": [float(x) for x in step_labels(easy[row["problem_id"]]["question"], row["completion"])],
+        }
+        for row in samples
+    ]
+    return [row for row in labelled if row["labels"]]
 
 
-def _balanced(rows: Sequence[dict[str, Any]], stream: str) -> list[dict[str, Any]]:
-    """All of the rarer kind, and at most three of the other kind for each of them (paper C.1: 1:3)."""
-    wrong = [row for row in rows if WRONG in row["labels"]]
-    right = [row for row in rows if WRONG not in row["labels"]]
-    rng = random.Random(stream)
+def _per_problem(rows: _Rows, options: Labels, seed: int) -> _Rows:
+    """The rows, right and wrong solutions of each problem balanced where the recipe says so."""
+    if not options.balance:
+        return rows
+    kept: _Rows = []
+    for problem_id, own in by_problem(rows).items():
+        kept += balanced(own, lambda row: WRONG not in row["labels"], f"labels/{seed}/{problem_id}")
+    return kept
+
+
+def by_problem(rows: Iterable[dict[str, Any]]) -> dict[str, _Rows]:
+    """Rows by problem id, in order of id."""
+    grouped: dict[str, _Rows] = {}
+    for row in rows:
+        grouped.setdefault(row["problem_id"], []).append(row)
+    return dict(sorted(grouped.items()))
+
+
+def balanced(
+    rows: Sequence[dict[str, Any]], is_right: Callable[[dict[str, Any]], bool], stream: str
+) -> _Rows:
+    """All of the rarer kind, and at most three of the other kind for each of them (paper C.1: 1:3 to 3:1).
+
+    Where there is one kind only, one of it stays. `stream` names the draw.
+    """
+    right = [row for row in rows if is_right(row)]
+    wrong = [row for row in rows if not is_right(row)]
     fewer, more = sorted((right, wrong), key=len)
-    return [*fewer, *rng.sample(more, min(len(more), max(1, 3 * len(fewer))))]
+    most = max(1, MOST_TO_ONE * len(fewer))
+    return [*fewer, *random.Random(stream).sample(more, min(len(more), most))]
 
 
-def _human_labels(easy: dict[str, Any], options: Labels) -> tuple[list[dict[str, Any]], Counter[str]]:
-    """PRM800K ratings of solutions to problems of the easy split; everything else is counted, not used."""
-    from e2h_pipeline.problems.prm800k import read_prm800k
+# Ratings of others
 
-    neutral = {"positive": RIGHT, "negative": WRONG, "drop": UNLABELLED}[options.neutral]
-    rows: list[dict[str, Any]] = []
+
+def _read_ratings(options: Labels) -> LabelledSolutions:
+    if options.source == "prm800k":
+        from e2h_pipeline.problems.prm800k import read_prm800k
+
+        return read_prm800k(Path(options.path) if options.path else None)
+    from e2h_pipeline.problems.shepherd import read_shepherd
+
+    if not options.path:
+        raise ValueError("labels.source=shepherd needs a file: set labels.path to the .jsonl or .jsonl.gz")
+    return read_shepherd(Path(options.path))
+
+
+def _rated_labels(
+    found: LabelledSolutions, easy: Mapping[str, dict[str, Any]], neutral: float
+) -> tuple[_Rows, dict[str, Any]]:
+    """Rated solutions of easy problems as rows; everything else is counted, not used.
+
+    Problems are known by id, or by the text of their question where the data has no ids.
+    """
+    from e2h_pipeline.problems.duplicates import spacing_key
+
+    by_text: dict[str, dict[str, Any]] = {}
+    for own in easy.values():
+        by_text.setdefault(spacing_key(own["question"]), own)
+    meaning = {RIGHT_RATING: RIGHT, NEUTRAL_RATING: neutral, WRONG_RATING: WRONG, None: UNLABELLED}
+    once = LabelOnce()
+    rows: _Rows = []
     dropped: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
-    human = read_prm800k(Path(options.path) if options.path else None)
-    dropped["repeated"] = human.counts["repeated"]
-    for solution in human.solutions:
-        problem = easy.get(solution.unique_id)
+    for solution in found.solutions:
+        if solution.unique_id is None:
+            problem = by_text.get(spacing_key(solution.question))
+        else:
+            problem = easy.get(solution.unique_id)
         if problem is None:
-            dropped["not an easy problem of this split"] += 1
+            dropped[_why_unknown(solution)] += 1
             continue
-        rated = [{1: RIGHT, 0: neutral, -1: WRONG}[rating] for rating in solution.ratings]
-        blocks, shared = _segments(solution.steps, rated)
-        labels, completion = until_first_error(shared), SEPARATOR.join(blocks)
-        rows.append(
-            _row(problem, numbers[solution.unique_id], completion, labels, solution.final_answer is not None)
-        )
-        numbers[solution.unique_id] += 1
-    return rows, dropped
+        segments, shared = _segments(solution.steps, [meaning[rating] for rating in solution.ratings])
+        labels = once.new_labels(problem["problem_id"], segments, shared)
+        if all(label == UNLABELLED for label in labels):
+            dropped["no new label"] += 1
+            continue
+        completion = SEPARATOR.join(segments)
+        finished = parse_completion(completion).answer is not None
+        number = numbers[problem["problem_id"]]
+        numbers[problem["problem_id"]] += 1
+        rows.append(_row(problem, number, completion, labels, finished))
+    return rows, {
+        "dropped": dict(dropped),
+        "repeated_steps": once.repeated,
+        "conflicting_steps": once.conflicting,
+        "source_records": dict(found.counts),
+        "bad_lines": len(found.bad_lines),
+        "first_bad_lines": [str(bad) for bad in found.bad_lines[:SHOWN_BAD_LINES]],
+    }
 
 
-def until_first_error(labels: Iterable[int]) -> list[int]:
+def _why_unknown(solution: LabelledSolution) -> str:
+    if solution.unique_id is not None and solution.level is None:
+        return "level unknown"
+    return "not an easy problem of this split"
+
+
+class LabelOnce:
+    """Labels that are given once: the first one of a step behind a prefix of a problem.
+
+    Attributes:
+        repeated: labels that were not given again.
+        conflicting: of these, how many differ from the first.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, float] = {}
+        self.repeated = self.conflicting = 0
+
+    def new_labels(self, problem_id: str, segments: Sequence[str], labels: Sequence[float]) -> list[float]:
+        """A label per segment: its own where it is the first there, else -1; none behind an error.
+
+        What counts as an error is the first label, so that a solution which goes on behind a step that
+        was first called wrong gets no more labels.
+        """
+        key, kept, failed = problem_id.encode(), [], False
+        for segment, label in zip(segments, labels, strict=True):
+            key = hashlib.sha256(key + b"\0" + segment.encode()).digest()
+            first = self._first.get(key)
+            kept.append(UNLABELLED if failed or first is not None else label)
+            if not failed and label != UNLABELLED:
+                self._first.setdefault(key, label)
+                self.repeated += first is not None
+                self.conflicting += first is not None and first != label
+            failed = failed or (label if first is None else first) == WRONG
+        return kept
+
+
+def until_first_error(labels: Iterable[float]) -> list[float]:
     """Labels up to and including the first wrong step; what follows is not labelled."""
-    kept: list[int] = []
+    kept: list[float] = []
     failed = False
     for label in labels:
         kept.append(UNLABELLED if failed else label)
@@ -127,28 +273,28 @@ def until_first_error(labels: Iterable[int]) -> list[int]:
     return kept
 
 
-def _segments(steps: Sequence[str], labels: Sequence[int]) -> tuple[list[str], list[int]]:
-    """Rated steps as the blocks of our text format, and a label for each segment.
+def _segments(steps: Sequence[str], labels: Sequence[float]) -> tuple[list[str], list[float]]:
+    """Rated steps as segments of our text format, and a label for each.
 
     A blank line inside a step would read as two steps, so it becomes a line break; the answer block
     of a step that ends in one is a segment of its own and shares the step's label.
     """
-    blocks: list[str] = []
-    kept: list[int] = []
+    segments: list[str] = []
+    kept: list[float] = []
     for step, label in zip(steps, labels, strict=True):
         body, marker, answer = step.partition(ANSWER_MARKER)
         lines = "\n".join(line for line in body.strip().splitlines() if line.strip())
         if lines:
-            blocks.append(lines)
+            segments.append(lines)
             kept.append(label)
         if marker:
-            blocks += [ANSWER_MARKER, answer.strip()]
+            segments.append(ANSWER_MARKER + SEPARATOR + answer.strip())
             kept.append(label)
-    return blocks, kept
+    return segments, kept
 
 
 def _row(
-    problem: dict[str, Any], sample: int, completion: str, labels: list[int], finished: bool
+    problem: dict[str, Any], sample: int, completion: str, labels: list[float], finished: bool
 ) -> dict[str, Any]:
     return {
         "problem_id": problem["problem_id"],
@@ -162,7 +308,7 @@ def _row(
     }
 
 
-def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+def _write(out: Path, rows: _Rows) -> None:
     import pyarrow as pa
 
     schema = pa.schema(
@@ -173,7 +319,7 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
             ("split", pa.string()),
             ("question", pa.string()),
             ("completion", pa.string()),
-            ("labels", pa.list_(pa.int8())),
+            ("labels", pa.list_(pa.float32())),
             ("finished", pa.bool_()),
         ]
     )
