@@ -5,13 +5,16 @@ the cleanest measure there is. Everywhere the outcome can be measured: does the 
 scores put solutions with a right answer first, over all solutions and within one problem, which is
 where reranking compares. True labels are used here for audit only.
 
-Reliability and the mean score of right steps show a drift that AUROC cannot: scores of right steps
-that sag with length drown long good solutions in the product.
+Reliability, calibration error and the slope of the scores of right steps over length show a drift that
+AUROC cannot: scores of right steps that sag with length drown long good solutions in the product.
+
+The rows `*_change`, `*_kept` and `*_kept_over_generator` answer the question of the table, does the
+evaluator generalize, and better than the generator does (see `transfer`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.evaluation.calibration import calibration_error, slope
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, load_step_logits
+from e2h_pipeline.evaluation.process_bench import NO_ERROR, first_error, first_error_quality, quality_rows
 from e2h_pipeline.evaluation.ranking_metrics import ranking_quality, reliability
 from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, ratio_intervals
+from e2h_pipeline.evaluation.transfer import (
+    GENERATOR,
+    changes,
+    draws,
+    harder_groups,
+    measured_accuracy,
+    measured_auroc,
+)
 from e2h_pipeline.grading.equivalence import grader
 from e2h_pipeline.reranking.aggregate import log_solution_scores, step_probabilities
 
@@ -43,6 +56,8 @@ class Judged:
         probability: (items,) score in [0, 1], to calibrate by.
         right: (items,)
         problem: (items,) row of the item's problem in the graded pool.
+        position: (items,) number of the step in its solution, from 1; of a solution, its steps.
+        length: (items,) steps of the solution.
     """
 
     kind: str
@@ -50,13 +65,29 @@ class Judged:
     probability: NDArray[np.float64]
     right: NDArray[np.bool_]
     problem: NDArray[np.int64]
+    position: NDArray[np.int64]
+    length: NDArray[np.int64]
 
     def of_problems(self, mask: NDArray[np.bool_]) -> Judged:
         """The items of some problems only."""
         kept = mask[self.problem]
-        return Judged(
-            self.kind, self.ranking[kept], self.probability[kept], self.right[kept], self.problem[kept]
-        )
+        return Judged(self.kind, *(values[kept] for values in self._columns()))
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        return self.ranking, self.probability, self.right, self.problem, self.position, self.length
+
+
+@dataclass(frozen=True)
+class FirstErrors:
+    """Finished solutions with the first wrong segment as the checker and as the evaluator has it (-1: none).
+
+    Attributes:
+        problem: (solutions,) row of the solution's problem in the graded pool.
+    """
+
+    truth: NDArray[np.int64]
+    named: NDArray[np.int64]
+    problem: NDArray[np.int64]
 
 
 def evaluator_generalization(
@@ -70,52 +101,73 @@ def evaluator_generalization(
     evaluation: Evaluation,
     seed: int,
     reporter: Reporter,
+    threshold: float = 0.5,
 ) -> dict[str, Any]:
-    """Write `metrics.parquet`, `reliability.parquet` and a plot.
+    """Write `metrics.parquet`, `reliability.parquet` and two plots.
 
-    The plot is `step_auroc.png`, or `outcome_auroc.png` where no checker exists.
+    The plots are `step_auroc.png` (`outcome_auroc.png` where no checker exists) by level, and
+    `generalization.png`, what evaluator and generator keep of their lead over chance.
 
     Args:
         samples: benchmark_samples artifact.
         scores: rerank_scores artifact.
         gold: gold_answers artifact.
-        evaluator: who scored.
+        evaluator: who scored: easy_prm, easy_orm, easy_oprm or easy_pairwise.
         problems: recipe section; the ladder has an exact checker.
+        threshold: step probability below which a step counts as named wrong; one half, what the loss is
+            trained for, or one chosen on easy validation (`process_bench.choose_threshold`).
 
     Returns:
         Counts, and each AUROC by level as {"value", "ci_low", "ci_high"}.
     """
     with grader(evaluation.grader) as judge:
         pool = load_graded(samples / "data", gold, judge)
-    judged = [outcomes(pool, scores / "data")]
-    if problems.source == "ladder":
-        judged.insert(0, checked_steps(pool, scores / "data"))
-        reporter.message(f"checked {len(judged[0].right):,} steps")
+    judged = [outcomes(pool, scores / "data", solution_score(evaluator))]
     bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
     groups = level_groups(pool.levels, evaluation.easy_levels)
-    rows = [row for items in judged for row in _metric_rows(items, groups, evaluator, bootstrap)]
+    rows: list[dict[str, Any]] = []
+    if problems.source == "ladder":
+        steps, errors = checked_steps(pool, scores / "data", threshold)
+        judged.insert(0, steps)
+        reporter.message(f"checked {len(steps.right):,} steps")
+        rows += _first_error_rows(errors, groups, bootstrap)
+    rows += [row for items in judged for row in _metric_rows(items, groups, bootstrap)]
+    rows += _transfer_rows(pool, judged, groups, evaluation.easy_levels, bootstrap)
+    rows = [{"evaluator": evaluator, **row} for row in rows]
     bins = [row for items in judged for row in _reliability_rows(items, groups, evaluator)]
     _write(out, rows, bins)
     metric = f"{judged[0].kind}_auroc"
     _plot([row for row in rows if row["metric"] == metric], out / f"{metric}.png")
+    _plot_kept(rows, evaluator, out / "generalization.png")
     return {
         "grader": judge.version,
         **pool.summary(),
         "items": {i.kind: len(i.right) for i in judged},
-        "auroc": _headline(rows),
+        "auroc": _headline(rows, "auroc"),
+        "generalizes": _headline(rows, "kept"),
     }
 
 
-def checked_steps(pool: GradedPool, scores: Path) -> Judged:
-    """Steps of finished solutions up to the first error, with the exact checker's labels.
+def solution_score(evaluator: str) -> str:
+    """How step scores become a solution's score: an evaluator of whole solutions speaks at the last position.
+
+    The paper takes the product for evaluators that were trained on steps, OPRM among them.
+    """
+    return "last" if evaluator.endswith(("_orm", "_pairwise")) else "product"
+
+
+def checked_steps(pool: GradedPool, scores: Path, threshold: float = 0.5) -> tuple[Judged, FirstErrors]:
+    """Steps of finished solutions up to the first error, with the exact checker's labels; and the first errors.
 
     A cut-off solution ends in half a step, which is neither right nor wrong, so those are left out.
     """
     from e2h_pipeline.problems.ladder import step_labels
 
     logits, offsets = load_step_logits(scores, pool)
-    finished, labels = pool.finished.ravel(), np.full(len(logits), -1)
-    for i in np.flatnonzero(finished).tolist():
+    probability = step_probabilities(logits)
+    finished, labels = np.flatnonzero(pool.finished.ravel()), np.full(len(logits), -1)
+    truth, named = np.full(len(finished), NO_ERROR), np.full(len(finished), NO_ERROR)
+    for row, i in enumerate(finished.tolist()):
         found = step_labels(pool.questions[i // pool.samples], pool.completions[i])
         start, end = offsets[i], offsets[i + 1]
         if len(found) != end - start:
@@ -124,39 +176,117 @@ def checked_steps(pool: GradedPool, scores: Path) -> Judged:
                 f"{end - start} step scores for {len(found)} segments; score the pool again"
             )
         labels[start:end] = found
+        truth[row] = found.index(0) if 0 in found else NO_ERROR
+        named[row] = first_error(probability[start:end].tolist(), threshold)
     known = labels >= 0
-    problem_of = np.repeat(np.arange(len(finished)) // pool.samples, np.diff(offsets))
+    lengths = np.diff(offsets)
+    problem_of = np.repeat(np.arange(len(lengths)) // pool.samples, lengths)
+    position = np.arange(len(logits)) - np.repeat(offsets[:-1], lengths) + 1
+    steps = Judged(
+        "step",
+        logits[known],
+        probability[known],
+        labels[known] == 1,
+        problem_of[known],
+        position[known],
+        np.repeat(lengths, lengths)[known],
+    )
+    return steps, FirstErrors(truth, named, finished // pool.samples)
+
+
+def outcomes(pool: GradedPool, scores: Path, aggregation: str = "product") -> Judged:
+    """Solutions with an answer, scored by the product of their steps (or another aggregation); right where
+    the answer is."""
+    logits, offsets = load_step_logits(scores, pool)
+    answered = pool.answered.ravel()
+    ranking = log_solution_scores(logits, offsets, aggregation)[answered]
+    problem_of = np.arange(pool.correct.size)[answered] // pool.samples
+    lengths = np.diff(offsets)[answered]
     return Judged(
-        "step", logits[known], step_probabilities(logits[known]), labels[known] == 1, problem_of[known]
+        "outcome", ranking, np.exp(ranking), pool.correct.ravel()[answered], problem_of, lengths, lengths
     )
 
 
-def outcomes(pool: GradedPool, scores: Path) -> Judged:
-    """Solutions with an answer, scored by the product of their steps; right where the answer is."""
-    logits, offsets = load_step_logits(scores, pool)
-    answered = pool.answered.ravel()
-    product = log_solution_scores(logits, offsets, "product")[answered]
-    problem_of = np.arange(pool.correct.size)[answered] // pool.samples
-    return Judged("outcome", product, np.exp(product), pool.correct.ravel()[answered], problem_of)
-
-
 def _metric_rows(
-    items: Judged, groups: dict[str, NDArray[np.bool_]], evaluator: str, bootstrap: Bootstrap
+    items: Judged, groups: dict[str, NDArray[np.bool_]], bootstrap: Bootstrap
 ) -> Iterator[dict[str, Any]]:
     for levels, mask in groups.items():
         part = items.of_problems(mask)
         quality = ranking_quality(part.ranking, part.right, part.problem, bootstrap)
         estimates = {
-            f"{items.kind}_auroc": quality.overall,
-            f"{items.kind}_auroc_within": quality.within,
-            f"{items.kind}_mean_right": _mean_score(part, part.right, bootstrap),
-            f"{items.kind}_mean_wrong": _mean_score(part, ~part.right, bootstrap),
+            "auroc": quality.overall,
+            "auroc_within": quality.within,
+            "mean_right": _mean_score(part, part.right, bootstrap),
+            "mean_wrong": _mean_score(part, ~part.right, bootstrap),
+            "ece": calibration_error(part.probability, part.right, part.problem, bootstrap)
+            if len(part.right)
+            else None,
+            "position_slope": _slope(part, part.position, bootstrap) if items.kind == "step" else None,
+            "length_slope": _slope(part, part.length, bootstrap),
         }
         for metric, estimate in estimates.items():
             if estimate is not None:
-                value, low, high = estimate
-                row = {"evaluator": evaluator, "metric": metric, "levels": levels, "value": value}
-                yield {**row, "ci_low": low, "ci_high": high, "count": quality.count}
+                yield _row(f"{items.kind}_{metric}", levels, estimate, quality.count)
+
+
+def _first_error_rows(
+    errors: FirstErrors, groups: dict[str, NDArray[np.bool_]], bootstrap: Bootstrap
+) -> Iterator[dict[str, Any]]:
+    for levels, mask in groups.items():
+        kept = mask[errors.problem]
+        quality = first_error_quality(errors.named[kept], errors.truth[kept], errors.problem[kept], bootstrap)
+        for row in quality_rows(quality, levels):
+            estimate = (row["value"], row["ci_low"], row["ci_high"])
+            yield _row(f"first_error_{row['metric']}", levels, estimate, row["count"])
+
+
+def _transfer_rows(
+    pool: GradedPool,
+    judged: Sequence[Judged],
+    groups: dict[str, NDArray[np.bool_]],
+    easy_levels: Collection[int],
+    bootstrap: Bootstrap,
+) -> Iterator[dict[str, Any]]:
+    """The generator's accuracy by level, and every measure relative to easy."""
+    drawn = draws(groups, bootstrap)
+    found = {
+        levels: {GENERATOR: measured_accuracy(pool.correct, mask, drawn[levels])}
+        | {
+            f"{i.kind}_auroc": measured
+            for i in judged
+            if (measured := measured_auroc(i.ranking, i.right, i.problem, mask, drawn[levels]))
+        }
+        for levels, mask in groups.items()
+    }
+    for levels, measures in found.items():
+        accuracy = measures[GENERATOR]
+        low, high = bootstrap.bounds(accuracy.resampled[:, None])
+        yield _row(GENERATOR, levels, (accuracy.value, float(low[0]), float(high[0])), accuracy.count)
+    if "easy" not in found:
+        return
+    for levels in harder_groups(found, easy_levels):
+        for c in changes(found["easy"], found[levels], levels, bootstrap):
+            yield _row(c.metric, c.levels, (c.value, c.low, c.high), c.count)
+
+
+def _row(metric: str, levels: str, estimate: tuple[float, float, float], count: int) -> dict[str, Any]:
+    value, low, high = estimate
+    return {
+        "metric": metric,
+        "levels": levels,
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "count": count,
+    }
+
+
+def _slope(
+    items: Judged, lengths: NDArray[np.int64], bootstrap: Bootstrap
+) -> tuple[float, float, float] | None:
+    """Slope of the scores of right items over a length."""
+    right = items.right
+    return slope(lengths[right], items.probability[right], items.problem[right], bootstrap)
 
 
 def _mean_score(
@@ -195,10 +325,11 @@ def metrics_schema() -> pa.Schema:
     return pa.schema([*texts, *numbers, pa.field("count", pa.int64())])
 
 
-def _headline(rows: Collection[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+def _headline(rows: Collection[dict[str, Any]], part: str) -> dict[str, dict[str, list[float]]]:
+    """The metrics whose name ends in `part`, its `_within` or its `_over_generator`, by level."""
     found: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        if "auroc" in row["metric"]:
+        if row["metric"].removesuffix("_within").removesuffix("_over_generator").endswith(part):
             found.setdefault(row["metric"], {})[row["levels"]] = [
                 round(row[c], 4) for c in ("value", "ci_low", "ci_high")
             ]
@@ -219,4 +350,36 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="levels", ylabel=path.stem.replace("_auroc", " AUROC"), ylim=(min(0.45, *value, 1), 1.01))
     axes.spines[["top", "right"]].set_visible(False)
     # A fixed metadata set keeps the file's bytes equal for equal numbers.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+_KEPT = {
+    "step_auroc_kept": ("steps", "#0072B2", "o"),
+    "outcome_auroc_kept": ("solutions", "#009E73", "s"),
+    f"{GENERATOR}_kept": ("generator", "#D55E00", "D"),
+}
+
+
+def _plot_kept(rows: list[dict[str, Any]], evaluator: str, path: Path) -> None:
+    """What evaluator and generator keep of their easy lead over chance, by harder level."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(row["levels"] for row in rows if row["metric"] in _KEPT))
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.subplots()
+    for number, (metric, (label, color, marker)) in enumerate(_KEPT.items()):
+        points = [row for row in rows if row["metric"] == metric]
+        if not points:
+            continue
+        x = [names.index(row["levels"]) + (number - 1) * 0.12 for row in points]
+        value = np.array([row["value"] for row in points])
+        reach = [[row["value"] - row["ci_low"], row["ci_high"] - row["value"]] for row in points]
+        bars = np.maximum(np.array(reach).T, 0)
+        axes.errorbar(x, value, bars, fmt=marker, color=color, capsize=3, label=label)
+    axes.axhline(1, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel="levels", ylabel="lead over chance kept", title=f"{evaluator}: 1 = as on easy")
+    if names:
+        axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -16,10 +16,21 @@ _METRICS = {
     "step_auroc_within": ("Step AUROC", "within one problem"),
     "step_mean_right": ("Mean score of right steps", "sags where the evaluator drifts"),
     "step_mean_wrong": ("Mean score of wrong steps", ""),
-    "outcome_auroc": ("Solution AUROC", "right answers first, by product of steps"),
+    "step_ece": ("Calibration error of steps", "0 = honest scores"),
+    "step_position_slope": ("Slope of right steps' scores", "per step of position"),
+    "step_length_slope": ("Slope of right steps' scores", "per step of length"),
+    "first_error_f1": ("First-error F1", "as in ProcessBench, at score one half"),
+    "outcome_auroc": ("Solution AUROC", "right answers first"),
     "outcome_auroc_within": ("Solution AUROC", "within one problem: what reranking uses"),
-    "outcome_mean_right": ("Mean product, right answer", ""),
-    "outcome_mean_wrong": ("Mean product, wrong answer", ""),
+    "outcome_mean_right": ("Mean score, right answer", ""),
+    "outcome_mean_wrong": ("Mean score, wrong answer", ""),
+    "outcome_ece": ("Calibration error of solutions", "0 = honest scores"),
+    "generator_accuracy": ("Generator's accuracy", "mean over samples"),
+    "step_auroc_kept": ("Step AUROC, lead kept", "of its lead over chance on easy levels"),
+    "outcome_auroc_kept": ("Solution AUROC, lead kept", "of its lead over chance on easy levels"),
+    "generator_accuracy_kept": ("Generator's accuracy kept", "of that on easy levels"),
+    "step_auroc_kept_over_generator": ("Steps over generator", "above 0: the evaluator generalizes better"),
+    "outcome_auroc_kept_over_generator": ("Solutions over generator", "lead kept, evaluator minus generator"),
 }
 _KINDS = {"step": ("Steps", "#0072b2", "o"), "outcome": ("Solutions", "#d55e00", "s")}
 _GROUPS = {"easy": ("easy levels", "#009e73", "o"), "hard": ("hard levels", "#d55e00", "s")}
@@ -57,11 +68,12 @@ def _cell(row: Row | None) -> Cell | None:
 
 
 def _unit(value: float) -> str:
-    """A number in [0, 1] with three digits and no leading zero; never 1.000 by rounding alone."""
+    """A number with three digits and no leading zero; never 1.000 by rounding alone."""
     if value > 0.9995 and value < 1:
         return ">.999"
-    text = f"{value:.3f}"
-    return text.removeprefix("0") if value < 1 else "1"
+    if value == 1:
+        return "1"
+    return f"{value:.3f}".replace("-0.", "\u2212.").removeprefix("0") if value < 1 else f"{value:.2f}"
 
 
 def _auroc_panel(found: Mapping[tuple[str, str], Row]) -> tuple[str, list[Legend]] | None:

@@ -4,7 +4,11 @@ from typing import Any
 import pytest
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.evaluation.generalization import evaluator_generalization, metrics_schema
+from e2h_pipeline.evaluation.generalization import (
+    evaluator_generalization,
+    metrics_schema,
+    solution_score,
+)
 from e2h_pipeline.evaluation.graded import PoolError
 from e2h_pipeline.recipe import Evaluation, Problems
 from e2h_pipeline.reporter import Reporter
@@ -52,8 +56,48 @@ def test_steps_behind_the_first_error_and_cut_off_steps_do_not_count(world: Path
 def test_without_checker_only_outcomes_are_measured(world: Path) -> None:
     summary = run(world, "math")
     assert set(summary["items"]) == {"outcome"}
-    assert all(metric.startswith("outcome") for metric, _ in rows(world))
+    assert all(metric.startswith(("outcome", "generator")) for metric, _ in rows(world))
     assert (world / "out" / "outcome_auroc.png").is_file()
+
+
+def test_calibration_slopes_and_first_errors_by_level(world: Path) -> None:
+    run(world)
+    found = rows(world)
+    # All right steps have sigmoid(2): the gap to 1 where all steps are right, and no slope over length.
+    sure = 1 / (1 + 2.718281828**-2)
+    assert found["step_ece", "all"]["value"] == pytest.approx(1 - sure, abs=1e-6)
+    assert found["step_position_slope", "all"]["value"] == pytest.approx(0, abs=1e-9)
+    # The scores know the wrong step, and refuse none of a right solution.
+    for metric in ("accuracy_erroneous", "accuracy_correct", "f1"):
+        assert found[f"first_error_{metric}", "all"]["value"] == 1
+    assert ("first_error_f1", "1") in found
+
+
+def test_evaluator_and_generator_from_easy_to_hard(world: Path) -> None:
+    summary = run(world)
+    found = rows(world)
+    # Right answers: 3, 2 and 1 of 4 on easy problems, 1, 0 and 0 of 4 on hard ones.
+    assert found["generator_accuracy", "easy"]["value"] == pytest.approx(6 / 12)
+    assert found["generator_accuracy_change", "hard"]["value"] == pytest.approx(1 / 12 - 6 / 12)
+    assert found["generator_accuracy_kept", "hard"]["value"] == pytest.approx(1 / 6)
+    # The evaluator is perfect everywhere: nothing changes, all is kept, and more than the generator keeps.
+    assert found["step_auroc_change", "hard"]["value"] == 0
+    assert found["step_auroc_kept", "4"]["value"] == 1
+    row = found["step_auroc_kept_over_generator", "hard"]
+    assert row["value"] == pytest.approx(5 / 6) and 0 < row["ci_low"] < 5 / 6 < row["ci_high"] <= 1
+    assert summary["generalizes"]["step_auroc_kept_over_generator"]["hard"][0] == pytest.approx(
+        5 / 6, abs=1e-4
+    )
+    assert not any(metric.endswith("_change") and levels in ("easy", "1") for metric, levels in found)
+    assert (world / "out" / "generalization.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "aggregation"),
+    [("easy_prm", "product"), ("easy_oprm", "product"), ("easy_orm", "last"), ("easy_pairwise", "last")],
+)
+def test_evaluators_of_whole_solutions_speak_at_the_last_position(evaluator: str, aggregation: str) -> None:
+    assert solution_score(evaluator) == aggregation
 
 
 def test_scores_of_other_segments_are_refused(world: Path) -> None:
