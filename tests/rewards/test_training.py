@@ -2,6 +2,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
@@ -11,36 +12,11 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.recipe import RewardTraining
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rewards.prm import prm_example, train_prm, validate
+from e2h_pipeline.rewards.examples import prm_example
+from e2h_pipeline.rewards.prm import train_prm
 from e2h_pipeline.rewards.scoring import score_solutions
-from e2h_pipeline.solutions import encode, format_completion
-from e2h_pipeline.training.objectives import IGNORED
-
-ROW = {
-    "question": "1+2*2",
-    "completion": "1+2=3\n\n3*2=5\n\n# Answer\n\n5",
-    "labels": [1, 0, -1],
-    "finished": True,
-}
-
-
-def test_labels_stand_on_the_last_token_of_their_segment_only(ladder_tok: PreTrainedTokenizerFast) -> None:
-    example = prm_example(ladder_tok, ROW)
-    assert {i: x for i, x in enumerate(example["labels"]) if x != IGNORED} == {15: 1.0, 21: 0.0}
-    assert list(example["input_ids"]) == list(encode(ladder_tok, "1+2*2", ROW["completion"]).input_ids)
-
-
-def test_training_and_scoring_look_at_the_same_positions(tok: PreTrainedTokenizerFast) -> None:
-    for finished in (True, False):
-        row = {**ROW, "labels": [1, 1, 1], "finished": finished}
-        example = prm_example(tok, row)
-        encoded = encode(tok, row["question"], row["completion"], finished=finished)
-        assert [i for i, x in enumerate(example["labels"]) if x != IGNORED] == list(encoded.segment_ends)
-
-
-def test_a_label_too_few_is_an_error(ladder_tok: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="zip"):
-        prm_example(ladder_tok, {**ROW, "labels": [1, 0]})
+from e2h_pipeline.rewards.training import Kind, auroc, train_reward_model, validate
+from e2h_pipeline.solutions import format_completion
 
 
 def _rows(count: int, split: str) -> list[dict[str, Any]]:
@@ -59,6 +35,7 @@ def _rows(count: int, split: str) -> list[dict[str, Any]]:
                 "question": "1+1",
                 "completion": format_completion(steps, "1"),
                 "labels": labels,
+                "outcome": int(i % 3 > 0),
                 "finished": True,
             }
         )
@@ -134,28 +111,157 @@ def test_validation_numbers_are_those_of_counting_pairs(ladder_evaluator: Path) 
     model, tokenizer = load_evaluator(ladder_evaluator)
     rows = _rows(12, "validation")
     rows[1] = rows[0]  # equal steps: ties between right and wrong cannot come up, between equals they do
-    summary = validate(model, tokenizer, rows)
-    solutions = [(r["question"], r["completion"], True) for r in rows]
-    pairs = [
+    summary = validate(ladder_evaluator, {"steps": rows, "outcomes": rows})
+    scored = score_solutions(model, tokenizer, [(r["question"], r["completion"], True) for r in rows])
+    steps = [
         (logit, label)
-        for logits, row in zip(score_solutions(model, tokenizer, solutions), rows, strict=True)
+        for logits, row in zip(scored, rows, strict=True)
         for logit, label in zip(logits, row["labels"], strict=True)
         if label >= 0
     ]
-    right, wrong = ([x for x, label in pairs if label == value] for value in (1, 0))
-    wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
-    assert summary["validation_steps"] == len(pairs) == 36
-    assert summary["validation_step_auroc"] == pytest.approx(wins / (len(right) * len(wrong)))
-    accuracy = sum((x > 0) == (label == 1) for x, label in pairs) / 36
-    assert summary["validation_step_accuracy"] == pytest.approx(accuracy)
+    ends = [(logits[-1], row["outcome"]) for logits, row in zip(scored, rows, strict=True)]
+    for unit, pairs in (("step", steps), ("outcome", ends)):
+        right, wrong = ([x for x, label in pairs if label == value] for value in (1, 0))
+        wins = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
+        assert summary[f"validation_{unit}_auroc"] == pytest.approx(wins / (len(right) * len(wrong)))
+        accuracy = sum((x > 0) == (label == 1) for x, label in pairs) / len(pairs)
+        assert summary[f"validation_{unit}_accuracy"] == pytest.approx(accuracy)
+    assert (summary["validation_steps"], summary["validation_solutions"]) == (36, 12)
 
 
-def test_a_constant_score_is_an_auroc_of_a_half(ladder_policy: Path) -> None:
-    model, tokenizer = load_evaluator(ladder_policy)
-    model.score.weight.data.zero_()
-    assert validate(model, tokenizer, _rows(5, "validation"))["validation_step_auroc"] == 0.5
+def test_a_constant_score_is_an_auroc_of_a_half() -> None:
+    assert auroc(np.zeros(5), np.array([True, False, True, True, False])) == 0.5
 
 
 def test_one_class_alone_has_no_auroc(ladder_evaluator: Path) -> None:
     rows = [{**row, "labels": [1, 1, 1, 1]} for row in _rows(3, "validation")]
-    assert validate(*load_evaluator(ladder_evaluator), rows)["validation_step_auroc"] is None
+    assert validate(ladder_evaluator, {"steps": rows})["validation_step_auroc"] is None
+
+
+# Outcomes, mixes, pairs
+
+
+def _outcomes(count: int, split: str) -> list[dict[str, Any]]:
+    """A solution is right where its answer is even: one token tells, at the end."""
+    rng = random.Random(f"outcomes/{split}")
+    return [
+        {
+            "problem_id": f"{split}/{i // 4}",
+            "split": split,
+            "question": "1+1",
+            "completion": format_completion([f"1+1={digit}"], str(digit)),
+            "finished": True,
+            "outcome": 1 - digit % 2,
+        }
+        for i in range(count)
+        for digit in [rng.randrange(8)]
+    ]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outcomes")
+    rows = [*_outcomes(160, "train"), *_outcomes(40, "validation")]
+    write_table(folder / "data.parquet", pa.Table.from_pylist(rows))
+    return folder
+
+
+def _train_kind(
+    kind: Kind, policy: Path, labels: Path | None, outcomes: Path | None, folder: Path, **changed: Any
+) -> dict[str, Any]:
+    options = RewardTraining.model_validate({"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **changed})
+    return train_reward_model(
+        kind, policy, labels, outcomes, folder / "out", folder / "work", options, 0, Reporter()
+    )
+
+
+@pytest.mark.parametrize("tokens", ["every", "last"])
+def test_an_outcome_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: Path, tokens: str) -> None:
+    summary = _train_kind("orm", ladder_policy, None, outcomes, tmp_path, tokens=tokens)
+    assert summary["kind"] == "orm"
+    assert summary["solutions"] == summary["labels"]["outcomes"]["examples"] == 160
+    assert (summary["labels"]["outcomes"]["positions"] == 160) == (tokens == "last")
+    assert summary["validation_solutions"] == 40
+    assert summary["validation_outcome_auroc"] > 0.98
+    assert "validation_step_auroc" not in summary
+
+
+def test_a_mixed_model_learns_both(ladder_policy: Path, labels: Path, outcomes: Path, tmp_path: Path) -> None:
+    summary = _train_kind(
+        "oprm", ladder_policy, labels, outcomes, tmp_path, outcome_share=0.25, tokens="last"
+    )
+    assert summary["labels"]["steps"]["examples"] == 160
+    assert summary["labels"]["outcomes"]["examples"] == 53  # a quarter of 213
+    assert summary["validation_step_auroc"] > 0.95
+    assert summary["validation_outcome_auroc"] > 0.95
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_pairwise_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: Path, packing: bool) -> None:
+    summary = _train_kind(
+        "pairwise", ladder_policy, None, outcomes, tmp_path, packing=packing, micro_batch_size=4
+    )
+    assert summary["pairs"] > 40
+    assert summary["labels"]["pairs"]["positions"] == 2 * summary["pairs"]
+    assert summary["final_loss"] < 0.1
+    assert summary["validation_outcome_auroc"] > 0.98
+
+
+def test_labels_that_a_kind_needs_must_be_there(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="oprm needs labels of outcomes"):
+        _train_kind("oprm", ladder_policy, labels, None, tmp_path)
+
+
+# Adapters, packing, recomputation
+
+
+def test_adapters_learn_and_are_merged_when_saved(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
+    summary = _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=4, learning_rate=2e-2)
+    assert summary["validation_step_auroc"] > 0.9
+    names = set(load_evaluator(tmp_path / "out")[0].state_dict())
+    assert names == set(load_evaluator(ladder_policy)[0].state_dict())
+    assert not list((tmp_path / "out").glob("adapter*"))
+    before, after = (
+        load_evaluator(folder)[0].base_model.state_dict() for folder in (ladder_policy, tmp_path / "out")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("_proj" in name for name in changed)
+
+
+def test_adapters_resume(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
+    """Whole checkpoints are there: nothing is trained again, and the weights are the same."""
+    _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1)
+    first = load_evaluator(tmp_path / "out")[0].state_dict()
+    _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1)
+    second = load_evaluator(tmp_path / "out")[0].state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_frozen_layers_have_no_adapters(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
+    _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1, frozen_layers=1)
+    before, after = (
+        load_evaluator(folder)[0].base_model.state_dict() for folder in (ladder_policy, tmp_path / "out")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("layers.1.") for name in changed)
+
+
+@pytest.mark.parametrize("kind", ["prm", "orm", "pairwise"])
+def test_packing_and_recomputation_change_no_loss(
+    ladder_policy: Path, labels: Path, outcomes: Path, tmp_path: Path, kind: Kind
+) -> None:
+    """Losses of the whole training agree to 1e-4."""
+    plain, packed, recomputed = (
+        _train_kind(
+            kind, ladder_policy, labels, outcomes, tmp_path / name, epochs=2, learning_rate=1e-3, **changed
+        )["final_loss"]
+        for name, changed in (
+            ("plain", {}),
+            ("packed", {"packing": True, "micro_batch_size": 8}),
+            ("recomputed", {"packing": True, "gradient_checkpointing": True}),
+        )
+    )
+    assert packed == pytest.approx(plain, abs=1e-4)
+    assert recomputed == pytest.approx(plain, abs=1e-4)
