@@ -9,21 +9,28 @@ from typing import Any
 from assets._stage import stage
 from e2h_pipeline.artifacts.hashing import fingerprint
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.recipe import RecipeSlice, Sampling
+
+# Completions are drawn as the benchmark's samples are; how many is labels.completions.
+_SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """The file of human labels, where labels come from one."""
-    if recipe.labels.source != "prm800k":
-        return {}
-    return fingerprint(Path(recipe.labels.path or Path(os.environ.get("E2H_DATA_DIR", ".")) / "steps"))
+    """The file of labels, where labels come from one."""
+    labels = recipe.labels
+    if labels.path and labels.source in ("prm800k", "shepherd"):
+        return fingerprint(Path(labels.path))
+    if labels.source == "prm800k":
+        return fingerprint(Path(os.environ.get("E2H_DATA_DIR", ".")) / "steps")
+    return {}
 
 
 @stage(
     group="evaluator",
-    reads=["easy_samples", "easy_problems"],
-    recipe=["seed", "labels", "problems.source"],
+    reads=["easy_samples", "easy_problems", "sft_policy"],
+    recipe=["seed", "labels", "problems.source", "evaluation.grader", *_SAMPLING],
     kinds={"parquet"},
+    gpu=True,
     external=_fingerprint,
 )
 def easy_step_labels(job: StageJob) -> dict[str, Any]:
@@ -38,4 +45,9 @@ def easy_step_labels(job: StageJob) -> dict[str, Any]:
         problems=job.recipe.problems,
         seed=job.recipe.seed,
         reporter=job.reporter,
+        policy=job.path("sft_policy"),
+        work=job.work,
+        sampling=job.recipe.sampling,
+        grader=job.recipe.evaluation.grader,
+        engine=job.engine,
     )

@@ -12,12 +12,14 @@ FinishReason = Literal["stop", "length"]
 @dataclass(frozen=True)
 class Request:
     """N completions of one question. Samples `first` ... `first + count - 1` are drawn, and are the
-    same whatever else is; `key` is the stream of its randomness (`noise.stream_key`)."""
+    same whatever else is; `key` is the stream of its randomness (`noise.stream_key`). Where there is a
+    `prefix`, the beginning of a solution, samples go on from its end, and do not repeat it."""
 
     question: str
     key: int
     count: int
     first: int = 0
+    prefix: str = ""
 
 
 @dataclass(frozen=True)

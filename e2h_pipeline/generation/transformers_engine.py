@@ -47,13 +47,18 @@ class TransformersEngine:
         """Samples of each request, in the order asked. See `Engine`."""
         training = self.model.training
         self.model.eval()
-        prompts = [self.tokenizer(format_prompt(r.question))["input_ids"] for r in requests]
+        prompts = [self._prompt(request) for request in requests]
         samples: list[list[Sample]] = [[] for _ in requests]
         for batch in _batches(requests, [len(p) for p in prompts], options):
             for row in self._draw(batch, prompts, options):
                 samples[row.request].append(self._finish(row))
         self.model.train(training)
         return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
+
+    def _prompt(self, request: Request) -> list[int]:
+        """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
+        prompt = self.tokenizer(format_prompt(request.question))["input_ids"]
+        return [*prompt, *self.tokenizer(request.prefix, add_special_tokens=False)["input_ids"]]
 
     def _finish(self, row: _Row) -> Sample:
         text = self.tokenizer.decode(row.ids, skip_special_tokens=True)

@@ -12,12 +12,22 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
+from e2h_pipeline.rewards.labelling import (
+    RIGHT,
+    UNLABELLED,
+    WRONG,
+    Rows,
+    balanced,
+    by_problem,
+    distinct_samples,
+    labelled_row,
+)
 from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
 
 if TYPE_CHECKING:
@@ -25,13 +35,9 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Labels, Problems, Sampling
     from e2h_pipeline.reporter import Reporter
 
-RIGHT, WRONG, UNLABELLED = 1.0, 0.0, -1.0
 NEUTRAL = {"positive": RIGHT, "negative": WRONG, "soft": 0.5, "drop": UNLABELLED}
 """Label of a neutral rating by `labels.neutral`."""
 SHOWN_BAD_LINES = 20
-MOST_TO_ONE = 3  # paper C.1: right to wrong between 1:3 and 3:1
-
-_Rows = list[dict[str, Any]]
 
 
 def label_easy_samples(
@@ -95,7 +101,7 @@ def label_easy_samples(
     return {**_counted(rows), **details}
 
 
-def _counted(rows: _Rows) -> dict[str, int]:
+def _counted(rows: Rows) -> dict[str, int]:
     labels = Counter(label for row in rows for label in row["labels"])
     return {
         "solutions": len(rows),
@@ -110,17 +116,7 @@ def _counted(rows: _Rows) -> dict[str, int]:
 # Samples of our own policy
 
 
-def distinct_samples(pool: Path, easy: Mapping[str, dict[str, Any]]) -> _Rows:
-    """Every distinct completion of each problem, the first sample of it, as rows without labels."""
-    seen: dict[tuple[str, str], dict[str, Any]] = {}
-    for sample in read_table(pool, ["problem_id", "sample", "completion", "finish_reason"]).to_pylist():
-        name, completion = sample["problem_id"], sample["completion"]
-        finished = sample["finish_reason"] == "stop"
-        seen.setdefault((name, completion), _row(easy[name], sample["sample"], completion, [], finished))
-    return sorted(seen.values(), key=lambda row: (row["problem_id"], row["sample"]))
-
-
-def _checked(samples: _Rows, easy: Mapping[str, dict[str, Any]]) -> _Rows:
+def _checked(samples: Rows, easy: Mapping[str, dict[str, Any]]) -> Rows:
     """Samples with the labels of the ladder's exact checker, where there is anything to label."""
     from e2h_pipeline.problems.ladder import step_labels
 
@@ -134,36 +130,14 @@ def _checked(samples: _Rows, easy: Mapping[str, dict[str, Any]]) -> _Rows:
     return [row for row in labelled if row["labels"]]
 
 
-def _per_problem(rows: _Rows, options: Labels, seed: int) -> _Rows:
+def _per_problem(rows: Rows, options: Labels, seed: int) -> Rows:
     """The rows, right and wrong solutions of each problem balanced where the recipe says so."""
     if not options.balance:
         return rows
-    kept: _Rows = []
+    kept: Rows = []
     for problem_id, own in by_problem(rows).items():
         kept += balanced(own, lambda row: WRONG not in row["labels"], f"labels/{seed}/{problem_id}")
     return kept
-
-
-def by_problem(rows: Iterable[dict[str, Any]]) -> dict[str, _Rows]:
-    """Rows by problem id, in order of id."""
-    grouped: dict[str, _Rows] = {}
-    for row in rows:
-        grouped.setdefault(row["problem_id"], []).append(row)
-    return dict(sorted(grouped.items()))
-
-
-def balanced(
-    rows: Sequence[dict[str, Any]], is_right: Callable[[dict[str, Any]], bool], stream: str
-) -> _Rows:
-    """All of the rarer kind, and at most three of the other kind for each of them (paper C.1: 1:3 to 3:1).
-
-    Where there is one kind only, one of it stays. `stream` names the draw.
-    """
-    right = [row for row in rows if is_right(row)]
-    wrong = [row for row in rows if not is_right(row)]
-    fewer, more = sorted((right, wrong), key=len)
-    most = max(1, MOST_TO_ONE * len(fewer))
-    return [*fewer, *random.Random(stream).sample(more, min(len(more), most))]
 
 
 # Ratings of others
@@ -183,7 +157,7 @@ def _read_ratings(options: Labels) -> LabelledSolutions:
 
 def _rated_labels(
     found: LabelledSolutions, easy: Mapping[str, dict[str, Any]], neutral: float
-) -> tuple[_Rows, dict[str, Any]]:
+) -> tuple[Rows, dict[str, Any]]:
     """Rated solutions of easy problems as rows; everything else is counted, not used.
 
     Problems are known by id, or by the text of their question where the data has no ids.
@@ -195,7 +169,7 @@ def _rated_labels(
         by_text.setdefault(spacing_key(own["question"]), own)
     meaning = {RIGHT_RATING: RIGHT, NEUTRAL_RATING: neutral, WRONG_RATING: WRONG, None: UNLABELLED}
     once = LabelOnce()
-    rows: _Rows = []
+    rows: Rows = []
     dropped: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for solution in found.solutions:
@@ -215,7 +189,7 @@ def _rated_labels(
         finished = parse_completion(completion).answer is not None
         number = numbers[problem["problem_id"]]
         numbers[problem["problem_id"]] += 1
-        rows.append(_row(problem, number, completion, labels, finished))
+        rows.append(labelled_row(problem, number, completion, labels, finished))
     return rows, {
         "dropped": dict(dropped),
         "repeated_steps": once.repeated,
@@ -263,16 +237,6 @@ class LabelOnce:
         return kept
 
 
-def until_first_error(labels: Iterable[float]) -> list[float]:
-    """Labels up to and including the first wrong step; what follows is not labelled."""
-    kept: list[float] = []
-    failed = False
-    for label in labels:
-        kept.append(UNLABELLED if failed else label)
-        failed = failed or label == WRONG
-    return kept
-
-
 def _segments(steps: Sequence[str], labels: Sequence[float]) -> tuple[list[str], list[float]]:
     """Rated steps as segments of our text format, and a label for each.
 
@@ -293,22 +257,7 @@ def _segments(steps: Sequence[str], labels: Sequence[float]) -> tuple[list[str],
     return segments, kept
 
 
-def _row(
-    problem: dict[str, Any], sample: int, completion: str, labels: list[float], finished: bool
-) -> dict[str, Any]:
-    return {
-        "problem_id": problem["problem_id"],
-        "level": problem["level"],
-        "sample": sample,
-        "split": problem["split"],
-        "question": problem["question"],
-        "completion": completion,
-        "labels": labels,
-        "finished": finished,
-    }
-
-
-def _write(out: Path, rows: _Rows) -> None:
+def _write(out: Path, rows: Rows) -> None:
     import pyarrow as pa
 
     schema = pa.schema(

@@ -11,7 +11,7 @@ from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.pool import load_engine
 from e2h_pipeline.generation.transformers_engine import TransformersEngine, choose
-from e2h_pipeline.solutions import format_prompt
+from e2h_pipeline.solutions import encode, format_prompt
 
 QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
@@ -84,6 +84,24 @@ def test_greedy_is_what_generate_says_padded_or_not(name: str, request: pytest.F
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=16
         )
         assert list(samples[0].token_ids) == out[0, prompt.shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("name", ["engine", "bpe_engine"])
+def test_samples_go_on_from_a_prefix(name: str, request: pytest.FixtureRequest) -> None:
+    """The prompt is what `solutions.encode` makes of a solution's beginning, and no other request notices."""
+    engine: TransformersEngine = request.getfixturevalue(name)
+    prefix = "3+5=1\n\n"
+    options = SamplingOptions(0.0, 16)
+    requests = [Request("3+5", 1, 1, prefix=prefix), Request("1", 2, 2)]
+    (one,), others = engine.sample(requests, options)
+    prompt = engine.tokenizer(format_prompt("3+5"))["input_ids"]
+    body = engine.tokenizer(prefix, add_special_tokens=False)["input_ids"]
+    whole = torch.tensor([[*prompt, *body, *one.token_ids]])
+    with torch.no_grad():
+        greedy = engine.model(input_ids=whole).logits[0].argmax(-1)
+    assert greedy[len(prompt) + len(body) - 1 : -1].tolist() == list(one.token_ids)
+    assert _ids(engine.sample([Request("1", 2, 2)], options)) == _ids([others])
+    assert encode(engine.tokenizer, "3+5", prefix, finished=False).input_ids == (*prompt, *body)
 
 
 def test_the_logprob_is_the_models_own(engine: TransformersEngine) -> None:

@@ -16,7 +16,8 @@ from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
 from e2h_pipeline.problems.source import load_split
 from e2h_pipeline.recipe import Labels, Problems
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rewards.step_labels import UNLABELLED, LabelOnce, label_easy_samples, until_first_error
+from e2h_pipeline.rewards.labelling import UNLABELLED, until_first_error
+from e2h_pipeline.rewards.step_labels import LabelOnce, label_easy_samples
 from e2h_pipeline.solutions import format_completion, parse_completion
 
 RIGHT = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"

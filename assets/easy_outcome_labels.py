@@ -1,0 +1,28 @@
+"""Right or wrong in the end, on easy problems only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from assets._stage import stage
+from e2h_pipeline.artifacts.job import StageJob
+
+
+@stage(
+    group="evaluator",
+    reads=["easy_samples", "easy_problems"],
+    recipe=["seed", "evaluation.grader"],
+    kinds={"parquet"},
+)
+def easy_outcome_labels(job: StageJob) -> dict[str, Any]:
+    """Solutions of easy problems with a right or a wrong answer, balanced per problem."""
+    from e2h_pipeline.rewards.outcome_labels import label_easy_outcomes
+
+    return label_easy_outcomes(
+        easy_samples=job.path("easy_samples") / "data",
+        easy_problems=job.path("easy_problems"),
+        out=job.out,
+        grader_name=job.recipe.evaluation.grader,
+        seed=job.recipe.seed,
+        reporter=job.reporter,
+    )

@@ -1,0 +1,94 @@
+"""What all labels of easy problems share: rows, distinct samples, balance, and answers graded against easy gold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
+
+RIGHT, WRONG, UNLABELLED = 1.0, 0.0, -1.0
+MOST_TO_ONE = 3
+"""Paper C.1: right to wrong solutions of a problem between 1:3 and 3:1."""
+
+Rows = list[dict[str, Any]]
+
+
+def labelled_row(
+    problem: dict[str, Any], sample: int, completion: str, labels: list[float], finished: bool
+) -> dict[str, Any]:
+    """A row of easy_step_labels: a completion of an easy problem, with a label per segment or none yet."""
+    return {
+        "problem_id": problem["problem_id"],
+        "level": problem["level"],
+        "sample": sample,
+        "split": problem["split"],
+        "question": problem["question"],
+        "completion": completion,
+        "labels": labels,
+        "finished": finished,
+    }
+
+
+def distinct_samples(pool: Path, easy: Mapping[str, dict[str, Any]]) -> Rows:
+    """Every distinct completion of each problem, the first sample of it, as rows without labels."""
+    seen: dict[tuple[str, str], dict[str, Any]] = {}
+    for sample in read_table(pool, ["problem_id", "sample", "completion", "finish_reason"]).to_pylist():
+        name, completion = sample["problem_id"], sample["completion"]
+        finished = sample["finish_reason"] == "stop"
+        seen.setdefault(
+            (name, completion), labelled_row(easy[name], sample["sample"], completion, [], finished)
+        )
+    return sorted(seen.values(), key=lambda row: (row["problem_id"], row["sample"]))
+
+
+def by_problem(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
+    """Rows by problem id, in order of id."""
+    grouped: dict[str, Rows] = {}
+    for row in rows:
+        grouped.setdefault(row["problem_id"], []).append(row)
+    return dict(sorted(grouped.items()))
+
+
+def balanced(rows: Sequence[dict[str, Any]], is_right: Callable[[dict[str, Any]], bool], stream: str) -> Rows:
+    """All of the rarer kind, and at most three of the other kind for each of them (paper C.1: 1:3 to 3:1).
+
+    Where there is one kind only, one of it stays. `stream` names the draw.
+    """
+    right = [row for row in rows if is_right(row)]
+    wrong = [row for row in rows if not is_right(row)]
+    fewer, more = sorted((right, wrong), key=len)
+    most = max(1, MOST_TO_ONE * len(fewer))
+    return [*fewer, *random.Random(stream).sample(more, min(len(more), most))]
+
+
+def until_first_error(labels: Iterable[float]) -> list[float]:
+    """Labels up to and including the first wrong step; what follows is not labelled."""
+    kept: list[float] = []
+    failed = False
+    for label in labels:
+        kept.append(UNLABELLED if failed else label)
+        failed = failed or label == WRONG
+    return kept
+
+
+def grade_answers(
+    judge: Grader,
+    rows: Sequence[Mapping[str, Any]],
+    answers: Sequence[str | None],
+    easy: Mapping[str, Mapping[str, Any]],
+) -> list[Verdict | None]:
+    """What the grader says of the answer of each row (by `problem_id`) to its easy problem; None for no answer.
+
+    Each distinct pair is graded once, in an order that does not depend on that of the rows.
+    """
+    pairs = [
+        None if answer is None else (str(easy[row["problem_id"]]["answer"]), answer)
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    distinct = sorted({pair for pair in pairs if pair is not None})
+    decided = dict(zip(distinct, verdicts(judge, distinct), strict=True))
+    return [None if pair is None else decided[pair] for pair in pairs]
