@@ -1,12 +1,81 @@
-"""Load policies and evaluators from Hugging Face folders onto the device at hand."""
+"""Load policies and evaluators from Hugging Face folders onto the device at hand.
+
+An evaluator is a causal model with one raw score per token, `*ForTokenClassification` with one label. Other
+people's checkpoints become one as they are loaded, without a word of code of theirs:
+
+- two labels, wrong and right (TRL and what follows it): the log odds are a linear head too, row 1 - row 0;
+- a language-model head whose rows repeat the score over the vocabulary (the released `llemma-7b-prm-*`; score =
+  mean of the logits): the mean of the rows is the head.
+
+What a folder cannot say of itself stands in a file `evaluator.json` in it, see `EvaluatorFormat`.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+FORMAT_FILE = "evaluator.json"
+# In the evaluator's config.json, so that what is saved is read alike:
+HEADING_FIELD = "prompt_heading"  # the heading it was trained with
+STEP_END_FIELD = "step_end"  # the token of a step it was trained at
+
+Head = Literal["auto", "tiled"]
+StepEnd = Literal["last", "first_newline"]
+_CHOICES: dict[str, tuple[str, ...]] = {"head": get_args(Head), "step_end": get_args(StepEnd)}
+
+
+@dataclass(frozen=True)
+class EvaluatorFormat:
+    """`evaluator.json`: how a checkpoint that was not made here is to be read.
+
+    The released easy-to-hard checkpoints need `{"head": "tiled", "step_end": "first_newline", "tokenizer": "..."}`
+    with the tokenizer of the model they were trained from.
+
+    Attributes:
+        head: "auto": the token-classification head, new where the checkpoint is a language model; "tiled": the
+            score is the mean of the language-model logits.
+        heading: first line of the prompt, where it is not the default.
+        step_end: position that scores a step: its last token, or the first newline of the two that end it.
+        tokenizer: folder or Hub name of the tokenizer, where the checkpoint has none.
+    """
+
+    head: Head = "auto"
+    heading: str | None = None
+    step_end: StepEnd = "last"
+    tokenizer: str | None = None
+
+
+def read_format(folder: Path) -> EvaluatorFormat:
+    """The folder's `evaluator.json`; the defaults where it has none.
+
+    Raises:
+        ValueError: not JSON, an unknown field, or a value that is not allowed; names file and field.
+    """
+    file = Path(folder) / FORMAT_FILE
+    if not file.is_file():
+        return EvaluatorFormat()
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}:{error.lineno}: not JSON ({error.msg})") from None
+    known = [f.name for f in fields(EvaluatorFormat)]
+    if not isinstance(values, dict):
+        raise ValueError(f"{file}: must be an object with fields {', '.join(known)}")
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"{file}: no such field '{name}'; there are {', '.join(known)}")
+        if not isinstance(value, str) or value not in _CHOICES.get(name, (value,)):
+            allowed = ", ".join(_CHOICES.get(name, ("a text",)))
+            raise ValueError(f"{file}: '{name}' is {value!r}; allowed: {allowed}")
+    return EvaluatorFormat(**values)
 
 
 def device() -> str:
@@ -25,11 +94,94 @@ def load_policy(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def load_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A token-classification model with one score per token, and its tokenizer, in eval mode."""
-    from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+    """A token-classification model with one score per token, and its tokenizer, in eval mode.
+
+    Weights keep the number format they are stored in. A language model without a head of its own gets a new one, to
+    be trained.
+
+    Raises:
+        ValueError: a head that is not one linear score, or a bad `evaluator.json`.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    form = read_format(folder)
+    config = AutoConfig.from_pretrained(folder)
+    labels = config.num_labels if _is_classifier(config) else 1
+    if form.head == "tiled":
+        model = _with_head(folder, _tiled_head)
+    elif labels == 1:
+        model = _classifier(folder, 1)
+    elif labels == 2:
+        model = _with_head(folder, _odds_head)
+    else:
+        raise ValueError(
+            f"{folder}: a head of {labels} labels is not one score per token; 1 (raw score) and 2 (wrong, right) are"
+        )
+    if form.heading is not None:
+        setattr(model.config, HEADING_FIELD, form.heading)
+    if form.step_end != "last":
+        setattr(model.config, STEP_END_FIELD, form.step_end)
+    return model.to(device()).eval(), AutoTokenizer.from_pretrained(form.tokenizer or folder)
+
+
+def _is_classifier(config: PretrainedConfig) -> bool:
+    return any("TokenClassification" in name for name in config.architectures or ())
+
+
+def _classifier(folder: Path, labels: int) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForTokenClassification
 
     # num_labels alone: a copied id2label of another length warns. The generic head drops out 0.1 by default.
-    config = AutoConfig.from_pretrained(folder, num_labels=1)
+    config = AutoConfig.from_pretrained(folder, num_labels=labels)
     config.classifier_dropout = 0.0
-    model = AutoModelForTokenClassification.from_pretrained(folder, config=config)
-    return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
+    return AutoModelForTokenClassification.from_pretrained(folder, config=config)
+
+
+def _with_head(
+    folder: Path, make: Callable[[Path], tuple[PreTrainedModel, Tensor, Tensor]]
+) -> PreTrainedModel:
+    """An evaluator with the body of another model and a head of one row made from its head."""
+    from transformers import AutoModelForTokenClassification
+
+    source, weight, bias = make(folder)
+    config = source.config
+    config.num_labels, config.classifier_dropout = 1, 0.0
+    model = AutoModelForTokenClassification.from_config(config, dtype=source.dtype)
+    setattr(model, model.base_model_prefix, source.base_model)
+    model.score.weight.data = weight.to(source.dtype)
+    model.score.bias.data = bias.to(source.dtype)
+    return model
+
+
+def _tiled_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
+    """Mean of the rows of a language-model head: the mean of the logits is linear in the hidden state.
+
+    Raises:
+        ValueError: the rows do not repeat, so this is a language model and no evaluator.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = AutoModelForCausalLM.from_pretrained(folder)
+    head: Any = source.get_output_embeddings()
+    weight = head.weight.data.float()
+    if len(weight.unique(dim=0)) > _TILES:
+        raise ValueError(
+            f"{Path(folder) / FORMAT_FILE}: 'head' is tiled, but the rows of the language-model head differ from "
+            "each other; this is not an evaluator of that kind"
+        )
+    bias = torch.zeros(1) if head.bias is None else head.bias.data.float().mean(0, keepdim=True)
+    return source, weight.mean(0, keepdim=True), bias
+
+
+_TILES = 2  # different rows in a tiled head (easy-to-hard, reward_model)
+
+
+def _odds_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
+    """Log odds of "right" of a head with the labels wrong and right: difference of the two rows."""
+    import torch
+
+    source = _classifier(folder, 2)
+    weight = source.score.weight.data.float()
+    bias = torch.zeros(2) if source.score.bias is None else source.score.bias.data.float()
+    return source, weight[1:] - weight[:1], bias[1:] - bias[:1]

@@ -1,110 +1,277 @@
 """Score every step of finished solutions, one forward pass per solution.
 
 Solutions are sorted by length and batched by a token budget, so padding is next to nothing; only
-the hidden states at segment ends go through the head. Raw logits are kept: aggregation comes later.
+the hidden states at segment ends go through the head. Candidates of one problem share the prompt's
+computation where that is less work. Raw logits are kept: aggregation comes later.
+
+Evaluators of steps, outcomes and pairs are all scored here: each segment end has a logit, and who was
+trained on whole solutions speaks at the last one. The model must be causal; any number format will do.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.solutions import QUESTION_HEADING, EncodedSolution, encode
+from e2h_pipeline.models.load import HEADING_FIELD, STEP_END_FIELD
+from e2h_pipeline.solutions import (
+    QUESTION_HEADING,
+    SEPARATOR,
+    EncodedSolution,
+    encode,
+    parse_completion,
+    segment_ends,
+)
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    import pyarrow as pa
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.recipe import Scoring
     from e2h_pipeline.reporter import Reporter
 
+# Rows read and scored at a time: what is held of a pool, however large its parts are.
+_ROWS = 8192
+# A forward pass costs no less than one of this many tokens, as all weights are read once: about the ratio of
+# matrix-multiply to memory rate of a current GPU.
+_PASS_TOKENS = 256
 
-HEADING_FIELD = "prompt_heading"  # in the evaluator's config.json: the heading it was trained with
+Solution = tuple[str, str, bool]  # question, completion, finished
 
 
 def score_pool(
     prm: Path, samples: Path, questions: Path, out: Path, work: Path, options: Scoring, reporter: Reporter
 ) -> dict[str, Any]:
     """Score a sample pool part by part and write `out/part-*.parquet`; finished parts survive a kill."""
-    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     from e2h_pipeline.models.load import load_evaluator
 
     text = {row["problem_id"]: row["question"] for row in read_table(questions / "data.parquet").to_pylist()}
     parts = sorted(samples.glob("part-*.parquet"))
+    rows = [pq.read_metadata(part).num_rows for part in parts]
     work.mkdir(parents=True, exist_ok=True)
     loaded = None
-    for number, part in enumerate(parts):
-        if not (work / part.name).exists():
-            loaded = loaded or load_evaluator(prm)
-            pool = read_table(part, ["problem_id", "level", "sample", "completion", "finish_reason"])
-            solutions = [
-                (text[row["problem_id"]], row["completion"], row["finish_reason"] == "stop")
-                for row in pool.to_pylist()
-            ]
-            logits = score_solutions(*loaded, solutions, options.batch_tokens)
-            scores = pool.select(["problem_id", "level", "sample"]).append_column(
-                "step_logits", pa.array(logits, pa.list_(pa.float32()))
-            )
-            write_table(work / part.name, scores)
-        reporter.progress(number + 1, len(parts), "parts scored")
+    done = sum(n for part, n in zip(parts, rows, strict=True) if (work / part.name).exists())
+    reporter.progress(done, sum(rows), "solutions scored")
+    for part in parts:
+        if (work / part.name).exists():
+            continue
+        loaded = loaded or load_evaluator(prm)
+        scored = []
+        for pool in _row_batches(part):
+            scored.append(_scored(pool, text, loaded, options.batch_tokens))
+            done += pool.num_rows
+            reporter.progress(done, sum(rows), "solutions scored")
+        write_table(work / part.name, _joined(scored))
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:
         os.link(work / part.name, out / part.name)
-    scored = read_table(out, ["step_logits"])
-    return {
-        "solutions": scored.num_rows,
-        "steps": sum(len(s) for s in scored.column("step_logits").to_pylist()),
-    }
+    return {"solutions": sum(rows), "steps": sum(_steps(out / part.name) for part in parts)}
+
+
+def _row_batches(part: Path) -> Iterator[pa.Table]:
+    """A part of a pool, `_ROWS` rows at a time; once without rows where it is empty."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["problem_id", "level", "sample", "completion", "finish_reason"]
+    with pq.ParquetFile(part) as file:
+        if not file.metadata.num_rows:
+            yield file.read(columns=columns).select(columns)
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch]).select(columns)
+
+
+def _scored(
+    pool: pa.Table,
+    text: Mapping[str, str],
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    batch_tokens: int,
+) -> pa.Table:
+    import pyarrow as pa
+
+    solutions = [
+        (text[row["problem_id"]], row["completion"], row["finish_reason"] == "stop")
+        for row in pool.to_pylist()
+    ]
+    logits = score_solutions(*evaluator, solutions, batch_tokens)
+    return pool.select(["problem_id", "level", "sample"]).append_column(
+        "step_logits", pa.array(logits, pa.list_(pa.float32()))
+    )
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _steps(part: Path) -> int:
+    import pyarrow.compute as pc
+
+    return pc.sum(pc.list_value_length(read_table(part, ["step_logits"])["step_logits"])).as_py() or 0
 
 
 def score_solutions(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    solutions: Sequence[tuple[str, str, bool]],
+    solutions: Sequence[Solution],
     batch_tokens: int = 65536,
+    *,
+    share_prompts: bool = True,
 ) -> list[list[float]]:
     """Raw logit of each segment of each solution.
 
     Args:
         solutions: (question, completion, finished); equal ones are scored once.
-        batch_tokens: upper bound on rows x length of a batch.
+        batch_tokens: upper bound on rows x length of a batch, a shared prompt counted with every row.
+        share_prompts: let candidates of one problem share their prompt where that is less work and the
+            model's cache allows it. Scores differ by rounding alone.
     """
     distinct = list(dict.fromkeys(solutions))
-    heading = getattr(model.config, HEADING_FIELD, QUESTION_HEADING)
-    encoded = [encode(tokenizer, q, c, finished=f, heading=heading) for q, c, f in distinct]
-    scores: dict[tuple[str, str, bool], list[float]] = {}
-    for batch in _batches(encoded, batch_tokens):
-        for i, logits in zip(batch, score_encoded(model, [encoded[i] for i in batch]), strict=True):
-            scores[distinct[i]] = logits
+    encoded = [encode_for(model, tokenizer, solution) for solution in distinct]
+    found: list[list[float]] = [[] for _ in distinct]
+    for batch, cache in _batches(model, encoded, batch_tokens, share_prompts):
+        rows = [encoded[i] for i in batch]
+        scored = score_encoded(model, rows) if cache is None else score_behind(model, rows, cache)
+        for i, logits in zip(batch, scored, strict=True):
+            found[i] = logits
+    scores = dict(zip(distinct, found, strict=True))
     return [scores[solution] for solution in solutions]
+
+
+def encode_for(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, solution: Solution
+) -> EncodedSolution:
+    """A solution in the evaluator's own prompt, with the positions it was trained to be read at."""
+    question, completion, finished = solution
+    heading = getattr(model.config, HEADING_FIELD, QUESTION_HEADING)
+    encoded = encode(tokenizer, question, completion, finished=finished, heading=heading)
+    if getattr(model.config, STEP_END_FIELD, "last") == "last":
+        return encoded
+    spans = [
+        (start, stop - 1) if completion[start:stop].endswith(SEPARATOR) else (start, stop)
+        for start, stop in parse_completion(completion).spans
+    ]
+    body = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
+    ends = segment_ends(body["offset_mapping"], spans)
+    return EncodedSolution(
+        encoded.input_ids, encoded.prompt_tokens, tuple(encoded.prompt_tokens + end for end in ends)
+    )
 
 
 def score_encoded(model: PreTrainedModel, batch: Sequence[EncodedSolution]) -> list[list[float]]:
     """One padded forward pass; the head sees segment ends only."""
+    return _scores(model, [e.input_ids for e in batch], [e.segment_ends for e in batch])
+
+
+def score_behind(
+    model: PreTrainedModel, batch: Sequence[EncodedSolution], prompt: Cache
+) -> list[list[float]]:
+    """`score_encoded` of solutions that share their prompt, whose keys and values are in the cache."""
+    return _scores(
+        model,
+        [e.input_ids[e.prompt_tokens :] for e in batch],
+        [[end - e.prompt_tokens for end in e.segment_ends] for e in batch],
+        past_key_values=prompt,
+    )
+
+
+def _scores(
+    model: PreTrainedModel, ids: Sequence[Sequence[int]], ends: Sequence[Sequence[int]], **kwargs: Any
+) -> list[list[float]]:
     import torch
 
-    longest = max(len(e.input_ids) for e in batch)
-    device = model.device
-    ids = torch.tensor([[*e.input_ids, *[0] * (longest - len(e.input_ids))] for e in batch], device=device)
-    rows = torch.tensor(
-        [r for r, e in enumerate(batch) for _ in e.segment_ends], dtype=torch.long, device=device
-    )
-    ends = torch.tensor([end for e in batch for end in e.segment_ends], dtype=torch.long, device=device)
+    longest, device = max(map(len, ids)), model.device
+    padded = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], device=device)
+    rows = torch.tensor([r for r, own in enumerate(ends) for _ in own], dtype=torch.long, device=device)
+    columns = torch.tensor([end for own in ends for end in own], dtype=torch.long, device=device)
     with torch.inference_mode():
         # Causal attention never looks right, so right padding needs no mask.
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        flat = iter(model.score(hidden[rows, ends]).squeeze(-1).float().tolist())
-    return [[next(flat) for _ in e.segment_ends] for e in batch]
+        hidden = model.base_model(
+            input_ids=padded, use_cache="past_key_values" in kwargs, **kwargs
+        ).last_hidden_state
+        flat = iter(model.score(hidden[rows, columns]).squeeze(-1).float().tolist())
+    return [[next(flat) for _ in own] for own in ends]
 
 
-def _batches(encoded: Sequence[EncodedSolution], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of solutions, longest first, so that a batch that does not fit fails at once."""
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].input_ids))
+def _batches(
+    model: PreTrainedModel, encoded: Sequence[EncodedSolution], batch_tokens: int, share: bool
+) -> Iterator[tuple[list[int], Cache | None]]:
+    """Batches of indices, and the prompt they share where they do. Unshared ones longest first, so that a
+    batch that does not fit fails at once. Solutions without segments are in no batch."""
+    scored = [i for i, e in enumerate(encoded) if e.segment_ends]
+    shared = _shared(encoded, scored, batch_tokens) if share and scored and _can_share(model) else []
+    taken = {i for group in shared for batch in group for i in batch}
+    for batch in _by_length(encoded, [i for i in scored if i not in taken], batch_tokens):
+        yield batch, None
+    for group in shared:
+        from e2h_pipeline.rewards.shared_prompt import prompt_cache
+
+        first = encoded[group[0][0]]
+        cache = prompt_cache(model, first.input_ids[: first.prompt_tokens])
+        for batch in group:
+            yield batch, cache
+
+
+def _can_share(model: PreTrainedModel) -> bool:
+    from e2h_pipeline.rewards.shared_prompt import can_share
+
+    return can_share(model)
+
+
+def _by_length(
+    encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int
+) -> Iterator[list[int]]:
+    order = sorted(rows, key=lambda i: -len(encoded[i].input_ids))
     start = 0
     while start < len(order):
         size = max(1, batch_tokens // len(encoded[order[start]].input_ids))
         yield order[start : start + size]
         start += size
+
+
+def _shared(
+    encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int
+) -> list[list[list[int]]]:
+    """Batches of each problem whose candidates take less work behind a shared prompt than one by one."""
+    problems: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i in rows:
+        problems[encoded[i].input_ids[: encoded[i].prompt_tokens]].append(i)
+    groups = []
+    for prompt, members in problems.items():
+        if len(members) > 1 and prompt:
+            batches = _completion_batches(encoded, members, batch_tokens)
+            work = max(len(prompt), _PASS_TOKENS) + sum(_work(encoded, batch) for batch in batches)
+            if work < sum(len(encoded[i].input_ids) for i in members):
+                groups.append(batches)
+    return groups
+
+
+def _completion_batches(
+    encoded: Sequence[EncodedSolution], members: Sequence[int], batch_tokens: int
+) -> list[list[int]]:
+    """Candidates of one problem, longest first; a new batch where the budget is full, or where padding would
+    cost more than another forward pass."""
+    batches: list[list[int]] = []
+    padding = longest = 0
+    for i in sorted(members, key=lambda i: -len(encoded[i].input_ids)):
+        length = len(encoded[i].input_ids)
+        full = not batches or (len(batches[-1]) + 1) * longest > batch_tokens
+        if full or padding + longest - length > _PASS_TOKENS:
+            batches.append([])
+            padding, longest = 0, length
+        padding += longest - length
+        batches[-1].append(i)
+    return batches
+
+
+def _work(encoded: Sequence[EncodedSolution], batch: Sequence[int]) -> int:
+    """Tokens that a batch behind its shared prompt costs, padding counted; at least a whole pass."""
+    longest = encoded[batch[0]]
+    return max(_PASS_TOKENS, len(batch) * (len(longest.input_ids) - longest.prompt_tokens))

@@ -1,5 +1,8 @@
 import itertools
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.pool import sample_pool
-from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.models.load import STEP_END_FIELD, load_evaluator
 from e2h_pipeline.recipe import Sampling, Scoring
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rewards.scoring import score_pool, score_solutions
+from e2h_pipeline.rewards import scoring
+from e2h_pipeline.rewards.scoring import encode_for, score_pool, score_solutions
+from e2h_pipeline.rewards.shared_prompt import can_share
 from e2h_pipeline.solutions import encode, parse_completion
 
 SOLUTIONS = [
@@ -81,7 +86,7 @@ def test_equal_solutions_are_computed_once_and_batches_keep_their_budget(
     )
     score_solutions(*evaluator, SOLUTIONS * 5, batch_tokens=80)
     handle.remove()
-    assert sum(rows for rows, _ in shapes) == len(SOLUTIONS)
+    assert sum(rows for rows, _ in shapes) == len(SOLUTIONS) - 1  # the empty one has nothing to score
     assert all(rows * length <= 80 for rows, length in shapes)
 
 
@@ -92,6 +97,109 @@ def test_a_step_is_scored_before_what_follows_is_seen(
     other = score_solutions(*evaluator, [("1+2*2", "1+2=3\n\n5*5=1\n\n# Answer\n\n1", True)])[0]
     assert one[0] == pytest.approx(other[0], abs=1e-5)
     assert abs(one[1] - other[1]) > 1e-4
+
+
+CANDIDATES = [
+    (question, "\n\n".join([*["1+2=3"] * n, "# Answer", str(n % 7)]), n % 2 == 0)
+    for question in ("1+2*2" * 6, "4-1" * 9, "5*5")
+    for n in (*range(1, 9), 20, 21)
+]
+
+
+def test_candidates_share_their_prompt(
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_PASS_TOKENS", 32)
+    alone = score_solutions(*evaluator, CANDIDATES, share_prompts=False)
+    behind: list[bool] = []
+    handle = evaluator[0].base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: behind.append("past_key_values" in kwargs), with_kwargs=True
+    )
+    for batch_tokens in (100, 512, 100_000):
+        shared = score_solutions(*evaluator, CANDIDATES, batch_tokens)
+        assert [len(s) for s in shared] == [len(s) for s in alone]
+        flat = list(itertools.chain(*shared))
+        assert flat == pytest.approx(list(itertools.chain(*alone)), abs=1e-4)
+        assert any(behind) and not all(behind)
+        behind.clear()
+    handle.remove()
+    flat = list(itertools.chain(*alone))
+    assert max(flat) - min(flat) > 0.5
+
+
+def test_a_pass_too_small_to_be_worth_it_is_not_made(
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+) -> None:
+    shapes: list[torch.Size] = []
+    handle = evaluator[0].base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    score_solutions(*evaluator, SOLUTIONS)
+    handle.remove()
+    assert len(shapes) == 1
+
+
+def test_a_model_that_forgets_does_not_share(
+    ladder_tok: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import MistralConfig, MistralForTokenClassification
+
+    monkeypatch.setattr(scoring, "_PASS_TOKENS", 1)
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": len(ladder_tok),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "initializer_range": 0.2,
+        "num_labels": 1,
+    }
+    for window, shares in ((16, False), (None, True)):
+        model = MistralForTokenClassification(MistralConfig(sliding_window=window, **shape)).eval()
+        assert can_share(model) == shares
+        naive = [_naive(model, ladder_tok, *solution) for solution in CANDIDATES]
+        flat = list(itertools.chain(*score_solutions(model, ladder_tok, CANDIDATES)))
+        assert flat == pytest.approx(list(itertools.chain(*naive)), abs=1e-4)
+
+
+def test_half_precision_scores_are_close(
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+    ladder_evaluator: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from e2h_pipeline.models.base import save_model
+
+    monkeypatch.setattr(scoring, "_PASS_TOKENS", 32)
+    model, tokenizer = load_evaluator(ladder_evaluator)
+    save_model(model.to(torch.bfloat16), tokenizer, tmp_path)
+    half = load_evaluator(tmp_path)
+    assert half[0].dtype == torch.bfloat16
+    found = list(itertools.chain(*score_solutions(*half, CANDIDATES)))
+    exact = list(itertools.chain(*score_solutions(*evaluator, CANDIDATES)))
+    spread = max(exact) - min(exact)
+    assert found == pytest.approx(exact, abs=0.05 * spread)
+
+
+def test_steps_scored_at_their_first_newline(
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+) -> None:
+    model, tokenizer = evaluator
+    solution = ("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6", True)
+    last = encode_for(model, tokenizer, solution)
+    setattr(model.config, STEP_END_FIELD, "first_newline")
+    try:
+        first = encode_for(model, tokenizer, solution)
+    finally:
+        delattr(model.config, STEP_END_FIELD)
+    assert first.input_ids == last.input_ids
+    text = tokenizer.convert_ids_to_tokens(list(last.input_ids))
+    pair = tokenizer("\n\n", add_special_tokens=False)["input_ids"]
+    step = 1 if len(pair) == 2 else 0  # one token for both newlines is the same position
+    assert [a - b for a, b in zip(last.segment_ends, first.segment_ends, strict=True)] == [step, step, 0]
+    assert text[first.segment_ends[0]] == tokenizer.convert_ids_to_tokens(pair)[0]
 
 
 def test_nothing_to_score(evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
@@ -153,3 +261,81 @@ def test_scoring_goes_on_where_it_stopped(
     assert (work / "part-00000.parquet").stat().st_mtime_ns == kept
     for part in (tmp_path / "whole" / "out").iterdir():
         assert (tmp_path / "broken" / "out" / part.name).read_bytes() == part.read_bytes()
+
+
+def test_rows_are_read_a_few_at_a_time(
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    pool: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = _score(ladder_evaluator, pool, ladder_tables, tmp_path / "whole")
+    seen: list[int] = []
+    real = scoring.score_solutions
+    monkeypatch.setattr(scoring, "_ROWS", 4)
+    monkeypatch.setattr(
+        scoring, "score_solutions", lambda m, t, rows, b: (seen.append(len(rows)), real(m, t, rows, b))[1]
+    )
+    assert _score(ladder_evaluator, pool, ladder_tables, tmp_path / "few") == whole
+    assert max(seen) == 4 and sum(seen) == 60
+    for part in (tmp_path / "whole" / "out").iterdir():
+        rows = [
+            read_table(folder / "out" / part.name).to_pylist()
+            for folder in (tmp_path / "whole", tmp_path / "few")
+        ]
+        for a, b in zip(*rows, strict=True):
+            assert a["sample"] == b["sample"]
+            assert a["step_logits"] == pytest.approx(b["step_logits"], abs=1e-5)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from e2h_pipeline.recipe import Scoring
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.rewards import scoring
+
+class Killer(Reporter):
+    calls = 0
+    def progress(self, done, total, unit):
+        self.calls += 1
+        if self.calls == 4:  # three batches in: two parts are whole, the third is not yet on disk
+            os.kill(os.getpid(), signal.SIGKILL)
+
+prm, samples, questions, folder = map(Path, sys.argv[1:])
+scoring.score_pool(prm, samples, questions, folder / "out", folder / "work", Scoring(batch_tokens=4096), Killer())
+"""
+
+
+def test_a_killed_run_goes_on(
+    ladder_evaluator: Path, ladder_tables: Path, pool: Path, tmp_path: Path
+) -> None:
+    questions = ladder_tables / "benchmark_questions"
+    command = [sys.executable, "-c", _KILLED, ladder_evaluator, pool, questions, tmp_path / "killed"]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "out").exists()
+    finished = sorted((tmp_path / "killed" / "work").glob("part-*.parquet"))
+    assert [part.name for part in finished] == ["part-00000.parquet", "part-00001.parquet"]
+    kept = [part.stat().st_mtime_ns for part in finished]
+    seen: list[tuple[int, int]] = []
+
+    class Watching(Reporter):
+        def progress(self, done: int, total: int, unit: str) -> None:
+            seen.append((done, total))
+
+    folder = tmp_path / "killed"
+    score_pool(
+        ladder_evaluator,
+        pool,
+        questions,
+        folder / "out",
+        folder / "work",
+        Scoring(batch_tokens=4096),
+        Watching(),
+    )
+    assert seen[0] == (30, 60) and seen[-1] == (60, 60)
+    assert [part.stat().st_mtime_ns for part in finished] == kept
+    _score(ladder_evaluator, pool, ladder_tables, tmp_path / "whole")
+    for part in (tmp_path / "whole" / "out").iterdir():
+        assert (folder / "out" / part.name).read_bytes() == part.read_bytes()
