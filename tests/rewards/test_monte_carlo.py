@@ -248,7 +248,7 @@ def test_labels_of_a_real_policy_are_mostly_the_exact_checkers(ladder_tables: Pa
     policy = Path(models.__file__).parent / "shipped" / "ladder-base"
     _drawn(tmp_path, policy, ladder_tables, 24, samples=6, max_new_tokens=60, temperature=1.2)
     options = SAMPLING.model_copy(update={"max_new_tokens": 60, "temperature": 0.7})
-    rows, summary = _label(tmp_path, policy, options, completions=6)
+    rows, _ = _label(tmp_path, policy, options, completions=6)
     pairs = [
         (label, exact)
         for row in rows
