@@ -1,13 +1,18 @@
-"""Where asset bodies run: in this process, or in a child that dies with its step.
+"""Where asset bodies run: in this process, in a child that dies with its step, or in several that train together.
 
 Dagster's own subprocess client signals only the direct child and leaves grandchildren on the GPU
 when a run is cancelled or its worker is killed; `resources.supervise` is the mend.
+
+Several processes are started by `accelerate launch`. Each runs the same body; the main one alone
+reports and returns the summary. A rank that fails leaves a note with its traceback, because on the
+common output the tracebacks of all ranks run into each other.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import deque
@@ -28,9 +33,12 @@ StageBody = Callable[[StageJob], dict[str, Any]]
 # Bodies by asset name, filled when a module with stages is imported; the worker looks its body up here.
 BODIES: dict[str, StageBody] = {}
 
-# Starts a line of a worker's output that carries a report instead of text.
+# Starts a report in a worker's output, which is text otherwise.
 REPORT_MARK = "\x1ee2h "
+ERROR_NOTE = "worker-error-{}.json"  # of each rank that failed, in the work folder
 _TAIL_LINES = 50
+# Two lines of the summary with which torch's launcher ends: a rank, and the signal that it died of.
+_ENDED_BY = re.compile(r"rank +: (\d+) .*\n +exitcode +: -\d+ .*\((SIG\w+)\)")
 
 
 @dataclass(frozen=True)
@@ -43,54 +51,90 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StageCall:
-    """A body and what it is called with. `module` is where a worker finds the body again."""
+    """A body and what it is called with. `module` is where a worker finds the body again; `distributed` says
+    that it knows to run in several processes at once."""
 
     asset: str
     module: str
     job: StageJob
     recipe: dict[str, Any]
     lock_fd: int
+    distributed: bool = False
 
 
 class ComputeResource(dg.ConfigurableResource):
     """How asset bodies run.
 
+    `accelerate` is `subprocess`, but bodies that know how (training) run in `processes` processes under
+    `accelerate launch`. `accelerate_config` is a file that `accelerate config` writes, for FSDP, DeepSpeed or several
+    machines; without it, plain data parallelism on this one. The batch is shared out, not multiplied.
+
     `cpu_threads` is torch's thread count where OMP_NUM_THREADS does not say otherwise. One is the fastest for
     small models on a shared machine, and a fixed number keeps CPU results the same to the bit.
     """
 
-    mode: Literal["in_process", "subprocess"] = "in_process"
+    mode: Literal["in_process", "subprocess", "accelerate"] = "in_process"
+    processes: int = 1
+    accelerate_config: str = ""
     cpu_threads: int = 1
 
     def run(self, call: StageCall) -> Outcome:
         """Run a body.
 
         Raises:
-            dagster.Failure: a worker ended with an error; metadata holds its last lines.
+            dagster.Failure: a worker ended with an error; metadata holds its traceback and last lines.
         """
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
         if self.mode == "in_process":
             return Outcome(BODIES[call.asset](call.job), device_name())
-        return _run_worker(call)
+        return _run_worker(call, self._launcher(call))
+
+    def _launcher(self, call: StageCall) -> list[str]:
+        """What stands before `-m resources.worker` in the command."""
+        if (
+            self.mode != "accelerate"
+            or not call.distributed
+            or (self.processes == 1 and not self.accelerate_config)
+        ):
+            return [sys.executable]
+        if self.accelerate_config:
+            how = ["--config_file", self.accelerate_config]
+        else:
+            how = ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command = [sys.executable, "-m", "accelerate.commands.launch", *how]
+        return [*command, "--num_processes", str(self.processes), "--main_process_port", "0"]
 
 
-def _run_worker(call: StageCall) -> Outcome:
+def _run_worker(call: StageCall, launcher: list[str]) -> Outcome:
     spec, result = call.job.work / "worker.json", call.job.work / "worker-result.json"
-    result.unlink(missing_ok=True)
+    for left in (result, *call.job.work.glob(ERROR_NOTE.format("*"))):
+        left.unlink(missing_ok=True)
     spec.write_text(json.dumps(_spec(call, result)), encoding="utf-8")
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    with _supervised([sys.executable, "-m", "resources.worker", str(spec)], call.lock_fd) as worker:
+    with _supervised([*launcher, "-m", "resources.worker", str(spec)], call.lock_fd) as worker:
         for line in worker.stdout or ():
             _take(line.rstrip("\n"), call.job.reporter, tail)
         worker.wait()
     if worker.returncode or not result.is_file():
-        text = "\n".join(tail)
-        last = tail[-1] if tail else "no output"
-        raise dg.Failure(
-            description=f"{call.asset}: worker ended with status {worker.returncode}: {last}",
-            metadata={"tail": dg.MetadataValue.md(f"```\n{text}\n```")},
-        )
+        raise _failure(call, worker.returncode, list(tail))
     return Outcome(**json.loads(result.read_text(encoding="utf-8")))
+
+
+def _failure(call: StageCall, status: int, tail: list[str]) -> dg.Failure:
+    """What a worker left behind, as an error: the traceback of the rank that failed first, and the last lines."""
+    found = [json.loads(p.read_text(encoding="utf-8")) for p in call.job.work.glob(ERROR_NOTE.format("*"))]
+    metadata = {"tail": dg.MetadataValue.md("```\n" + "\n".join(tail) + "\n```")}
+    last = tail[-1] if tail else "no output"
+    killed = [(rank, name) for rank, name in _ENDED_BY.findall("\n".join(tail)) if name != "SIGTERM"]
+    if killed:  # what the other ranks then say is not the cause
+        rank, name = killed[0]
+        last = f"rank {rank} was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    elif found:
+        first = min(found, key=lambda note: note["time"])
+        rank = f"rank {first['rank']}: " if call.distributed else ""
+        last = rank + first["error"]
+        metadata["traceback"] = dg.MetadataValue.md(f"```\n{first['traceback']}\n```")
+    return dg.Failure(f"{call.asset}: worker ended with status {status}: {last}", metadata)
 
 
 def _spec(call: StageCall, result: Path) -> dict[str, Any]:
@@ -143,13 +187,18 @@ def _close(stream: IO[str] | None) -> None:
 
 
 def _take(line: str, reporter: Reporter, tail: deque[str]) -> None:
-    """Pass one line of a worker on: a report to the reporter, text to the log and the tail."""
-    if not line.startswith(REPORT_MARK):
-        tail.append(line)
-        reporter.message(line)
+    """Pass one line of a worker on: a report to the reporter, text to the log and the tail.
+
+    Another rank may have begun a line before the report.
+    """
+    text, _, report = line.partition(REPORT_MARK)
+    if text or not report:
+        tail.append(text)
+        reporter.message(text)
+    if not report:
         return
-    report = json.loads(line[len(REPORT_MARK) :])
-    if "metrics" in report:
-        reporter.metrics(report["metrics"], report["step"])
+    found = json.loads(report)
+    if "metrics" in found:
+        reporter.metrics(found["metrics"], found["step"])
     else:
-        reporter.message(report["message"])
+        reporter.message(found["message"])

@@ -2,6 +2,9 @@
 
 The module that defines the stage is imported by the name in the spec, which registers its body; the
 body gets the same job as it would in process. The summary goes to the file that the spec names.
+
+Started by `accelerate launch`, this runs once for each rank. Reports and the summary are the main
+rank's; any rank that fails writes its traceback into the work folder.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import importlib
 import json
 import os
 import sys
+import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +24,7 @@ from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.store import Artifact, device_name
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.reporter import Reporter
-from resources.compute import BODIES, REPORT_MARK
+from resources.compute import BODIES, ERROR_NOTE, REPORT_MARK
 
 
 class PipeReporter(Reporter):
@@ -41,13 +46,41 @@ class PipeReporter(Reporter):
 def main(spec_file: Path) -> None:
     """Run the body that the spec names."""
     spec = json.loads(spec_file.read_text(encoding="utf-8"))
+    try:
+        summary = _run(spec)
+    except Exception as error:
+        _note_failure(Path(spec["work"]), error)
+        raise
+    if _rank() == 0:
+        outcome = {"summary": summary, "device": device_name()}
+        _write(Path(spec["result"]), outcome)
+
+
+def _run(spec: Mapping[str, Any]) -> dict[str, Any]:
     importlib.import_module(spec["module"])
-    summary = BODIES[spec["asset"]](_job(spec))
-    result = Path(spec["result"])
-    temporary = result.with_suffix(".tmp")
-    outcome = {"summary": summary, "device": device_name()}
-    temporary.write_text(json.dumps(outcome, default=_plain), encoding="utf-8")
-    os.replace(temporary, result)
+    return BODIES[spec["asset"]](_job(spec))
+
+
+def _rank() -> int:
+    """Which of the processes that work together this is; 0 is the main one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _note_failure(work: Path, error: Exception) -> None:
+    """Leave the traceback for the step, with the time: the ranks that fail later do so because of the first."""
+    note = {
+        "rank": _rank(),
+        "time": time.time(),
+        "error": traceback.format_exception_only(error)[-1].strip(),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    _write(work / ERROR_NOTE.format(_rank()), note)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, default=_plain), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _job(spec: Mapping[str, Any]) -> StageJob:
@@ -58,7 +91,7 @@ def _job(spec: Mapping[str, Any]) -> StageJob:
         },
         out=Path(spec["out"]),
         work=Path(spec["work"]),
-        reporter=PipeReporter(),
+        reporter=PipeReporter() if _rank() == 0 else Reporter(),
         engine=spec["engine"],
         experiment=spec["experiment"],
         lineage=spec["lineage"],

@@ -1,0 +1,60 @@
+"""Bodies that run in several processes: what the tests of `accelerate launch` call. No assets, bodies only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.recipe import RewardTraining
+from resources.compute import BODIES
+
+# 31 examples in batches of 8: the last is not full, and two processes cannot share it evenly
+OPTIONS = {"epochs": 2, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 3e-3}
+
+
+def train(job: StageJob) -> dict[str, Any]:
+    """A tiny process reward model from the files that E2H_TEST_INPUTS names."""
+    from e2h_pipeline.rewards.training import train_reward_model
+
+    print(f"rank {os.environ.get('RANK')} speaks", flush=True)
+    policy, labels = (Path(os.environ["E2H_TEST_INPUTS"]) / name for name in ("policy", "labels"))
+    options = RewardTraining.model_validate({**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))})
+    return train_reward_model("prm", policy, labels, None, job.out, job.work, options, 0, job.reporter)
+
+
+def broken(job: StageJob) -> dict[str, Any]:
+    """Rank 1 fails by itself, rank 0 because of it."""
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True)
+    if state.process_index == 1:
+        raise ValueError("bad example in line 7")
+    torch.distributed.all_reduce(torch.ones(1))
+    return {}
+
+
+def killed(job: StageJob) -> dict[str, Any]:
+    """Rank 1 dies as it does where memory runs out."""
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=True)
+    if state.process_index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    torch.distributed.all_reduce(torch.ones(1))
+    return {}
+
+
+def endless(job: StageJob) -> dict[str, Any]:
+    """Each rank notes its pid and never ends."""
+    (Path(os.environ["TOY_PIDS"]) / os.environ["RANK"]).write_text(str(os.getpid()))
+    time.sleep(600)
+    return {}
+
+
+BODIES.update(train=train, broken=broken, killed=killed, endless=endless)

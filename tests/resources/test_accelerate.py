@@ -1,0 +1,177 @@
+"""Several processes under `accelerate launch`: the same training, one voice, honest failures, no survivors."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.solutions import format_completion
+from resources.compute import ComputeResource, Outcome, StageCall
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="workers are looked after through /proc"
+)
+
+
+class Heard(Reporter):
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        super().__init__(every_seconds=0)
+        self.points: list[tuple[int, dict[str, float]]] = []
+        self.lines: list[str] = []
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.points.append((step, dict(values)))
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def run(body: str, folder: Path, processes: int, reporter: Reporter | None = None) -> Outcome:
+    """Run a body of `distributed_stages` as a step would."""
+    for name in ("out", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(name="toy", description="toy")
+    job = StageJob(
+        recipe=recipe.slice(["seed"]),
+        inputs={},
+        out=folder / "out",
+        work=folder / "work",
+        reporter=reporter or Reporter(),
+    )
+    with tempfile.TemporaryFile() as lock:
+        return ComputeResource(mode="accelerate", processes=processes).run(
+            StageCall(
+                body,
+                "distributed_stages",
+                job,
+                {**recipe.model_dump(mode="json")},
+                lock.fileno(),
+                distributed=True,
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def inputs(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """31 training and 10 validation solutions, and a tiny policy."""
+    folder = tmp_path_factory.mktemp("inputs")
+    shutil.copytree(ladder_policy, folder / "policy")
+    rng = random.Random(0)
+    rows = []
+    for i in range(41):
+        digits = [rng.randrange(8) for _ in range(1 + i % 5)]
+        rows.append(
+            {
+                "question": "1+1",
+                "completion": format_completion([f"1+1={d}" for d in digits], "2"),
+                "labels": [1 - d % 2 for d in digits] + [-1],
+                "finished": True,
+                "split": "train" if i < 31 else "validation",
+            }
+        )
+    write_table(folder / "labels" / "data.parquet", pa.Table.from_pylist(rows))
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("E2H_TEST_INPUTS", str(inputs))
+    alone, both = Heard(), Heard()
+    one = run("train", tmp_path / "1", 1, alone).summary
+    two = run("train", tmp_path / "2", 2, both).summary
+    assert one["updates"] == two["updates"] == 8  # ceil(31 / 8) = 4 an epoch
+    assert [step for step, _ in both.points] == [step for step, _ in alone.points] == list(range(1, 9))
+    for (_, ours), (_, theirs) in zip(alone.points, both.points, strict=True):
+        for name in ("loss", "grad_norm", "learning_rate"):
+            assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-5), name
+    assert two["validation_step_auroc"] == pytest.approx(one["validation_step_auroc"], abs=0.02)
+    assert [line for line in both.lines if line.startswith("8/8 updates")]
+    heard = "\n".join(both.lines)
+    assert "rank 0 speaks" in heard
+    assert "rank 1 speaks" in heard
+    assert sorted(p.name for p in (tmp_path / "1" / "out").iterdir()) == sorted(
+        p.name for p in (tmp_path / "2" / "out").iterdir()
+    )
+
+
+def test_a_failed_rank_shows_its_own_traceback(tmp_path: Path) -> None:
+    with pytest.raises(dg.Failure, match=r"broken: .* rank 1: ValueError: bad example in line 7") as caught:
+        run("broken", tmp_path, 2)
+    traceback = str(caught.value.metadata["traceback"].value)
+    assert "distributed_stages.py" in traceback
+    assert "bad example in line 7" in traceback
+
+
+def test_a_killed_rank_is_named(tmp_path: Path) -> None:
+    """It leaves no traceback; what the others say is not the cause."""
+    with pytest.raises(dg.Failure, match=r"killed: .* rank 1 was ended by SIGKILL"):
+        run("killed", tmp_path, 2)
+
+
+STEP = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_accelerate import run
+run("endless", Path(sys.argv[1]), 2)
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait(condition: Any, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return bool(condition())
+
+
+def test_all_ranks_die_with_the_step(tmp_path: Path) -> None:
+    tests = Path(__file__).parents[1]
+    environment = {
+        **os.environ,
+        "TOY_PIDS": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]),
+    }
+    step = subprocess.Popen(
+        [sys.executable, "-c", STEP.format(here=str(Path(__file__).parent)), str(tmp_path / "step")],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        notes = [tmp_path / rank for rank in "01"]
+        assert _wait(lambda: step.poll() is not None or all(n.exists() and n.read_text() for n in notes), 90)
+        ranks = [int(note.read_text()) for note in notes]
+        assert all(map(_alive, ranks))
+        step.send_signal(signal.SIGKILL)
+        assert _wait(lambda: not any(map(_alive, ranks)), 30)
+    finally:
+        step.kill()
+        step.wait()
