@@ -11,7 +11,7 @@ from e2h_pipeline.artifacts.job import StageJob
 @stage(
     group="results",
     reads=["benchmark_samples", "rerank_scores", "gold_answers"],
-    recipe=["seed", "evaluation", "problems.source"],
+    recipe=["seed", "reward", "evaluation", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )
@@ -24,7 +24,7 @@ def evaluator_generalization(job: StageJob) -> dict[str, Any]:
         scores=job.path("rerank_scores"),
         gold=job.path("gold_answers"),
         out=job.out,
-        evaluator="easy_prm",
+        evaluator=f"easy_{job.recipe.reward.kind}",
         problems=job.recipe.problems,
         evaluation=job.recipe.evaluation,
         seed=job.recipe.seed,

@@ -10,7 +10,7 @@ from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
 
-_INPUTS = ["benchmark_metrics", "rerank_metrics", "evaluator_generalization", "rl_policy", "easy_prm"]
+_INPUTS = ["benchmark_metrics", "rerank_metrics", "evaluator_generalization", "rl_policy", "evaluator"]
 # The template is code that no import leads to: an edit of it makes the page again.
 _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
 

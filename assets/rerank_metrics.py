@@ -12,7 +12,7 @@ from e2h_pipeline.artifacts.job import StageJob
 @stage(
     group="results",
     reads=["benchmark_samples", "rerank_scores", "gold_answers"],
-    recipe=["seed", "rerank", "evaluation", "problems.source"],
+    recipe=["seed", "reward", "rerank", "evaluation", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )
@@ -27,7 +27,7 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
         out=job.out,
         benchmark=BENCHMARKS[job.recipe.problems.source],
         policy="sft",
-        evaluator="easy_prm",
+        evaluator=f"easy_{job.recipe.reward.kind}",
         rerank=job.recipe.rerank,
         evaluation=job.recipe.evaluation,
         easy_levels=job.recipe.evaluation.easy_levels,

@@ -10,7 +10,7 @@ from e2h_pipeline.artifacts.job import StageJob
 
 @stage(
     group="reranking",
-    reads=["easy_prm", "benchmark_samples", "benchmark_questions"],
+    reads=["evaluator", "benchmark_samples", "benchmark_questions"],
     recipe=["scoring"],
     kinds={"parquet"},
     gpu=True,
@@ -20,7 +20,7 @@ def rerank_scores(job: StageJob) -> dict[str, Any]:
     from e2h_pipeline.rewards.scoring import score_pool
 
     return score_pool(
-        prm=job.path("easy_prm"),
+        prm=job.path("evaluator"),
         samples=job.path("benchmark_samples") / "data",
         questions=job.path("benchmark_questions"),
         out=job.out / "data",

@@ -10,7 +10,7 @@ from e2h_pipeline.artifacts.job import StageJob
 
 @stage(
     group="policy",
-    reads=["sft_policy", "easy_prm", "easy_problems", "hard_questions"],
+    reads=["sft_policy", "evaluator", "easy_problems", "hard_questions"],
     recipe=["seed", "rl", "evaluation.grader"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
@@ -22,7 +22,7 @@ def rl_policy(job: StageJob) -> dict[str, Any]:
 
     return train_ppo(
         policy=job.path("sft_policy"),
-        evaluator=job.path("easy_prm"),
+        evaluator=job.path("evaluator"),
         easy_problems=job.path("easy_problems"),
         hard_questions=job.path("hard_questions"),
         out=job.out,

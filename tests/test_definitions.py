@@ -29,16 +29,20 @@ UPSTREAM = {
     "easy_outcome_labels": "easy_problems easy_samples",
     "easy_step_labels": "easy_problems easy_samples sft_policy",
     "easy_prm": "base_model easy_step_labels sft_policy",
+    "easy_orm": "base_model easy_outcome_labels sft_policy",
+    "easy_oprm": "base_model easy_outcome_labels easy_step_labels sft_policy",
+    "easy_pairwise": "base_model easy_outcome_labels sft_policy",
+    "evaluator": "easy_oprm easy_orm easy_pairwise easy_prm",
     "benchmark_samples": "benchmark_questions sft_policy",
-    "rerank_scores": "benchmark_questions benchmark_samples easy_prm",
-    "rl_policy": "easy_prm easy_problems hard_questions sft_policy",
+    "rerank_scores": "benchmark_questions benchmark_samples evaluator",
+    "rl_policy": "easy_problems evaluator hard_questions sft_policy",
     "base_answers": "base_model benchmark_questions",
     "sft_answers": "benchmark_questions sft_policy",
     "rl_answers": "benchmark_questions rl_policy",
     "rerank_metrics": "benchmark_samples gold_answers rerank_scores",
     "evaluator_generalization": "benchmark_samples gold_answers rerank_scores",
     "benchmark_metrics": "base_answers gold_answers rerank_metrics rl_answers sft_answers",
-    "report": "benchmark_metrics easy_prm evaluator_generalization rerank_metrics rl_policy",
+    "report": "benchmark_metrics evaluator evaluator_generalization rerank_metrics rl_policy",
 }
 
 
