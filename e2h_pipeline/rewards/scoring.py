@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 # Rows read and scored at a time: what is held of a pool, however large its parts are.
 _ROWS = 8192
-# A forward pass costs no less than one of this many tokens, as all weights are read once: about the ratio of
-# matrix-multiply to memory rate of a current GPU.
-_PASS_TOKENS = 256
+# A forward pass costs no less than one of this many tokens. On a GPU all weights are read once a pass: about its
+# ratio of matrix-multiply to memory rate. On a CPU calls and small products cost.
+_PASS_TOKENS = {"cuda": 256, "cpu": 32}
 
 Solution = tuple[str, str, bool]  # question, completion, finished
 
@@ -135,14 +135,26 @@ def score_solutions(
     """
     distinct = list(dict.fromkeys(solutions))
     encoded = [encode_for(model, tokenizer, solution) for solution in distinct]
-    found: list[list[float]] = [[] for _ in distinct]
+    scored = score_all(model, encoded, batch_tokens, share_prompts=share_prompts)
+    scores = dict(zip(distinct, scored, strict=True))
+    return [scores[solution] for solution in solutions]
+
+
+def score_all(
+    model: PreTrainedModel,
+    encoded: Sequence[EncodedSolution],
+    batch_tokens: int = 65536,
+    *,
+    share_prompts: bool = True,
+) -> list[list[float]]:
+    """`score_solutions` of solutions that are tokens already, repeats scored again."""
+    found: list[list[float]] = [[] for _ in encoded]
     for batch, cache in _batches(model, encoded, batch_tokens, share_prompts):
         rows = [encoded[i] for i in batch]
         scored = score_encoded(model, rows) if cache is None else score_behind(model, rows, cache)
         for i, logits in zip(batch, scored, strict=True):
             found[i] = logits
-    scores = dict(zip(distinct, found, strict=True))
-    return [scores[solution] for solution in solutions]
+    return found
 
 
 def encode_for(
@@ -205,39 +217,41 @@ def _batches(
 ) -> Iterator[tuple[list[int], Cache | None]]:
     """Batches of indices, and the prompt they share where they do. Unshared ones longest first, so that a
     batch that does not fit fails at once. Solutions without segments are in no batch."""
+    from e2h_pipeline.rewards.shared_prompt import can_share, prompt_cache
+
+    floor = _PASS_TOKENS.get(model.device.type, _PASS_TOKENS["cuda"])
     scored = [i for i, e in enumerate(encoded) if e.segment_ends]
-    shared = _shared(encoded, scored, batch_tokens) if share and scored and _can_share(model) else []
+    shared = _shared(encoded, scored, batch_tokens, floor) if share and can_share(model) else []
     taken = {i for group in shared for batch in group for i in batch}
-    for batch in _by_length(encoded, [i for i in scored if i not in taken], batch_tokens):
+    for batch in _by_length(encoded, [i for i in scored if i not in taken], batch_tokens, floor):
         yield batch, None
     for group in shared:
-        from e2h_pipeline.rewards.shared_prompt import prompt_cache
-
         first = encoded[group[0][0]]
         cache = prompt_cache(model, first.input_ids[: first.prompt_tokens])
         for batch in group:
             yield batch, cache
 
 
-def _can_share(model: PreTrainedModel) -> bool:
-    from e2h_pipeline.rewards.shared_prompt import can_share
-
-    return can_share(model)
-
-
 def _by_length(
-    encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int
-) -> Iterator[list[int]]:
-    order = sorted(rows, key=lambda i: -len(encoded[i].input_ids))
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // len(encoded[order[start]].input_ids))
-        yield order[start : start + size]
-        start += size
+    encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int, floor: int
+) -> list[list[int]]:
+    """Batches, longest first; a new one where the budget is full, or where padding would cost more than
+    another forward pass, which costs at least `floor` tokens."""
+    batches: list[list[int]] = []
+    padding = longest = 0
+    for i in sorted(rows, key=lambda i: -len(encoded[i].input_ids)):
+        length = len(encoded[i].input_ids)
+        full = not batches or (len(batches[-1]) + 1) * longest > batch_tokens
+        if full or padding + longest - length > floor:
+            batches.append([])
+            padding, longest = 0, length
+        padding += longest - length
+        batches[-1].append(i)
+    return batches
 
 
 def _shared(
-    encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int
+    encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int, floor: int
 ) -> list[list[list[int]]]:
     """Batches of each problem whose candidates take less work behind a shared prompt than one by one."""
     problems: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -246,32 +260,14 @@ def _shared(
     groups = []
     for prompt, members in problems.items():
         if len(members) > 1 and prompt:
-            batches = _completion_batches(encoded, members, batch_tokens)
-            work = max(len(prompt), _PASS_TOKENS) + sum(_work(encoded, batch) for batch in batches)
+            batches = _by_length(encoded, members, batch_tokens, floor)
+            work = max(len(prompt), floor) + sum(_work(encoded, batch, floor) for batch in batches)
             if work < sum(len(encoded[i].input_ids) for i in members):
                 groups.append(batches)
     return groups
 
 
-def _completion_batches(
-    encoded: Sequence[EncodedSolution], members: Sequence[int], batch_tokens: int
-) -> list[list[int]]:
-    """Candidates of one problem, longest first; a new batch where the budget is full, or where padding would
-    cost more than another forward pass."""
-    batches: list[list[int]] = []
-    padding = longest = 0
-    for i in sorted(members, key=lambda i: -len(encoded[i].input_ids)):
-        length = len(encoded[i].input_ids)
-        full = not batches or (len(batches[-1]) + 1) * longest > batch_tokens
-        if full or padding + longest - length > _PASS_TOKENS:
-            batches.append([])
-            padding, longest = 0, length
-        padding += longest - length
-        batches[-1].append(i)
-    return batches
-
-
-def _work(encoded: Sequence[EncodedSolution], batch: Sequence[int]) -> int:
+def _work(encoded: Sequence[EncodedSolution], batch: Sequence[int], floor: int) -> int:
     """Tokens that a batch behind its shared prompt costs, padding counted; at least a whole pass."""
     longest = encoded[batch[0]]
-    return max(_PASS_TOKENS, len(batch) * (len(longest.input_ids) - longest.prompt_tokens))
+    return max(floor, len(batch) * (len(longest.input_ids) - longest.prompt_tokens))

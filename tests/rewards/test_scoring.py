@@ -109,7 +109,7 @@ CANDIDATES = [
 def test_candidates_share_their_prompt(
     evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "_PASS_TOKENS", 32)
+    monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 32)
     alone = score_solutions(*evaluator, CANDIDATES, share_prompts=False)
     behind: list[bool] = []
     handle = evaluator[0].base_model.register_forward_pre_hook(
@@ -128,8 +128,9 @@ def test_candidates_share_their_prompt(
 
 
 def test_a_pass_too_small_to_be_worth_it_is_not_made(
-    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast],
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 256)
     shapes: list[torch.Size] = []
     handle = evaluator[0].base_model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
@@ -144,7 +145,7 @@ def test_a_model_that_forgets_does_not_share(
 ) -> None:
     from transformers import MistralConfig, MistralForTokenClassification
 
-    monkeypatch.setattr(scoring, "_PASS_TOKENS", 1)
+    monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 1)
     torch.manual_seed(0)
     shape = {
         "vocab_size": len(ladder_tok),
@@ -172,7 +173,7 @@ def test_half_precision_scores_are_close(
 ) -> None:
     from e2h_pipeline.models.base import save_model
 
-    monkeypatch.setattr(scoring, "_PASS_TOKENS", 32)
+    monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 32)
     model, tokenizer = load_evaluator(ladder_evaluator)
     save_model(model.to(torch.bfloat16), tokenizer, tmp_path)
     half = load_evaluator(tmp_path)
