@@ -14,6 +14,7 @@ load it; no hard label is near.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -119,7 +120,7 @@ def train_reward_model(
     }
     if not is_main_process():
         return result
-    save_model(merged(trained), tokenizer, out)
+    save_model(whole(trained, work), tokenizer, out)
     return {**result, **validate(out, {name: _split(r, "validation") for name, r in rows.items()})}
 
 
@@ -158,10 +159,15 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
 
     The adapters are of rank `lora_rank` in every linear layer, with the usual scale of 2 (Hu et al. 2021); the
     head is trained whole.
+
+    Raises:
+        ValueError: adapters are wanted where accelerate is told to shard the model.
     """
     if options.lora_rank == 0:
         freeze_layers(model, options.frozen_layers)
         return model
+    if any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")):
+        raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or shard nothing")
     from peft import LoraConfig, TaskType, get_peft_model
     from torch.nn import Linear
 
@@ -180,8 +186,14 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
     )
 
 
-def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with its adapters, where it has any, added to its weights."""
+def whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
+    """The trained model as it is saved: adapters added to its weights, shards put together."""
+    from transformers import AutoModelForTokenClassification
+
+    from e2h_pipeline.training.trainer import GATHERED
+
+    if (work / GATHERED).is_dir():
+        return AutoModelForTokenClassification.from_pretrained(work / GATHERED)
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 

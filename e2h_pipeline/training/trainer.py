@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import RewardTraining, Sft
     from e2h_pipeline.reporter import Reporter
 
+GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards
 _COMPLETE = "complete"
 
 # (model, batch, total) -> loss. The batch is that of `batches.collate`, with "progress": the share of training
@@ -118,6 +119,8 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` in place and return {"updates", "examples", "final_loss"}.
 
+    Where an accelerate config shards it (FSDP, DeepSpeed), the whole model is in `work / GATHERED` afterwards.
+
     Resumes from the last complete checkpoint in `work`. On one CPU the result is the same to the
     bit, killed or not.
 
@@ -169,8 +172,14 @@ def train(
     trainer.remove_callback(PrinterCallback)
     with arguments.main_process_first(local=False):
         last = _last_checkpoint(work)
+    if process_count() > 1 and is_main_process():
+        reporter.message(
+            f"{process_count()} processes train together ({trainer.accelerator.distributed_type})"
+        )
     with packed_attention(model, settings.packing):
         result = trainer.train(resume_from_checkpoint=last)
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        trainer.save_model(str(work / GATHERED))
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # survives a kill
     return {
         "updates": result.global_step,

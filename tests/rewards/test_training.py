@@ -15,7 +15,7 @@ from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.examples import prm_example
 from e2h_pipeline.rewards.prm import train_prm
 from e2h_pipeline.rewards.scoring import score_solutions
-from e2h_pipeline.rewards.training import Kind, auroc, train_reward_model, validate
+from e2h_pipeline.rewards.training import Kind, auroc, prepare, train_reward_model, validate, whole
 from e2h_pipeline.solutions import format_completion
 
 
@@ -265,3 +265,22 @@ def test_packing_and_recomputation_change_no_loss(
     )
     assert packed == pytest.approx(plain, abs=1e-4)
     assert recomputed == pytest.approx(plain, abs=1e-4)
+
+
+def test_adapters_and_shards_exclude_each_other(
+    ladder_evaluator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="lora_rank=0"):
+        prepare(load_evaluator(ladder_evaluator)[0], RewardTraining.model_validate({"lora_rank": 2}))
+
+
+def test_gathered_shards_are_what_is_saved(
+    ladder_evaluator: Path, ladder_policy: Path, tmp_path: Path
+) -> None:
+    model, _ = load_evaluator(ladder_policy)
+    assert whole(model, tmp_path) is model
+    gathered, _ = load_evaluator(ladder_evaluator)
+    gathered.save_pretrained(tmp_path / "gathered")
+    found = whole(model, tmp_path).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in gathered.state_dict().items())

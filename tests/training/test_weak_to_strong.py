@@ -1,4 +1,6 @@
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,6 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.training.batches import run_model
+from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.trainer import Settings, train
 from e2h_pipeline.training.weak_to_strong import balanced_threshold, confidence_loss, confidence_weight
 
 
@@ -57,3 +64,27 @@ def test_the_threshold_parts_a_batch() -> None:
 def test_the_weight_warms_up() -> None:
     assert [confidence_weight(p, 0.75) for p in (0, 0.1, 0.2, 1)] == pytest.approx([0, 0.375, 0.75, 0.75])
     assert confidence_weight(0, 0.5, warmup=0) == 0.5
+
+
+def test_the_trainer_takes_it_as_an_objective(ladder_evaluator: Path, tmp_path: Path) -> None:
+    """The weight follows the progress that the batch tells."""
+    weights: list[float] = []
+
+    def objective(model: Any, batch: dict[str, Any], total: torch.Tensor) -> torch.Tensor:
+        chosen = batch["labels"] != IGNORED
+        own, weak = run_model(model, batch).logits.squeeze(-1)[chosen], batch["labels"][chosen]
+        weights.append(confidence_weight(batch["progress"], 0.5))
+        return confidence_loss(own, weak, weights[-1], balanced_threshold(own, float(weak.mean())), total)
+
+    rows = [{"input_ids": [4, 5, 6 + i], "labels": [IGNORED, IGNORED, 0.1 + 0.8 * (i % 2)]} for i in range(8)]
+    model, _ = load_evaluator(ladder_evaluator)
+    train(
+        model.train(),
+        rows,
+        objective,
+        Settings(5, 4, 1e-3, 0, 0),
+        pad_id=0,
+        work=tmp_path,
+        reporter=Reporter(),
+    )
+    assert weights == pytest.approx([0, 0.25, *[0.5] * 8])
