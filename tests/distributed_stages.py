@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RewardTraining
+from e2h_pipeline.reporter import Reporter
 from resources.compute import BODIES
 
 # 31 examples in batches of 8: the last is not full, and two processes cannot share it evenly
 OPTIONS = {"epochs": 2, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 3e-3}
+
+
+class Suicidal(Reporter):
+    """Sends SIGKILL to its own process in the given update."""
+
+    def __init__(self, update: int) -> None:
+        super().__init__()
+        self._update = update
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        if step == self._update:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train(job: StageJob) -> dict[str, Any]:
@@ -23,7 +37,9 @@ def train(job: StageJob) -> dict[str, Any]:
     print(f"rank {os.environ.get('RANK')} speaks", flush=True)
     policy, labels = (Path(os.environ["E2H_TEST_INPUTS"]) / name for name in ("policy", "labels"))
     options = RewardTraining.model_validate({**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))})
-    return train_reward_model("prm", policy, labels, None, job.out, job.work, options, 0, job.reporter)
+    update = os.environ.get("E2H_TEST_KILL_AT")
+    reporter = Suicidal(int(update)) if update else job.reporter
+    return train_reward_model("prm", policy, labels, None, job.out, job.work, options, 0, reporter)
 
 
 def broken(job: StageJob) -> dict[str, Any]:

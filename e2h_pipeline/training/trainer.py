@@ -134,8 +134,13 @@ def train(
     if len(examples) == 0:
         raise ValueError("no training examples: check the data limits and max_tokens of this stage")
     arguments = _arguments(settings, len(examples), model, work)
+    order = _Order(examples, settings)
 
     class ReportCallback(TrainerCallback):
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Not `set_epoch`: with several processes it does not reach the sampler of a run that resumes.
+            order.epoch = state.global_step * settings.epochs // state.max_steps
+
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not state.is_world_process_zero:
                 return
@@ -159,7 +164,7 @@ def train(
             return loss * self.accelerator.num_processes
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-            return _Order(examples, settings)
+            return order
 
     trainer = ObjectiveTrainer(
         model=model,
@@ -195,7 +200,7 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
     micro, accumulation = settings.micro_batch(process_count())
     updates = -(-examples // settings.batch_size) * settings.epochs
     cuda = torch.cuda.is_available()
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(work),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=micro,
@@ -220,6 +225,9 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
     )
+    if arguments.n_gpu > 1:  # one process sees several cards: Trainer would split and multiply the batch
+        arguments._n_gpu = 1
+    return arguments
 
 
 class _WithBlanks:
@@ -246,15 +254,12 @@ class _Order:
     """
 
     def __init__(self, examples: Examples, settings: Settings) -> None:
-        self._count, self._settings, self._epoch = len(examples), settings, 0
+        self._count, self._settings, self.epoch = len(examples), settings, 0
         grouped = settings.order == "group_by_length"
         self._lengths = [len(examples[i]["input_ids"]) for i in range(len(examples))] if grouped else []
         processes = process_count()
         at_once = settings.micro_batch(processes)[0] * processes
         self._blanks = -len(examples) % at_once if processes > 1 else 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
 
     def __len__(self) -> int:
         return self._count + self._blanks
@@ -268,7 +273,7 @@ class _Order:
 
         if self._settings.order == "sequential":
             return range(self._count)
-        generator = torch.Generator().manual_seed((self._settings.seed << 20) + self._epoch)
+        generator = torch.Generator().manual_seed((self._settings.seed << 20) + self.epoch)
         return get_length_grouped_indices(self._lengths, self._settings.batch_size, generator=generator)
 
 

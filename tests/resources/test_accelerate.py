@@ -92,27 +92,61 @@ def inputs(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+@pytest.fixture(scope="module")
+def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Heard]:
+    """What one process makes of it."""
+    heard = Heard()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("E2H_TEST_INPUTS", str(inputs))
+        return run("train", tmp_path_factory.mktemp("alone"), 1, heard).summary, heard
+
+
+def _assert_same_curve(ours: Heard, theirs: Heard) -> None:
+    assert [step for step, _ in theirs.points] == [step for step, _ in ours.points] == list(range(1, 9))
+    for (_, a), (_, b) in zip(ours.points, theirs.points, strict=True):
+        for name in ("loss", "grad_norm", "learning_rate"):
+            assert b[name] == pytest.approx(a[name], rel=1e-3, abs=1e-5), name
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("packing", ["", "yes"])
 def test_two_processes_train_as_one_does(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Path,
+    alone: tuple[dict[str, Any], Heard],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packing: str,
 ) -> None:
     monkeypatch.setenv("E2H_TEST_INPUTS", str(inputs))
-    alone, both = Heard(), Heard()
-    one = run("train", tmp_path / "1", 1, alone).summary
-    two = run("train", tmp_path / "2", 2, both).summary
+    monkeypatch.setenv("E2H_TEST_PACKING", packing)
+    both = Heard()
+    (one, by_itself), two = alone, run("train", tmp_path, 2, both).summary
     assert one["updates"] == two["updates"] == 8  # ceil(31 / 8) = 4 an epoch
-    assert [step for step, _ in both.points] == [step for step, _ in alone.points] == list(range(1, 9))
-    for (_, ours), (_, theirs) in zip(alone.points, both.points, strict=True):
-        for name in ("loss", "grad_norm", "learning_rate"):
-            assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-5), name
+    _assert_same_curve(by_itself, both)
     assert two["validation_step_auroc"] == pytest.approx(one["validation_step_auroc"], abs=0.02)
     assert [line for line in both.lines if line.startswith("8/8 updates")]
+    assert "2 processes train together (DistributedType.MULTI_CPU)" in both.lines
     heard = "\n".join(both.lines)
     assert "rank 0 speaks" in heard
     assert "rank 1 speaks" in heard
-    assert sorted(p.name for p in (tmp_path / "1" / "out").iterdir()) == sorted(
-        p.name for p in (tmp_path / "2" / "out").iterdir()
-    )
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_resume_where_they_were_killed(
+    inputs: Path, alone: tuple[dict[str, Any], Heard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("E2H_TEST_INPUTS", str(inputs))
+    monkeypatch.setenv("E2H_TEST_KILL_AT", "6")
+    with pytest.raises(dg.Failure, match="rank 0 was ended by SIGKILL"):
+        run("train", tmp_path, 2)
+    assert list((tmp_path / "work").glob("checkpoint-*"))
+    monkeypatch.delenv("E2H_TEST_KILL_AT")
+    heard = Heard()
+    resumed = run("train", tmp_path, 2, heard).summary
+    assert heard.points[0][0] == 6  # not from the start
+    assert resumed["updates"] == 8
+    assert resumed["final_loss"] == pytest.approx(alone[0]["final_loss"], rel=1e-3)
 
 
 def test_a_failed_rank_shows_its_own_traceback(tmp_path: Path) -> None:
