@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.reporter import Reporter
 
 NO_ERROR = -1
+METRICS = ("accuracy_erroneous", "accuracy_correct", "f1")
 _MAX_CANDIDATES = 1000  # thresholds tried; beyond it, quantiles of the scores
 
 Estimate = tuple[float, float, float]  # value, low, high
@@ -205,12 +206,13 @@ def _groups(solutions: Sequence[StepSolution]) -> dict[str, NDArray[np.bool_]]:
 
 def quality_rows(quality: FirstErrorQuality, group: str) -> list[dict[str, Any]]:
     """The numbers that exist as table rows."""
-    named = (
-        ("accuracy_erroneous", quality.accuracy_erroneous, quality.erroneous),
-        ("accuracy_correct", quality.accuracy_correct, quality.correct),
-        ("f1", quality.f1, quality.erroneous + quality.correct),
-    )
-    return [_row(metric, group, value, count) for metric, value, count in named if value is not None]
+    counts = {
+        "accuracy_erroneous": quality.erroneous,
+        "accuracy_correct": quality.correct,
+        "f1": quality.erroneous + quality.correct,
+    }
+    values = {metric: getattr(quality, metric) for metric in METRICS}
+    return [_row(m, group, value, counts[m]) for m, value in values.items() if value is not None]
 
 
 def _row(metric: str, group: str, value: Estimate, count: int) -> dict[str, Any]:
@@ -288,7 +290,7 @@ def judge_process_bench(
         labels: easy_step_labels artifact; its validation part gives the threshold.
 
     Returns:
-        The threshold, counts, and F1 of each group as [value, low, high].
+        The threshold, counts, and the three numbers of each group as [value, low, high].
     """
     import pyarrow as pa
 
@@ -318,11 +320,11 @@ def judge_process_bench(
         "validation_f1": threshold.validation_f1,
         "validation_solutions": threshold.solutions,
         "solutions": dict(Counter(s.group for s in solutions)),
-        "f1": headline(rows),
+        **{metric: headline(rows, metric) for metric in METRICS},
     }
 
 
-def headline(rows: Sequence[Mapping[str, Any]], metric: str = "f1") -> dict[str, list[float]]:
+def headline(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
     """One metric of each group as [value, low, high]."""
     return {
         r["group"]: [round(r[c], 4) for c in ("value", "ci_low", "ci_high")]

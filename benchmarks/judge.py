@@ -1,0 +1,79 @@
+"""Judge an evaluator on ProcessBench and PRMBench files.
+
+    python benchmarks/judge.py EVALUATOR --labels EASY_STEP_LABELS --out FOLDER \\
+        [--process-bench FILE] [--prm-bench FILE] [--seed 0]
+
+EVALUATOR is a folder that `load_evaluator` reads (one of ours, or another's with an `evaluator.json`), EASY_STEP_LABELS
+an artifact whose validation part alone chooses the threshold. PRMBench is judged at one half, as its authors do.
+Files are JSON lines, plain or gzipped. Tables for people, then one JSON line; Parquet goes to the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from e2h_pipeline.evaluation.prm_bench import judge_prm_bench
+from e2h_pipeline.evaluation.process_bench import METRICS, judge_process_bench
+from e2h_pipeline.evaluation.statistics import Bootstrap
+from e2h_pipeline.reporter import Reporter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("evaluator", type=Path)
+    parser.add_argument("--labels", type=Path, help="easy_step_labels artifact; needed for ProcessBench")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--process-bench", type=Path)
+    parser.add_argument("--prm-bench", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-tokens", type=int, default=65536)
+    options = parser.parse_args()
+    if options.process_bench and not options.labels:
+        parser.error("--process-bench needs --labels: the threshold comes from easy validation")
+    bootstrap, reporter = Bootstrap(seed=options.seed), Reporter()
+    line: dict[str, object] = {"evaluator": options.evaluator.name}
+    if options.process_bench:
+        found = judge_process_bench(
+            options.evaluator,
+            options.process_bench,
+            options.labels,
+            options.out,
+            bootstrap=bootstrap,
+            reporter=reporter,
+            batch_tokens=options.batch_tokens,
+        )
+        print(
+            f"ProcessBench at threshold {found['threshold']:.3f} (easy validation F1 {found['validation_f1']:.3f})"
+        )
+        for metric in METRICS:
+            print(f" {metric}")
+            show(found[metric])
+        line["process_bench"] = found
+    if options.prm_bench:
+        found = judge_prm_bench(
+            options.evaluator,
+            options.prm_bench,
+            options.out,
+            threshold=0.5,
+            bootstrap=bootstrap,
+            reporter=reporter,
+            batch_tokens=options.batch_tokens,
+        )
+        print("PRMBench, PRMScore at threshold 0.5")
+        show(found["prm_score"])
+        line["prm_bench"] = found
+    print(json.dumps(line))
+
+
+def show(groups: dict[str, list[float]]) -> None:
+    """A line per group: value and interval."""
+    for name, (value, low, high) in groups.items():
+        print(f"  {name:24}{value:7.3f}  [{low:.3f}, {high:.3f}]")
+
+
+if __name__ == "__main__":
+    main()
