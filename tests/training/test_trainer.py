@@ -176,6 +176,31 @@ def test_fewer_examples_than_a_batch_are_one_update_an_epoch(ladder_policy: Path
     assert summary["updates"] == 2
 
 
+# Shares of several processes
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "processes", "share"),
+    [
+        (128, None, 1, (128, 1)),
+        (128, 16, 1, (16, 8)),
+        (128, 16, 4, (16, 2)),
+        (128, 50, 1, (32, 4)),  # the largest that shares the batch evenly
+        (8, 16, 2, (4, 1)),
+        (7, 4, 1, (1, 7)),
+    ],
+)
+def test_a_batch_is_shared_out(batch: int, micro: int | None, processes: int, share: tuple[int, int]) -> None:
+    settings = Settings(1, batch, 1e-3, 0, 0, micro_batch_size=micro)
+    assert settings.micro_batch(processes) == share
+    assert share[0] * share[1] * processes == batch
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=9 cannot be shared by 2 processes"):
+        Settings(1, 9, 1e-3, 0, 0).micro_batch(2)
+
+
 # Kill and resume
 
 KILLED = """
