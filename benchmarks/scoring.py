@@ -26,7 +26,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,7 +34,6 @@ from e2h_pipeline.rewards.scoring import score_all
 from e2h_pipeline.solutions import EncodedSolution
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 TARGET_PER_STEP = 5.0
@@ -184,8 +183,10 @@ def matmul_rate(model: PreTrainedModel, tokens: int = 4096, tries: int = 5) -> f
     import torch
 
     width, inner = model.config.hidden_size, model.config.intermediate_size
-    make: dict[str, torch.dtype | torch.device] = {"dtype": model.dtype, "device": model.device}
-    a, b = torch.randn(tokens, width, **make), torch.randn(width, inner, **make)  # type: ignore[call-overload]
+    a, b = (
+        torch.randn(shape, dtype=model.dtype, device=model.device)
+        for shape in ((tokens, width), (width, inner))
+    )
     best, clock = float("inf"), clock_of(model.device.type)
     for _ in range(tries):
         start = clock()
@@ -222,7 +223,7 @@ def report(
     """
     flops, tokens = useful_flops(model, solutions), sum(len(s.input_ids) for s in solutions)
     flat = {name: np.concatenate([np.array(row) for row in found]) for name, found in scores.items()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "way": name,
             "seconds": statistics.median(times),
