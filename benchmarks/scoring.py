@@ -14,7 +14,9 @@ with standard deviations 0.43 and 0.62, questions of 159 characters, at 3 charac
 spread in steps within a problem. The share of the matrix-multiply rate counts each solution's tokens once (and
 a problem's prompt once), so padding and repeated work lower it. The rate is that of the model's own largest
 product, best of several, in the same run. Rounds go through all ways in turn; times are medians: of seconds on a
-GPU, of processor seconds of this process on a CPU, which others on the machine move less.
+GPU, of processor seconds of this process on a CPU, which others on the machine move less. `computed` are the
+tokens that went through the model, padding and repeats counted: on a CPU large batches lose more than their padding,
+as they do not fit the cache.
 A table for people, then one JSON line.
 """
 
@@ -63,8 +65,11 @@ def main() -> None:
 
 def measure(
     options: argparse.Namespace,
-) -> tuple[PreTrainedModel, list[EncodedSolution], dict[str, list[float]], dict[str, Scores], float]:
-    """The model, the solutions, seconds of every round of each way, each way's scores, FLOP/s of a product."""
+) -> tuple[
+    PreTrainedModel, list[EncodedSolution], dict[str, list[float]], dict[str, Scores], dict[str, int], float
+]:
+    """The model, the solutions; of each way the seconds of every round, the scores and the tokens computed; FLOP/s
+    of a product."""
     import torch
 
     torch.set_num_threads(options.threads)
@@ -81,15 +86,23 @@ def measure(
     score_unsorted(model, solutions[:UNSORTED_BATCH])
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     scores: dict[str, Scores] = {}
+    computed = dict.fromkeys(ways, 0)
+    running = ""
+
+    def count(module: Any, args: Any) -> None:
+        computed[running] += args[0].numel()
+
+    model.get_input_embeddings().register_forward_pre_hook(count)
     rates = []
     clock = clock_of(options.device)
     for _ in range(options.repeats):
         rates.append(matmul_rate(model))
         for name, way in ways.items():
+            running, computed[name] = name, 0
             start = clock()
             scores[name] = way()  # ends with scores in Python, so the device is done
             seconds[name].append(clock() - start)
-    return model, solutions, seconds, scores, max(rates)
+    return model, solutions, seconds, scores, computed, max(rates)
 
 
 def clock_of(device: str) -> Callable[[], float]:
@@ -214,6 +227,7 @@ def report(
     solutions: Sequence[EncodedSolution],
     seconds: dict[str, list[float]],
     scores: dict[str, Scores],
+    computed: dict[str, int],
     rate: float,
 ) -> None:
     """The table, the targets, the JSON line.
@@ -227,6 +241,7 @@ def report(
         {
             "way": name,
             "seconds": statistics.median(times),
+            "computed_tokens": computed[name],
             "tokens_per_second": tokens / statistics.median(times),
             "share_of_matmul_rate": flops / statistics.median(times) / rate,
             "ours_is": statistics.median(times) / statistics.median(seconds["ours"]),
@@ -240,10 +255,12 @@ def report(
         f"{tokens:,} tokens; {parameters / 1e6:,.1f} M parameters, {model.dtype}, {options.device}; "
         f"matrix product {rate / 1e9:,.1f} GFLOP/s; scores spread {flat['ours'].std():.3f}"
     )
-    print(f"{'way':26}{'seconds':>9}{'tokens/s':>12}{'of matmul':>11}{'ours is':>9}{'difference':>12}")
+    print(
+        f"{'way':26}{'seconds':>9}{'computed':>10}{'tokens/s':>12}{'of matmul':>11}{'ours is':>9}{'difference':>12}"
+    )
     for row in rows:
         print(
-            f"{row['way']:26}{row['seconds']:9.3f}{row['tokens_per_second']:12,.0f}"
+            f"{row['way']:26}{row['seconds']:9.3f}{row['computed_tokens']:10,}{row['tokens_per_second']:12,.0f}"
             f"{row['share_of_matmul_rate']:11.1%}{row['ours_is']:8.2f}x{row['largest_difference']:12.1e}"
         )
     found = {row["way"]: row for row in rows}
