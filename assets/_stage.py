@@ -46,6 +46,7 @@ class Stage:
         sections: parts of the recipe the body may read; `problems.world` narrows to one field.
         audit: this stage may see gold answers, and nothing that trains or selects may depend on it.
         external: fingerprint of what lies outside the store, from the recipe slice.
+        distributed: the body may run in several processes under accelerate.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Stage:
     audit: bool
     code_version: str
     external: Callable[[RecipeSlice], Any] | None = None
+    distributed: bool = False
 
 
 STAGES: dict[str, Stage] = {}
@@ -84,6 +86,7 @@ def stage(
     external: Callable[[RecipeSlice], Any] | None = None,
     version_suffix: str = "",
     name: str | None = None,
+    distributed: bool = False,
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
 
@@ -97,6 +100,7 @@ def stage(
         external: fingerprint of files or Hub commits that shape the result.
         version_suffix: added to the code version, for code that is data (recipe files).
         name: asset name where it is not the body's.
+        distributed: the body may run in several processes, of which the main one alone writes.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -108,6 +112,7 @@ def stage(
             audit=audit,
             code_version=code_version(body) + version_suffix,
             external=external,
+            distributed=distributed,
         )
         STAGES[spec.name], BODIES[spec.name] = spec, body
         return _asset(spec, group, frozenset(kinds), gpu, body.__doc__ or "")
@@ -244,5 +249,7 @@ def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun)
         lineage=step.lineage,
     )
     recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
-    outcome = compute.run(StageCall(step.stage.name, step.stage.module, job, recipe, draft.lock_fd))
+    spec = step.stage
+    call = StageCall(spec.name, spec.module, job, recipe, draft.lock_fd, distributed=spec.distributed)
+    outcome = compute.run(call)
     draft.summary, draft.device = outcome.summary, outcome.device

@@ -50,6 +50,7 @@ def _evaluator(kind: Kind, *labels: str) -> Callable[[Callable[[StageJob], dict[
         recipe=["seed", "reward", kind],
         kinds={"huggingface", "pytorch"},
         gpu=True,
+        distributed=True,
     )
 
 
