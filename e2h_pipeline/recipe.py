@@ -219,7 +219,7 @@ class Labels(Section):
     )
     balance: bool = Field(
         True,
-        description="checker: balance right and wrong solutions of each problem, as far as there are both.",
+        description="checker, monte_carlo: balance right and wrong solutions of each problem, as far as there are both.",
     )
 
 
