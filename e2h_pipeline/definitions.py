@@ -34,7 +34,7 @@ def build() -> dg.Definitions:
         sensors=[sensor()],
         resources={
             "store": StoreResource(),
-            "compute": ComputeResource(),
+            "compute": ComputeResource.from_environment(),
             "engine": EngineResource(),
             "tracking": TrackingResource(),
         },

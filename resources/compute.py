@@ -78,6 +78,20 @@ class ComputeResource(dg.ConfigurableResource):
     accelerate_config: str = ""
     cpu_threads: int = 1
 
+    @classmethod
+    def from_environment(cls) -> ComputeResource:
+        """Settings of this host: E2H_COMPUTE (the mode), E2H_PROCESSES, E2H_ACCELERATE_CONFIG.
+
+        Raises:
+            ValueError: E2H_PROCESSES is no number; pydantic's error names a mode that does not exist.
+        """
+        processes = os.environ.get("E2H_PROCESSES", "1")
+        if not processes.isdecimal() or int(processes) < 1:
+            raise ValueError(f"E2H_PROCESSES is '{processes}'; set it to a number of processes, 1 or more")
+        mode: Any = os.environ.get("E2H_COMPUTE", "in_process")
+        config = os.environ.get("E2H_ACCELERATE_CONFIG", "")
+        return cls(mode=mode, processes=int(processes), accelerate_config=config)
+
     def run(self, call: StageCall) -> Outcome:
         """Run a body.
 

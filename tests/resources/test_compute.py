@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from resources.compute import ComputeResource
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
 
 STEP = """
@@ -81,3 +83,14 @@ def test_the_status_comes_through() -> None:
     assert holder.wait(60) == 7
     assert holder.stdin is not None
     holder.stdin.close()
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ComputeResource.from_environment().mode == "in_process"
+    monkeypatch.setenv("E2H_COMPUTE", "accelerate")
+    monkeypatch.setenv("E2H_PROCESSES", "2")
+    found = ComputeResource.from_environment()
+    assert (found.mode, found.processes, found.accelerate_config) == ("accelerate", 2, "")
+    monkeypatch.setenv("E2H_PROCESSES", "two")
+    with pytest.raises(ValueError, match="E2H_PROCESSES is 'two'"):
+        ComputeResource.from_environment()
