@@ -187,6 +187,8 @@ def _rated_labels(
             continue
         completion = SEPARATOR.join(segments)
         finished = parse_completion(completion).answer is not None
+        if not finished:  # or the step before the cut would be known as wrong by its missing end
+            completion += SEPARATOR
         number = numbers[problem["problem_id"]]
         numbers[problem["problem_id"]] += 1
         rows.append(labelled_row(problem, number, completion, labels, finished))

@@ -292,7 +292,7 @@ def _session(question: str) -> dict[str, Any]:
 
 def test_sessions_find_their_problem_by_text(tmp_path: Path) -> None:
     rows, summary = _rated(tmp_path, [_session(" 1 + 2*$2$ "), _session("1+2*3")])
-    assert [(r["problem_id"], r["completion"], r["labels"]) for r in rows] == [
+    assert [(r["problem_id"], r["completion"].removesuffix("\n\n"), r["labels"]) for r in rows] == [
         ("train/algebra/1", "A", [1]),
         ("train/algebra/1", "B", [0]),
     ]
@@ -378,3 +378,10 @@ def test_real_ratings_of_the_easy_split(
     assert summary["dropped"]["not an easy problem of this split"] == (
         {"prm800k_human_1818.jsonl.gz": 855, "samples_prm800k.jsonl.gz": 28}.get(file, 7)
     )
+
+
+def test_a_cut_solution_ends_like_every_other_step(tmp_path: Path) -> None:
+    """Else the last token before the cut, which is a wrong step's, would give the label away."""
+    rows = [row for row in _rated(tmp_path, [_session(" 1 + 2*$2$ ")])[0] if not row["finished"]]
+    assert rows
+    assert all(row["completion"].endswith("\n\n") for row in rows)
