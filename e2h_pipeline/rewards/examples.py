@@ -51,19 +51,20 @@ def pair_examples(
     """Pairs of a right and a wrong solution of the same problem, each solution used at least once.
 
     A problem has as many pairs as it has solutions of its larger class; the smaller class is repeated.
-    Problems with one class only have none.
+    Problems with one class only have none; an empty completion, which has no token to score, is in none.
     """
-    problems: dict[str, tuple[list[Row], list[Row]]] = {}
+    problems: dict[str, tuple[list[Example], list[Example]]] = {}
     for row in rows:
-        problems.setdefault(row["problem_id"], ([], []))[0 if row["outcome"] == 1 else 1].append(row)
+        example = orm_example(tokenizer, row, heading, "last")
+        if labelled(example):
+            problems.setdefault(row["problem_id"], ([], []))[0 if row["outcome"] == 1 else 1].append(example)
     pairs: list[Example] = []
     for problem_id, (right, wrong) in sorted(problems.items()):
         rng = random.Random(f"pairs/{seed}/{problem_id}")
         rng.shuffle(right)
         rng.shuffle(wrong)
         for i in range(max(len(right), len(wrong)) if right and wrong else 0):
-            pair = (right[i % len(right)], wrong[i % len(wrong)])
-            pairs.append(together(*(orm_example(tokenizer, row, heading, "last") for row in pair)))
+            pairs.append(together(right[i % len(right)], wrong[i % len(wrong)]))
     return pairs
 
 

@@ -118,3 +118,15 @@ def test_a_pair_is_too_long_where_one_of_its_solutions_is(ladder_tok: PreTrained
     longest = max(len(document["input_ids"]) for document in documents(pairs[0]))
     assert usable(pairs, longest) == pairs
     assert usable(pairs, longest - 1) == []
+
+
+def test_an_empty_completion_is_in_no_pair(ladder_tok: PreTrainedTokenizerFast) -> None:
+    """It has no token to score; a pair with one label would shift all that follow it in the batch."""
+    question = "What is 1+2?"
+    texts = [("1+2=3\n\n# Answer\n\n3", 1), ("", 0), ("1+2=4\n\n# Answer\n\n4", 0)]
+    rows = [
+        {"problem_id": "a", "question": question, "completion": text, "finished": True, "outcome": outcome}
+        for text, outcome in texts
+    ]
+    pairs = pair_examples(ladder_tok, rows, seed=0)
+    assert [[label for label in pair["labels"] if label >= 0] for pair in pairs] == [[1.0, 0.0]]
