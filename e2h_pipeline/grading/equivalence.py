@@ -18,13 +18,12 @@ from e2h_pipeline.grading.compat import E2hStringGrader, Prm800kGrader
 from e2h_pipeline.grading.mathematical import MathGrader
 from e2h_pipeline.grading.pool import CPU_SECONDS, WorkerPool
 from e2h_pipeline.grading.remembered import RememberingGrader
+from e2h_pipeline.grading.tokens import MAX_CHARACTERS
 from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict, verdicts
 
 __all__ = ["GRADERS", "Grade", "Grader", "Verdict", "grader", "verdicts"]
 
 GRADERS = ("math", "exact", "math-verify", "prm800k", "e2h-string")
-
-MAX_CHARACTERS = 2000  # the longest answer of MATH has 159
 
 _SPACES = re.compile(r"\s+")
 _IDLE_SPACE = re.compile(r"(?<=[^\w,\\$:]) (?=[^$])|(?<=[^,\\$:]) (?=[^\w$])")

@@ -287,7 +287,7 @@ def _ratio(node: Node) -> Form:
         return Form((("ratio", keys), *((scalar_key(node),) if len(keys) == 2 else ())))
     last = node.args[-1]
     shares = [scalar_key(Node("div", (arg, last))) for arg in node.args]
-    return Form((("ratio", tuple(shares)), *shares[:-1][: 1 if len(shares) == 2 else 0]))
+    return Form((("ratio", tuple(shares)), *(shares[:1] if len(shares) == 2 else ())))
 
 
 def _row_item(row: Node) -> Node:
@@ -471,7 +471,7 @@ def _relation(node: Node) -> Form:
     if ops == ["neq"]:
         return _unequal(args[0], args[1])
     if ops == ["equiv"]:
-        keys = tuple(key for arg in args for key in (scalar_key(arg),))
+        keys = tuple(scalar_key(arg) for arg in args)
         return Form((("congruence", keys), *(keys[1:2] if _is_name(args[0]) else ())))
     if all(op in _INEQUALITIES for op in ops):
         return _inequality(ops, args)

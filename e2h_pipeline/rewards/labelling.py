@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
 
 RIGHT, WRONG, UNLABELLED = 1.0, 0.0, -1.0
@@ -92,3 +92,18 @@ def grade_answers(
     distinct = sorted({pair for pair in pairs if pair is not None})
     decided = dict(zip(distinct, verdicts(judge, distinct), strict=True))
     return [None if pair is None else decided[pair] for pair in pairs]
+
+
+def write_solutions(out: Path, rows: Rows, labels: Sequence[tuple[str, Any]]) -> None:
+    """Write `out/data.parquet`: solutions of easy problems, and behind them the columns of their labels."""
+    import pyarrow as pa
+
+    solution = [
+        ("problem_id", pa.string()),
+        ("level", pa.int8()),
+        ("sample", pa.int32()),
+        ("split", pa.string()),
+        ("question", pa.string()),
+        ("completion", pa.string()),
+    ]
+    write_table(out / "data.parquet", pa.Table.from_pylist(rows, pa.schema([*solution, *labels])))

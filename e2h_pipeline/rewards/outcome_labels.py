@@ -10,11 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.grading.equivalence import grader
 from e2h_pipeline.grading.extract import final_answer
 from e2h_pipeline.grading.verdicts import Verdict
-from e2h_pipeline.rewards.labelling import balanced, by_problem, distinct_samples, grade_answers
+from e2h_pipeline.rewards.labelling import (
+    balanced,
+    by_problem,
+    distinct_samples,
+    grade_answers,
+    write_solutions,
+)
 
 if TYPE_CHECKING:
     from e2h_pipeline.reporter import Reporter
@@ -71,16 +77,4 @@ def label_easy_outcomes(
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    schema = pa.schema(
-        [
-            ("problem_id", pa.string()),
-            ("level", pa.int8()),
-            ("sample", pa.int32()),
-            ("split", pa.string()),
-            ("question", pa.string()),
-            ("completion", pa.string()),
-            ("finished", pa.bool_()),
-            ("outcome", pa.int8()),
-        ]
-    )
-    write_table(out / "data.parquet", pa.Table.from_pylist(rows, schema))
+    write_solutions(out, rows, [("finished", pa.bool_()), ("outcome", pa.int8())])

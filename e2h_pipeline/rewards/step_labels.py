@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
 from e2h_pipeline.rewards.labelling import (
     RIGHT,
@@ -27,6 +27,7 @@ from e2h_pipeline.rewards.labelling import (
     by_problem,
     distinct_samples,
     labelled_row,
+    write_solutions,
 )
 from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
 
@@ -262,16 +263,4 @@ def _segments(steps: Sequence[str], labels: Sequence[float]) -> tuple[list[str],
 def _write(out: Path, rows: Rows) -> None:
     import pyarrow as pa
 
-    schema = pa.schema(
-        [
-            ("problem_id", pa.string()),
-            ("level", pa.int8()),
-            ("sample", pa.int32()),
-            ("split", pa.string()),
-            ("question", pa.string()),
-            ("completion", pa.string()),
-            ("labels", pa.list_(pa.float32())),
-            ("finished", pa.bool_()),
-        ]
-    )
-    write_table(out / "data.parquet", pa.Table.from_pylist(rows, schema))
+    write_solutions(out, rows, [("labels", pa.list_(pa.float32())), ("finished", pa.bool_())])

@@ -12,9 +12,9 @@ from e2h_pipeline.problems.records import ProblemSplit, easy_table, question_tab
 from e2h_pipeline.problems.source import load_split
 from e2h_pipeline.recipe import Base, Labels, Problems, RewardTraining, Sampling, Scoring, Sft
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rewards.prm import train_prm
 from e2h_pipeline.rewards.scoring import score_pool
 from e2h_pipeline.rewards.step_labels import label_easy_samples
+from e2h_pipeline.rewards.training import train_reward_model
 from e2h_pipeline.solutions import parse_completion
 from e2h_pipeline.training.base import make_base_model
 from e2h_pipeline.training.sft import train_sft
@@ -73,9 +73,11 @@ def test_math_goes_through_all_stages(data_dir: Path, tables: Path, bpe_policy: 
     assert labelled["problems"] >= 36
     assert labelled["right_steps"] > labelled["wrong_steps"] > 20
 
-    judged = train_prm(
+    judged = train_reward_model(
+        "prm",
         base,
         labels,
+        None,
         prm,
         work("prm"),
         RewardTraining(epochs=2, batch_size=16, micro_batch_size=8, learning_rate=3e-3),

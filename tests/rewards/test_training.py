@@ -13,7 +13,6 @@ from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.recipe import RewardTraining
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.examples import prm_example
-from e2h_pipeline.rewards.prm import train_prm
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rewards.training import Kind, auroc, prepare, train_reward_model, validate, whole
 from e2h_pipeline.solutions import format_completion
@@ -53,7 +52,9 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train(policy: Path, labels: Path, folder: Path, **changed: Any) -> dict[str, Any]:
     options = RewardTraining.model_validate({"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **changed})
-    return train_prm(policy, labels, folder / "out", folder / "work", options, 0, Reporter())
+    return train_reward_model(
+        "prm", policy, labels, None, folder / "out", folder / "work", options, 0, Reporter()
+    )
 
 
 def test_an_evaluator_learns_a_task_that_one_token_tells(
