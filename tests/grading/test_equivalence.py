@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import children_of
 
 from e2h_pipeline.grading.equivalence import (
     ExactGrader,
@@ -26,19 +27,6 @@ EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDE
 def math_verify() -> Iterator[MathVerifyGrader]:
     with WorkerPool(workers=2, cpu_seconds=2) as pool:
         yield MathVerifyGrader(pool)
-
-
-def children_of(pid: int) -> list[int]:
-    """Living direct children of a process, from /proc."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 def alive(pid: int) -> bool:

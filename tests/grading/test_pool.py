@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import children_of
 
 from e2h_pipeline.grading.pool import GradingError, WorkerPool
 from e2h_pipeline.grading.task_prm800k import _harmless
@@ -42,19 +43,6 @@ HOSTILE = [
 def shared_pool() -> Iterator[WorkerPool]:
     with WorkerPool(workers=1) as pool:
         yield pool
-
-
-def children_of(pid: int) -> set[int]:
-    """Living direct children of a process, from /proc."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found.add(int(stat.parent.name))
-    return found
 
 
 def test_a_worker_changes_tasks() -> None:
