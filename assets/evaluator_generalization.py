@@ -10,15 +10,17 @@ from e2h_pipeline.artifacts.job import StageJob
 
 @stage(
     group="results",
-    reads=["benchmark_samples", "rerank_scores", "gold_answers"],
+    reads=["benchmark_samples", "rerank_scores", "gold_answers", "evaluator", "easy_step_labels"],
     recipe=["seed", "reward", "evaluation", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )
 def evaluator_generalization(job: StageJob) -> dict[str, Any]:
-    """Step and outcome AUROC, and calibration, of the easy evaluator by level."""
+    """Step and outcome AUROC, calibration and first-error F1 of the easy evaluator by level."""
     from e2h_pipeline.evaluation.generalization import evaluator_generalization
+    from e2h_pipeline.evaluation.process_bench import easy_threshold
 
+    checked = job.recipe.problems.source == "ladder"
     return evaluator_generalization(
         samples=job.path("benchmark_samples"),
         scores=job.path("rerank_scores"),
@@ -29,4 +31,5 @@ def evaluator_generalization(job: StageJob) -> dict[str, Any]:
         evaluation=job.recipe.evaluation,
         seed=job.recipe.seed,
         reporter=job.reporter,
+        threshold=easy_threshold(job.path("evaluator"), job.path("easy_step_labels")) if checked else None,
     )

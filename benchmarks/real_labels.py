@@ -10,11 +10,9 @@ balanced accuracy at the threshold that is best on easy validation (a majority c
 over problems. Beside it what needs no reading: the number of the step and its length in characters, early and
 short being right, and the difference of the evaluator's AUROC to theirs, paired.
 
-Two leaks had to be closed before the numbers meant anything; with either of them AUROC is above 0.98:
-- a rated solution is cut behind its first wrong step, and the cut step must keep the blank line that ends
-  every other one, or a missing separator gives the label away;
-- a tokenizer must spell that blank line alike at the end of a text and before more text; GPT-2's rule does not,
-  so newlines are split off here.
+A rated solution is cut behind its first wrong step. Two leaks had to be closed before the numbers meant anything, with
+either of them AUROC is above 0.98: the cut step must end in a blank line like every other one (`problems.prm800k`),
+and the tokenizer must spell that blank line alike at the end of a text and before more (`solutions.encode_completion`).
 
 What came out with seed 0: AUROC .565 [.541, .590], balanced accuracy .533 [.514, .553], so it beats chance and the
 majority class; but not the length of the step, .580 [.554, .603]: a model of this size learns little more from it.
@@ -169,15 +167,7 @@ def labelled(folder: Path, seed: int, fold: int, folds: int) -> Rows:
         Reporter(),
     )
     file = folder / "labels" / "data.parquet"
-    rows = [{**row, "completion": closed(row)} for row in read_table(file).to_pylist()]
-    write_table(file, pa.Table.from_pylist(rows))
-    return rows
-
-
-def closed(row: dict[str, Any]) -> str:
-    """The completion, its last step ended like every other one where no answer follows."""
-    text = row["completion"]
-    return text if row["finished"] or text.endswith(SEPARATOR) else text + SEPARATOR
+    return read_table(file).to_pylist()
 
 
 def make_base(folder: Path, texts: list[str], seed: int) -> None:

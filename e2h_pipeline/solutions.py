@@ -104,16 +104,32 @@ def encode(
         finished: append the end-of-sequence token (the completion was not cut off).
         heading: first line of the prompt.
     """
-    prompt = format_prompt(question, heading)
-    prompt_ids = tokenizer(prompt)["input_ids"]
-    body = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
-    ends = segment_ends(body["offset_mapping"], parse_completion(completion).spans)
+    prompt_ids = tokenizer(format_prompt(question, heading))["input_ids"]
+    body, offsets = encode_completion(tokenizer, completion, finished=finished)
+    ends = segment_ends(offsets, parse_completion(completion).spans)
     tail = [tokenizer.eos_token_id] if finished else []
     return EncodedSolution(
-        input_ids=(*prompt_ids, *body["input_ids"], *tail),
+        input_ids=(*prompt_ids, *body, *tail),
         prompt_tokens=len(prompt_ids),
         segment_ends=tuple(len(prompt_ids) + end for end in ends),
     )
+
+
+def encode_completion(
+    tokenizer: PreTrainedTokenizerBase, completion: str, *, finished: bool
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a completion and their character ranges, without the end-of-sequence token.
+
+    A text that stops behind a step is spelled as if another step came: GPT-2's rule makes one token of a blank
+    line at the end of a text and two before more text, which would tell a cut solution from a whole one.
+    """
+    ahead = "" if finished or not completion.endswith(SEPARATOR) else ANSWER_MARKER
+    body = tokenizer(completion + ahead, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = body["input_ids"], body["offset_mapping"]
+    kept = sum(start < len(completion) for start, _ in offsets) if ahead else len(ids)
+    if kept and offsets[kept - 1][1] > len(completion):  # a token that reaches into what was added
+        return encode_completion(tokenizer, completion, finished=True)
+    return list(ids[:kept]), [(start, stop) for start, stop in offsets[:kept]]
 
 
 def segment_ends(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:

@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.solutions import (
@@ -188,3 +189,25 @@ def test_a_special_token_inside_a_completion_has_no_width(ladder_tok: PreTrained
     offsets = token_offsets(ladder_tok, odd, ladder_tok.decode(odd, skip_special_tokens=True))
     assert offsets[3] == (3, 3)
     assert segment_ends(offsets, parse_completion(LADDER).spans) == [6, 12, 15]  # one later than without it
+
+
+def test_a_cut_solution_is_spelled_like_the_beginning_of_a_longer_one() -> None:
+    """GPT-2's rule takes a blank line for one token at the end of a text and for two before more text."""
+    tokenizer = gpt2_like()
+    cut, longer = "one\n\ntwo\n\n", "one\n\ntwo\n\nthree\n\n# Answer\n\n3"
+    plain = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (cut, longer)]
+    assert plain[1][: len(plain[0])] != plain[0]
+    short, whole = encode(tokenizer, "q", cut, finished=False), encode(tokenizer, "q", longer)
+    assert whole.input_ids[: len(short.input_ids)] == short.input_ids
+    assert whole.segment_ends[:2] == short.segment_ends
+
+
+def gpt2_like() -> PreTrainedTokenizerFast:
+    """Byte-level BPE by GPT-2's splitting rule, with a token for a blank line."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    core.train_from_iterator(["\n\n"] * 99, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")

@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.evaluation.calibration import calibration_error, slope
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, load_step_logits
-from e2h_pipeline.evaluation.process_bench import NO_ERROR, first_error, first_error_quality, quality_rows
+from e2h_pipeline.evaluation.process_bench import (
+    NO_ERROR,
+    Threshold,
+    first_error,
+    first_error_quality,
+    quality_rows,
+)
 from e2h_pipeline.evaluation.ranking_metrics import ranking_quality, reliability
 from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, ratio_intervals
 from e2h_pipeline.evaluation.transfer import (
@@ -101,7 +107,7 @@ def evaluator_generalization(
     evaluation: Evaluation,
     seed: int,
     reporter: Reporter,
-    threshold: float = 0.5,
+    threshold: Threshold | None,
 ) -> dict[str, Any]:
     """Write `metrics.parquet`, `reliability.parquet` and two plots.
 
@@ -114,11 +120,11 @@ def evaluator_generalization(
         gold: gold_answers artifact.
         evaluator: who scored: easy_prm, easy_orm, easy_oprm or easy_pairwise.
         problems: recipe section; the ladder has an exact checker.
-        threshold: step probability below which a step counts as named wrong; one half, what the loss is
-            trained for, or one chosen on easy validation (`process_bench.choose_threshold`).
+        threshold: step probability below which a step counts as named wrong, chosen on easy validation
+            (`process_bench.easy_threshold`); without one first errors are not judged.
 
     Returns:
-        Counts, and each AUROC by level as {"value", "ci_low", "ci_high"}.
+        Counts, the threshold, and each AUROC by level as {"value", "ci_low", "ci_high"}.
     """
     with grader(evaluation.grader) as judge:
         pool = load_graded(samples / "data", gold, judge)
@@ -127,10 +133,11 @@ def evaluator_generalization(
     groups = level_groups(pool.levels, evaluation.easy_levels)
     rows: list[dict[str, Any]] = []
     if problems.source == "ladder":
-        steps, errors = checked_steps(pool, scores / "data", threshold)
+        steps, errors = checked_steps(pool, scores / "data", threshold.value if threshold else 0.0)
         judged.insert(0, steps)
         reporter.message(f"checked {len(steps.right):,} steps")
-        rows += _first_error_rows(errors, groups, bootstrap)
+        if threshold:
+            rows += _first_error_rows(errors, groups, bootstrap)
     rows += [row for items in judged for row in _metric_rows(items, groups, bootstrap)]
     rows += _transfer_rows(pool, judged, groups, evaluation.easy_levels, bootstrap)
     rows = [{"evaluator": evaluator, **row} for row in rows]
@@ -143,6 +150,7 @@ def evaluator_generalization(
         "grader": judge.version,
         **pool.summary(),
         "items": {i.kind: len(i.right) for i in judged},
+        "threshold": asdict(threshold) if threshold else None,
         "auroc": _headline(rows, "auroc"),
         "generalizes": _headline(rows, "kept"),
     }
@@ -156,7 +164,7 @@ def solution_score(evaluator: str) -> str:
     return "last" if evaluator.endswith(("_orm", "_pairwise")) else "product"
 
 
-def checked_steps(pool: GradedPool, scores: Path, threshold: float = 0.5) -> tuple[Judged, FirstErrors]:
+def checked_steps(pool: GradedPool, scores: Path, threshold: float) -> tuple[Judged, FirstErrors]:
     """Steps of finished solutions up to the first error, with the exact checker's labels; and the first errors.
 
     A cut-off solution ends in half a step, which is neither right nor wrong, so those are left out.

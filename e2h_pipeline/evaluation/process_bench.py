@@ -61,6 +61,10 @@ def harmonic_mean(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a + b else 0.0
 
 
+class OneClass(ValueError):
+    """There is nothing to choose a threshold on."""
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold on step probabilities, and the first-error F1 it has where it was chosen."""
@@ -81,11 +85,11 @@ def choose_threshold(scores: Sequence[Sequence[float]], truth: Sequence[int]) ->
         truth: index of the first wrong step of each solution, -1 where there is none.
 
     Raises:
-        ValueError: no right or no wrong solution to choose on.
+        OneClass: no right or no wrong solution to choose on.
     """
     labels = np.asarray(truth)
     if not (labels == NO_ERROR).any() or (labels == NO_ERROR).all():
-        raise ValueError(
+        raise OneClass(
             f"{len(labels)} validation solutions, {int((labels == NO_ERROR).sum())} of them right: a "
             "threshold needs right and wrong ones"
         )
@@ -270,6 +274,16 @@ def validation_threshold(
     )
     truth = [next((i for i, label in enumerate(r["labels"]) if 0 <= label < 0.5), NO_ERROR) for r in rows]
     return choose_threshold([step_probabilities(np.array(row)).tolist() for row in logits], truth)
+
+
+def easy_threshold(evaluator: Path, labels: Path, batch_tokens: int = 65536) -> Threshold | None:
+    """`validation_threshold` of a saved evaluator; None where validation has no right or no wrong solution."""
+    from e2h_pipeline.models.load import load_evaluator
+
+    try:
+        return validation_threshold(*load_evaluator(evaluator), labels, batch_tokens)
+    except OneClass:
+        return None
 
 
 def judge_process_bench(

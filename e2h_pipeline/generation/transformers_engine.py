@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.kv_cache import fork
 from e2h_pipeline.generation.noise import uniforms
-from e2h_pipeline.solutions import format_prompt
+from e2h_pipeline.solutions import encode_completion, format_prompt
 
 _COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is alive
 
@@ -58,7 +58,7 @@ class TransformersEngine:
     def _prompt(self, request: Request) -> list[int]:
         """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
         prompt = self.tokenizer(format_prompt(request.question))["input_ids"]
-        return [*prompt, *self.tokenizer(request.prefix, add_special_tokens=False)["input_ids"]]
+        return [*prompt, *encode_completion(self.tokenizer, request.prefix, finished=False)[0]]
 
     def _finish(self, row: _Row) -> Sample:
         text = self.tokenizer.decode(row.ids, skip_special_tokens=True)

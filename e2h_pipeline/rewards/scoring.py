@@ -23,6 +23,7 @@ from e2h_pipeline.solutions import (
     SEPARATOR,
     EncodedSolution,
     encode,
+    encode_completion,
     parse_completion,
     segment_ends,
 )
@@ -170,8 +171,7 @@ def encode_for(
         (start, stop - 1) if completion[start:stop].endswith(SEPARATOR) else (start, stop)
         for start, stop in parse_completion(completion).spans
     ]
-    body = tokenizer(completion, add_special_tokens=False, return_offsets_mapping=True)
-    ends = segment_ends(body["offset_mapping"], spans)
+    ends = segment_ends(encode_completion(tokenizer, completion, finished=finished)[1], spans)
     return EncodedSolution(
         encoded.input_ids, encoded.prompt_tokens, tuple(encoded.prompt_tokens + end for end in ends)
     )

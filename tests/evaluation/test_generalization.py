@@ -10,11 +10,15 @@ from e2h_pipeline.evaluation.generalization import (
     solution_score,
 )
 from e2h_pipeline.evaluation.graded import PoolError
+from e2h_pipeline.evaluation.process_bench import Threshold
 from e2h_pipeline.recipe import Evaluation, Problems
 from e2h_pipeline.reporter import Reporter
 
 
-def run(world: Path, source: str = "ladder") -> dict[str, Any]:
+HALF = Threshold(0.5, validation_f1=1.0, solutions=8)
+
+
+def run(world: Path, source: str = "ladder", threshold: Threshold | None = HALF) -> dict[str, Any]:
     return evaluator_generalization(
         world / "samples",
         world / "scores",
@@ -25,6 +29,7 @@ def run(world: Path, source: str = "ladder") -> dict[str, Any]:
         evaluation=Evaluation(bootstrap=200, grader="exact"),
         seed=0,
         reporter=Reporter(),
+        threshold=threshold,
     )
 
 
@@ -109,3 +114,10 @@ def test_scores_of_other_segments_are_refused(world: Path) -> None:
     write_table(part, pa.Table.from_pylist(changed))
     with pytest.raises(PoolError, match="sample 0 of p0 has 1 step scores for 2 segments"):
         run(world)
+
+
+def test_first_errors_are_named_by_the_threshold(world: Path) -> None:
+    run(world, threshold=Threshold(0.0, 0.0, 8))  # no score is below it: no error is ever named
+    assert rows(world)["first_error_f1", "all"]["value"] == 0
+    assert run(world, threshold=None)["threshold"] is None
+    assert not any(metric.startswith("first_error") for metric, _ in rows(world))
