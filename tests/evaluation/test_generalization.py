@@ -14,7 +14,6 @@ from e2h_pipeline.evaluation.process_bench import Threshold
 from e2h_pipeline.recipe import Evaluation, Problems
 from e2h_pipeline.reporter import Reporter
 
-
 HALF = Threshold(0.5, validation_f1=1.0, solutions=8)
 
 
