@@ -270,6 +270,12 @@ class RewardTraining(Section):
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third more time."
     )
+    mixed_precision: bool = Field(
+        False,
+        description="Weights and optimizer in float32, products in bfloat16, whatever the model is stored in (it is saved "
+        "as it was). Where unset, a GPU does so with float32 models; bfloat16 ones stay bfloat16 throughout: "
+        "half the memory, but small updates are lost in rounding.",
+    )
 
 
 class Scoring(Section):

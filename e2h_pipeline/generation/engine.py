@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "abandoned"]
 
 
 @dataclass(frozen=True)
@@ -24,25 +24,35 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """One completion. `token_ids` end with the end-of-sequence token where `finish_reason` is
-    "stop"; `logprob` is the sum of the model's own log-probabilities (temperature 1) of them."""
+    """One completion.
+
+    Attributes:
+        token_ids: all that was drawn, the end-of-sequence token or the stop string's tokens included.
+        finish_reason: "stop" at the end of sequence or a stop string, "length" at the limit, "abandoned" where an
+            evaluator gave it up.
+        logprob: sum of the model's own log-probabilities (temperature 1) of `token_ids`.
+        stop_reason: the stop string that ended it and is not in `completion`; None at the end of sequence.
+    """
 
     index: int
     completion: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     logprob: float
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are drawn; temperature 0 is greedy, top_k 0 and top_p 1 keep every token."""
+    """How tokens are drawn; temperature 0 is greedy, top_k 0 and top_p 1 keep every token. A sample ends at the
+    first of the texts in `stop`."""
 
     temperature: float
     max_new_tokens: int
     top_k: int = 0
     top_p: float = 1.0
     batch_tokens: int = 65536
+    stop: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

@@ -1,38 +1,75 @@
-"""The embedded engine: a batched sampling loop over any transformers causal LM.
+"""The embedded engine: samples from any transformers causal LM with plain attention.
 
-Each prompt is computed once and forked into its N rows; batches hold prompts of like length; rows
-that have ended leave the batch. A token is drawn by inverting the cumulative distribution at one
-counter-based uniform, so a sample is the same in any batch.
+Each prompt is computed once and shared by its samples (`cohort`); prompts of like length go together; samples that
+have ended leave the batch and new ones enter. A token is drawn by inverting the cumulative distribution at
+one counter-based uniform, so a sample is the same in any batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from e2h_pipeline.generation.cohort import Cohort, check_supported, decode
 from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
-from e2h_pipeline.generation.kv_cache import fork
 from e2h_pipeline.generation.noise import uniforms
 from e2h_pipeline.solutions import encode_completion, format_prompt
 
-_COMPACT_BELOW = 0.75  # drop finished rows once fewer than this share of the batch is alive
+# Ended rows leave a cohort once fewer than this share of it is alive: moving the others costs a copy.
+_LEAVE_BELOW = 0.8
+# New rows enter once less than this share of the budget is taken: every cohort costs calls of its own.
+_ENTER_BELOW = 0.7
 
 
 @dataclass
-class _Row:
-    """One completion being drawn."""
+class _Rows:
+    """Samples being drawn: a cohort, and what is known of each of its rows.
 
-    request: int
-    index: int
-    key: int
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    stopped: bool = False
+    Attributes:
+        request: (rows,) number of the request.
+        index: (rows,) number of the sample.
+        key: (rows,) stream of its randomness.
+        start: (rows,) tokens of its prompt.
+        ids: (rows, limit) the tokens drawn, `drawn` of each.
+        logprob: (rows,) sum of their log-probabilities.
+        alive: (rows,) not ended yet.
+        reserved: prompt and limit of the longest, of a row.
+    """
+
+    cohort: Cohort
+    request: NDArray[np.int64]
+    index: NDArray[np.int64]
+    key: NDArray[np.uint64]
+    start: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    logprob: NDArray[np.float64]
+    alive: NDArray[np.bool_]
+    reserved: int
+    drawn: int = 0
+
+    def add(self, tokens: NDArray[np.int64], scores: NDArray[np.float32], end: int) -> NDArray[np.int64]:
+        """One more token for each row. Returns the rows that this ended."""
+        self.ids[:, self.drawn] = tokens
+        self.logprob += scores
+        self.drawn += 1
+        over = self.alive & ((tokens == end) | (self.drawn == self.ids.shape[1]))
+        self.alive &= ~over
+        return np.flatnonzero(over)
+
+    def leave(self) -> None:
+        """Let ended rows go, if there are enough of them."""
+        if not self.alive.any() or self.alive.mean() >= _LEAVE_BELOW:
+            return
+        kept = np.flatnonzero(self.alive)
+        self.cohort.keep(torch.from_numpy(kept).to(self.cohort.group.device))
+        for name in ("request", "index", "key", "start", "ids", "logprob", "alive"):
+            setattr(self, name, getattr(self, name)[kept])
 
 
 class TransformersEngine:
@@ -44,78 +81,139 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
-        """Samples of each request, in the order asked. See `Engine`."""
+        """Samples of each request, in the order asked. See `Engine`.
+
+        Raises:
+            UnsupportedModel: the model does not attend plainly over that many tokens.
+        """
         training = self.model.training
         self.model.eval()
-        prompts = [self._prompt(request) for request in requests]
         samples: list[list[Sample]] = [[] for _ in requests]
-        for batch in _batches(requests, [len(p) for p in prompts], options):
-            for row in self._draw(batch, prompts, options):
-                samples[row.request].append(self._finish(row))
-        self.model.train(training)
+        try:
+            for request, sample in self._run(requests, options):
+                samples[request].append(sample)
+        finally:
+            self.model.train(training)
         return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
+
+    def _run(self, requests: Sequence[Request], options: SamplingOptions) -> Iterator[tuple[int, Sample]]:
+        """Samples as they end, each with the number of its request."""
+        prompts = [self._prompt(request) for request in requests]
+        check_supported(self.model, max(map(len, prompts), default=0) + options.max_new_tokens)
+        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
+        waiting = [
+            (i, s) for i in order for s in range(requests[i].first, requests[i].first + requests[i].count)
+        ]
+        waiting.reverse()
+        live: list[_Rows] = []
+        while waiting or live:
+            taken = sum(len(rows.request) * rows.reserved for rows in live)
+            if waiting and (not live or taken < _ENTER_BELOW * options.batch_tokens):
+                entered = _next(waiting, prompts, options, options.batch_tokens - taken)
+                if entered:
+                    rows, logits = self._enter(entered, requests, prompts, options)
+                    yield from self._draw([rows], logits, options)
+                    live.append(rows)
+            live = [rows for rows in live if rows.alive.any()]
+            if live:
+                yield from self._draw(live, self._forward(live), options)
+                for rows in live:
+                    rows.leave()
+
+    def _enter(
+        self,
+        entered: Sequence[tuple[int, int]],
+        requests: Sequence[Request],
+        prompts: Sequence[list[int]],
+        options: SamplingOptions,
+    ) -> tuple[_Rows, Tensor]:
+        """Compute the prompts of new rows, and the logits of their first tokens."""
+        device = self.model.device
+        request = np.array([i for i, _ in entered])
+        distinct = list(dict.fromkeys(request.tolist()))  # rows of one request stand together
+        of = np.repeat(np.arange(len(distinct)), [(request == i).sum() for i in distinct])
+        longest = max(len(prompts[i]) for i in distinct)
+        padding = torch.tensor([longest - len(prompts[i]) for i in distinct], device=device)
+        ids = torch.tensor(
+            [[self._pad] * (longest - len(prompts[i])) + prompts[i] for i in distinct], device=device
+        )
+        columns = torch.arange(longest, device=device)
+        cache = DynamicCache(config=self.model.config)
+        logits = self.model(
+            input_ids=ids,
+            attention_mask=(columns >= padding[:, None]).long() if bool(padding.any()) else None,
+            position_ids=(columns - padding[:, None]).clamp(min=0),
+            past_key_values=cache,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        # Groups of one size, or uneven requests would leave a grid of holes.
+        size = -(-len(entered) // len(distinct))
+        number = np.concatenate([np.arange(n) for n in np.bincount(of)])
+        _, first, group = np.unique(
+            of * len(entered) + number // size, return_index=True, return_inverse=True
+        )
+        prompt = torch.from_numpy(of[first]).to(device)
+        cohort = Cohort(
+            [(layer.keys[prompt], layer.values[prompt]) for layer in cache.layers],
+            padding[prompt],
+            torch.from_numpy(group).to(device),
+            options.max_new_tokens,
+        )
+        count = len(entered)
+        rows = _Rows(
+            cohort,
+            request=request,
+            index=np.array([s for _, s in entered]),
+            key=np.array([requests[i].key for i in request], np.uint64),
+            start=np.array([len(prompts[i]) for i in request]),
+            ids=np.zeros((count, options.max_new_tokens), np.int32),
+            logprob=np.zeros(count),
+            alive=np.ones(count, bool),
+            reserved=longest + options.max_new_tokens,
+        )
+        return rows, logits[torch.from_numpy(of).to(device)]
+
+    def _forward(self, live: Sequence[_Rows]) -> Tensor:
+        """Feed every row its newest token: (rows, vocabulary) logits of the next."""
+        tokens = np.concatenate([rows.ids[:, rows.drawn - 1] for rows in live]).astype(np.int64)
+        positions = np.concatenate([rows.start + rows.drawn - 1 for rows in live])
+        device = self.model.device
+        cohorts = [rows.cohort for rows in live]
+        return decode(
+            self.model, cohorts, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device)
+        )
+
+    def _draw(
+        self, live: Sequence[_Rows], logits: Tensor, options: SamplingOptions
+    ) -> Iterator[tuple[int, Sample]]:
+        """Draw a token for every row. Yields the samples that end with it."""
+        drawn = uniforms(
+            np.concatenate([rows.key for rows in live]),
+            np.concatenate([rows.index for rows in live]),
+            np.concatenate([np.full(len(rows.key), rows.drawn) for rows in live]),
+        )
+        tokens = choose(logits, torch.from_numpy(drawn).to(logits.device), options)
+        scores = logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+        cuts = np.cumsum([len(rows.key) for rows in live])[:-1]
+        parts = zip(
+            live, np.split(tokens.cpu().numpy(), cuts), np.split(scores.cpu().numpy(), cuts), strict=True
+        )
+        for rows, own, values in parts:
+            for i in rows.add(own, values, self.tokenizer.eos_token_id):
+                yield int(rows.request[i]), self._finish(rows, i)
+
+    def _finish(self, rows: _Rows, i: int) -> Sample:
+        ids = rows.ids[i, : rows.drawn].tolist()
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        stopped = ids[-1] == self.tokenizer.eos_token_id
+        return Sample(
+            int(rows.index[i]), text, tuple(ids), "stop" if stopped else "length", float(rows.logprob[i])
+        )
 
     def _prompt(self, request: Request) -> list[int]:
         """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
         prompt = self.tokenizer(format_prompt(request.question))["input_ids"]
         return [*prompt, *encode_completion(self.tokenizer, request.prefix, finished=False)[0]]
-
-    def _finish(self, row: _Row) -> Sample:
-        text = self.tokenizer.decode(row.ids, skip_special_tokens=True)
-        return Sample(row.index, text, tuple(row.ids), "stop" if row.stopped else "length", row.logprob)
-
-    def _draw(self, rows: list[_Row], prompts: list[list[int]], options: SamplingOptions) -> list[_Row]:
-        """Run one batch to its end: prefill each prompt once, fork, decode."""
-        order = list(dict.fromkeys(row.request for row in rows))  # rows of one request stand together
-        counts = [sum(row.request == r for row in rows) for r in order]
-        longest = max(len(prompts[r]) for r in order)
-        device = self.model.device
-        ids = torch.tensor(
-            [[self._pad] * (longest - len(prompts[r])) + prompts[r] for r in order], device=device
-        )
-        padding = torch.tensor([longest - len(prompts[r]) for r in order], device=device)
-        mask = (torch.arange(longest, device=device) >= padding[:, None]).long()
-        padded = bool(padding.any())
-        prefilled = self.model(
-            input_ids=ids,
-            attention_mask=mask if padded else None,
-            position_ids=(torch.arange(longest, device=device) - padding[:, None]).clamp(min=0),
-            past_key_values=DynamicCache(config=self.model.config),
-            logits_to_keep=1,
-        )
-        repeats = torch.tensor(counts, device=device)
-        capacity = longest + options.max_new_tokens
-        cache = fork(prefilled.past_key_values, repeats, capacity)
-        logits = prefilled.logits[:, -1].repeat_interleave(repeats, 0)
-        padding = padding.repeat_interleave(repeats, 0)
-        alive = rows
-        keys = np.array([row.key for row in rows], np.uint64)
-        indices = np.array([row.index for row in rows], np.int64)
-        live = np.ones(len(rows), bool)
-        for position in range(options.max_new_tokens):
-            drawn = uniforms(keys, indices, position)
-            tokens = choose(logits, torch.from_numpy(drawn).to(device), options)
-            scores = logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
-            _record(alive, live, tokens.tolist(), scores.tolist(), self.tokenizer.eos_token_id)
-            if not live.any() or position + 1 == options.max_new_tokens:
-                break
-            if live.mean() < _COMPACT_BELOW:
-                kept = torch.from_numpy(np.flatnonzero(live)).to(device)
-                for layer in cache.layers:
-                    layer.keep(kept)
-                alive = [row for row, lives in zip(alive, live, strict=True) if lives]
-                keys, indices, tokens, padding = keys[live], indices[live], tokens[kept], padding[kept]
-                live = live[live]
-            length = longest + position
-            logits = self.model(
-                input_ids=tokens[:, None],
-                attention_mask=(torch.arange(length + 1, device=device) >= padding[:, None]).long()
-                if padded
-                else None,
-                position_ids=(length - padding)[:, None],
-                past_key_values=cache,
-            ).logits[:, -1]
-        return rows
 
 
 def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
@@ -141,27 +239,15 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
     return (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
-def _record(rows: list[_Row], live: np.ndarray, tokens: list[int], scores: list[float], end: int) -> None:
-    for i, row in enumerate(rows):
-        if not live[i]:
-            continue
-        row.ids.append(tokens[i])
-        row.logprob += scores[i]
-        if tokens[i] == end:
-            row.stopped, live[i] = True, False
-
-
-def _batches(
-    requests: Sequence[Request], lengths: list[int], options: SamplingOptions
-) -> Iterator[list[_Row]]:
-    """Rows of like prompt length, at most `batch_tokens` of prompt and completion together."""
-    batch: list[_Row] = []
-    for i in sorted(range(len(requests)), key=lambda i: lengths[i]):
-        room = max(1, options.batch_tokens // (lengths[i] + options.max_new_tokens))
-        for sample in range(requests[i].first, requests[i].first + requests[i].count):
-            if len(batch) >= room:
-                yield batch
-                batch = []
-            batch.append(_Row(i, sample, requests[i].key))
-    if batch:
-        yield batch
+def _next(
+    waiting: list[tuple[int, int]], prompts: Sequence[list[int]], options: SamplingOptions, budget: int
+) -> list[tuple[int, int]]:
+    """Take from the end of `waiting` the rows that fit into `budget` tokens, or into an empty batch one."""
+    entered: list[tuple[int, int]] = []
+    while waiting:
+        length = len(prompts[waiting[-1][0]]) + options.max_new_tokens  # prompts come shortest first
+        fits = (len(entered) + 1) * length <= budget
+        if not fits and (entered or budget < options.batch_tokens):
+            break
+        entered.append(waiting.pop())
+    return entered

@@ -14,7 +14,6 @@ load it; no hard label is near.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,6 +85,9 @@ def train_reward_model(
     rows = _read(kind, {"steps": step_labels, "outcomes": outcome_labels})
     set_seed(seed)
     model, tokenizer = load_evaluator(init)
+    stored_as = model.dtype
+    if options.mixed_precision:
+        model.float()
     setattr(model.config, HEADING_FIELD, options.heading)
     model.score.weight.data.zero_()
     found = make_examples(
@@ -120,7 +122,7 @@ def train_reward_model(
     }
     if not is_main_process():
         return result
-    save_model(whole(trained, work), tokenizer, out)
+    save_model(whole(trained, work).to(stored_as), tokenizer, out)
     return {**result, **validate(out, {name: _split(r, "validation") for name, r in rows.items()})}
 
 
@@ -163,10 +165,12 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
     Raises:
         ValueError: adapters are wanted where accelerate is told to shard the model.
     """
+    from e2h_pipeline.training.trainer import sharding_asked
+
     if options.lora_rank == 0:
         freeze_layers(model, options.frozen_layers)
         return model
-    if any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED")):
+    if sharding_asked():
         raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or shard nothing")
     from peft import LoraConfig, TaskType, get_peft_model
     from torch.nn import Linear

@@ -22,7 +22,7 @@ from e2h_pipeline.training.objectives import IGNORED
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, TrainingArguments
+    from transformers import PreTrainedModel, Trainer, TrainingArguments
 
     from e2h_pipeline.recipe import RewardTraining, Sft
     from e2h_pipeline.reporter import Reporter
@@ -55,12 +55,19 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def sharding_asked() -> str | None:
+    """What the accelerate config wants the model to be sharded with: "FSDP", "DEEPSPEED" or nothing."""
+    wanted = [n for n in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{n}", "").lower() == "true"]
+    return wanted[0] if wanted else None
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a training run needs beside data and objective.
 
     `batch_size` counts examples per update, over all processes; `micro_batch_size` those of one forward pass, at
     most. `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come.
+    `mixed_precision` multiplies in bfloat16; on a GPU, float32 models do so anyway.
     """
 
     epochs: int
@@ -76,6 +83,7 @@ class Settings:
     order: Literal["group_by_length", "sequential"] = "group_by_length"
     packing: bool = False
     gradient_checkpointing: bool = False
+    mixed_precision: bool = False
 
     @classmethod
     def of(cls, options: Sft | RewardTraining, seed: int) -> Settings:
@@ -89,6 +97,7 @@ class Settings:
             seed=seed,
             packing=getattr(options, "packing", False),
             gradient_checkpointing=getattr(options, "gradient_checkpointing", False),
+            mixed_precision=getattr(options, "mixed_precision", False),
         )
 
     def micro_batch(self, processes: int) -> tuple[int, int]:
@@ -125,7 +134,8 @@ def train(
     bit, killed or not.
 
     Raises:
-        ValueError: there is nothing to train on, or the batch cannot be shared by the processes.
+        ValueError: there is nothing to train on, the batch cannot be shared by the processes, or accelerate
+            would leave a model whole that it was told to shard.
     """
     import torch
     from transformers import Trainer, TrainerCallback
@@ -173,6 +183,12 @@ def train(
         data_collator=collate(pad_id, settings.packing),
         callbacks=[ReportCallback()],
     )
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharding_asked() and not sharded:  # accelerate says nothing
+        raise ValueError(
+            f"the accelerate config asks for {sharding_asked()}, but accelerate shards nothing on "
+            f"{trainer.accelerator.distributed_type}: run on GPUs, or unset E2H_ACCELERATE_CONFIG"
+        )
     trainer.model_accepts_loss_kwargs = True  # objectives divide by the count of the whole batch
     trainer.remove_callback(PrinterCallback)
     with arguments.main_process_first(local=False):
@@ -183,14 +199,24 @@ def train(
         )
     with packed_attention(model, settings.packing):
         result = trainer.train(resume_from_checkpoint=last)
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(work / GATHERED))
+    if sharded:
+        _gather(trainer, work / GATHERED)
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # survives a kill
     return {
         "updates": result.global_step,
         "examples": len(examples),
         "final_loss": losses[-1] if losses else None,
     }
+
+
+def _gather(trainer: Trainer, folder: Path) -> None:
+    """Write the whole model of a sharded one. All processes give their shards, the main one writes.
+
+    Not `trainer.save_model`: for some configs, FSDP's default among them, it writes nothing or shards.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if is_main_process():
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, state_dict=weights)
 
 
 def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: Path) -> TrainingArguments:
@@ -221,7 +247,7 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         report_to=[],
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
-        bf16=cuda and model.dtype == torch.float32,
+        bf16=settings.mixed_precision or (cuda and model.dtype == torch.float32),
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
     )

@@ -1,0 +1,220 @@
+"""Attention of samples that share their prompts: each prompt's keys and values are there once.
+
+A cohort is a set of rows (samples) that began together, so all have drawn equally many tokens. Its attention has two
+parts under one softmax: over the prompt, where the samples of a prompt meet it in one matrix product, and over
+each sample's own tokens. Nothing is copied N times, and nothing shorter is padded to something longer. Rows of
+all cohorts go through the rest of the model together.
+
+transformers calls `attend` through its registry of attention functions; models whose attention does not go through
+it, or has more to it (windows, caps, sinks), are refused by `check_supported`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+ATTENTION = "e2h_cohorts"
+_ROOM = 32  # tokens a row has room for at first; doubled when full
+# Arguments of attention functions that ask for more than plain attention.
+_MORE = ("softcap", "s_aux", "position_bias")
+
+
+class UnsupportedModel(ValueError):
+    """The embedded engine cannot serve this model; the message says why and what can."""
+
+
+class Cohort:
+    """Keys and values of rows that began together.
+
+    Rows stand in groups of one prompt each, of at most `size` rows. For the product with the prompts they are put
+    on a grid (groups, size); where rows have gone the grid has holes.
+    """
+
+    def __init__(
+        self, prompts: Sequence[tuple[Tensor, Tensor]], padding: Tensor, group: Tensor, limit: int
+    ) -> None:
+        """Rows with nothing drawn yet.
+
+        Args:
+            prompts: of each layer, keys and values of the groups' prompts, (groups, key heads, length, width).
+            padding: (groups,) unused places on the left of each prompt.
+            group: (rows,) ascending, the group of each row.
+            limit: tokens that a row may draw.
+        """
+        self.prompt_keys = [keys for keys, _ in prompts]
+        self.prompt_values = [values for _, values in prompts]
+        self.padding, self.group, self.limit, self.length = padding, group, limit, 0
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._room(min(limit, _ROOM), None)
+        self._arrange()
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of the rows' newest tokens, which are added to what the rows hold.
+
+        Args:
+            query: (rows, heads, 1, width).
+            key, value: (rows, key heads, 1, width).
+
+        Returns:
+            (rows, 1, heads, width).
+        """
+        rows, heads, _, width = query.shape
+        kept = self.length + 1
+        self.keys[layer][:, :, self.length] = key[:, :, 0]
+        self.values[layer][:, :, self.length] = value[:, :, 0]
+        query = (query * scaling).view(rows, key.shape[1], -1, width)
+        own = query @ self.keys[layer][:, :, :kept].transpose(2, 3)
+        prompt = self._from_grid(self._grid(query) @ self.prompt_keys[layer].transpose(2, 3))
+        if self._hidden is not None:
+            prompt = prompt.masked_fill(self._hidden, -torch.inf)
+        weights = torch.cat([prompt, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+        length = prompt.shape[-1]
+        out = weights[..., length:] @ self.values[layer][:, :, :kept]
+        out += self._from_grid(self._grid(weights[..., :length]) @ self.prompt_values[layer])
+        return out.view(rows, 1, heads, width)
+
+    def advance(self) -> None:
+        """A token was added in every layer."""
+        self.length += 1
+        if self.length == self.keys[0].shape[2] and self.length < self.limit:
+            self._room(min(self.limit, 2 * self.length), None)
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only these rows, ascending, and the prompts they need."""
+        self.group = self.group[rows]
+        self._room(self.keys[0].shape[2], rows)
+        needed, self.group = self.group.unique_consecutive(return_inverse=True)
+        if len(needed) < len(self.padding):
+            self.padding = self.padding[needed]
+            self.prompt_keys = [t[needed] for t in self.prompt_keys]
+            self.prompt_values = [t[needed] for t in self.prompt_values]
+        self._arrange()
+
+    def _room(self, capacity: int, rows: Tensor | None) -> None:
+        """Move what rows hold to buffers with room for `capacity` tokens."""
+        held = (self.keys, self.values) if self.keys else ((), ())
+        count = len(self.group)
+        moved = []
+        for prompts, olds in zip((self.prompt_keys, self.prompt_values), held, strict=True):
+            buffers = []
+            for i, prompt in enumerate(prompts):
+                buffer = prompt.new_empty(count, prompt.shape[1], capacity, prompt.shape[3])
+                if olds and self.length:
+                    old = olds[i][:, :, : self.length]
+                    buffer[:, :, : self.length] = old if rows is None else old[rows]
+                buffers.append(buffer)
+            moved.append(buffers)
+        self.keys, self.values = moved
+
+    def _arrange(self) -> None:
+        """Where each row stands on the grid, and which places of its prompt are padding."""
+        counts = self.group.bincount(minlength=len(self.padding))
+        first = counts.cumsum(0) - counts
+        self._size = int(counts.max())
+        place = self.group * self._size + torch.arange(len(self.group), device=self.group.device)
+        place -= first[self.group]
+        self._place = None if len(place) == len(counts) * self._size else place
+        self._hidden = None
+        if bool(self.padding.any()):
+            columns = torch.arange(self.prompt_keys[0].shape[2], device=self.padding.device)
+            self._hidden = (columns < self.padding[self.group][:, None])[:, None, None]
+
+    def _grid(self, rows: Tensor) -> Tensor:
+        """(rows, key heads, group, width) to (groups, key heads, size x group, width)."""
+        _, heads, group, width = rows.shape
+        if self._place is not None:
+            grid = rows.new_zeros(len(self.padding) * self._size, heads, group, width)
+            rows = grid.index_copy_(0, self._place, rows)
+        return (
+            rows.view(-1, self._size, heads, group, width)
+            .transpose(1, 2)
+            .reshape(-1, heads, self._size * group, width)
+        )
+
+    def _from_grid(self, grid: Tensor) -> Tensor:
+        """Back: (groups, key heads, size x group, width) to (rows, key heads, group, width)."""
+        groups, heads, _, width = grid.shape
+        rows = grid.view(groups, heads, self._size, -1, width).transpose(1, 2)
+        rows = rows.reshape(groups * self._size, heads, -1, width)
+        return rows if self._place is None else rows[self._place]
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    cohorts: Sequence[Cohort] = (),
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over cohorts whose rows stand one behind the other. transformers' signature."""
+    asked = [name for name in _MORE if kwargs.get(name) is not None]
+    if asked:
+        raise UnsupportedModel(_refusal(f"{type(module).__name__} attends with {', '.join(asked)}"))
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    if len(cohorts) == 1:
+        return cohorts[0].attend(layer, query, key, value, scaling), None
+    sizes = [len(cohort) for cohort in cohorts]
+    parts = zip(cohorts, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
+    return torch.cat([cohort.attend(layer, q, k, v, scaling) for cohort, q, k, v in parts]), None
+
+
+def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, positions: Tensor) -> Tensor:
+    """Feed one token to every row of all cohorts.
+
+    Args:
+        tokens, positions: (rows,) of all cohorts, one behind the other; positions count from the prompt's start.
+
+    Returns:
+        (rows, vocabulary) logits of the next token.
+    """
+    usual = model.config._attn_implementation
+    model.config._attn_implementation = ATTENTION
+    try:
+        found = model(
+            input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False, cohorts=cohorts
+        )
+    finally:
+        model.config._attn_implementation = usual
+    for cohort in cohorts:
+        cohort.advance()
+    return found.logits[:, -1]
+
+
+def check_supported(model: PreTrainedModel, length: int) -> None:
+    """Refuse a model that attends in another way over `length` tokens.
+
+    Raises:
+        UnsupportedModel: the model's attention is not plain full attention through transformers' registry.
+    """
+    if not getattr(model, "_supports_attention_backend", False):
+        raise UnsupportedModel(_refusal(f"{type(model).__name__} has an attention of its own"))
+    window = getattr(model.config, "sliding_window", None)
+    if window and window < length:
+        raise UnsupportedModel(
+            _refusal(f"{type(model).__name__} attends to {window} tokens only, and samples may have {length}")
+        )
+    others = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if others:
+        raise UnsupportedModel(_refusal(f"{type(model).__name__} has layers of {', '.join(sorted(others))}"))
+
+
+def _refusal(reason: str) -> str:
+    return (
+        f"{reason}, which the embedded engine does not serve: sample with the vllm engine (E2H_ENGINE=vllm)"
+    )
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
