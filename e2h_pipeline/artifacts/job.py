@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.store import Artifact
 from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.reporter import Reporter
@@ -26,6 +27,7 @@ class StageJob:
         engine: what generates: "transformers" or "vllm".
         experiment: the recipe key that asked first; others with the same artifact key share the result.
         lineage: every artifact behind the inputs, as rows of `lineage.as_rows`.
+        runner: who makes the shards of stages that work in shards.
     """
 
     recipe: RecipeSlice
@@ -36,6 +38,7 @@ class StageJob:
     engine: str = "transformers"
     experiment: str = ""
     lineage: Sequence[Mapping[str, Any]] = ()
+    runner: Runner = field(default_factory=LocalRunner)
 
     def path(self, asset: str) -> Path:
         """Folder of an input artifact."""
