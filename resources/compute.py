@@ -66,8 +66,9 @@ class ComputeResource(dg.ConfigurableResource):
     """How asset bodies run.
 
     `accelerate` is `subprocess`, but bodies that know how (training) run in `processes` processes under
-    `accelerate launch`. `accelerate_config` is a file that `accelerate config` writes, for FSDP, DeepSpeed or several
-    machines; without it, plain data parallelism on this one. The batch is shared out, not multiplied.
+    `accelerate launch`. `accelerate_config` is a file that `accelerate config` writes, for FSDP
+    (deploy/accelerate/fsdp.yaml) or DeepSpeed; without it, plain data parallelism. The batch is shared out, not
+    multiplied, and `processes` counts, whatever the file says.
 
     `cpu_threads` is torch's thread count where OMP_NUM_THREADS does not say otherwise. One is the fastest for
     small models on a shared machine, and a fixed number keeps CPU results the same to the bit.

@@ -57,6 +57,7 @@ def main(spec_file: Path) -> None:
 
 
 def _run(spec: Mapping[str, Any]) -> dict[str, Any]:
+    _take_own_gpu()
     importlib.import_module(spec["module"])
     return BODIES[spec["asset"]](_job(spec))
 
@@ -64,6 +65,16 @@ def _run(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _rank() -> int:
     """Which of the processes that work together this is; 0 is the main one."""
     return int(os.environ.get("RANK", "0"))
+
+
+def _take_own_gpu() -> None:
+    """Make "cuda" this rank's card; else every rank would load the model onto the first."""
+    if "LOCAL_RANK" not in os.environ:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def _note_failure(work: Path, error: Exception) -> None:

@@ -35,11 +35,29 @@ def train(job: StageJob) -> dict[str, Any]:
     from e2h_pipeline.rewards.training import train_reward_model
 
     print(f"rank {os.environ.get('RANK')} speaks", flush=True)
+    if os.environ.get("E2H_TEST_SHARD_ON_CPU"):
+        shard_on_cpu()
     policy, labels = (Path(os.environ["E2H_TEST_INPUTS"]) / name for name in ("policy", "labels"))
     options = RewardTraining.model_validate({**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))})
     update = os.environ.get("E2H_TEST_KILL_AT")
     reporter = Suicidal(int(update)) if update else job.reporter
     return train_reward_model("prm", policy, labels, None, job.out, job.work, options, 0, reporter)
+
+
+def shard_on_cpu() -> None:
+    """Let accelerate shard on CPUs: it looks for FSDP in its config only where processes have an accelerator
+    (`accelerate.state.AcceleratorState`), though torch shards anywhere. Nothing else is different."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    found = PartialState.__init__
+
+    def called_gpu(self: Any, *args: Any, **options: Any) -> None:
+        found(self, *args, **options)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = called_gpu
 
 
 def broken(job: StageJob) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import write_table
@@ -45,7 +47,9 @@ class Heard(Reporter):
         self.lines.append(text)
 
 
-def run(body: str, folder: Path, processes: int, reporter: Reporter | None = None) -> Outcome:
+def run(
+    body: str, folder: Path, processes: int, reporter: Reporter | None = None, config: str = ""
+) -> Outcome:
     """Run a body of `distributed_stages` as a step would."""
     for name in ("out", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -58,7 +62,7 @@ def run(body: str, folder: Path, processes: int, reporter: Reporter | None = Non
         reporter=reporter or Reporter(),
     )
     with tempfile.TemporaryFile() as lock:
-        return ComputeResource(mode="accelerate", processes=processes).run(
+        return ComputeResource(mode="accelerate", processes=processes, accelerate_config=config).run(
             StageCall(
                 body,
                 "distributed_stages",
@@ -93,19 +97,31 @@ def inputs(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Heard]:
+def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(scope="module")
+def alone(inputs: Path, alone_folder: Path) -> tuple[dict[str, Any], Heard]:
     """What one process makes of it."""
     heard = Heard()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("E2H_TEST_INPUTS", str(inputs))
-        return run("train", tmp_path_factory.mktemp("alone"), 1, heard).summary, heard
+        return run("train", alone_folder, 1, heard).summary, heard
 
 
-def _assert_same_curve(ours: Heard, theirs: Heard) -> None:
-    assert [step for step, _ in theirs.points] == [step for step, _ in ours.points] == list(range(1, 9))
-    for (_, a), (_, b) in zip(ours.points, theirs.points, strict=True):
+def _assert_same_curve(ours: Heard, theirs: Heard, start: int = 1) -> None:
+    """Eight updates, the other's from `start` on."""
+    assert [step for step, _ in ours.points] == list(range(1, 9))
+    assert [step for step, _ in theirs.points] == list(range(start, 9))
+    for (_, a), (_, b) in zip(ours.points[start - 1 :], theirs.points, strict=True):
         for name in ("loss", "grad_norm", "learning_rate"):
             assert b[name] == pytest.approx(a[name], rel=1e-3, abs=1e-5), name
+
+
+def _assert_same_weights(ours: Path, theirs: Path) -> None:
+    a, b = (load_file(folder / "out" / "model.safetensors") for folder in (ours, theirs))
+    torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -134,7 +150,11 @@ def test_two_processes_train_as_one_does(
 
 @pytest.mark.slow
 def test_two_processes_resume_where_they_were_killed(
-    inputs: Path, alone: tuple[dict[str, Any], Heard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: Path,
+    alone: tuple[dict[str, Any], Heard],
+    alone_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("E2H_TEST_INPUTS", str(inputs))
     monkeypatch.setenv("E2H_TEST_KILL_AT", "6")
@@ -147,6 +167,38 @@ def test_two_processes_resume_where_they_were_killed(
     assert heard.points[0][0] == 6  # not from the start
     assert resumed["updates"] == 8
     assert resumed["final_loss"] == pytest.approx(alone[0]["final_loss"], rel=1e-3)
+    _assert_same_weights(alone_folder, tmp_path)
+
+
+FSDP = str(Path(__file__).parents[2] / "deploy" / "accelerate" / "fsdp.yaml")
+
+
+@pytest.mark.slow
+def test_shards_train_as_a_whole_model_does_and_resume(
+    inputs: Path,
+    alone: tuple[dict[str, Any], Heard],
+    alone_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FSDP2 with the config that we ship, killed on the way: the same curve, and the same whole model is saved."""
+    monkeypatch.setenv("E2H_TEST_INPUTS", str(inputs))
+    monkeypatch.setenv("E2H_TEST_SHARD_ON_CPU", "yes")
+    monkeypatch.setenv("E2H_TEST_KILL_AT", "6")
+    with pytest.raises(dg.Failure, match="rank 0 was ended by SIGKILL"):
+        run("train", tmp_path, 2, config=FSDP)
+    monkeypatch.delenv("E2H_TEST_KILL_AT")
+    heard = Heard()
+    resumed = run("train", tmp_path, 2, heard, config=FSDP).summary
+    assert "2 processes train together (DistributedType.FSDP)" in heard.lines
+    parts = list((tmp_path / "work" / "checkpoint-8").glob("pytorch_model_fsdp_0/*.distcp"))
+    assert len(parts) == 2  # each process held a half
+    _assert_same_curve(alone[1], heard, start=6)
+    assert resumed["updates"] == 8
+    _assert_same_weights(alone_folder, tmp_path)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        p.name for p in (alone_folder / "out").iterdir()
+    )
 
 
 def test_a_failed_rank_shows_its_own_traceback(tmp_path: Path) -> None:

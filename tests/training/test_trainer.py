@@ -171,6 +171,15 @@ def test_nothing_to_train_on_is_an_error(ladder_policy: Path, tmp_path: Path) ->
         _train(ladder_policy, tmp_path, examples=[])
 
 
+def test_a_model_that_would_stay_whole_against_the_config_is_an_error(
+    ladder_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """accelerate leaves FSDP out on CPUs and says nothing."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=r"asks for FSDP, but .* unset E2H_ACCELERATE_CONFIG"):
+        _train(ladder_policy, tmp_path)
+
+
 def test_fewer_examples_than_a_batch_are_one_update_an_epoch(ladder_policy: Path, tmp_path: Path) -> None:
     _, summary = _train(ladder_policy, tmp_path, Settings(2, 64, 1e-3, 0.2, 0), examples=EXAMPLES[:5])
     assert summary["updates"] == 2
