@@ -1,4 +1,5 @@
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from e2h_pipeline.artifacts.hashing import data_version, fingerprint
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.models.base import save_model
+from e2h_pipeline.models.load import load_evaluator, load_policy
 from e2h_pipeline.recipe import RewardTraining
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.examples import prm_example
@@ -239,6 +242,30 @@ def test_adapters_resume(ladder_policy: Path, labels: Path, tmp_path: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+KILLED = """
+from e2h_pipeline.recipe import RewardTraining
+from e2h_pipeline.rewards.training import train_reward_model
+train_reward_model(
+    "prm", Path({policy!r}), Path({labels!r}), None, Path({folder!r}) / "out", Path({folder!r}) / "work",
+    RewardTraining(epochs=2, batch_size=16, learning_rate=1e-2), 0, SuicidalReporter(13),
+)
+"""
+
+
+def test_a_killed_training_saves_the_same_folder_to_the_bit(
+    ladder_policy: Path, labels: Path, tmp_path: Path, kill_midway: Callable[[str], None]
+) -> None:
+    whole_run = _train(ladder_policy, labels, tmp_path / "whole", epochs=2)
+    folder = tmp_path / "killed"
+    kill_midway(KILLED.format(policy=str(ladder_policy), labels=str(labels), folder=str(folder)))
+    assert not (folder / "out").exists()
+    steps = [int(p.name.rsplit("-", 1)[1]) for p in (folder / "work").glob("checkpoint-*")]
+    assert max(steps) in (12, 13, 14)  # of 20, in the second epoch
+    assert _train(ladder_policy, labels, folder, epochs=2) == whole_run
+    first, second = (data_version(fingerprint(tmp_path / name / "out")) for name in ("whole", "killed"))
+    assert first == second
+
+
 def test_frozen_layers_have_no_adapters(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
     _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1, frozen_layers=1)
     before, after = (
@@ -266,6 +293,42 @@ def test_packing_and_recomputation_change_no_loss(
     )
     assert packed == pytest.approx(plain, abs=1e-4)
     assert recomputed == pytest.approx(plain, abs=1e-4)
+
+
+def _curve(policy: Path, labels: Path, folder: Path, **changed: Any) -> list[float]:
+    curve: list[float] = []
+
+    class Curve(Reporter):
+        def metrics(self, values: Mapping[str, float], step: int) -> None:
+            curve.append(values["loss"])
+
+    options = RewardTraining.model_validate(
+        {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3, "packing": True, **changed}
+    )
+    train_reward_model("prm", policy, labels, None, folder / "out", folder / "work", options, 0, Curve())
+    return curve
+
+
+def test_mixed_precision_keeps_the_loss_and_the_stored_format(
+    ladder_policy: Path, labels: Path, tmp_path: Path
+) -> None:
+    """bfloat16 products of float32 weights: the loss is near that of float32 at every update, and not the same."""
+    low = _save_as(torch.bfloat16, ladder_policy, tmp_path / "bfloat16")
+    rounded = _save_as(torch.float32, low, tmp_path / "float32")
+    plain = _curve(rounded, labels, tmp_path / "plain")
+    mixed = _curve(low, labels, tmp_path / "mixed", mixed_precision=True)
+    assert mixed != plain
+    assert mixed == pytest.approx(plain, rel=0.05)
+    assert mixed[:8] == pytest.approx(plain[:8], rel=0.002)  # before differences add up
+    assert mixed[-1] < 0.5 * mixed[0]
+    trained = [load_evaluator(tmp_path / name / "out")[0] for name in ("plain", "mixed")]
+    assert [model.dtype for model in trained] == [torch.float32, torch.bfloat16]
+
+
+def _save_as(dtype: torch.dtype, policy: Path, folder: Path) -> Path:
+    model, tokenizer = load_policy(policy)
+    save_model(model.to(dtype), tokenizer, folder)
+    return folder
 
 
 def test_adapters_and_shards_exclude_each_other(
