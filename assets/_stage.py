@@ -47,6 +47,7 @@ class Stage:
         audit: this stage may see gold answers, and nothing that trains or selects may depend on it.
         external: fingerprint of what lies outside the store, from the recipe slice.
         distributed: the body may run in several processes under accelerate.
+        grows: field of the recipe that says how much is wanted of the same.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Stage:
     code_version: str
     external: Callable[[RecipeSlice], Any] | None = None
     distributed: bool = False
+    grows: str = ""
 
 
 STAGES: dict[str, Stage] = {}
@@ -87,6 +89,7 @@ def stage(
     version_suffix: str = "",
     name: str | None = None,
     distributed: bool = False,
+    grows: str = "",
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
 
@@ -101,6 +104,8 @@ def stage(
         version_suffix: added to the code version, for code that is data (recipe files).
         name: asset name where it is not the body's.
         distributed: the body may run in several processes, of which the main one alone writes.
+        grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that
+            differ in it alone share a work folder that stays, and the larger goes on from the smaller.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -113,6 +118,7 @@ def stage(
             code_version=code_version(body) + version_suffix,
             external=external,
             distributed=distributed,
+            grows=grows,
         )
         STAGES[spec.name], BODIES[spec.name] = spec, body
         return _asset(spec, group, frozenset(kinds), gpu, body.__doc__ or "")
@@ -191,6 +197,7 @@ def _resolve(
         inputs={name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()},
         external=spec.external(view) if spec.external else None,
         experiment=experiment,
+        grows=spec.grows,
     )
     behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
     return _Step(spec, recipe, view, inputs, request, engine, behind)

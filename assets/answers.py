@@ -30,6 +30,7 @@ def _answers(name: str, policy: str) -> dg.AssetsDefinition:
             stage=name,
             reporter=job.reporter,
             engine=job.engine,
+            runner=job.runner,
         )
 
     answers.__doc__ = (
@@ -42,6 +43,7 @@ def _answers(name: str, policy: str) -> dg.AssetsDefinition:
         recipe=["seed", "evaluation.samples", *_SAMPLING],
         kinds={"parquet"},
         gpu=True,
+        grows="evaluation.samples",
     )(answers)
 
 

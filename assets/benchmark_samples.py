@@ -15,6 +15,7 @@ from e2h_pipeline.artifacts.tables import read_table
     recipe=["seed", "sampling"],
     kinds={"parquet"},
     gpu=True,
+    grows="sampling.samples",
 )
 def benchmark_samples(job: StageJob) -> dict[str, Any]:
     """N completions of every benchmark question by the SFT policy."""
@@ -30,4 +31,5 @@ def benchmark_samples(job: StageJob) -> dict[str, Any]:
         stage="benchmark_samples",
         reporter=job.reporter,
         engine=job.engine,
+        runner=job.runner,
     )

@@ -15,6 +15,7 @@ from e2h_pipeline.artifacts.tables import read_table
     recipe=["seed", "easy_samples"],
     kinds={"parquet"},
     gpu=True,
+    grows="easy_samples.samples",
 )
 def easy_samples(job: StageJob) -> dict[str, Any]:
     """Completions of every easy problem by the SFT policy."""
@@ -30,4 +31,5 @@ def easy_samples(job: StageJob) -> dict[str, Any]:
         stage="easy_samples",
         reporter=job.reporter,
         engine=job.engine,
+        runner=job.runner,
     )

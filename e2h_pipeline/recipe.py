@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 DEFAULT_KEY = "ladder"
@@ -177,7 +177,23 @@ class Sampling(Section):
         768, ge=1, description="A completion that reaches this is unfinished and has no answer."
     )
     batch_tokens: int = Field(65536, ge=64, description="Upper bound on rows x length held in one batch.")
+    stop: tuple[str, ...] = Field(
+        (), description="Texts that end a completion and are left out of it; recorded as its stop reason."
+    )
     shard_questions: int = Field(32, ge=1, description="Questions per shard: the unit that survives a kill.")
+    shard_samples: int = Field(
+        64,
+        ge=1,
+        description="Samples of each question per shard. Raising N keeps all whole shards. Where four divides it, the "
+        "first is cut into a quarter, a quarter and a half, so that so small an N can grow as well.",
+    )
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(texts):
+            raise ValueError("an empty text would end every completion before its first token")
+        return texts
 
 
 class EasySamples(Sampling):

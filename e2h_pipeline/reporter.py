@@ -28,13 +28,35 @@ class Reporter:
         """One line for people."""
         _LOG.info("%s", text)
 
-    def progress(self, done: int, total: int, unit: str) -> None:
-        """Work done so far; `done` must not fall. Prints rate and time left, not more often than `every_seconds`."""
+    def progress(self, done: int, total: int, unit: str, reused: int = 0, tokens: int | None = None) -> None:
+        """Work done so far; `done` must not fall. Prints share, rate and time left, not more often than
+        `every_seconds`; where tokens are counted, the same become curves.
+
+        The clock starts at the first call, and what was done by then counts into no rate.
+
+        Args:
+            reused: of `done`, what an earlier run left, found since the first call; it counts into no rate either.
+            tokens: drawn since the first call.
+        """
         now = time.monotonic()
-        start, first = self._started.setdefault(unit, (now, done))
+        start, first = self._started.setdefault(unit, (now, done - reused))
         if done < total and now - self._last.get(unit, 0.0) < self._every:
             return
         self._last[unit] = now
-        rate = (done - first) / (now - start) if now > start else 0.0
-        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        self.message(f"{done:,}/{total:,} {unit} ({rate:,.1f}/s{left})")
+        elapsed = max(now - start, 1e-9)
+        rate = (done - reused - first) / elapsed
+        left = (total - done) / rate if rate > 0 else None
+        share = done / total if total else 1.0
+        parts = [f"{share:.0%}", f"{rate:,.1f}/s"]
+        if tokens is not None:
+            parts.append(f"{tokens / elapsed:,.0f} tokens/s")
+            curves = {
+                "share_done": share,
+                f"{unit}_per_second": rate,
+                "tokens_per_second": tokens / elapsed,
+                **({"seconds_left": left} if left is not None else {}),
+            }
+            self.metrics({f"progress/{name}": value for name, value in curves.items()}, done)
+        if left is not None and done < total:
+            parts.append(f"{left:,.0f} s left")
+        self.message(f"{done:,}/{total:,} {unit} ({', '.join(parts)})")

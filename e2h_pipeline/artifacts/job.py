@@ -22,7 +22,8 @@ class StageJob:
         inputs: upstream artifacts by asset name, resolved once at step start, immutable.
         out: folder that becomes the artifact when the body returns. What differs from run to run
             (timings) belongs under `out/logs/` or `out/page/`, kept but no part of the data version.
-        work: resumable work. Survives kills, is the same for the same key, goes when the artifact is made.
+        work: resumable work. Survives kills, is the same for the same key, goes when the artifact is made; where
+            the stage grows, is the same for the family and stays.
         reporter: progress and metrics.
         engine: what generates: "transformers" or "vllm".
         experiment: the recipe key that asked first; others with the same artifact key share the result.

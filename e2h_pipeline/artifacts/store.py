@@ -2,8 +2,12 @@
 
 E2H_HOME/store/<asset>/<first 16 of key>/   immutable artifacts
 E2H_HOME/store/.making/                     folders being written; swept when their process is gone
-E2H_HOME/store/.locks/                      one lock file per key
+E2H_HOME/store/.locks/                      one lock file per family
 E2H_HOME/work/<asset>/<first 16 of key>/    resumable work; survives kills, goes when the artifact is made
+
+Requests that differ only in how much they want of the same (N samples, or 4N) are a family: they share one
+lock and one work folder, which stays, so that the larger is made from what the smaller left. What lies in it
+is linked into artifacts, not copied. For all other requests the family is the key.
 """
 
 from __future__ import annotations
@@ -81,7 +85,11 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Request:
-    """What determines an artifact. Only these enter the key."""
+    """What determines an artifact. Only these enter the key.
+
+    Attributes:
+        grows: dotted field of the recipe that says how much is wanted, `sampling.samples`; empty where there is none.
+    """
 
     asset: str
     code_version: str
@@ -89,15 +97,28 @@ class Request:
     inputs: Mapping[str, InputRef] = field(default_factory=dict)
     external: Any = None
     experiment: str = ""
+    grows: str = ""
 
     @property
     def key(self) -> str:
         """SHA-256 over everything that shapes the content. Inputs count by content, not by their own key."""
+        return self._digest(self.recipe)
+
+    @property
+    def family(self) -> str:
+        """The key without the field that grows; the key itself where none does.
+
+        Raises:
+            StoreError: the recipe has no such field.
+        """
+        return self._digest(_without(self.recipe, self.grows)) if self.grows else self.key
+
+    def _digest(self, recipe: Mapping[str, Any]) -> str:
         return digest_json(
             {
                 "asset": self.asset,
                 "code": self.code_version,
-                "recipe": self.recipe,
+                "recipe": recipe,
                 "inputs": {name: ref.data_version for name, ref in self.inputs.items()},
                 "external": self.external,
             }
@@ -106,7 +127,7 @@ class Request:
 
 @dataclass
 class Draft:
-    """An artifact being made. `lock_fd` holds the key's lock; a child that inherits it keeps others out."""
+    """An artifact being made. `lock_fd` holds the family's lock; a child that inherits it keeps others out."""
 
     out: Path
     work: Path
@@ -139,7 +160,7 @@ class ArtifactStore:
         return self._store / asset / key[:KEY_FOLDER_LENGTH]
 
     def work_dir(self, asset: str, key: str) -> Path:
-        """The resumable work folder of a key, made if needed."""
+        """The resumable work folder of a key or a family, made if needed."""
         _check_names(asset, key)
         folder = self.home / "work" / asset / key[:KEY_FOLDER_LENGTH]
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +191,8 @@ class ArtifactStore:
     def obtain(self, request: Request, make: Callable[[Draft], None]) -> tuple[Artifact, bool]:
         """The artifact of a request: found, or made by `make`, which fills `draft.out`.
 
-        Two processes that ask for one key: the second waits, then finds what the first made.
+        Two processes that ask for one key, or one family: the second waits, then finds what the first made, or
+        goes on from it.
 
         Returns:
             The artifact, and whether it was already there.
@@ -215,9 +237,9 @@ class ArtifactStore:
 
     @contextmanager
     def _lock(self, request: Request) -> Iterator[int]:
-        """Hold the key's lock. The kernel lets go of it when the last process that holds it is gone."""
+        """Hold the family's lock. The kernel lets go of it when the last process that holds it is gone."""
         self._locks.mkdir(parents=True, exist_ok=True)
-        path = self._locks / f"{request.asset}-{request.key[:KEY_FOLDER_LENGTH]}"
+        path = self._locks / f"{request.asset}-{request.family[:KEY_FOLDER_LENGTH]}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -232,14 +254,15 @@ class ArtifactStore:
         started = time.monotonic()
         out = self._making / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
         out.mkdir(parents=True)
-        draft = Draft(out, self.work_dir(request.asset, request.key), lock_fd)
+        draft = Draft(out, self.work_dir(request.asset, request.family), lock_fd)
         try:
             yield draft
             self._commit(request, draft, time.monotonic() - started)
         except BaseException:
             shutil.rmtree(out, ignore_errors=True)
             raise
-        shutil.rmtree(draft.work, ignore_errors=True)
+        if not request.grows:
+            shutil.rmtree(draft.work, ignore_errors=True)
 
     def _commit(self, request: Request, draft: Draft, seconds: float) -> None:
         manifest = _manifest(request, draft, _hash_files(draft.out), seconds)
@@ -293,6 +316,15 @@ def _hash_files(folder: Path) -> dict[str, FileEntry]:
                 sha256=digest, content=content_hash(path, digest), size=path.stat().st_size
             )
     return files
+
+
+def _without(recipe: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A recipe without one dotted field."""
+    name, _, inner = field.partition(".")
+    if name not in recipe:
+        raise StoreError(f"'{field}' grows, but the stage does not read it; name it among its recipe fields")
+    rest = {other: value for other, value in recipe.items() if other != name}
+    return {**rest, name: _without(recipe[name], inner)} if inner else rest
 
 
 def _verify(folder: Path, name: str, entry: FileEntry) -> None:

@@ -1,19 +1,86 @@
-from collections.abc import Callable
-from pathlib import Path
+"""The sample pool: complete, the same however it was drawn, killed or grown, and honest about damage."""
 
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e2h_pipeline.artifacts.hashing import parquet_hash
+from e2h_pipeline.artifacts.shards import Call, LocalRunner
+from e2h_pipeline.artifacts.store import ArtifactStore, Draft, Request, StoreError
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.pool import answers_pool, sample_pool
+from e2h_pipeline.generation.engine import Sample, SamplingOptions
+from e2h_pipeline.generation.pool import (
+    answers_pool,
+    pool_table,
+    sample_blocks,
+    sample_pool,
+    sampling_options,
+)
 from e2h_pipeline.recipe import Evaluation, Sampling
 from e2h_pipeline.reporter import Reporter
 
-OPTIONS = Sampling(samples=3, temperature=1.0, top_k=0, max_new_tokens=12, shard_questions=4)
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OPTIONS = Sampling(samples=3, temperature=1.0, top_k=0, max_new_tokens=12, shard_questions=4, shard_samples=3)
+GROWING = OPTIONS.model_copy(update={"shard_samples": 4})
+FIRST = "part-00000-000000.parquet"
 
 
-def _draw(policy: Path, tables: Path, folder: Path, options: Sampling = OPTIONS, seed: int = 0) -> dict:
+class Told(Reporter):
+    """Keeps what is said and reported."""
+
+    def __init__(self) -> None:
+        super().__init__(every_seconds=0)
+        self.lines: list[str] = []
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.points.append((step, dict(values)))
+
+
+class Counting(LocalRunner):
+    """Counts the samples that come out of the shards it runs."""
+
+    drawn = 0
+
+    def run(self, function: Callable[..., pa.Table], calls: Sequence[Call]) -> Iterator[tuple[str, pa.Table]]:
+        for name, table in super().run(function, calls):
+            self.drawn += table.num_rows
+            yield name, table
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {path.name: parquet_hash(path) for path in sorted(folder.iterdir())}
+
+
+def _draw(
+    policy: Path,
+    tables: Path,
+    folder: Path,
+    options: Sampling = OPTIONS,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+    **how: Any,
+) -> dict[str, Any]:
     questions = read_table(tables / "benchmark_questions" / "data.parquet")
-    return sample_pool(
-        policy, questions, folder / "out", folder / "work", options, seed, "benchmark_samples", Reporter()
-    )
+    out, work = folder / "out", folder / "work"
+    reporter = reporter or Reporter()
+    return sample_pool(policy, questions, out, work, options, seed, "benchmark_samples", reporter, **how)
 
 
 def test_a_pool_has_every_sample_of_every_question(
@@ -26,12 +93,15 @@ def test_a_pool_has_every_sample_of_every_question(
         (q["problem_id"], q["level"], i) for q in questions for i in range(3)
     ]
     assert all(r["tokens"] == len(r["token_ids"]) for r in rows)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"part-0000{i}.parquet" for i in range(5)]
+    names = [f"part-0000{i}-000000.parquet" for i in range(5)]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     assert summary["questions"] == 20
     assert summary["samples"] == 60
     assert summary["tokens"] == sum(r["tokens"] for r in rows)
     assert summary["unfinished"] == sum(r["finish_reason"] == "length" for r in rows)
     assert 0 < summary["unfinished"] < 60
+    assert summary["no_answer"] == sum(not r["answered"] for r in rows) >= summary["unfinished"]
+    assert (summary["drawn"], summary["reused"]) == (60, 0)
 
 
 def test_shards_and_number_of_samples_leave_samples_alone(
@@ -44,6 +114,7 @@ def test_shards_and_number_of_samples_leave_samples_alone(
 
     usual = completions("usual")
     assert completions("shards", shard_questions=7) == usual
+    assert completions("blocks", shard_samples=2) == usual
     more = completions("more", samples=5)
     assert len(more) == 100
     assert {name: more[name] for name in usual} == usual
@@ -56,37 +127,209 @@ def test_seed_and_stage_name_the_randomness(ladder_policy: Path, ladder_tables: 
     assert a != b
 
 
-def test_a_killed_pool_goes_on_and_is_the_same(
-    ladder_policy: Path, ladder_tables: Path, tmp_path: Path, kill_midway: Callable[[str], None]
+def test_blocks_lie_on_a_grid_that_does_not_depend_on_n() -> None:
+    assert sample_blocks(64, 64) == [(0, 16), (16, 16), (32, 32)]
+    assert sample_blocks(40, 64) == [(0, 16), (16, 16), (32, 8)]
+    assert sample_blocks(0, 64) == [(0, 0)]
+    assert sample_blocks(1, 1) == [(0, 1)]
+    for small in (16, 32, 64, 128, 192):
+        assert set(sample_blocks(small, 64)) <= set(sample_blocks(4 * small, 64))
+
+
+@given(samples=st.integers(0, 300), size=st.integers(1, 80))
+def test_blocks_hold_every_sample_once(samples: int, size: int) -> None:
+    drawn = [s for first, count in sample_blocks(samples, size) for s in range(first, first + count)]
+    assert drawn == list(range(samples))
+
+
+def test_from_n_to_4n_costs_3n_and_gives_the_pool_drawn_in_one_go(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    kill_midway(
-        "from e2h_pipeline.artifacts.tables import read_table\n"
-        "from e2h_pipeline.generation.pool import sample_pool\n"
-        "from e2h_pipeline.recipe import Sampling\n"
-        f"questions = read_table(Path({str(ladder_tables)!r}) / 'benchmark_questions' / 'data.parquet')\n"
-        f"folder = Path({str(tmp_path / 'killed')!r})\n"
-        f"sample_pool(Path({str(ladder_policy)!r}), questions, folder / 'out', folder / 'work',\n"
-        f"    Sampling(**{OPTIONS.model_dump()!r}), 0, 'benchmark_samples', SuicidalReporter(1))\n"
-    )
-    work = tmp_path / "killed" / "work"
-    assert sorted(p.name for p in work.iterdir()) == ["part-00000.parquet", "part-00001.parquet"]
-    assert not (tmp_path / "killed" / "out").exists()
-    survived = {p: p.stat().st_mtime_ns for p in work.iterdir()}
-    _draw(ladder_policy, ladder_tables, tmp_path / "killed")
-    assert {p: p.stat().st_mtime_ns for p in survived} == survived  # not drawn again
-    _draw(ladder_policy, ladder_tables, tmp_path / "whole")
-    killed, whole = (sorted((tmp_path / name / "out").iterdir()) for name in ("killed", "whole"))
-    assert [p.name for p in killed] == [p.name for p in whole]
-    assert [p.read_bytes() for p in killed] == [p.read_bytes() for p in whole]
+    grown, straight = tmp_path / "grown", tmp_path / "straight"
+    small, large = GROWING.model_copy(update={"samples": 4}), GROWING.model_copy(update={"samples": 16})
+    runner = Counting()
+    summary = _draw(ladder_policy, ladder_tables, grown, small, runner=runner)
+    assert (summary["drawn"], summary["reused"], runner.drawn) == (80, 0, 80)
+    (grown / "out").rename(grown / "small")
+    summary = _draw(ladder_policy, ladder_tables, grown, large, runner=runner)
+    assert (summary["drawn"], summary["reused"], runner.drawn) == (240, 80, 320)
+    _draw(ladder_policy, ladder_tables, straight, large)
+    assert _contents(grown / "out") == _contents(straight / "out")
+    assert (grown / "small" / FIRST).samefile(grown / "out" / FIRST)  # linked, not copied
+    # And back: what the larger has, the smaller needs not draw.
+    (grown / "out").rename(grown / "large")
+    assert _draw(ladder_policy, ladder_tables, grown, small)["drawn"] == 0
 
 
-def test_half_a_shard_is_no_shard(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
-    """What a kill during a write leaves: a temporary file under another name."""
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / ".part-00000.parquet.1.tmp").write_bytes(b"PAR1 torn")
+def test_a_block_that_n_cuts_short_is_drawn_again_and_never_taken_for_whole(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    for samples, drawn in ((6, 120), (8, 80), (6, 0)):  # 4 of 6 are whole blocks; both spellings stay
+        options = GROWING.model_copy(update={"samples": samples})
+        assert _draw(ladder_policy, ladder_tables, tmp_path, options)["drawn"] == drawn
+        assert len(read_table(tmp_path / "out")) == 20 * samples
+        assert all("+" not in p.name for p in (tmp_path / "out").iterdir())
+        (tmp_path / "out").rename(tmp_path / f"out-{drawn}")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_shard_is_named_and_drawn_again_alone(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path, damage: str
+) -> None:
     _draw(ladder_policy, ladder_tables, tmp_path)
-    assert len(read_table(tmp_path / "out")) == 60
+    whole = _contents(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    shard = sorted((tmp_path / "work").iterdir())[2]
+    data = bytearray(shard.read_bytes())
+    if damage == "flipped":
+        data[60] ^= 1  # in the first column's values
+    shard.write_bytes(data if damage == "flipped" else data[:-100])
+    told = Told()
+    summary = _draw(ladder_policy, ladder_tables, tmp_path, reporter=told)
+    assert (summary["drawn"], summary["reused"]) == (12, 48)
+    assert next(line for line in told.lines if "damaged" in line).startswith(str(shard))
+    assert _contents(tmp_path / "out") == whole
+
+
+def test_a_damaged_file_of_an_artifact_is_named_and_only_its_shard_drawn_again(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    store, drawn = ArtifactStore(tmp_path), []
+
+    def make(draft: Draft) -> None:
+        options = GROWING.model_copy(update={"samples": 4})
+        questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet")
+        draft.summary = sample_pool(
+            ladder_policy, questions, draft.out / "data", draft.work, options, 0, "pool", Reporter()
+        )
+        drawn.append(draft.summary["drawn"])
+
+    request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 4}}, grows="sampling.samples")
+    made, _ = store.obtain(request, make)
+    victim = made.path / "data" / "part-00002-000002.parquet"
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    with pytest.raises(StoreError, match=r"part-00002-000002\.parquet: does not match its hash"):
+        store.obtain(request, make)
+    shutil.rmtree(made.path)
+    again, reused = store.obtain(request, make)
+    assert not reused and drawn == [80, 4 * 2]
+    assert again.data_version == made.data_version
+
+
+def test_what_is_held_does_not_grow_with_n(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
+    """Python's objects and Arrow's buffers, of 8 times the samples; the model is the same."""
+    import pyarrow as pa
+
+    def peak(samples: int) -> int:
+        options = Sampling(
+            samples=samples, temperature=1.0, top_k=0, max_new_tokens=4, shard_questions=10, shard_samples=16
+        )
+        tracemalloc.start()
+        _draw(ladder_policy, ladder_tables, tmp_path / str(samples), options)
+        traced = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return traced
+
+    peak(16)  # imports, and what is made once
+    before = pa.total_allocated_bytes()
+    small, large = peak(32), peak(256)
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert large < 1.1 * small + 50_000
+
+
+def test_progress_counts_what_is_done_now_and_shows_what_was_there(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    first, again = Told(), Told()
+    _draw(ladder_policy, ladder_tables, tmp_path, reporter=first)
+    assert first.lines[0] == "0/60 samples (0%, 0.0/s, 0 tokens/s)"
+    assert "12/60 samples (20%, " in first.lines[1] and first.lines[1].endswith(" s left)")
+    assert [step for step, _ in first.points] == [0, 12, 24, 36, 48, 60]
+    last = first.points[-1][1]
+    assert last["progress/share_done"] == 1 and last["progress/seconds_left"] == 0
+    assert last["progress/tokens_per_second"] > last["progress/samples_per_second"] > 0
+    shutil.rmtree(tmp_path / "out")
+    _draw(ladder_policy, ladder_tables, tmp_path, reporter=again)
+    assert again.lines[-1] == "60/60 samples (100%, 0.0/s, 0 tokens/s)"
+
+
+def test_options_of_the_recipe_reach_the_engine() -> None:
+    options = Sampling(temperature=0.5, max_new_tokens=9, top_k=3, top_p=0.9, batch_tokens=99, stop=("\n\n",))
+    assert sampling_options(options) == SamplingOptions(0.5, 9, 3, 0.9, 99, ("\n\n",))
+
+
+def test_how_a_sample_ended_is_recorded() -> None:
+    row = {"problem_id": "p", "level": 1}
+    ends = [
+        Sample(0, "# Answer\n\n8", (1, 2), "stop", -1.0),
+        Sample(1, "# Answer\n\n8", (1, 2), "length", -1.0),
+        Sample(2, "no idea", (1,), "stop", -1.0, stop_reason="!"),
+    ]
+    columns = ["finish_reason", "stop_reason", "answered"]
+    assert pool_table([(row, sample) for sample in ends]).select(columns).to_pylist() == [
+        {"finish_reason": "stop", "stop_reason": None, "answered": True},
+        {"finish_reason": "length", "stop_reason": None, "answered": False},
+        {"finish_reason": "stop", "stop_reason": "!", "answered": False},
+    ]
+
+
+def test_an_unknown_engine_is_named(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no engine 'vroom': there are transformers and vllm"):
+        _draw(ladder_policy, ladder_tables, tmp_path, engine="vroom")
+
+
+# A process that has the libraries loaded and forks: a child draws into the store and dies by SIGKILL after a
+# while; at last one is let live. Prints how many died, the shards each left, and the data version, here and undisturbed.
+KILLED = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+import torch, transformers
+from e2h_pipeline.artifacts.store import ArtifactStore, Request
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.generation.pool import load_engine, sample_pool
+from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.reporter import Reporter
+
+policy, questions, home = Path(sys.argv[1]), read_table(Path(sys.argv[2])), Path(sys.argv[3])
+options = Sampling(samples=32, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)
+request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 32}}, grows="sampling.samples")
+torch.set_num_threads(1)
+load_engine("transformers", policy)
+
+def make(draft):
+    sample_pool(policy, questions, draft.out / "data", draft.work, options, 0, "pool", Reporter())
+
+def work(home):
+    ArtifactStore(home).obtain(request, make)
+    found = ArtifactStore(home).open(request.asset, request.key)
+    return found.data_version, sorted(found.manifest.files)
+
+chance, left, died = random.Random(20), [], 0
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        work(home / "killed")
+        os._exit(0)
+    time.sleep(chance.uniform(0.05, 0.3))
+    os.kill(child, signal.SIGKILL)
+    died += os.waitpid(child, 0)[1] == signal.SIGKILL
+    left.append(len(list(home.glob("killed/work/*/*/part-*.parquet"))))
+print(json.dumps([died, left, work(home / "killed"), work(home / "whole")]))
+"""
+
+
+def test_twenty_kills_at_random_moments_lose_nothing(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    questions = ladder_tables / "benchmark_questions" / "data.parquet"
+    command = [sys.executable, "-c", KILLED, str(ladder_policy), str(questions), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    died, left, killed, whole = json.loads(done.stdout)
+    assert died == 20
+    assert left == sorted(left) and len(set(left)) > 5  # nothing done was lost, and some lives got somewhere
+    assert killed == whole
+    assert [path.name for path in (tmp_path / "killed" / "store" / ".making").iterdir()] == []
 
 
 def test_answers_are_a_greedy_and_a_sampled_pool(

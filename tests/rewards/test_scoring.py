@@ -253,13 +253,13 @@ def test_scoring_goes_on_where_it_stopped(
     _score(ladder_evaluator, pool, ladder_tables, tmp_path / "whole")
     _score(ladder_evaluator, pool, ladder_tables, tmp_path / "broken")
     work = tmp_path / "broken" / "work"
-    for name in ("part-00001.parquet", "part-00003.parquet"):
+    for name in ("part-00001-000000.parquet", "part-00003-000000.parquet"):
         (work / name).unlink()
     for part in (tmp_path / "broken" / "out").iterdir():
         part.unlink()
-    kept = (work / "part-00000.parquet").stat().st_mtime_ns
+    kept = (work / "part-00000-000000.parquet").stat().st_mtime_ns
     _score(ladder_evaluator, pool, ladder_tables, tmp_path / "broken")
-    assert (work / "part-00000.parquet").stat().st_mtime_ns == kept
+    assert (work / "part-00000-000000.parquet").stat().st_mtime_ns == kept
     for part in (tmp_path / "whole" / "out").iterdir():
         assert (tmp_path / "broken" / "out" / part.name).read_bytes() == part.read_bytes()
 
@@ -317,7 +317,7 @@ def test_a_killed_run_goes_on(
     assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "out").exists()
     finished = sorted((tmp_path / "killed" / "work").glob("part-*.parquet"))
-    assert [part.name for part in finished] == ["part-00000.parquet", "part-00001.parquet"]
+    assert [part.name for part in finished] == ["part-00000-000000.parquet", "part-00001-000000.parquet"]
     kept = [part.stat().st_mtime_ns for part in finished]
     seen: list[tuple[int, int]] = []
 
