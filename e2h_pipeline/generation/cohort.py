@@ -11,12 +11,15 @@ it, or has more to it (windows, caps, sinks), are refused by `check_supported`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION = "e2h_cohorts"
@@ -37,19 +40,19 @@ class Cohort:
     """
 
     def __init__(
-        self, prompts: Sequence[tuple[Tensor, Tensor]], padding: Tensor, group: Tensor, limit: int
+        self, prompts: Sequence[tuple[Tensor, Tensor]], lengths: Tensor, group: Tensor, limit: int
     ) -> None:
         """Rows with nothing drawn yet.
 
         Args:
             prompts: of each layer, keys and values of the groups' prompts, (groups, key heads, length, width).
-            padding: (groups,) unused places on the left of each prompt.
+            lengths: (groups,) tokens of each prompt; what is behind them is not looked at.
             group: (rows,) ascending, the group of each row.
             limit: tokens that a row may draw.
         """
         self.prompt_keys = [keys for keys, _ in prompts]
         self.prompt_values = [values for _, values in prompts]
-        self.padding, self.group, self.limit, self.length = padding, group, limit, 0
+        self.lengths, self.group, self.limit, self.length = lengths, group, limit, 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self._room(min(limit, _ROOM), None)
@@ -70,32 +73,32 @@ class Cohort:
         """
         rows, heads, _, width = query.shape
         kept = self.length + 1
-        self.keys[layer][:, :, self.length] = key[:, :, 0]
-        self.values[layer][:, :, self.length] = value[:, :, 0]
+        self.keys[layer][self.length] = key[:, :, 0]
+        self.values[layer][self.length] = value[:, :, 0]
         query = (query * scaling).view(rows, key.shape[1], -1, width)
-        own = query @ self.keys[layer][:, :, :kept].transpose(2, 3)
+        own = query @ self.keys[layer][:kept].permute(1, 2, 3, 0)
         prompt = self._from_grid(self._grid(query) @ self.prompt_keys[layer].transpose(2, 3))
         if self._hidden is not None:
             prompt = prompt.masked_fill(self._hidden, -torch.inf)
         weights = torch.cat([prompt, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
         length = prompt.shape[-1]
-        out = weights[..., length:] @ self.values[layer][:, :, :kept]
+        out = weights[..., length:] @ self.values[layer][:kept].permute(1, 2, 0, 3)
         out += self._from_grid(self._grid(weights[..., :length]) @ self.prompt_values[layer])
         return out.view(rows, 1, heads, width)
 
     def advance(self) -> None:
         """A token was added in every layer."""
         self.length += 1
-        if self.length == self.keys[0].shape[2] and self.length < self.limit:
+        if self.length == len(self.keys[0]) and self.length < self.limit:
             self._room(min(self.limit, 2 * self.length), None)
 
     def keep(self, rows: Tensor) -> None:
         """Keep only these rows, ascending, and the prompts they need."""
         self.group = self.group[rows]
-        self._room(self.keys[0].shape[2], rows)
+        self._room(len(self.keys[0]), rows)
         needed, self.group = self.group.unique_consecutive(return_inverse=True)
-        if len(needed) < len(self.padding):
-            self.padding = self.padding[needed]
+        if len(needed) < len(self.lengths):
+            self.lengths = self.lengths[needed]
             self.prompt_keys = [t[needed] for t in self.prompt_keys]
             self.prompt_values = [t[needed] for t in self.prompt_values]
         self._arrange()
@@ -108,32 +111,33 @@ class Cohort:
         for prompts, olds in zip((self.prompt_keys, self.prompt_values), held, strict=True):
             buffers = []
             for i, prompt in enumerate(prompts):
-                buffer = prompt.new_empty(count, prompt.shape[1], capacity, prompt.shape[3])
-                if olds and self.length:
-                    old = olds[i][:, :, : self.length]
-                    buffer[:, :, : self.length] = old if rows is None else old[rows]
+                buffer = prompt.new_empty(capacity, count, prompt.shape[1], prompt.shape[3])
+                if olds:
+                    old = olds[i][: self.length]
+                    buffer[: self.length] = old if rows is None else old[:, rows]
                 buffers.append(buffer)
             moved.append(buffers)
         self.keys, self.values = moved
 
     def _arrange(self) -> None:
-        """Where each row stands on the grid, and which places of its prompt are padding."""
-        counts = self.group.bincount(minlength=len(self.padding))
+        """Where each row stands on the grid, and what is behind its prompt."""
+        counts = self.group.bincount(minlength=len(self.lengths))
         first = counts.cumsum(0) - counts
         self._size = int(counts.max())
         place = self.group * self._size + torch.arange(len(self.group), device=self.group.device)
         place -= first[self.group]
         self._place = None if len(place) == len(counts) * self._size else place
         self._hidden = None
-        if bool(self.padding.any()):
-            columns = torch.arange(self.prompt_keys[0].shape[2], device=self.padding.device)
-            self._hidden = (columns < self.padding[self.group][:, None])[:, None, None]
+        longest = self.prompt_keys[0].shape[2]
+        if bool((self.lengths < longest).any()):
+            columns = torch.arange(longest, device=self.lengths.device)
+            self._hidden = (columns >= self.lengths[self.group][:, None])[:, None, None]
 
     def _grid(self, rows: Tensor) -> Tensor:
         """(rows, key heads, group, width) to (groups, key heads, size x group, width)."""
         _, heads, group, width = rows.shape
         if self._place is not None:
-            grid = rows.new_zeros(len(self.padding) * self._size, heads, group, width)
+            grid = rows.new_zeros(len(self.lengths) * self._size, heads, group, width)
             rows = grid.index_copy_(0, self._place, rows)
         return (
             rows.view(-1, self._size, heads, group, width)
@@ -158,17 +162,58 @@ def attend(
     scaling: float,
     cohorts: Sequence[Cohort] = (),
     **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention over cohorts whose rows stand one behind the other. transformers' signature."""
+) -> tuple[Tensor, Tensor | None]:
+    """Attention over cohorts whose rows stand one behind the other; plain causal attention where there are none.
+    transformers' signature."""
     asked = [name for name in _MORE if kwargs.get(name) is not None]
     if asked:
         raise UnsupportedModel(_refusal(f"{type(module).__name__} attends with {', '.join(asked)}"))
-    layer: int = module.layer_idx  # type: ignore[assignment]
+    if not cohorts:
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling)
+    layer: int = module.layer_idx
     if len(cohorts) == 1:
         return cohorts[0].attend(layer, query, key, value, scaling), None
     sizes = [len(cohort) for cohort in cohorts]
     parts = zip(cohorts, query.split(sizes), key.split(sizes), value.split(sizes), strict=True)
     return torch.cat([cohort.attend(layer, q, k, v, scaling) for cohort, q, k, v in parts]), None
+
+
+@contextmanager
+def cohorts_attend(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend by `attend` inside the block, in evaluation mode."""
+    usual, training = model.config._attn_implementation, model.training
+    model.config._attn_implementation = ATTENTION  # transformers makes no masks for a name it does not know
+    model.eval()
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = usual
+        model.train(training)
+
+
+def prefill(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]]
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Compute some prompts, padded on the right, where causal attention never looks.
+
+    Returns:
+        Keys and values of each layer, (prompts, key heads, longest, width); and (prompts, vocabulary) logits of the
+        token behind each prompt.
+    """
+    longest, device = max(map(len, prompts)), model.device
+    ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
+    ends, of = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device).unique(
+        return_inverse=True
+    )
+    cache = DynamicCache(config=model.config)
+    found = model(
+        input_ids=ids,
+        position_ids=torch.arange(longest, device=device).expand(len(prompts), -1),
+        past_key_values=cache,
+        logits_to_keep=ends,
+    )
+    logits = found.logits[torch.arange(len(prompts), device=device), of]
+    return [(layer.keys, layer.values) for layer in cache.layers], logits
 
 
 def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, positions: Tensor) -> Tensor:
@@ -180,14 +225,9 @@ def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, po
     Returns:
         (rows, vocabulary) logits of the next token.
     """
-    usual = model.config._attn_implementation
-    model.config._attn_implementation = ATTENTION
-    try:
-        found = model(
-            input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False, cohorts=cohorts
-        )
-    finally:
-        model.config._attn_implementation = usual
+    found = model(
+        input_ids=tokens[:, None], position_ids=positions[:, None], use_cache=False, cohorts=cohorts
+    )
     for cohort in cohorts:
         cohort.advance()
     return found.logits[:, -1]

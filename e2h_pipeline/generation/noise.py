@@ -20,7 +20,9 @@ def stream_key(seed: int, stage: str, problem_id: str) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def uniforms(keys: NDArray[np.uint64], samples: NDArray[np.int64], position: int) -> NDArray[np.float64]:
+def uniforms(
+    keys: NDArray[np.uint64], samples: NDArray[np.int64], position: int | NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one per row.
 
     Args:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from e2h_pipeline.generation.cohort import Cohort, check_supported, decode
+from e2h_pipeline.generation.cohort import Cohort, check_supported, cohorts_attend, decode, prefill
 from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import uniforms
 from e2h_pipeline.solutions import encode_completion, format_prompt
@@ -77,23 +77,17 @@ class TransformersEngine:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
-    @torch.inference_mode()
     def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
         """Samples of each request, in the order asked. See `Engine`.
 
         Raises:
             UnsupportedModel: the model does not attend plainly over that many tokens.
         """
-        training = self.model.training
-        self.model.eval()
         samples: list[list[Sample]] = [[] for _ in requests]
-        try:
+        with torch.inference_mode(), cohorts_attend(self.model):
             for request, sample in self._run(requests, options):
                 samples[request].append(sample)
-        finally:
-            self.model.train(training)
         return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
 
     def _run(self, requests: Sequence[Request], options: SamplingOptions) -> Iterator[tuple[int, Sample]]:
@@ -132,20 +126,7 @@ class TransformersEngine:
         request = np.array([i for i, _ in entered])
         distinct = list(dict.fromkeys(request.tolist()))  # rows of one request stand together
         of = np.repeat(np.arange(len(distinct)), [(request == i).sum() for i in distinct])
-        longest = max(len(prompts[i]) for i in distinct)
-        padding = torch.tensor([longest - len(prompts[i]) for i in distinct], device=device)
-        ids = torch.tensor(
-            [[self._pad] * (longest - len(prompts[i])) + prompts[i] for i in distinct], device=device
-        )
-        columns = torch.arange(longest, device=device)
-        cache = DynamicCache(config=self.model.config)
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=(columns >= padding[:, None]).long() if bool(padding.any()) else None,
-            position_ids=(columns - padding[:, None]).clamp(min=0),
-            past_key_values=cache,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        layers, logits = prefill(self.model, [prompts[i] for i in distinct])
         # Groups of one size, or uneven requests would leave a grid of holes.
         size = -(-len(entered) // len(distinct))
         number = np.concatenate([np.arange(n) for n in np.bincount(of)])
@@ -154,8 +135,8 @@ class TransformersEngine:
         )
         prompt = torch.from_numpy(of[first]).to(device)
         cohort = Cohort(
-            [(layer.keys[prompt], layer.values[prompt]) for layer in cache.layers],
-            padding[prompt],
+            [(keys[prompt], values[prompt]) for keys, values in layers],
+            torch.tensor([len(prompts[distinct[i]]) for i in prompt.tolist()], device=device),
             torch.from_numpy(group).to(device),
             options.max_new_tokens,
         )
@@ -169,7 +150,7 @@ class TransformersEngine:
             ids=np.zeros((count, options.max_new_tokens), np.int32),
             logprob=np.zeros(count),
             alive=np.ones(count, bool),
-            reserved=longest + options.max_new_tokens,
+            reserved=max(len(prompts[i]) for i in distinct) + options.max_new_tokens,
         )
         return rows, logits[torch.from_numpy(of).to(device)]
 
