@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.generation.engine import Engine, Request, SamplingOptions
+from e2h_pipeline.artifacts.shards import Call, LocalRunner, Runner, complete_shards
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.generation.engine import Engine, Request
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.generation.pool import load_engine
+from e2h_pipeline.generation.pool import cached_engine, sampling_options
 from e2h_pipeline.grading.equivalence import grader
 from e2h_pipeline.grading.extract import final_answer
 from e2h_pipeline.grading.verdicts import Grader, Verdict
@@ -56,8 +57,9 @@ def monte_carlo_labels(
     seed: int,
     reporter: Reporter,
     engine: str = "transformers",
+    runner: Runner | None = None,
 ) -> tuple[list[_Row], dict[str, Any]]:
-    """Label distinct samples of easy problems; a shard of problems at a time survives a kill.
+    """Label distinct samples of easy problems; shards of problems survive a kill, damaged ones are made again.
 
     Args:
         samples: rows with problem_id, completion, finished.
@@ -65,6 +67,7 @@ def monte_carlo_labels(
         work: folder of shards, resumed from where there are some.
         options: `completions` per prefix, `soft`.
         sampling: how completions are drawn (`samples` is not looked at), problems per shard.
+        runner: who makes the shards; this process where unset.
 
     Returns the rows with labels, and counts: `dropped`, `prefixes`, `completions`, of these `right`,
     `unfinished` and `undecided`, their `tokens`, and the `grader`.
@@ -77,20 +80,26 @@ def monte_carlo_labels(
             "labels.source=monte_carlo labels easy samples, and there are none: set easy_samples.samples"
         )
     problems = list(by_problem(samples).values())
-    shards = [
-        problems[i : i + sampling.shard_questions] for i in range(0, len(problems), sampling.shard_questions)
-    ]
-    loaded: Engine | None = None
+    size = sampling.shard_questions
+    calls: list[Call] = []
+    for number, start in enumerate(range(0, len(problems), size)):
+        rows = [row for own in problems[start : start + size] for row in own]
+        asked = {row["problem_id"]: easy[row["problem_id"]] for row in rows}
+        arguments = (engine, policy, rows, asked, options.completions, sampling, grader_name, seed)
+        calls.append((f"part-{number:05d}", arguments))
+    done = 0
+
+    def tell(_name: str, _made: pa.Table | None) -> None:
+        nonlocal done
+        done = min(done + size, len(problems))
+        reporter.progress(done, len(problems), f"problems, {options.completions} completions a prefix")
+
+    try:
+        complete_shards(work / "prefixes", calls, complete_problems, runner or LocalRunner(), reporter, tell)
+    finally:
+        cached_engine.cache_clear()
+    prefixes = read_table(work / "prefixes").to_pylist()
     with grader(grader_name) as judge:
-        for number, shard in enumerate(shards):
-            part = work / "prefixes" / f"part-{number:05d}.parquet"
-            if not part.exists():
-                loaded = loaded or load_engine(engine, policy)
-                rows = [row for own in shard for row in own]
-                write_table(part, _complete(loaded, judge, rows, easy, options, sampling, seed))
-            done = min((number + 1) * sampling.shard_questions, len(problems))
-            reporter.progress(done, len(problems), f"problems, {options.completions} completions a prefix")
-        prefixes = read_table(work / "prefixes").to_pylist()
         labelled = _label(judge, samples, easy, prefixes, soft=options.soft)
         version = judge.version
     kept = [row for row in labelled if any(label != UNLABELLED for label in row["labels"])]
@@ -119,22 +128,38 @@ def step_prefixes(completion: str, finished: bool) -> list[str]:
     return [completion[:end].rstrip() + SEPARATOR for _, end in (spans[:-1] if cut else spans)]
 
 
+def complete_problems(
+    engine: str,
+    policy: Path,
+    rows: Sequence[_Row],
+    easy: _Easy,
+    completions: int,
+    sampling: Sampling,
+    grader_name: str,
+    seed: int,
+) -> pa.Table:
+    """Complete the distinct prefixes of some problems' samples, depth by depth, as long as anything comes out right:
+    a row for each prefix, with counts."""
+    loaded = cached_engine(engine, policy)
+    with grader(grader_name) as judge:
+        return _complete(loaded, judge, rows, easy, completions, sampling, seed)
+
+
 def _complete(
     engine: Engine,
     judge: Grader,
     rows: Sequence[_Row],
     easy: _Easy,
-    options: Labels,
+    completions: int,
     sampling: Sampling,
     seed: int,
 ) -> pa.Table:
-    """Complete the distinct prefixes of some samples, depth by depth, as long as anything comes out right."""
     alive = [(row["problem_id"], step_prefixes(row["completion"], row["finished"])) for row in rows]
     found: list[_Row] = []
     depth = 0
     while alive := [(name, prefixes) for name, prefixes in alive if len(prefixes) > depth]:
         wanted = sorted({(name, prefixes[depth]) for name, prefixes in alive})
-        drawn = _complete_prefixes(engine, judge, wanted, easy, options.completions, sampling, seed)
+        drawn = _complete_prefixes(engine, judge, wanted, easy, completions, sampling, seed)
         found += drawn
         hopeful = {(row["problem_id"], row["prefix"]) for row in drawn if row["right"]}
         alive = [(name, prefixes) for name, prefixes in alive if (name, prefixes[depth]) in hopeful]
@@ -158,14 +183,7 @@ def _complete_prefixes(
         )
         for name, prefix in wanted
     ]
-    options = SamplingOptions(
-        temperature=sampling.temperature,
-        max_new_tokens=sampling.max_new_tokens,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        batch_tokens=sampling.batch_tokens,
-    )
-    drawn = engine.sample(requests, options)
+    drawn = engine.sample(requests, sampling_options(sampling))
     flat = [(name, prefix, s) for (name, prefix), own in zip(wanted, drawn, strict=True) for s in own]
     answers = [final_answer(prefix + s.completion, s.finish_reason == "stop") for _, prefix, s in flat]
     verdicts = iter(grade_answers(judge, [{"problem_id": name} for name, _, _ in flat], answers, easy))

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from e2h_pipeline import models
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.generation import pool
 from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.pool import pool_table, sample_pool
 from e2h_pipeline.problems.ladder import step_labels as exact_labels
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
 from e2h_pipeline.recipe import Labels, Problems, Sampling
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rewards import monte_carlo
 from e2h_pipeline.rewards.labelling import UNLABELLED
 from e2h_pipeline.rewards.monte_carlo import step_labels, step_prefixes
 from e2h_pipeline.rewards.step_labels import label_easy_samples
@@ -89,7 +89,7 @@ def _label(folder: Path, policy: Path, sampling: Sampling | None = None, **optio
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     engine = ScriptedEngine()
-    monkeypatch.setattr(monte_carlo, "load_engine", lambda name, policy: engine)
+    monkeypatch.setattr(pool, "load_engine", lambda name, policy: engine)
     return engine
 
 
@@ -138,6 +138,11 @@ def test_what_is_drawn_is_drawn_once(tmp_path: Path, scripted: ScriptedEngine) -
     _, second = _label(tmp_path, tmp_path)
     assert len(scripted.asked) == asked == 4
     assert second == first
+    damaged = tmp_path / "work" / "prefixes" / "part-00001.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    _, third = _label(tmp_path, tmp_path)
+    assert {request.prefix for requests in scripted.asked[4:] for request in requests} == {SLIP, ONE, LATE}
+    assert third == first
 
 
 def test_no_samples_is_an_error(tmp_path: Path) -> None:
