@@ -55,9 +55,36 @@ class SamplingOptions:
     stop: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A sample being drawn: the stream and number that name it, and its text so far, prefix included."""
+
+    key: int
+    index: int
+    question: str
+    completion: str
+
+
+class Watch(Protocol):
+    """Gives up samples on the way.
+
+    Attributes:
+        every: tokens between two looks, counted from the first token of a sample, so that what is given up
+            does not depend on the batch.
+    """
+
+    every: int
+
+    def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Which samples need not be drawn to their end."""
+        ...
+
+
 class Engine(Protocol):
     """What draws samples."""
 
-    def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
-        """Samples of each request, in the order asked."""
+    def sample(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+    ) -> list[list[Sample]]:
+        """Samples of each request, in the order asked; fewer tokens of those that `watch` gives up."""
         ...
