@@ -108,3 +108,13 @@ def test_a_slice_shows_its_sections_only() -> None:
         _ = view.rl
     with pytest.raises(RecipeError, match="no such recipe section: nonsense"):
         Recipe.from_key("ladder").slice(["nonsense"])
+
+
+def test_stop_strings_are_texts_in_a_recipe_file(tmp_path: Path) -> None:
+    (tmp_path / "stops.yaml").write_text('description: d\nsampling: {stop: ["\\n\\n\\n", "# Question"]}\n')
+    recipe = Recipe.from_key("stops", [tmp_path])
+    assert recipe.sampling.stop == ("\n\n\n", "# Question")
+    assert recipe.easy_samples.stop == ()
+    (tmp_path / "empty.yaml").write_text('description: d\nsampling: {stop: [""]}\n')
+    with pytest.raises(RecipeError, match=r"sampling\.stop: .*an empty text would end every completion"):
+        Recipe.from_key("empty", [tmp_path])

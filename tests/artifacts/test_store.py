@@ -212,3 +212,59 @@ def test_credentials_stay_out_of_manifests(tmp_path: Path, secret: str) -> None:
     with pytest.raises(ManifestError, match=r"recipe\.base\.model: looks like a credential"):
         ArtifactStore(tmp_path).obtain(request, _write("42"))
     assert not list((tmp_path / "store" / ".making").iterdir())
+
+
+# Families: requests that differ only in how much they want
+
+
+def _want(samples: int, seed: int = 0) -> Request:
+    recipe = {"seed": seed, "sampling": {"samples": samples, "temperature": 0.7}}
+    return Request("benchmark_samples", "c0de", recipe, grows="sampling.samples")
+
+
+def _count_to(samples: int, made: list[int], pause: float = 0.0) -> Any:
+    """Files 0 ... samples - 1, made in the work folder where they are missing, and linked."""
+
+    def make(draft: Draft) -> None:
+        for number in range(samples):
+            file = draft.work / f"{number}.txt"
+            if not file.exists():
+                time.sleep(pause)
+                file.write_text(str(number))
+                made.append(number)
+            os.link(file, draft.out / file.name)
+
+    return make
+
+
+def test_a_family_is_what_differs_in_nothing_but_what_grows() -> None:
+    assert _want(4).key != _want(16).key
+    assert _want(4).family == _want(16).family != _want(4, seed=1).family
+    assert REQUEST.family == REQUEST.key
+    with pytest.raises(StoreError, match=r"'sampling\.samples' grows, but the stage does not read it"):
+        _ = Request("a", "c", {"seed": 1}, grows="sampling.samples").family
+
+
+def test_the_larger_goes_on_from_the_smaller_and_back(tmp_path: Path) -> None:
+    store, made = ArtifactStore(tmp_path), []
+    small, _ = store.obtain(_want(2), _count_to(2, made))
+    large, _ = store.obtain(_want(6), _count_to(6, made))
+    assert made == [0, 1, 2, 3, 4, 5]
+    assert (small.path / "0.txt").samefile(large.path / "0.txt")
+    store.obtain(_want(4), _count_to(4, made))
+    store.obtain(_want(2, seed=1), _count_to(2, made))  # another family
+    assert made == [0, 1, 2, 3, 4, 5, 0, 1]
+
+
+def test_two_of_a_family_at_once_make_nothing_twice(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def ask(samples: int) -> None:
+        ArtifactStore(tmp_path).obtain(_want(samples), _count_to(samples, made, pause=0.02))
+
+    askers = [threading.Thread(target=ask, args=(samples,)) for samples in (4, 12, 8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert sorted(made) == list(range(12))

@@ -74,6 +74,28 @@ def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) ->
     assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "FINISHED"]
 
 
+def test_progress_becomes_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
+    with (
+        caplog.at_level(logging.INFO, "test"),
+        TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run,
+    ):
+        run.open()
+        run.reporter.progress(0, 8, "samples", tokens=0)
+        run.reporter.progress(8, 8, "samples", reused=4, tokens=100)
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(local_database(tmp_path))
+    (found,) = client.search_runs(["1"], "tags.`e2h.asset` = 'sft_policy'")
+    curve = client.get_metric_history(found.info.run_id, "progress/share_done")
+    assert [(point.step, point.value) for point in curve] == [(0, 0.0), (8, 1.0)]
+    assert (
+        found.data.metrics["progress/tokens_per_second"] > found.data.metrics["progress/samples_per_second"]
+    )
+    assert caplog.messages[-1].startswith("8/8 samples (100%, ")
+
+
 def test_a_tracking_server_that_is_not_there_costs_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
