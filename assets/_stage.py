@@ -48,6 +48,7 @@ class Stage:
         external: fingerprint of what lies outside the store, from the recipe slice.
         distributed: the body may run in several processes under accelerate.
         grows: field of the recipe that says how much is wanted of the same.
+        samples: the body draws with the engine, which is in the key then.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Stage:
     external: Callable[[RecipeSlice], Any] | None = None
     distributed: bool = False
     grows: str = ""
+    samples: bool = False
 
 
 STAGES: dict[str, Stage] = {}
@@ -90,6 +92,7 @@ def stage(
     name: str | None = None,
     distributed: bool = False,
     grows: str = "",
+    samples: bool = False,
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
 
@@ -106,6 +109,7 @@ def stage(
         distributed: the body may run in several processes, of which the main one alone writes.
         grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that
             differ in it alone share a work folder that stays, and the larger goes on from the smaller.
+        samples: the body draws with the engine; its name and version are part of the key.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -119,6 +123,7 @@ def stage(
             external=external,
             distributed=distributed,
             grows=grows,
+            samples=samples,
         )
         STAGES[spec.name], BODIES[spec.name] = spec, body
         return _asset(spec, group, frozenset(kinds), gpu, body.__doc__ or "")
@@ -153,7 +158,7 @@ def _asset(
         tracking: TrackingResource,
         engine: EngineResource,
     ) -> dg.MaterializeResult:
-        step = _resolve(spec, context.instance, store, context.partition_key, engine.name)
+        step = _resolve(spec, context.instance, store, context.partition_key, engine)
         info = StageInfo(
             experiment=context.partition_key,
             asset=spec.name,
@@ -183,24 +188,29 @@ def _description(spec: Stage, text: str) -> str:
 
 
 def _resolve(
-    spec: Stage, instance: dg.DagsterInstance, resource: StoreResource, experiment: str, engine: str
+    spec: Stage,
+    instance: dg.DagsterInstance,
+    resource: StoreResource,
+    experiment: str,
+    engine: EngineResource,
 ) -> _Step:
     """Inputs, recipe and key of a step, read first thing: a change during the step is not in it."""
     store = resource.open()
     inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.reads}
     recipe = _recipe(spec, instance, store, experiment)
     view = narrow(recipe, spec.sections)
+    external = spec.external(view) if spec.external else None
     request = Request(
         asset=spec.name,
         code_version=spec.code_version,
         recipe=view.as_dict(),
         inputs={name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()},
-        external=spec.external(view) if spec.external else None,
+        external={"engine": engine.version(), "data": external} if spec.samples else external,
         experiment=experiment,
         grows=spec.grows,
     )
     behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
-    return _Step(spec, recipe, view, inputs, request, engine, behind)
+    return _Step(spec, recipe, view, inputs, request, engine.name, behind)
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:

@@ -43,6 +43,7 @@ def _answers(name: str, policy: str) -> dg.AssetsDefinition:
         recipe=["seed", "evaluation.samples", *_SAMPLING],
         kinds={"parquet"},
         gpu=True,
+        samples=True,
         grows="evaluation.samples",
     )(answers)
 

@@ -15,6 +15,7 @@ from e2h_pipeline.artifacts.tables import read_table
     recipe=["seed", "sampling"],
     kinds={"parquet"},
     gpu=True,
+    samples=True,
     grows="sampling.samples",
 )
 def benchmark_samples(job: StageJob) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from e2h_pipeline.artifacts.tables import read_table
     recipe=["seed", "easy_samples"],
     kinds={"parquet"},
     gpu=True,
+    samples=True,
     grows="easy_samples.samples",
 )
 def easy_samples(job: StageJob) -> dict[str, Any]:

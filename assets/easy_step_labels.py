@@ -31,6 +31,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     recipe=["seed", "labels", "problems.source", "evaluation.grader", *_SAMPLING],
     kinds={"parquet"},
     gpu=True,
+    samples=True,
     external=_fingerprint,
 )
 def easy_step_labels(job: StageJob) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def build() -> dg.Definitions:
         resources={
             "store": StoreResource(),
             "compute": ComputeResource.from_environment(),
-            "engine": EngineResource(),
+            "engine": EngineResource.from_environment(),
             "tracking": TrackingResource(),
         },
         executor=dg.in_process_executor,

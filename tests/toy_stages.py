@@ -42,7 +42,7 @@ def toy_gold(job: StageJob) -> dict[str, Any]:
     return {}
 
 
-@stage(group="toy", reads=["toy_easy"], recipe=["sft.epochs"], gpu=True)
+@stage(group="toy", reads=["toy_easy"], recipe=["sft.epochs"], gpu=True, samples=True)
 def toy_policy(job: StageJob) -> dict[str, Any]:
     """Their sum, times epochs."""
     job.reporter.message("training")
