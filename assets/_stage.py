@@ -49,6 +49,7 @@ class Stage:
         distributed: the body may run in several processes under accelerate.
         grows: field of the recipe that says how much is wanted of the same.
         samples: the body draws with the engine, which is in the key then.
+        gpu: the body uses a GPU where there is one.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Stage:
     distributed: bool = False
     grows: str = ""
     samples: bool = False
+    gpu: bool = False
 
 
 STAGES: dict[str, Stage] = {}
@@ -124,16 +126,15 @@ def stage(
             distributed=distributed,
             grows=grows,
             samples=samples,
+            gpu=gpu,
         )
         STAGES[spec.name], BODIES[spec.name] = spec, body
-        return _asset(spec, group, frozenset(kinds), gpu, body.__doc__ or "")
+        return _asset(spec, group, frozenset(kinds), body.__doc__ or "")
 
     return decorate
 
 
-def _asset(
-    spec: Stage, group: str, kinds: frozenset[str], gpu: bool, description: str
-) -> dg.AssetsDefinition:
+def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> dg.AssetsDefinition:
     upstream = () if spec.name == RECIPE_ASSET else (RECIPE_ASSET, *spec.reads)
 
     @dg.asset(
@@ -145,9 +146,9 @@ def _asset(
         owners=_OWNERS,
         tags={
             "e2h/supervision": "audit" if spec.audit else "easy-only",
-            "e2h/device": "gpu" if gpu else "cpu",
+            "e2h/device": "gpu" if spec.gpu else "cpu",
         },
-        pool=GPU_POOL if gpu else None,
+        pool=GPU_POOL if spec.gpu else None,
         code_version=spec.code_version,
         description=_description(spec, description),
     )
@@ -267,6 +268,8 @@ def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun)
     )
     recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
     spec = step.stage
-    call = StageCall(spec.name, spec.module, job, recipe, draft.lock_fd, distributed=spec.distributed)
+    call = StageCall(
+        spec.name, spec.module, job, recipe, draft.lock_fd, distributed=spec.distributed, gpu=spec.gpu
+    )
     outcome = compute.run(call)
     draft.summary, draft.device = outcome.summary, outcome.device

@@ -1,4 +1,5 @@
-"""Where asset bodies run: in this process, in a child that dies with its step, or in several that train together.
+"""Where asset bodies run: in this process, in a child that dies with its step, in several that train together,
+or in a child that has its shards made on a Ray cluster.
 
 Dagster's own subprocess client signals only the direct child and leaves grandchildren on the GPU
 when a run is cancelled or its worker is killed; `resources.supervise` is the mend.
@@ -52,7 +53,7 @@ class Outcome:
 @dataclass(frozen=True)
 class StageCall:
     """A body and what it is called with. `module` is where a worker finds the body again; `distributed` says
-    that it knows to run in several processes at once."""
+    that it knows to run in several processes at once, `gpu` that it wants a GPU."""
 
     asset: str
     module: str
@@ -60,6 +61,7 @@ class StageCall:
     recipe: dict[str, Any]
     lock_fd: int
     distributed: bool = False
+    gpu: bool = False
 
 
 class ComputeResource(dg.ConfigurableResource):
@@ -70,18 +72,22 @@ class ComputeResource(dg.ConfigurableResource):
     (deploy/accelerate/fsdp.yaml) or DeepSpeed; without it, plain data parallelism. The batch is shared out, not
     multiplied, and `processes` counts, whatever the file says.
 
+    `ray` is `accelerate`, but what stages do in shards (sampling, scoring, grading) is done by the Ray cluster at
+    `ray_address`, or by one that is started here for the stage; see `resources.ray_runner`.
+
     `cpu_threads` is torch's thread count where OMP_NUM_THREADS does not say otherwise. One is the fastest for
     small models on a shared machine, and a fixed number keeps CPU results the same to the bit.
     """
 
-    mode: Literal["in_process", "subprocess", "accelerate"] = "in_process"
+    mode: Literal["in_process", "subprocess", "accelerate", "ray"] = "in_process"
     processes: int = 1
     accelerate_config: str = ""
+    ray_address: str = ""
     cpu_threads: int = 1
 
     @classmethod
     def from_environment(cls) -> ComputeResource:
-        """Settings of this host: E2H_COMPUTE (the mode), E2H_PROCESSES, E2H_ACCELERATE_CONFIG.
+        """Settings of this host: E2H_COMPUTE (the mode), E2H_PROCESSES, E2H_ACCELERATE_CONFIG, E2H_RAY_ADDRESS.
 
         Raises:
             ValueError: E2H_PROCESSES is no number; pydantic's error names a mode that does not exist.
@@ -90,8 +96,12 @@ class ComputeResource(dg.ConfigurableResource):
         if not processes.isdecimal() or int(processes) < 1:
             raise ValueError(f"E2H_PROCESSES is '{processes}'; set it to a number of processes, 1 or more")
         mode: Any = os.environ.get("E2H_COMPUTE", "in_process")
-        config = os.environ.get("E2H_ACCELERATE_CONFIG", "")
-        return cls(mode=mode, processes=int(processes), accelerate_config=config)
+        return cls(
+            mode=mode,
+            processes=int(processes),
+            accelerate_config=os.environ.get("E2H_ACCELERATE_CONFIG", ""),
+            ray_address=os.environ.get("E2H_RAY_ADDRESS", ""),
+        )
 
     def run(self, call: StageCall) -> Outcome:
         """Run a body.
@@ -102,12 +112,13 @@ class ComputeResource(dg.ConfigurableResource):
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
         if self.mode == "in_process":
             return Outcome(BODIES[call.asset](call.job), device_name())
-        return _run_worker(call, self._launcher(call))
+        ray = {"address": self.ray_address, "gpu": call.gpu} if self.mode == "ray" else None
+        return _run_worker(call, self._launcher(call), ray)
 
     def _launcher(self, call: StageCall) -> list[str]:
         """What stands before `-m resources.worker` in the command."""
         if (
-            self.mode != "accelerate"
+            self.mode not in ("accelerate", "ray")
             or not call.distributed
             or (self.processes == 1 and not self.accelerate_config)
         ):
@@ -120,11 +131,11 @@ class ComputeResource(dg.ConfigurableResource):
         return [*command, "--num_processes", str(self.processes), "--main_process_port", "0"]
 
 
-def _run_worker(call: StageCall, launcher: list[str]) -> Outcome:
+def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None) -> Outcome:
     spec, result = call.job.work / "worker.json", call.job.work / "worker-result.json"
     for left in (result, *call.job.work.glob(ERROR_NOTE.format("*"))):
         left.unlink(missing_ok=True)
-    spec.write_text(json.dumps(_spec(call, result)), encoding="utf-8")
+    spec.write_text(json.dumps(_spec(call, result) | {"ray": ray}), encoding="utf-8")
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with _supervised([*launcher, "-m", "resources.worker", str(spec)], call.lock_fd) as worker:
         for line in worker.stdout or ():

@@ -21,10 +21,12 @@ from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import read_manifest
+from e2h_pipeline.artifacts.shards import LocalRunner
 from e2h_pipeline.artifacts.store import Artifact, device_name
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.reporter import Reporter
 from resources.compute import BODIES, ERROR_NOTE, REPORT_MARK
+from resources.ray_runner import RayRunner
 
 
 class PipeReporter(Reporter):
@@ -82,7 +84,7 @@ def _note_failure(work: Path, error: Exception) -> None:
     note = {
         "rank": _rank(),
         "time": time.time(),
-        "error": traceback.format_exception_only(error)[-1].strip(),
+        "error": traceback.format_exception_only(error)[0].strip(),  # the notes follow
         "traceback": "".join(traceback.format_exception(error)),
     }
     _write(work / ERROR_NOTE.format(_rank()), note)
@@ -106,6 +108,7 @@ def _job(spec: Mapping[str, Any]) -> StageJob:
         engine=spec["engine"],
         experiment=spec["experiment"],
         lineage=spec["lineage"],
+        runner=RayRunner(**spec["ray"]) if spec["ray"] else LocalRunner(),
     )
 
 

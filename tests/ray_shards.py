@@ -1,0 +1,92 @@
+"""Shards that misbehave, and stages of them, for the tests of the Ray runner; workers import them from here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.shards import complete_shards
+from e2h_pipeline.recipe import Recipe
+from resources.compute import BODIES, ComputeResource, Outcome, StageCall
+
+
+def squares(start: int) -> pa.Table:
+    """Three numbers and their squares."""
+    numbers = list(range(start, start + 3))
+    return pa.table({"number": numbers, "square": [n * n for n in numbers]})
+
+
+def noted(notes: Path, number: int) -> pa.Table:
+    """Leaves a note of its process and surroundings."""
+    names = ("OMP_NUM_THREADS", "E2H_GRADING_WORKERS")
+    found = {"pid": os.getpid(), **{name: os.environ.get(name) for name in names}}
+    (notes / str(number)).write_text(json.dumps(found))
+    return squares(number)
+
+
+def endless(notes: Path, number: int) -> pa.Table:
+    """Notes its process and never ends."""
+    (notes / f"{number}.tmp").write_text(str(os.getpid()))
+    (notes / f"{number}.tmp").rename(notes / f"{number}.pid")
+    time.sleep(600)
+    return squares(number)
+
+
+def endless_at_first(notes: Path, number: int) -> pa.Table:
+    """Never ends where nobody has tried it before."""
+    return squares(number) if (notes / f"{number}.pid").exists() else endless(notes, number)
+
+
+def deadly(number: int) -> pa.Table:
+    """Takes its worker along, whenever it is tried."""
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return squares(number)
+
+
+def broken(number: int) -> pa.Table:
+    """Fails on one shard."""
+    if number == 1:
+        raise ValueError("bad question in line 7")
+    return squares(number)
+
+
+def in_shards(job: StageJob) -> dict[str, Any]:
+    """A stage."""
+    calls = [(f"part-{i}", (i,)) for i in range(4)]
+    complete_shards(job.out, calls, squares, job.runner, job.reporter)
+    return {"runner": type(job.runner).__name__}
+
+
+def in_broken_shards(job: StageJob) -> dict[str, Any]:
+    """A stage that fails."""
+    complete_shards(job.out, [("part-1", (1,))], broken, job.runner, job.reporter)
+    return {}
+
+
+def in_endless_shards(job: StageJob) -> dict[str, Any]:
+    """A stage that never ends."""
+    complete_shards(job.out, [("part-0", (job.out.parent, 0))], endless, job.runner, job.reporter)
+    return {}
+
+
+BODIES.update(in_shards=in_shards, in_broken_shards=in_broken_shards, in_endless_shards=in_endless_shards)
+
+
+def run(body: str, folder: Path, address: str = "") -> Outcome:
+    """Run one of them as a step would, in mode `ray`."""
+    for name in ("out", "work"):
+        (folder / name).mkdir()
+    recipe = Recipe(name="toy", description="toy")
+    job = StageJob(recipe=recipe.slice(["seed"]), inputs={}, out=folder / "out", work=folder / "work")
+    with tempfile.TemporaryFile() as lock:
+        call = StageCall(body, "ray_shards", job, recipe.model_dump(mode="json"), lock.fileno())
+        return ComputeResource(mode="ray", ray_address=address).run(call)

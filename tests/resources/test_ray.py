@@ -1,0 +1,193 @@
+"""Shards on a Ray cluster of two one-core nodes: the same results, and what happens when workers and nodes die."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+import ray_shards
+from processes import alive
+
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner, shard_path
+from e2h_pipeline.artifacts.tables import read_table
+from resources.ray_runner import RayRunner, ShardError, _versions, _Worker
+from resources.supervise import descendants
+
+ray = pytest.importorskip("ray")
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
+
+SIX = [(f"part-{i}", (i,)) for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Where Ray keeps its files, a short path: sockets lie below it."""
+    found = Path(tempfile.mkdtemp(prefix="e2h-ray-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(found))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # nodes find ray_shards.py
+        yield found
+    shutil.rmtree(found, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[ray.cluster_utils.Cluster]:
+    """Two nodes on this machine, each with a core."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
+    found = Cluster(initialize_head=True, head_node_args=node)
+    found.add_node(**node)
+    found.wait_for_nodes()
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+@pytest.fixture
+def runner(cluster: ray.cluster_utils.Cluster) -> RayRunner:
+    return RayRunner(cluster.address)
+
+
+def _tables(runner: Runner, function: object, calls: list) -> dict[str, pa.Table]:
+    found = list(runner.run(function, calls))
+    assert len(dict(found)) == len(found)
+    return dict(found)
+
+
+def _wait(condition: object, seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def test_shards_are_as_here_from_workers_that_stay_and_no_more_are_under_way(
+    runner: RayRunner, tmp_path: Path
+) -> None:
+    calls = [(f"part-{i}", (tmp_path, i)) for i in range(12)]
+    found: dict[str, pa.Table] = {}
+    for name, table in runner.run(ray_shards.noted, calls):
+        assert name not in found
+        found[name] = table
+        time.sleep(0.05)  # they would have time to run ahead
+        assert len(list(tmp_path.iterdir())) <= len(found) + 2
+    surroundings = [json.loads(note.read_text()) for note in tmp_path.iterdir()]
+    assert {(s["OMP_NUM_THREADS"], s["E2H_GRADING_WORKERS"]) for s in surroundings} == {("1", "1")}
+    pids = {s["pid"] for s in surroundings}
+    assert 1 <= len(pids) <= 2 and os.getpid() not in pids
+    assert _wait(lambda: not any(map(alive, pids)), 30)
+    assert found == dict(LocalRunner().run(ray_shards.noted, calls))
+
+
+def test_who_stops_listening_leaves_nothing_behind(runner: RayRunner, tmp_path: Path) -> None:
+    calls = [("quick", (tmp_path, 0)), ("slow", (tmp_path, 1))]
+    (tmp_path / "0.pid").touch()
+    results = runner.run(ray_shards.endless_at_first, calls)
+    assert next(results)[0] == "quick"
+    assert _wait((tmp_path / "1.pid").exists)
+    results.close()
+    assert _wait(lambda: not alive(int((tmp_path / "1.pid").read_text())), 30)
+
+
+def test_a_killed_workers_shard_is_made_again(runner: RayRunner, tmp_path: Path) -> None:
+    calls = [(str(i), (tmp_path, i)) for i in range(4)]
+    for i in (0, 1, 3):
+        (tmp_path / f"{i}.pid").touch()
+    victim = tmp_path / "2.pid"
+    killer = subprocess.Popen(
+        ["sh", "-c", f"while [ ! -e {victim} ]; do sleep 0.1; done; kill -9 $(cat {victim})"]
+    )
+    found = _tables(runner, ray_shards.endless_at_first, calls)
+    assert killer.wait(60) == 0
+    assert found == dict(LocalRunner().run(ray_shards.endless_at_first, calls))
+
+
+def test_a_shard_that_kills_its_workers_is_named(runner: RayRunner) -> None:
+    with pytest.raises(ShardError, match=r"shard part-1: its worker died 4 times"):
+        _tables(runner, ray_shards.deadly, SIX)
+
+
+def test_a_worker_too_wide_for_any_node_is_refused(cluster: ray.cluster_utils.Cluster) -> None:
+    with pytest.raises(ShardError, match="no node of the Ray cluster has 3 cores"):
+        _tables(RayRunner(cluster.address, threads=3), ray_shards.squares, SIX)
+
+
+def test_other_versions_are_refused() -> None:
+    _Worker().check(_versions())
+    with pytest.raises(RuntimeError, match=r"a node has torch .* instead of 1\.0: install"):
+        _Worker().check({**_versions(), "torch": "1.0"})
+
+
+STEP = """
+import os, sys, tempfile
+from pathlib import Path
+import ray_shards
+
+ray_shards.run("in_endless_shards", Path(sys.argv[1]))
+"""
+
+
+def test_all_processes_end_with_a_killed_step(folder: Path, tmp_path: Path) -> None:
+    """A cluster of its own: Ray's agents alone would stay for a minute."""
+    code = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-c", STEP, str(tmp_path)]
+    step = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": code})
+    try:
+        assert _wait((tmp_path / "0.pid").exists, 120)
+        below = descendants(step.pid)
+        assert int((tmp_path / "0.pid").read_text()) in below
+    finally:
+        step.send_signal(signal.SIGKILL)
+        step.wait()
+    assert _wait(lambda: not any(map(alive, below)), 30)
+
+
+def test_a_stage_of_shards_in_mode_ray(cluster: ray.cluster_utils.Cluster, tmp_path: Path) -> None:
+    outcome = ray_shards.run("in_shards", tmp_path, cluster.address)
+    assert outcome.summary == {"runner": "RayRunner"}
+    for i in range(4):
+        assert read_table(shard_path(tmp_path / "out", f"part-{i}")) == ray_shards.squares(i)
+
+
+def test_a_stage_says_which_shard_failed_and_why(cluster: ray.cluster_utils.Cluster, tmp_path: Path) -> None:
+    with pytest.raises(
+        dg.Failure, match=r"ShardError: shard part-1: ValueError: bad question in line 7$"
+    ) as caught:
+        ray_shards.run("in_broken_shards", tmp_path, cluster.address)
+    assert "ray_shards.py" in str(caught.value.metadata["traceback"].value)
+
+
+def test_a_lost_nodes_shard_is_made_on_another(
+    cluster: ray.cluster_utils.Cluster, runner: RayRunner, tmp_path: Path
+) -> None:
+    """Last, as the cluster has one node less then."""
+    calls = [(str(i), (tmp_path, i)) for i in range(2)]
+    results = runner.run(ray_shards.endless_at_first, calls)
+    found: dict[str, pa.Table] = {}
+    taker = threading.Thread(target=lambda: found.update(results))
+    taker.start()
+    assert _wait(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    lost = next(iter(cluster.worker_nodes))
+    raylet = lost.all_processes["raylet"][0].process.pid
+    there = set(descendants(raylet))
+    pids = {int(note.read_text()) for note in tmp_path.glob("*.pid")}
+    assert len(pids & there) == 1
+    cluster.remove_node(lost, allow_graceful=False)
+    os.kill((pids - there).pop(), signal.SIGKILL)  # or the worker that is left would hang for ever
+    taker.join(120)
+    assert not taker.is_alive()
+    assert found == {str(i): ray_shards.squares(i) for i in range(2)}
