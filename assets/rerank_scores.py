@@ -27,4 +27,5 @@ def rerank_scores(job: StageJob) -> dict[str, Any]:
         work=job.work,
         options=job.recipe.scoring,
         reporter=job.reporter,
+        runner=job.runner,
     )

@@ -13,10 +13,12 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner, complete_shards
+from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.load import HEADING_FIELD, STEP_END_FIELD
 from e2h_pipeline.solutions import (
     QUESTION_HEADING,
@@ -45,34 +47,56 @@ Solution = tuple[str, str, bool]  # question, completion, finished
 
 
 def score_pool(
-    prm: Path, samples: Path, questions: Path, out: Path, work: Path, options: Scoring, reporter: Reporter
+    prm: Path,
+    samples: Path,
+    questions: Path,
+    out: Path,
+    work: Path,
+    options: Scoring,
+    reporter: Reporter,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
-    """Score a sample pool part by part and write `out/part-*.parquet`; finished parts survive a kill."""
+    """Score a sample pool part by part and link the parts into `out`; finished parts survive a kill.
+
+    Args:
+        runner: who scores the parts; this process where unset.
+    """
     import pyarrow.parquet as pq
 
-    from e2h_pipeline.models.load import load_evaluator
-
-    text = {row["problem_id"]: row["question"] for row in read_table(questions / "data.parquet").to_pylist()}
     parts = sorted(samples.glob("part-*.parquet"))
-    rows = [pq.read_metadata(part).num_rows for part in parts]
-    work.mkdir(parents=True, exist_ok=True)
-    loaded = None
-    done = sum(n for part, n in zip(parts, rows, strict=True) if (work / part.name).exists())
-    reporter.progress(done, sum(rows), "solutions scored")
-    for part in parts:
-        if (work / part.name).exists():
-            continue
-        loaded = loaded or load_evaluator(prm)
-        scored = []
-        for pool in _row_batches(part):
-            scored.append(_scored(pool, text, loaded, options.batch_tokens))
-            done += pool.num_rows
-            reporter.progress(done, sum(rows), "solutions scored")
-        write_table(work / part.name, _joined(scored))
+    rows = {part.stem: pq.read_metadata(part).num_rows for part in parts}
+    done = reused = 0
+
+    def count(name: str, made: pa.Table | None) -> None:
+        nonlocal done, reused
+        done += rows[name]
+        reused += rows[name] if made is None else 0
+        reporter.progress(done, sum(rows.values()), "solutions scored", reused)
+
+    reporter.progress(0, sum(rows.values()), "solutions scored")
+    calls = [(part.stem, (prm, part, questions, options.batch_tokens)) for part in parts]
+    try:
+        complete_shards(work, calls, score_part, runner or LocalRunner(), reporter, count)
+    finally:
+        _evaluator.cache_clear()
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:
         os.link(work / part.name, out / part.name)
-    return {"solutions": sum(rows), "steps": sum(_steps(out / part.name) for part in parts)}
+    return {"solutions": done, "steps": sum(_steps(out / part.name) for part in parts)}
+
+
+def score_part(prm: Path, part: Path, questions: Path, batch_tokens: int) -> pa.Table:
+    """The scores of one part of a sample pool, as rows of problem_id, level, sample, step_logits."""
+    text = {row["problem_id"]: row["question"] for row in read_table(questions / "data.parquet").to_pylist()}
+    return _joined([_scored(pool, text, _evaluator(prm), batch_tokens) for pool in _row_batches(part)])
+
+
+@lru_cache(maxsize=1)
+def _evaluator(prm: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loaded once for all parts that a process scores, one after the other."""
+    from e2h_pipeline.models.load import load_evaluator
+
+    return load_evaluator(prm)
 
 
 def _row_batches(part: Path) -> Iterator[pa.Table]:

@@ -299,9 +299,9 @@ from e2h_pipeline.rewards import scoring
 
 class Killer(Reporter):
     calls = 0
-    def progress(self, done, total, unit):
+    def progress(self, done, total, unit, reused=0):
         self.calls += 1
-        if self.calls == 4:  # three batches in: two parts are whole, the third is not yet on disk
+        if self.calls == 3:  # the first says that nothing is done; two parts are on disk
             os.kill(os.getpid(), signal.SIGKILL)
 
 prm, samples, questions, folder = map(Path, sys.argv[1:])
@@ -319,11 +319,13 @@ def test_a_killed_run_goes_on(
     finished = sorted((tmp_path / "killed" / "work").glob("part-*.parquet"))
     assert [part.name for part in finished] == ["part-00000-000000.parquet", "part-00001-000000.parquet"]
     kept = [part.stat().st_mtime_ns for part in finished]
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, int]] = []
 
     class Watching(Reporter):
-        def progress(self, done: int, total: int, unit: str) -> None:
-            seen.append((done, total))
+        def progress(
+            self, done: int, total: int, unit: str, reused: int = 0, tokens: int | None = None
+        ) -> None:
+            seen.append((done, total, reused))
 
     folder = tmp_path / "killed"
     score_pool(
@@ -335,7 +337,7 @@ def test_a_killed_run_goes_on(
         Scoring(batch_tokens=4096),
         Watching(),
     )
-    assert seen[0] == (30, 60) and seen[-1] == (60, 60)
+    assert seen == [(0, 60, 0), (15, 60, 15), (30, 60, 30), (45, 60, 30), (60, 60, 30)]
     assert [part.stat().st_mtime_ns for part in finished] == kept
     _score(ladder_evaluator, pool, ladder_tables, tmp_path / "whole")
     for part in (tmp_path / "whole" / "out").iterdir():
