@@ -8,7 +8,7 @@ one counter-based uniform, so a sample is the same in any batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from e2h_pipeline.generation.cohort import Cohort, check_supported, cohorts_attend, decode, prefill
-from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engine import Candidate, FinishReason, Request, Sample, SamplingOptions, Watch
 from e2h_pipeline.generation.noise import uniforms
 from e2h_pipeline.solutions import encode_completion, format_prompt
 
@@ -39,7 +39,7 @@ class _Rows:
         ids: (rows, limit) the tokens drawn, `drawn` of each.
         logprob: (rows,) sum of their log-probabilities.
         alive: (rows,) not ended yet.
-        reserved: prompt and limit of the longest, of a row.
+        reserved: tokens that a row may come to hold, the longest prompt's.
     """
 
     cohort: Cohort
@@ -53,14 +53,17 @@ class _Rows:
     reserved: int
     drawn: int = 0
 
-    def add(self, tokens: NDArray[np.int64], scores: NDArray[np.float32], end: int) -> NDArray[np.int64]:
-        """One more token for each row. Returns the rows that this ended."""
+    def add(self, tokens: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        """One more token for each row."""
         self.ids[:, self.drawn] = tokens
         self.logprob += scores
         self.drawn += 1
-        over = self.alive & ((tokens == end) | (self.drawn == self.ids.shape[1]))
-        self.alive &= ~over
-        return np.flatnonzero(over)
+
+    def end(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """End those of these rows that are alive, and say which they are."""
+        ended = rows & self.alive
+        self.alive &= ~rows
+        return np.flatnonzero(ended)
 
     def leave(self) -> None:
         """Let ended rows go, if there are enough of them."""
@@ -77,8 +80,11 @@ class TransformersEngine:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._stops: dict[tuple[str, ...], _Stops] = {}
 
-    def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
+    def sample(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+    ) -> list[list[Sample]]:
         """Samples of each request, in the order asked. See `Engine`.
 
         Raises:
@@ -86,12 +92,17 @@ class TransformersEngine:
         """
         samples: list[list[Sample]] = [[] for _ in requests]
         with torch.inference_mode(), cohorts_attend(self.model):
-            for request, sample in self._run(requests, options):
+            for request, sample in self._run(requests, options, watch):
                 samples[request].append(sample)
         return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
 
-    def _run(self, requests: Sequence[Request], options: SamplingOptions) -> Iterator[tuple[int, Sample]]:
+    def _run(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None
+    ) -> Iterator[tuple[int, Sample]]:
         """Samples as they end, each with the number of its request."""
+        stops = self._stops.get(options.stop)
+        if options.stop and stops is None:
+            stops = self._stops[options.stop] = _Stops(self.model, self.tokenizer, options.stop)
         prompts = [self._prompt(request) for request in requests]
         check_supported(self.model, max(map(len, prompts), default=0) + options.max_new_tokens)
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
@@ -106,12 +117,14 @@ class TransformersEngine:
                 entered = _next(waiting, prompts, options, options.batch_tokens - taken)
                 if entered:
                     rows, logits = self._enter(entered, requests, prompts, options)
-                    yield from self._draw([rows], logits, options)
+                    self._draw([rows], logits, options)
                     live.append(rows)
+                    yield from self._ended(rows, requests, stops, watch)
             live = [rows for rows in live if rows.alive.any()]
             if live:
-                yield from self._draw(live, self._forward(live), options)
+                self._draw(live, self._forward(live), options)
                 for rows in live:
+                    yield from self._ended(rows, requests, stops, watch)
                     rows.leave()
 
     def _enter(
@@ -164,10 +177,8 @@ class TransformersEngine:
             self.model, cohorts, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device)
         )
 
-    def _draw(
-        self, live: Sequence[_Rows], logits: Tensor, options: SamplingOptions
-    ) -> Iterator[tuple[int, Sample]]:
-        """Draw a token for every row. Yields the samples that end with it."""
+    def _draw(self, live: Sequence[_Rows], logits: Tensor, options: SamplingOptions) -> None:
+        """Draw a token for every row."""
         drawn = uniforms(
             np.concatenate([rows.key for rows in live]),
             np.concatenate([rows.index for rows in live]),
@@ -180,21 +191,77 @@ class TransformersEngine:
             live, np.split(tokens.cpu().numpy(), cuts), np.split(scores.cpu().numpy(), cuts), strict=True
         )
         for rows, own, values in parts:
-            for i in rows.add(own, values, self.tokenizer.eos_token_id):
-                yield int(rows.request[i]), self._finish(rows, i)
+            rows.add(own, values)
 
-    def _finish(self, rows: _Rows, i: int) -> Sample:
-        ids = rows.ids[i, : rows.drawn].tolist()
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        stopped = ids[-1] == self.tokenizer.eos_token_id
-        return Sample(
-            int(rows.index[i]), text, tuple(ids), "stop" if stopped else "length", float(rows.logprob[i])
+    def _ended(
+        self, rows: _Rows, requests: Sequence[Request], stops: _Stops | None, watch: Watch | None
+    ) -> Iterator[tuple[int, Sample]]:
+        """Samples that end with their newest token: by it, by a stop string, at the limit, or given up."""
+        newest = rows.ids[:, rows.drawn - 1]
+        for i in rows.end(newest == self.tokenizer.eos_token_id):
+            yield int(rows.request[i]), self._finish(rows, i, "stop")
+        for i in np.flatnonzero(rows.alive & stops.may_end[newest]) if stops else ():
+            text = self._text(rows, i)
+            found = stops.find(text)
+            if found:
+                rows.alive[i] = False
+                sample = self._finish(rows, i, "stop")
+                yield (
+                    int(rows.request[i]),
+                    replace(sample, completion=text[: text.index(found)], stop_reason=found),
+                )
+        if rows.drawn == rows.ids.shape[1]:
+            for i in rows.end(rows.alive):
+                yield int(rows.request[i]), self._finish(rows, i, "length")
+        if watch and rows.drawn % watch.every == 0:
+            for i in rows.end(self._hopeless(rows, requests, watch)):
+                yield int(rows.request[i]), self._finish(rows, i, "abandoned")
+
+    def _hopeless(self, rows: _Rows, requests: Sequence[Request], watch: Watch) -> NDArray[np.bool_]:
+        alive = np.flatnonzero(rows.alive)
+        of = [requests[rows.request[i]] for i in alive]
+        given_up = rows.alive & False
+        given_up[alive] = watch.hopeless(
+            [
+                Candidate(r.key, int(rows.index[i]), r.question, r.prefix + self._text(rows, i))
+                for i, r in zip(alive, of, strict=True)
+            ]
         )
+        return given_up
+
+    def _text(self, rows: _Rows, i: int) -> str:
+        return self.tokenizer.decode(rows.ids[i, : rows.drawn], skip_special_tokens=True)
+
+    def _finish(self, rows: _Rows, i: int, reason: FinishReason) -> Sample:
+        ids = tuple(rows.ids[i, : rows.drawn].tolist())
+        return Sample(int(rows.index[i]), self._text(rows, i), ids, reason, float(rows.logprob[i]))
 
     def _prompt(self, request: Request) -> list[int]:
         """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
         prompt = self.tokenizer(format_prompt(request.question))["input_ids"]
         return [*prompt, *encode_completion(self.tokenizer, request.prefix, finished=False)[0]]
+
+
+class _Stops:
+    """Stop strings, looked for only where a token may have completed one.
+
+    Attributes:
+        may_end: (vocabulary,) tokens that hold the last character of a stop string, or part of a character.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]
+    ) -> None:
+        self._stop = stop
+        last = {text[-1] for text in stop}
+        size = max(len(tokenizer), model.config.vocab_size)  # a model may have more rows than its tokenizer
+        texts = tokenizer.batch_decode([[i] for i in range(size)])
+        self.may_end = np.array([bool(last & set(text)) or "\ufffd" in text for text in texts])
+
+    def find(self, text: str) -> str | None:
+        """The stop string that comes first, of several at one place the longest."""
+        found = [(text.index(stop), -len(stop), stop) for stop in self._stop if stop in text]
+        return min(found)[2] if found else None
 
 
 def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
