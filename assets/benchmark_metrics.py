@@ -25,9 +25,11 @@ def benchmark_metrics(job: StageJob) -> dict[str, Any]:
         rerank_metrics=job.path("rerank_metrics"),
         gold=job.path("gold_answers"),
         out=job.out,
+        work=job.work,
         benchmark=BENCHMARKS[job.recipe.problems.source],
         evaluation=job.recipe.evaluation,
         easy_levels=job.recipe.evaluation.easy_levels,
         seed=job.recipe.seed,
         reporter=job.reporter,
+        runner=job.runner,
     )

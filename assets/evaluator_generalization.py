@@ -26,10 +26,12 @@ def evaluator_generalization(job: StageJob) -> dict[str, Any]:
         scores=job.path("rerank_scores"),
         gold=job.path("gold_answers"),
         out=job.out,
+        work=job.work,
         evaluator=f"easy_{job.recipe.reward.kind}",
         problems=job.recipe.problems,
         evaluation=job.recipe.evaluation,
         seed=job.recipe.seed,
         reporter=job.reporter,
+        runner=job.runner,
         threshold=easy_threshold(job.path("evaluator"), job.path("easy_step_labels")) if checked else None,
     )

@@ -25,6 +25,7 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
         scores=job.path("rerank_scores"),
         gold=job.path("gold_answers"),
         out=job.out,
+        work=job.work,
         benchmark=BENCHMARKS[job.recipe.problems.source],
         policy="sft",
         evaluator=f"easy_{job.recipe.reward.kind}",
@@ -33,4 +34,5 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
         easy_levels=job.recipe.evaluation.easy_levels,
         seed=job.recipe.seed,
         reporter=job.reporter,
+        runner=job.runner,
     )

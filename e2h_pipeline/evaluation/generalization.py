@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.evaluation.calibration import calibration_error, slope
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, load_step_logits
@@ -42,7 +43,7 @@ from e2h_pipeline.evaluation.transfer import (
     measured_accuracy,
     measured_auroc,
 )
-from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.reranking.aggregate import log_solution_scores, step_probabilities
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def evaluator_generalization(
     scores: Path,
     gold: Path,
     out: Path,
+    work: Path,
     *,
     evaluator: str,
     problems: Problems,
@@ -108,6 +110,7 @@ def evaluator_generalization(
     seed: int,
     reporter: Reporter,
     threshold: Threshold | None,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Write `metrics.parquet`, `reliability.parquet` and two plots.
 
@@ -122,11 +125,13 @@ def evaluator_generalization(
         problems: recipe section; the ladder has an exact checker.
         threshold: step probability below which a step counts as named wrong, chosen on easy validation
             (`process_bench.easy_threshold`); without one first errors are not judged.
+        work: where grades are kept until the artifact is made.
+        runner: who grades; this process where unset.
 
     Returns:
         Counts, the threshold, and each AUROC by level as {"value", "ci_low", "ci_high"}.
     """
-    with grader(evaluation.grader) as judge:
+    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
         pool = load_graded(samples / "data", gold, judge)
     judged = [outcomes(pool, scores / "data", solution_score(evaluator))]
     bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, vote_classes
 from e2h_pipeline.evaluation.scoreboard import (
@@ -27,7 +28,8 @@ from e2h_pipeline.evaluation.scoreboard import (
     values_table,
 )
 from e2h_pipeline.evaluation.statistics import Bootstrap
-from e2h_pipeline.grading.equivalence import Grader, grader
+from e2h_pipeline.grading.sharded import sharded_grader
+from e2h_pipeline.grading.verdicts import Grader
 from e2h_pipeline.reranking.curves import SamplePool, selection_curves, vote_curves
 from e2h_pipeline.reranking.draws import sample_counts
 
@@ -45,12 +47,14 @@ def benchmark_metrics(
     rerank_metrics: Path,
     gold: Path,
     out: Path,
+    work: Path,
     *,
     benchmark: str,
     evaluation: Evaluation,
     easy_levels: Collection[int],
     seed: int,
     reporter: Reporter,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Grade the policies' answers and write metrics, paired differences and per-problem values.
 
@@ -62,11 +66,13 @@ def benchmark_metrics(
         rerank_metrics: rerank_metrics artifact of the same benchmark.
         gold: gold_answers artifact.
         out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`.
+        work: where grades are kept until the artifact is made.
+        runner: who grades; this process where unset.
 
     Returns:
         Counts and the headline: greedy accuracy and policy differences on hard levels.
     """
-    with grader(evaluation.grader) as judge:
+    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
         pools = {name: _Answers.load(path, gold, judge) for name, path in answers.items()}
     reporter.message(f"graded the answers of {', '.join(pools)}")
     board = _scoreboard(benchmark, judge.version, pools, rerank_metrics)

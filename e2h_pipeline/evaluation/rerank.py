@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.evaluation.graded import GradedPool, load_graded, load_step_logits, vote_classes
 from e2h_pipeline.evaluation.scoreboard import (
@@ -26,7 +27,7 @@ from e2h_pipeline.evaluation.scoreboard import (
     values_table,
 )
 from e2h_pipeline.evaluation.statistics import Bootstrap
-from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.reranking.aggregate import log_solution_scores
 from e2h_pipeline.reranking.curves import SamplePool, rerank_curves
 
@@ -53,6 +54,7 @@ def rerank_metrics(
     scores: Path,
     gold: Path,
     out: Path,
+    work: Path,
     *,
     benchmark: str,
     policy: str,
@@ -62,6 +64,7 @@ def rerank_metrics(
     easy_levels: Collection[int],
     seed: int,
     reporter: Reporter,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Grade a pool, rerank it, and write metrics, differences to majority, and per-problem values.
 
@@ -73,11 +76,13 @@ def rerank_metrics(
         benchmark: name of the benchmark, as LADDER500.
         policy: who sampled the pool.
         evaluator: who scored it.
+        work: where grades are kept until the artifact is made.
+        runner: who grades; this process where unset.
 
     Returns:
         Counts and the headline: accuracy of each method at N_max and its lead over majority, hard levels.
     """
-    with grader(evaluation.grader) as judge:
+    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
         graded = load_graded(samples / "data", gold, judge)
         reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
         classes = vote_classes(graded.answers, judge)

@@ -48,7 +48,8 @@ class WorkerPool:
     def __init__(
         self, workers: int | None = None, cpu_seconds: float = CPU_SECONDS, memory_bytes: int = MEMORY_BYTES
     ) -> None:
-        self.size = workers or min(8, len(os.sched_getaffinity(0)))
+        given = int(os.environ.get("E2H_GRADING_WORKERS", "0"))  # where this process is one of several
+        self.size = workers or given or min(8, len(os.sched_getaffinity(0)))
         self.cpu_seconds = cpu_seconds
         self.memory_bytes = memory_bytes
         self._workers: list[_Worker] = []

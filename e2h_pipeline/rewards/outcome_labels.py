@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.grading.equivalence import grader
 from e2h_pipeline.grading.extract import final_answer
+from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import Verdict
 from e2h_pipeline.rewards.labelling import (
     balanced,
@@ -29,9 +30,20 @@ RIGHT, WRONG = 1, 0
 
 
 def label_easy_outcomes(
-    easy_samples: Path, easy_problems: Path, out: Path, grader_name: str, seed: int, reporter: Reporter
+    easy_samples: Path,
+    easy_problems: Path,
+    out: Path,
+    work: Path,
+    grader_name: str,
+    seed: int,
+    reporter: Reporter,
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Write `out/data.parquet`: problem_id, level, sample, split, question, completion, finished, outcome (1 or 0).
+
+    Args:
+        work: where grades are kept until the artifact is made.
+        runner: who grades; this process where unset.
 
     Returns counts of what was written (`solutions`, `problems`, `right`, `wrong`), of the samples (`samples`,
     `repeated`, `unfinished`, `no_answer`, `undecided`), of what balance took (`dropped_for_balance`), and of
@@ -41,7 +53,7 @@ def label_easy_outcomes(
     samples = read_table(easy_samples, ["problem_id"]).num_rows
     distinct = distinct_samples(easy_samples, easy)
     answers = [final_answer(row["completion"], row["finished"]) for row in distinct]
-    with grader(grader_name) as judge:
+    with sharded_grader(grader_name, work, runner or LocalRunner(), reporter) as judge:
         reporter.message(f"{len(distinct):,} distinct solutions of {samples:,} are graded by {judge.version}")
         found = grade_answers(judge, distinct, answers, easy)
         version = judge.version

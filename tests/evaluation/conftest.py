@@ -134,6 +134,7 @@ def rerank(world: Path) -> Callable[..., dict[str, Any]]:
             world / "scores",
             world / "gold",
             world / out,
+            world / "work",
             benchmark="LADDER500",
             policy="sft",
             evaluator="easy_prm",

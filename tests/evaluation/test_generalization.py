@@ -23,6 +23,7 @@ def run(world: Path, source: str = "ladder", threshold: Threshold | None = HALF)
         world / "scores",
         world / "gold",
         world / "out",
+        world / "work",
         evaluator="easy_prm",
         problems=Problems(source=source),
         evaluation=Evaluation(bootstrap=200, grader="exact"),

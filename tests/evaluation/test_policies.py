@@ -17,6 +17,7 @@ def run(world: Path, benchmark: str = "LADDER500") -> dict[str, Any]:
         world / "rerank",
         world / "gold",
         world / "benchmark",
+        world / "work",
         benchmark=benchmark,
         evaluation=Evaluation(bootstrap=200, grader="exact"),
         easy_levels=(1, 2, 3),

@@ -38,7 +38,9 @@ def _label(
         for i, text in enumerate(texts)
     ]
     write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs))
-    summary = label_easy_outcomes(folder / "pool", folder / "easy", folder / "out", grader, seed, Reporter())
+    summary = label_easy_outcomes(
+        folder / "pool", folder / "easy", folder / "out", folder / "work", grader, seed, Reporter()
+    )
     return read_table(folder / "out" / "data.parquet").to_pylist(), summary
 
 

@@ -1,0 +1,137 @@
+"""A grader whose work is done in shards: what is graded survives a kill, and a cluster can grade.
+
+A shard is a block of pairs, or of problems whose answers are put into classes, and is named by a hash of what
+is asked: the same question finds its answer, whatever was asked before. Blocks are small enough to keep
+a cluster busy, and large enough for the workers behind each grader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.artifacts.shards import Runner, complete_shards, shard_path
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.grading.remembered import RememberingGrader
+from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from e2h_pipeline.reporter import Reporter
+
+PAIRS = 1024
+"""Pairs of a shard: a second or two of canonical forms, up to some minutes of algebra."""
+ANSWERS = 4096
+"""Answers of a shard of classes, which are of whole problems."""
+
+
+@contextmanager
+def sharded_grader(name: str, work: Path, runner: Runner, reporter: Reporter) -> Iterator[Grader]:
+    """`equivalence.grader`, working in shards.
+
+    Args:
+        name: of the grader, as in the recipe.
+        work: where shards are kept; made on first use.
+        runner: who makes them.
+    """
+    with grader(name) as judge:
+        version = judge.version
+    try:
+        yield ShardedGrader(name, version, work, runner, reporter)
+    finally:
+        _judge.cache_clear()
+        _OPEN.close()
+
+
+class ShardedGrader(RememberingGrader):
+    """Hands blocks of pairs and of problems to a runner; verdicts are those of the grader of that name."""
+
+    def __init__(self, name: str, version: str, work: Path, runner: Runner, reporter: Reporter) -> None:
+        super().__init__()
+        self.name = name
+        self.version = version
+        self._work = work
+        self._runner = runner
+        self._reporter = reporter
+        self._asked: Counter[str] = Counter()
+        self._done: Counter[str] = Counter()
+
+    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+        """See `Grader.classes`: all answers of a problem are in one shard."""
+        blocks: list[list[list[str | None]]] = []
+        size = 0
+        for answers in problems:
+            if not blocks or size + len(answers) > ANSWERS:
+                blocks.append([])
+                size = 0
+            blocks[-1].append(list(answers))
+            size += len(answers)
+        return [row["classes"] for table in self._run("classes", blocks) for row in table.to_pylist()]
+
+    def _decide(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+        blocks = [list(pairs[i : i + PAIRS]) for i in range(0, len(pairs), PAIRS)]
+        return [
+            Grade(Verdict(row["verdict"]), row["tier"], row["ms"])
+            for table in self._run("grades", blocks)
+            for row in table.to_pylist()
+        ]
+
+    def _run(self, kind: str, blocks: Sequence[Any]) -> list[pa.Table]:
+        """The table of each block, in order."""
+        names = [f"{kind}-{_digest([self.name, self.version, block])}" for block in blocks]
+        tables: dict[str, pa.Table] = {}
+
+        def keep(name: str, made: pa.Table | None) -> None:
+            tables[name] = read_table(shard_path(self._work, name)) if made is None else made
+            self._done[kind] += 1
+            if len(calls) > 1:
+                self._reporter.progress(self._done[kind], self._asked[kind], f"blocks of {kind}")
+
+        calls = {name: (self.name, block) for name, block in zip(names, blocks, strict=True)}
+        self._asked[kind] += len(calls)
+        complete_shards(self._work, list(calls.items()), _MAKERS[kind], self._runner, self._reporter, keep)
+        return [tables[name] for name in names]
+
+
+def grade_block(name: str, pairs: Sequence[tuple[str, str]]) -> pa.Table:
+    """The grade of each pair."""
+    import pyarrow as pa
+
+    grades = _judge(name).grade_pairs(pairs)
+    return pa.table(
+        {
+            "verdict": pa.array([grade.verdict.value for grade in grades], pa.string()),
+            "tier": pa.array([grade.tier for grade in grades], pa.string()),
+            "ms": pa.array([grade.ms for grade in grades], pa.float64()),
+        }
+    )
+
+
+def class_block(name: str, problems: Sequence[Sequence[str | None]]) -> pa.Table:
+    """The classes of each problem's answers."""
+    import pyarrow as pa
+
+    return pa.table({"classes": pa.array(_judge(name).classes(problems), pa.list_(pa.int32()))})
+
+
+_MAKERS = {"grades": grade_block, "classes": class_block}
+_OPEN = ExitStack()
+
+
+@lru_cache(maxsize=1)
+def _judge(name: str) -> Grader:
+    """Opened once for all shards that a process grades; closed with `sharded_grader`, or with the process."""
+    return _OPEN.enter_context(grader(name))
+
+
+def _digest(asked: Any) -> str:
+    """Of text that may hold half a surrogate pair, as models write."""
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
