@@ -51,4 +51,5 @@ def easy_step_labels(job: StageJob) -> dict[str, Any]:
         sampling=job.recipe.sampling,
         grader=job.recipe.evaluation.grader,
         engine=job.engine,
+        runner=job.runner,
     )

@@ -32,6 +32,7 @@ from e2h_pipeline.rewards.labelling import (
 from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
 
 if TYPE_CHECKING:
+    from e2h_pipeline.artifacts.shards import Runner
     from e2h_pipeline.problems.labelled import LabelledSolution, LabelledSolutions
     from e2h_pipeline.recipe import Labels, Problems, Sampling
     from e2h_pipeline.reporter import Reporter
@@ -55,14 +56,15 @@ def label_easy_samples(
     sampling: Sampling | None = None,
     grader: str = "exact",
     engine: str = "transformers",
+    runner: Runner | None = None,
 ) -> dict[str, Any]:
     """Write `out/data.parquet`: completions of easy problems with one label per segment.
 
     A label is 1 (right), 0 (wrong), between the two (soft), or -1 where there is none.
 
     Args:
-        policy, work, sampling, grader, engine: for `monte_carlo`: what draws completions, a folder for
-            resumable work, how they are drawn, and what tells that an answer is right.
+        policy, work, sampling, grader, engine, runner: for `monte_carlo`: what draws completions, a folder for
+            resumable work, how they are drawn, what tells that an answer is right, and who does it.
 
     Returns counts: `solutions`, `problems`, steps by label, and `dropped`, what was left out and why; for
     files of labels `source_records`, `bad_lines` and the first of these in words.
@@ -83,7 +85,7 @@ def label_easy_samples(
 
         distinct = distinct_samples(easy_samples, easy)
         labelled, details = monte_carlo_labels(
-            policy, distinct, easy, work, options, sampling, grader, seed, reporter, engine
+            policy, distinct, easy, work, options, sampling, grader, seed, reporter, engine, runner
         )
         rows = _per_problem(labelled, options, seed)
     elif problems.source == "ladder":

@@ -20,8 +20,15 @@ import pytest
 import ray_shards
 from processes import alive
 
+from e2h_pipeline.artifacts.hashing import content_hash, data_version
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner, shard_path
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.generation.pool import sample_pool
+from e2h_pipeline.grading.sharded import sharded_grader
+from e2h_pipeline.grading.verdicts import verdicts
+from e2h_pipeline.recipe import Sampling, Scoring
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.rewards.scoring import score_pool
 from resources.ray_runner import RayRunner, ShardError, _versions, _Worker
 from resources.supervise import descendants
 
@@ -154,6 +161,34 @@ def test_all_processes_end_with_a_killed_step(folder: Path, tmp_path: Path) -> N
         step.send_signal(signal.SIGKILL)
         step.wait()
     assert _wait(lambda: not any(map(alive, below)), 30)
+
+
+def test_sampling_scoring_and_grading_give_the_same_data(
+    runner: RayRunner, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    """Of what lies on disk after each stage, here and on the cluster."""
+    questions = ladder_tables / "benchmark_questions"
+    options = Sampling(
+        samples=6, temperature=1.5, top_k=0, max_new_tokens=24, shard_questions=10, shard_samples=4
+    )
+    versions = []
+    for name, by in (("here", LocalRunner()), ("ray", runner)):
+        out, work = tmp_path / name / "out", tmp_path / name / "work"
+        rows = read_table(questions / "data.parquet")
+        pool = out / "pool"
+        sample_pool(ladder_policy, rows, pool, work / "pool", options, 0, "pool", Reporter(), runner=by)
+        score_pool(
+            ladder_evaluator, pool, questions, out / "scores", work / "scores", Scoring(), Reporter(), by
+        )
+        with sharded_grader("math", work / "grades", by, Reporter()) as judge:
+            texts = read_table(pool, ["completion"])["completion"].to_pylist()
+            grades = verdicts(judge, [("3", text) for text in texts])
+            classes = judge.classes([texts])
+        write_table(out / "grades.parquet", pa.table({"verdict": grades, "class": classes[0]}))
+        files = {str(path.relative_to(out)): content_hash(path) for path in out.rglob("*.parquet")}
+        assert len(files) == 2 * len(list(pool.iterdir())) + 1 > 8
+        versions.append(data_version(files))
+    assert versions[0] == versions[1]
 
 
 def test_a_stage_of_shards_in_mode_ray(cluster: ray.cluster_utils.Cluster, tmp_path: Path) -> None:
