@@ -93,6 +93,7 @@ def complete_shards(
         write_shard(shard_path(folder, name), table)
         if on_done:
             on_done(name, table)
+        del table
 
 
 def shard_path(folder: Path, name: str) -> Path:
