@@ -98,7 +98,8 @@ class RayRunner:
     def _worker(self) -> Any:
         import ray
 
-        environment = {"OMP_NUM_THREADS": str(self.threads), "E2H_GRADING_WORKERS": str(self.threads)}
+        environment = {name: value for name, value in os.environ.items() if name.startswith("VLLM_")}
+        environment |= {"OMP_NUM_THREADS": str(self.threads), "E2H_GRADING_WORKERS": str(self.threads)}
         return (
             ray.remote(_Worker)
             .options(

@@ -26,7 +26,7 @@ def squares(start: int) -> pa.Table:
 
 def noted(notes: Path, number: int) -> pa.Table:
     """Leaves a note of its process and surroundings."""
-    names = ("OMP_NUM_THREADS", "E2H_GRADING_WORKERS")
+    names = ("OMP_NUM_THREADS", "E2H_GRADING_WORKERS", "CUDA_VISIBLE_DEVICES")
     found = {"pid": os.getpid(), **{name: os.environ.get(name) for name in names}}
     (notes / str(number)).write_text(json.dumps(found))
     return squares(number)

@@ -46,18 +46,19 @@ def folder() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(found))
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # nodes find ray_shards.py
+        patch.setenv("CUDA_VISIBLE_DEVICES", "7")  # a node cannot have a GPU that it may not see
         yield found
     shutil.rmtree(found, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[ray.cluster_utils.Cluster]:
-    """Two nodes on this machine, each with a core."""
+    """Two nodes on this machine, each with a core, one with a GPU, or so it says."""
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
     found = Cluster(initialize_head=True, head_node_args=node)
-    found.add_node(**node)
+    found.add_node(**node, num_gpus=1)
     found.wait_for_nodes()
     yield found
     ray.shutdown()
@@ -131,6 +132,16 @@ def test_a_shard_that_kills_its_workers_is_named(runner: RayRunner) -> None:
 def test_a_worker_too_wide_for_any_node_is_refused(cluster: ray.cluster_utils.Cluster) -> None:
     with pytest.raises(ShardError, match="no node of the Ray cluster has 3 cores"):
         _tables(RayRunner(cluster.address, threads=3), ray_shards.squares, SIX)
+
+
+def test_a_stage_that_wants_gpus_gets_one_for_each_worker(
+    cluster: ray.cluster_utils.Cluster, tmp_path: Path
+) -> None:
+    calls = [(str(i), (tmp_path, i)) for i in range(4)]
+    _tables(RayRunner(cluster.address, gpu=True), ray_shards.noted, calls)
+    notes = [json.loads(note.read_text()) for note in tmp_path.iterdir()]
+    assert {note["CUDA_VISIBLE_DEVICES"] for note in notes} == {"7"}
+    assert len({note["pid"] for note in notes}) == 1  # it loads its model once
 
 
 def test_other_versions_are_refused() -> None:
