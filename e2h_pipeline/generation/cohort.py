@@ -77,9 +77,8 @@ class Cohort:
         self.values[layer][self.length] = value[:, :, 0]
         query = (query * scaling).view(rows, key.shape[1], -1, width)
         own = query @ self.keys[layer][:kept].permute(1, 2, 3, 0)
-        prompt = self._from_grid(self._grid(query) @ self.prompt_keys[layer].transpose(2, 3))
-        if self._hidden is not None:
-            prompt = prompt.masked_fill(self._hidden, -torch.inf)
+        prompt = self._prompt_scores(self._grid(query), self.prompt_keys[layer])
+        prompt = self._from_grid(prompt)
         weights = torch.cat([prompt, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
         length = prompt.shape[-1]
         out = weights[..., length:] @ self.values[layer][:kept].permute(1, 2, 0, 3)
@@ -120,18 +119,27 @@ class Cohort:
         self.keys, self.values = moved
 
     def _arrange(self) -> None:
-        """Where each row stands on the grid, and what is behind its prompt."""
+        """Where each row stands on the grid; what is added to scores, (groups x key heads, 1, length), to hide
+        what is behind a prompt."""
         counts = self.group.bincount(minlength=len(self.lengths))
         first = counts.cumsum(0) - counts
         self._size = int(counts.max())
         place = self.group * self._size + torch.arange(len(self.group), device=self.group.device)
         place -= first[self.group]
         self._place = None if len(place) == len(counts) * self._size else place
+        keys = self.prompt_keys[0]
+        hidden = torch.arange(keys.shape[2], device=keys.device) >= self.lengths[:, None]
         self._hidden = None
-        longest = self.prompt_keys[0].shape[2]
-        if bool((self.lengths < longest).any()):
-            columns = torch.arange(longest, device=self.lengths.device)
-            self._hidden = (columns >= self.lengths[self.group][:, None])[:, None, None]
+        if bool(hidden.any()):
+            bias = keys.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+            self._hidden = bias[:, None].repeat_interleave(keys.shape[1], 0)
+
+    def _prompt_scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """(groups, key heads, size x group, width) queries and (groups, key heads, length, width) keys to scores."""
+        if self._hidden is None:
+            return query @ keys.transpose(2, 3)
+        scores = torch.baddbmm(self._hidden, query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
+        return scores.unflatten(0, keys.shape[:2])
 
     def _grid(self, rows: Tensor) -> Tensor:
         """(rows, key heads, group, width) to (groups, key heads, size x group, width)."""
