@@ -300,6 +300,26 @@ class Scoring(Section):
     batch_tokens: int = Field(65536, ge=64, description="Upper bound on rows x length of one batch.")
 
 
+class EarlyStop(Section):
+    """Samples of the pool that the evaluator gives up on the way: tokens saved for what an evaluator would refuse."""
+
+    enabled: bool = Field(
+        False,
+        description="Give samples up while the pool is drawn. Where unset, the pool is drawn whole and only what this "
+        "would have saved and cost is reported.",
+    )
+    every: int = Field(
+        32, ge=1, description="Tokens between two looks of the evaluator, counted from a sample's first."
+    )
+    lose: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Share of right easy validation solutions that may be lost: sets the step probability below which a "
+        "sample is given up.",
+    )
+
+
 class Rerank(Section):
     """Reranking of the sample pool (paper section 3.4, appendix L)."""
 
@@ -410,6 +430,7 @@ class Recipe(Section):
     pairwise: RewardTraining = Field(default_factory=RewardTraining)
     sampling: Sampling = Field(default_factory=Sampling)
     scoring: Scoring = Field(default_factory=Scoring)
+    early_stop: EarlyStop = Field(default_factory=EarlyStop)
     rerank: Rerank = Field(default_factory=Rerank)
     rl: Rl = Field(default_factory=Rl)
     evaluation: Evaluation = Field(default_factory=Evaluation)

@@ -40,7 +40,8 @@ UPSTREAM = {
     "sft_answers": "benchmark_questions sft_policy",
     "rl_answers": "benchmark_questions rl_policy",
     "rerank_metrics": "benchmark_samples gold_answers rerank_scores",
-    "evaluator_generalization": "benchmark_samples gold_answers rerank_scores",
+    "evaluator_generalization": "benchmark_samples easy_step_labels evaluator gold_answers rerank_scores",
+    "early_stop_metrics": "benchmark_samples easy_step_labels evaluator gold_answers rerank_scores sft_policy",
     "benchmark_metrics": "base_answers gold_answers rerank_metrics rl_answers sft_answers",
     "report": "benchmark_metrics evaluator evaluator_generalization rerank_metrics rl_policy",
 }

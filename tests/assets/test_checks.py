@@ -22,7 +22,14 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.definitions import build
 from resources.compute import BODIES
 
-AUDIT = {"gold_answers", "rerank_metrics", "evaluator_generalization", "benchmark_metrics", "report"}
+AUDIT = {
+    "gold_answers",
+    "rerank_metrics",
+    "evaluator_generalization",
+    "early_stop_metrics",
+    "benchmark_metrics",
+    "report",
+}
 
 
 def _graph() -> dict[str, set[str]]:
