@@ -12,30 +12,34 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engine import Candidate, FinishReason, Request, Sample, SamplingOptions, Watch
 from e2h_pipeline.solutions import encode_completion, format_prompt
 
 if TYPE_CHECKING:
     from vllm import LLM
 
-DRAW = (
-    "e2h_draw"  # name in a request's extra_args: key, index, temperature, top_k, top_p; the sampler reads it
-)
-_SAMPLER = "e2h_pipeline.generation.vllm_sampler:CounterSampler"
+DRAW = "e2h_draw"  # in a request's extra_args, for the sampler: key, index, temperature, top_k, top_p
 # Said only where the environment says nothing.
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two engines on a machine would be bound to the same core
-    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB; untouched pages cost nothing
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, taken at once; a large model wants more
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",  # a start warns of fifteen things, and none can be mended
 }
 _open: list[VllmEngine] = []
+
+
+def prepare_environment() -> None:
+    """vLLM's settings, for what is imported after this; those of the environment stay."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 class VllmUnavailable(RuntimeError):
@@ -51,8 +55,7 @@ class VllmEngine:
         Raises:
             VllmUnavailable: no vLLM here, or on this device it does not know the model's attention.
         """
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        prepare_environment()
         try:
             import vllm
         except ImportError as error:
@@ -70,6 +73,8 @@ class VllmEngine:
             engine.close()
         import torch
 
+        from e2h_pipeline.generation.vllm_sampler import CounterSampler
+
         self._set_num_threads = torch.set_num_threads
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.llm: LLM | None = None
@@ -82,19 +87,21 @@ class VllmEngine:
                 enforce_eager=cpu,
                 enable_prefix_caching=True,
                 generation_config="vllm",  # not the folder's: options say all
-                logits_processors=[_SAMPLER],
+                logits_processors=[CounterSampler],
             )
         except BaseException:
             self.close()  # or the next engine would find half of this one, and fail
             raise
 
-    def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
+    def sample(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+    ) -> list[list[Sample]]:
         """Samples of each request, in the order asked. See `Engine`.
 
         A sample also ends, with "length", where prompt and sample fill the model's `max_position_embeddings`.
 
         Raises:
-            ValueError: a prompt that leaves no room for a sample, or a closed engine.
+            ValueError: a prompt that leaves no room for a sample, or a closed engine; an error on the way closes it.
         """
         if self.llm is None:
             raise ValueError("this vLLM engine was closed, or another one was made after it")
@@ -108,26 +115,73 @@ class VllmEngine:
             detokenize=bool(options.stop),
             logprobs=0,
             flat_logprobs=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.CUMULATIVE if watch else RequestOutputKind.FINAL_ONLY,
             skip_clone=True,
         )
         way = (float(options.temperature), options.top_k, float(options.top_p))
-        prompts, params = [], []
+        wanted = [(r, index) for r in requests for index in range(r.first, r.first + r.count)]
+        prompts = {id(r): {"prompt_token_ids": self._prompt(r)} for r in requests}
+        room = self.llm.model_config.max_model_len
         for request in requests:
-            prompt = {"prompt_token_ids": self._prompt(request)}
-            for index in range(request.first, request.first + request.count):
-                own = copy.copy(usual)
-                own.extra_args = {DRAW: [request.key, index, *way]}
-                prompts.append(prompt)
-                params.append(own)
-        outputs = [out.outputs[0] for out in self.llm.generate(prompts, params, use_tqdm=False)]
+            length = len(prompts[id(request)]["prompt_token_ids"])
+            if length >= room:
+                raise ValueError(
+                    f"a prompt of {length} tokens, and the model takes {room}: {request.question[:60]!r}"
+                )
+        params = []
+        for request, index in wanted:
+            own = copy.copy(usual)
+            own.extra_args = {DRAW: [request.key, index, *way]}
+            params.append(own)
+        asked = [prompts[id(request)] for request, _ in wanted]
+        try:
+            if watch:
+                outputs = self._watched(wanted, asked, params, watch)
+            else:
+                outputs = [out.outputs[0] for out in self.llm.generate(asked, params, use_tqdm=False)]
+        except BaseException:
+            self.close()  # requests of this call are still in it
+            raise
         texts = self.tokenizer.batch_decode(
             [list(out.token_ids) for out in outputs], skip_special_tokens=True
         )
-        drawn = iter(zip(outputs, texts, strict=True))
-        return [
-            [_sample(index, *next(drawn)) for index in range(r.first, r.first + r.count)] for r in requests
-        ]
+        drawn = (
+            _sample(index, out, text, options.stop)
+            for (_, index), out, text in zip(wanted, outputs, texts, strict=True)
+        )
+        return [list(itertools.islice(drawn, r.count)) for r in requests]
+
+    def _watched(
+        self,
+        wanted: Sequence[tuple[Request, int]],
+        prompts: Sequence[Any],
+        params: Sequence[Any],
+        watch: Watch,
+    ) -> list[Any]:
+        """Outputs of `wanted`, of those given up as they were then."""
+        assert self.llm is not None
+        core = self.llm.llm_engine
+        for i, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
+            core.add_request(str(i), prompt, own)
+        latest: dict[str, Any] = {}
+        while core.has_unfinished_requests():
+            due = []
+            for out in core.step():
+                latest[out.request_id] = out.outputs[0]
+                if not out.finished and len(out.outputs[0].token_ids) % watch.every == 0:
+                    due.append(out.request_id)
+            if not due:
+                continue
+            texts = self.tokenizer.batch_decode(
+                [list(latest[i].token_ids) for i in due], skip_special_tokens=True
+            )
+            candidates = [
+                Candidate(r.key, index, r.question, r.prefix + text)
+                for (r, index), text in zip((wanted[int(i)] for i in due), texts, strict=True)
+            ]
+            hopeless = [i for i, given_up in zip(due, watch.hopeless(candidates), strict=True) if given_up]
+            core.abort_request(hopeless)
+        return [latest[str(i)] for i in range(len(wanted))]
 
     def close(self) -> None:
         """Free the engine's memory, and give back what it took from the process. Closing again does nothing."""
@@ -150,17 +204,15 @@ class VllmEngine:
         return [*prompt, *encode_completion(self.tokenizer, request.prefix, finished=False)[0]]
 
 
-def _sample(index: int, output: Any, text: str) -> Sample:
-    """vLLM's output as ours. Its text counts only where a stop string cut it."""
-    stop = output.stop_reason if isinstance(output.stop_reason, str) else None
-    return Sample(
-        index,
-        text if stop is None else output.text,
-        tuple(output.token_ids),
-        "stop" if output.finish_reason == "stop" else "length",
-        output.cumulative_logprob,
-        stop,
-    )
+def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
+    """vLLM's output as ours; `text` is all that was drawn. Without a reason it was given up."""
+    reason: FinishReason = output.finish_reason or "abandoned"
+    stop = None
+    if isinstance(output.stop_reason, str):  # the one that comes first, of several at one place the longest
+        whole = (len(output.text), 0, output.stop_reason)
+        start, _, stop = min(((text.index(s), -len(s), s) for s in stops if s in text), default=whole)
+        text = text[:start]
+    return Sample(index, text, tuple(output.token_ids), reason, output.cumulative_logprob, stop)
 
 
 def _on_cpu() -> bool:

@@ -5,7 +5,7 @@ prompt is computed in pieces ("CPU Generator does not use offset"), and its draw
 are greedy to vLLM, and this logits processor draws with `choose` and `uniforms` and makes what it drew the largest
 logit. vLLM takes log-probabilities from the logits before any processor, so they stay the model's own.
 
-vLLM imports this module by its name, and nobody else does: it is the one that needs vLLM to be there.
+Only `vllm_engine` imports this module, late: it is the one that needs vLLM to be there.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engine import Candidate, Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.vllm_engine import VllmEngine, VllmUnavailable
@@ -25,6 +25,23 @@ needs_vllm = pytest.mark.skipif(
 
 QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
+
+
+class EveryFourTokens:
+    """Gives up what has an even number of sums."""
+
+    every = 4
+
+    def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
+        assert all(c.completion.startswith("3+5=1\n\n") for c in candidates)
+        return [c.completion.count("+") % 2 == 0 for c in candidates]
+
+
+class Broken:
+    every = 1
+
+    def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
+        return [1 / 0 > 0]
 
 
 @pytest.fixture(scope="module")
@@ -105,22 +122,24 @@ class TestVllm:
         requests = _requests([f"{i}+{j}" for i in range(4) for j in range(5)], 2, prefix="3+5=1\n\n" * 80)
         _assert_same(engine.sample(requests, HOT), embedded.sample(requests, HOT))
 
-    def test_a_stop_string_ends_a_sample_and_is_not_in_it(self, engine: VllmEngine) -> None:
+    def test_stop_strings_end_samples_alike(self, engine: VllmEngine, embedded: TransformersEngine) -> None:
         requests = _requests(QUESTIONS, 16)
-        whole = [s for d in engine.sample(requests, HOT) for s in d]
-        cut = [s for d in engine.sample(requests, dataclasses.replace(HOT, stop=("+", "3="))) for s in d]
-        reasons = set()
-        for a, b in zip(whole, cut, strict=True):
-            reasons.add(b.stop_reason)
-            assert b.token_ids == a.token_ids[: len(b.token_ids)]
-            if b.stop_reason is None:
-                assert b == dataclasses.replace(a, logprob=b.logprob)
-                assert not any(text in a.completion for text in ("+", "3="))
-            else:
-                assert b.finish_reason == "stop"
-                assert a.completion.startswith(b.completion + b.stop_reason)
-                assert not any(text in b.completion for text in ("+", "3="))
-        assert reasons == {None, "+", "3="}
+        options = dataclasses.replace(HOT, stop=("=", "3=", "+"))
+        found = engine.sample(requests, options)
+        _assert_same(found, embedded.sample(requests, options))
+        samples = [s for drawn in found for s in drawn]
+        assert {s.stop_reason for s in samples} == {None, "=", "3=", "+"}
+        assert not any("=" in s.completion or "+" in s.completion for s in samples)
+
+    def test_a_watch_gives_up_the_same_samples(
+        self, engine: VllmEngine, embedded: TransformersEngine
+    ) -> None:
+        requests = _requests(QUESTIONS, 16, prefix="3+5=1\n\n")
+        found = engine.sample(requests, HOT, EveryFourTokens())
+        _assert_same(found, embedded.sample(requests, HOT, EveryFourTokens()))
+        given_up = [s for drawn in found for s in drawn if s.finish_reason == "abandoned"]
+        assert given_up and all(len(s.token_ids) in (4, 8, 12, 16, 20) for s in given_up)
+        assert sum(len(d) for d in found) > len(given_up)
 
     def test_the_logprob_is_the_models_own(self, engine: VllmEngine, embedded: TransformersEngine) -> None:
         options = SamplingOptions(temperature=0.6, max_new_tokens=12, top_k=5)
@@ -142,6 +161,13 @@ class TestVllm:
     ) -> None:
         """Each takes torch's thread setting away, and gives it back. The last test: it closes the others' engine."""
         threads = torch.get_num_threads()
+        first = VllmEngine(policy)
+        with pytest.raises(ValueError, match="a prompt of 1806 tokens, and the model takes 1024: '1'"):
+            first.sample(_requests(["1", "3+5"], prefix="3+5=1\n\n" * 300), HOT)
+        with pytest.raises(ZeroDivisionError):
+            first.sample(_requests(QUESTIONS), HOT, Broken())
+        with pytest.raises(ValueError, match="closed"):
+            first.sample(_requests(QUESTIONS), HOT)
         first = VllmEngine(policy)
         broken = shutil.copytree(policy, tmp_path / "broken")
         (broken / "model.safetensors").unlink()
