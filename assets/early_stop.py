@@ -18,7 +18,7 @@ from e2h_pipeline.artifacts.job import StageJob
         "easy_step_labels",
         "sft_policy",
     ],
-    recipe=["seed", "reward", "evaluation", "early_stop"],
+    recipe=["seed", "reward", "evaluation", "early_stop", "problems.source"],
     kinds={"parquet"},
     audit=True,
 )
@@ -35,6 +35,7 @@ def early_stop_metrics(job: StageJob) -> dict[str, Any]:
         out=job.out,
         right=right_lowest_scores(job.path("evaluator"), job.path("easy_step_labels")),
         evaluator=f"easy_{job.recipe.reward.kind}",
+        problems=job.recipe.problems,
         options=job.recipe.early_stop,
         evaluation=job.recipe.evaluation,
         seed=job.recipe.seed,

@@ -5,8 +5,11 @@ sample is the same under a watch until it is given up, and an evaluator's score 
 follows. So the pool is replayed for several shares of right easy validation solutions that may be lost, and
 accuracies are taken anew with the given-up samples left without an answer.
 
-Drawing fewer samples saves tokens, too: rows `*_fewer_change` tell what the same saving costs that way. The tokens that
-the evaluator reads are not counted; it reads the pool once in any case.
+Drawing fewer samples saves tokens, too: rows `*_fewer_change` tell what the same saving costs that way. Right is a sample
+whose answer is right, sound one whose steps are right as well, which only an exact checker can tell (the ladder): to give
+up an answer that was come by through a wrong step is what a watch is for. The tokens that the evaluator reads are not
+counted. Two things a replay cannot see: a blank line followed by more white space, which some tokenizers
+spell otherwise than a blank line alone, and a step whose blank line belongs to a stop string.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from e2h_pipeline.recipe import EarlyStop, Evaluation
+    from e2h_pipeline.recipe import EarlyStop, Evaluation, Problems
     from e2h_pipeline.reporter import Reporter
 
 LOSSES = (0.001, 0.01, 0.05, 0.1)
@@ -87,6 +90,7 @@ def early_stop_metrics(
     *,
     right: NDArray[np.float64],
     evaluator: str,
+    problems: Problems,
     options: EarlyStop,
     evaluation: Evaluation,
     seed: int,
@@ -104,6 +108,7 @@ def early_stop_metrics(
         right: lowest step probabilities of right easy validation solutions, which give the thresholds
             (`rewards.watch.right_lowest_scores`).
         evaluator: who scored: easy_prm, easy_orm, easy_oprm or easy_pairwise.
+        problems: recipe section; the ladder has an exact checker.
 
     Returns:
         Counts, and for each share that may be lost the threshold and the measures over all levels as
@@ -124,10 +129,11 @@ def early_stop_metrics(
         pool = sample_pool(graded, classes, scores / "data", (name,))
         tokenizer = AutoTokenizer.from_pretrained(policy)
         steps = watched_steps(rows, graded, scores / "data", tokenizer, max(thresholds.values()))
+        sound = sound_samples(graded) if problems.source == "ladder" else None
         for lose, threshold in thresholds.items():
             kept = replay(steps, threshold, options.every)
             reporter.message(f"replayed: {lose:g} of right easy solutions lost, threshold {threshold:.3g}")
-            measures += _measures(pool, steps.tokens, kept, lose, threshold, seed)
+            measures += _measures(pool, sound, steps.tokens, kept, lose, threshold, seed)
     else:
         share = _share("given_up", reasons == "abandoned", np.ones_like(graded.correct))
         measures.append(replace(share, lose=options.lose, threshold=thresholds[options.lose]))
@@ -214,8 +220,20 @@ def replay(steps: WatchedSteps, threshold: float, every: int) -> NDArray[np.int6
     return kept
 
 
+def sound_samples(graded: GradedPool) -> NDArray[np.bool_]:
+    """(P, M) right answers that come of right steps alone, by the ladder's exact checker."""
+    from e2h_pipeline.problems.ladder import step_labels
+
+    sound = graded.correct.copy()
+    flat = sound.reshape(-1)  # a view
+    for i in np.flatnonzero(flat).tolist():
+        flat[i] = all(step_labels(graded.questions[i // graded.samples], graded.completions[i]))
+    return sound
+
+
 def _measures(
     pool: SamplePool,
+    sound: NDArray[np.bool_] | None,
     tokens: NDArray[np.int64],
     kept: NDArray[np.int64],
     lose: float,
@@ -232,6 +250,7 @@ def _measures(
         _share("tokens_saved", tokens - kept, tokens),
         _share("right_given_up", given_up & pool.correct, pool.correct),
         _share("wrong_given_up", given_up & ~pool.correct, ~pool.correct),
+        *([] if sound is None else [_share("sound_given_up", given_up & sound, sound)]),
     ]
     for suffix, values in (
         ("change", _accuracies(cut, pool.samples, seed)),

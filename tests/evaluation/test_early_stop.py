@@ -26,7 +26,7 @@ from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.grading.equivalence import grader
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.records import gold_table
-from e2h_pipeline.recipe import EarlyStop, Evaluation, Sampling, Scoring
+from e2h_pipeline.recipe import EarlyStop, Evaluation, Problems, Sampling, Scoring
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.reranking.aggregate import step_probabilities
 from e2h_pipeline.rewards.scoring import score_pool
@@ -136,7 +136,9 @@ def test_the_replay_predicts_the_engine(
     assert 10 < given_up.sum() < len(given_up) - 10
 
 
-def run(folder: Path, policy: Path, right: list[float], every: int = 6, **options: Any) -> dict[str, Any]:
+def run(
+    folder: Path, policy: Path, right: list[float], every: int = 6, source: Any = "ladder", **options: Any
+) -> dict[str, Any]:
     return early_stop_metrics(
         folder / "samples",
         folder / "scores",
@@ -145,6 +147,7 @@ def run(folder: Path, policy: Path, right: list[float], every: int = 6, **option
         folder / "out",
         right=np.array(right),
         evaluator="easy_prm",
+        problems=Problems(source=source),
         options=EarlyStop(every=every, **options),
         evaluation=Evaluation(bootstrap=200, grader="exact"),
         seed=0,
@@ -214,10 +217,25 @@ def test_nothing_is_lost_where_nothing_says_what_right_looks_like(told: Path, la
 def test_a_right_solution_below_the_threshold_is_lost(told: Path, ladder_policy: Path) -> None:
     run(told, ladder_policy, [0.95])
     found = {metric: row["value"] for (lose, metric, levels), row in rows(told).items() if levels == "all"}
-    assert found["right_given_up"] == 1  # they score 0.88
+    assert found["right_given_up"] == found["sound_given_up"] == 1  # they score 0.88
     assert found["majority_change"] == pytest.approx(-1.5 / 6) and found["pass_change"] == pytest.approx(
         -4 / 6
     )
+
+
+def test_a_right_answer_come_by_through_a_wrong_step_is_not_sound(told: Path, ladder_policy: Path) -> None:
+    part = told / "samples" / "data" / "part-00001.parquet"
+    table = read_table(part)
+    texts = [
+        text.replace("3+5=1", "3+5=9") if i == 0 else text
+        for i, text in enumerate(table["completion"].to_pylist())
+    ]
+    write_table(part, table.set_column(table.column_names.index("completion"), "completion", pa.array(texts)))
+    run(told, ladder_policy, [0.5])
+    found = {metric: row["count"] for (lose, metric, levels), row in rows(told).items() if levels == "all"}
+    assert found["right_given_up"] == 7 and found["sound_given_up"] == 6
+    run(told, ladder_policy, [0.5], source="math")  # no checker: nobody can tell
+    assert not any(metric == "sound_given_up" for _, metric, _ in rows(told))
 
 
 def test_a_pool_drawn_under_a_watch_is_not_replayed(told: Path, ladder_policy: Path) -> None:
