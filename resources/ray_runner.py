@@ -12,6 +12,7 @@ and calls it again. Shards are pure functions, so that is safe, and the result i
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 RESTARTS = 3
 """Times that Ray starts a worker anew in a stage: a shard that needs too much memory would go on for ever."""
+
+_CONNECT_SECONDS = 30.0
 
 # What shapes results and is not shipped with the code. Ray itself compares its own and Python's version.
 _PACKAGES = (
@@ -166,14 +169,21 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         return
     if not address:
-        ray.init(address="local", include_dashboard=False)
+        ray.init(address="local", include_dashboard=False, logging_level="warning")
         return
-    package = Path(e2h_pipeline.__file__).parent
-    code = [str(package), str(Path(__file__).parent)]
+    code = [str(Path(e2h_pipeline.__file__).parent), str(Path(__file__).parent)]
     try:
-        ray.init(address=address, runtime_env={"py_modules": code})
-    except ConnectionError as error:
+        _knock(address)
+        ray.init(address=address, runtime_env={"py_modules": code}, logging_level="warning")
+    except OSError as error:  # ConnectionError is one
         raise ShardError(f"no Ray cluster at '{address}' (E2H_RAY_ADDRESS): {error}") from error
+
+
+def _knock(address: str) -> None:
+    """See whether anybody is there, where the address says host and port: Ray tries for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 def _fetch(reference: Any, what: str) -> Any:

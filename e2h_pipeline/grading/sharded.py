@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.shards import Runner, complete_shards, shard_path
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner, complete_shards, shard_path
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.grading.equivalence import grader
 from e2h_pipeline.grading.remembered import RememberingGrader
@@ -40,7 +40,7 @@ def sharded_grader(name: str, work: Path, runner: Runner, reporter: Reporter) ->
     Args:
         name: of the grader, as in the recipe.
         work: where shards are kept; made on first use.
-        runner: who makes them.
+        runner: who makes them, where there are several to make.
     """
     with grader(name) as judge:
         version = judge.version
@@ -97,7 +97,8 @@ class ShardedGrader(RememberingGrader):
 
         calls = {name: (self.name, block) for name, block in zip(names, blocks, strict=True)}
         self._asked[kind] += len(calls)
-        complete_shards(self._work, list(calls.items()), _MAKERS[kind], self._runner, self._reporter, keep)
+        runner = self._runner if len(calls) > 1 else LocalRunner()  # a cluster takes longer to start
+        complete_shards(self._work, list(calls.items()), _MAKERS[kind], runner, self._reporter, keep)
         return [tables[name] for name in names]
 
 

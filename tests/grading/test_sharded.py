@@ -55,6 +55,13 @@ def test_verdicts_and_classes_are_those_of_the_grader(name: str, tmp_path: Path)
     assert len(runner.made) > 4
 
 
+def test_one_block_is_graded_here(tmp_path: Path) -> None:
+    runner = Counting()
+    with sharded_grader("exact", tmp_path, runner, Reporter()) as judge:
+        assert verdicts(judge, PAIRS[:1]) == ["different"]
+    assert runner.made == [] and len(list(tmp_path.glob("grades-*.parquet"))) == 1
+
+
 def test_what_is_graded_stays_graded(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     with sharded_grader("math", tmp_path, first, Reporter()) as judge:
@@ -62,8 +69,8 @@ def test_what_is_graded_stays_graded(tmp_path: Path) -> None:
     with sharded_grader("math", tmp_path, second, Reporter()) as judge:
         assert verdicts(judge, PAIRS) == before
         assert second.made == []
-        verdicts(judge, [("1", "1"), ("1", "2")])  # something new
-    assert len(second.made) == 1
+        verdicts(judge, [("1", "1"), ("1", "2"), ("1", "3")])  # something new
+    assert len(second.made) == 2
     with sharded_grader("exact", tmp_path, second, Reporter()) as judge:  # another grader says other things
         assert verdicts(judge, PAIRS) != before
 

@@ -24,6 +24,7 @@ from e2h_pipeline.artifacts.hashing import content_hash, data_version
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner, shard_path
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.generation.pool import sample_pool
+from e2h_pipeline.grading import sharded
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import verdicts
 from e2h_pipeline.recipe import Sampling, Scoring
@@ -144,6 +145,12 @@ def test_a_stage_that_wants_gpus_gets_one_for_each_worker(
     assert len({note["pid"] for note in notes}) == 1  # it loads its model once
 
 
+def test_an_address_where_nobody_is(cluster: ray.cluster_utils.Cluster) -> None:
+    ray.shutdown()  # a connection that is there is used
+    with pytest.raises(ShardError, match=r"no Ray cluster at '127\.0\.0\.1:1' \(E2H_RAY_ADDRESS\)"):
+        _tables(RayRunner("127.0.0.1:1"), ray_shards.squares, SIX)
+
+
 def test_other_versions_are_refused() -> None:
     _Worker().check(_versions())
     with pytest.raises(RuntimeError, match=r"a node has torch .* instead of 1\.0: install"):
@@ -175,9 +182,16 @@ def test_all_processes_end_with_a_killed_step(folder: Path, tmp_path: Path) -> N
 
 
 def test_sampling_scoring_and_grading_give_the_same_data(
-    runner: RayRunner, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+    runner: RayRunner,
+    ladder_policy: Path,
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of what lies on disk after each stage, here and on the cluster."""
+    monkeypatch.setattr(sharded, "PAIRS", 40)
+    monkeypatch.setattr(sharded, "ANSWERS", 40)
     questions = ladder_tables / "benchmark_questions"
     options = Sampling(
         samples=6, temperature=1.5, top_k=0, max_new_tokens=24, shard_questions=10, shard_samples=4
@@ -194,10 +208,11 @@ def test_sampling_scoring_and_grading_give_the_same_data(
         with sharded_grader("math", work / "grades", by, Reporter()) as judge:
             texts = read_table(pool, ["completion"])["completion"].to_pylist()
             grades = verdicts(judge, [("3", text) for text in texts])
-            classes = judge.classes([texts])
-        write_table(out / "grades.parquet", pa.table({"verdict": grades, "class": classes[0]}))
+            classes = judge.classes([texts[i : i + 20] for i in range(0, len(texts), 20)])
+        write_table(out / "grades.parquet", pa.table({"verdict": grades}))
+        write_table(out / "classes.parquet", pa.table({"classes": classes}))
         files = {str(path.relative_to(out)): content_hash(path) for path in out.rglob("*.parquet")}
-        assert len(files) == 2 * len(list(pool.iterdir())) + 1 > 8
+        assert len(files) == 2 * len(list(pool.iterdir())) + 2 > 8
         versions.append(data_version(files))
     assert versions[0] == versions[1]
 
