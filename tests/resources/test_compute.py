@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import alive
 
 from resources.compute import ComputeResource
 
@@ -24,13 +25,6 @@ import toy_stages as toy
 with dg.DagsterInstance.ephemeral() as instance:
     toy.materialize(Path(sys.argv[1]), instance, [toy.recipe, toy.toy_endless], mode="subprocess")
 """
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def _wait(condition: object, seconds: float) -> bool:
@@ -58,10 +52,10 @@ def test_the_whole_tree_dies_with_the_step(tmp_path: Path, how: signal.Signals) 
     try:
         assert _wait(notes.exists, 60)
         body, grandchild = map(int, notes.read_text().split())
-        assert _alive(body) and _alive(grandchild)
+        assert alive(body) and alive(grandchild)
         step.send_signal(how)
         step.wait(30)
-        assert _wait(lambda: not _alive(body) and not _alive(grandchild), 20)
+        assert _wait(lambda: not alive(body) and not alive(grandchild), 20)
     finally:
         step.kill()
         step.wait()
@@ -74,7 +68,7 @@ def test_a_command_that_ends_takes_what_it_left_behind_along() -> None:
         assert holder.stdout is not None
         left_behind = int(holder.stdout.readline())
         assert holder.wait(60) == 0
-    assert not _alive(left_behind)
+    assert not alive(left_behind)
 
 
 def test_the_status_comes_through() -> None:
