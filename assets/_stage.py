@@ -10,7 +10,9 @@ Dagster gets the content hash as data version, so that a change stops where cont
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ class Stage:
         external: fingerprint of what lies outside the store, from the recipe slice.
         distributed: the body may run in several processes under accelerate.
         grows: field of the recipe that says how much is wanted of the same.
+        reads_if: field of the recipe to upstream assets that are read only where it is set.
         samples: the body draws with the engine, which is in the key then.
         gpu: the body uses a GPU where there is one.
     """
@@ -61,8 +64,14 @@ class Stage:
     external: Callable[[RecipeSlice], Any] | None = None
     distributed: bool = False
     grows: str = ""
+    reads_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     samples: bool = False
     gpu: bool = False
+
+    def inputs(self, recipe: RecipeSlice) -> tuple[str, ...]:
+        """Upstream assets that a recipe makes it read."""
+        wanted = (names for option, names in self.reads_if.items() if attrgetter(option)(recipe))
+        return (*self.reads, *chain.from_iterable(wanted))
 
 
 STAGES: dict[str, Stage] = {}
@@ -94,6 +103,7 @@ def stage(
     name: str | None = None,
     distributed: bool = False,
     grows: str = "",
+    reads_if: Mapping[str, Iterable[str]] | None = None,
     samples: bool = False,
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
@@ -111,6 +121,8 @@ def stage(
         distributed: the body may run in several processes, of which the main one alone writes.
         grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that
             differ in it alone share a work folder that stays, and the larger goes on from the smaller.
+        reads_if: upstream assets by the recipe's field (`early_stop.enabled`) without which they are not read and
+            not in the key. Dagster shows them either way.
         samples: the body draws with the engine; its name and version are part of the key.
     """
 
@@ -125,6 +137,7 @@ def stage(
             external=external,
             distributed=distributed,
             grows=grows,
+            reads_if={option: tuple(names) for option, names in (reads_if or {}).items()},
             samples=samples,
             gpu=gpu,
         )
@@ -135,7 +148,15 @@ def stage(
 
 
 def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> dg.AssetsDefinition:
-    upstream = () if spec.name == RECIPE_ASSET else (RECIPE_ASSET, *spec.reads)
+    upstream = (
+        ()
+        if spec.name == RECIPE_ASSET
+        else (
+            RECIPE_ASSET,
+            *spec.reads,
+            *chain.from_iterable(spec.reads_if.values()),
+        )
+    )
 
     @dg.asset(
         name=spec.name,
@@ -197,9 +218,9 @@ def _resolve(
 ) -> _Step:
     """Inputs, recipe and key of a step, read first thing: a change during the step is not in it."""
     store = resource.open()
-    inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.reads}
     recipe = _recipe(spec, instance, store, experiment)
     view = narrow(recipe, spec.sections)
+    inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.inputs(view)}
     external = spec.external(view) if spec.external else None
     request = Request(
         asset=spec.name,

@@ -12,7 +12,8 @@ from e2h_pipeline.artifacts.tables import read_table
 @stage(
     group="reranking",
     reads=["sft_policy", "benchmark_questions"],
-    recipe=["seed", "sampling"],
+    reads_if={"early_stop.enabled": ["evaluator", "easy_step_labels"]},
+    recipe=["seed", "sampling", "early_stop"],
     kinds={"parquet"},
     gpu=True,
     samples=True,
@@ -21,6 +22,12 @@ from e2h_pipeline.artifacts.tables import read_table
 def benchmark_samples(job: StageJob) -> dict[str, Any]:
     """N completions of every benchmark question by the SFT policy."""
     from e2h_pipeline.generation.pool import sample_pool
+    from e2h_pipeline.rewards.watch import easy_watch
+
+    stop = job.recipe.early_stop
+    watch = None
+    if stop.enabled:
+        watch = easy_watch(job.path("evaluator"), job.path("easy_step_labels"), stop)
 
     return sample_pool(
         policy=job.path("sft_policy"),
@@ -33,4 +40,5 @@ def benchmark_samples(job: StageJob) -> dict[str, Any]:
         reporter=job.reporter,
         engine=job.engine,
         runner=job.runner,
+        watch=watch,
     )

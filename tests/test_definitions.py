@@ -33,7 +33,7 @@ UPSTREAM = {
     "easy_oprm": "base_model easy_outcome_labels easy_step_labels sft_policy",
     "easy_pairwise": "base_model easy_outcome_labels sft_policy",
     "evaluator": "easy_oprm easy_orm easy_pairwise easy_prm",
-    "benchmark_samples": "benchmark_questions sft_policy",
+    "benchmark_samples": "benchmark_questions easy_step_labels evaluator sft_policy",
     "rerank_scores": "benchmark_questions benchmark_samples evaluator",
     "rl_policy": "easy_problems evaluator hard_questions sft_policy",
     "base_answers": "base_model benchmark_questions",

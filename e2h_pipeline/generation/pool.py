@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.shards import Call, LocalRunner, Runner, complete_shards, shard_path
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.engine import Engine, Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engine import Engine, Request, Sample, SamplingOptions, Watch
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.extract import final_answer
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.reporter import Reporter
 
 _Row = Mapping[str, Any]
+_SUMS = ("samples", "tokens", "unfinished", "abandoned", "no_answer")
 
 
 def sample_pool(
@@ -45,6 +46,7 @@ def sample_pool(
     engine: str = "transformers",
     runner: Runner | None = None,
     unit: str = "samples",
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Draw `options.samples` completions of each question and link them into `out` as `part-*.parquet`.
 
@@ -54,12 +56,13 @@ def sample_pool(
         stage: names the stream of randomness, so that two pools never share draws.
         runner: who draws the shards; this process where unset.
         unit: what progress counts.
+        watch: gives samples up on the way; picklable where a runner is given.
 
-    Returns {"questions", "samples", "tokens", "unfinished" (cut by the limit), "no_answer" (unfinished ones
-    included), "drawn" and "reused" samples, "tokens_per_second" of those drawn}.
+    Returns {"questions", "samples", "tokens", "unfinished" (cut by the limit), "abandoned" (by the watch), "no_answer"
+    (both included), "drawn" and "reused" samples, "tokens_per_second" of those drawn}.
     """
     rows = questions.select(["problem_id", "level", "question"]).to_pylist()
-    calls = _calls(policy, rows, options, seed, stage, engine)
+    calls = _calls(policy, rows, options, seed, stage, engine, watch)
     tally = _Tally(work, len(rows) * options.samples, unit, reporter)
     try:
         complete_shards(work, calls, draw_shard, runner or LocalRunner(), reporter, tally.count)
@@ -154,7 +157,13 @@ def sample_blocks(samples: int, size: int) -> list[tuple[int, int]]:
 
 
 def _calls(
-    policy: Path, rows: Sequence[_Row], options: Sampling, seed: int, stage: str, engine: str
+    policy: Path,
+    rows: Sequence[_Row],
+    options: Sampling,
+    seed: int,
+    stage: str,
+    engine: str,
+    watch: Watch | None,
 ) -> list[Call]:
     """The shards of a pool. The name of a block that N cuts short tells its count behind a plus."""
     drawing, size = sampling_options(options), options.shard_samples
@@ -164,7 +173,7 @@ def _calls(
         shard = rows[start : start + options.shard_questions]
         for first, count in sample_blocks(options.samples, size):
             cut = "" if (first, count) in whole else f"+{count}"
-            arguments = (engine, policy, shard, first, count, drawing, seed, stage)
+            arguments = (engine, policy, shard, first, count, drawing, seed, stage, watch)
             calls.append((f"part-{block:05d}-{first:06d}{cut}", arguments))
     return calls
 
@@ -178,6 +187,7 @@ def draw_shard(
     options: SamplingOptions,
     seed: int,
     stage: str,
+    watch: Watch | None = None,
 ) -> pa.Table:
     """Samples `first` ... `first + count - 1` of some questions, in order of question and sample."""
     if not count:  # nobody wants any: the model is not even loaded
@@ -185,7 +195,7 @@ def draw_shard(
     requests = [
         Request(row["question"], stream_key(seed, stage, row["problem_id"]), count, first) for row in rows
     ]
-    drawn = cached_engine(engine, policy).sample(requests, options)
+    drawn = cached_engine(engine, policy).sample(requests, options, watch)
     return pool_table([(row, sample) for row, own in zip(rows, drawn, strict=True) for sample in own])
 
 
@@ -222,9 +232,7 @@ class _Tally:
     total: int
     unit: str
     reporter: Reporter
-    sums: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("samples", "tokens", "unfinished", "no_answer"), 0)
-    )
+    sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
     reused: int = 0
     new_tokens: int = 0
 
@@ -236,11 +244,12 @@ class _Tally:
         """A shard is there; `made` is None where an earlier run left it."""
         columns = ["finish_reason", "answered", "tokens"]
         rows = read_table(shard_path(self.work, name), columns) if made is None else made.select(columns)
-        tokens = sum(rows["tokens"].to_pylist())
+        tokens, reasons = sum(rows["tokens"].to_pylist()), rows["finish_reason"].to_pylist()
         found = {
             "samples": rows.num_rows,
             "tokens": tokens,
-            "unfinished": rows["finish_reason"].to_pylist().count("length"),
+            "unfinished": reasons.count("length"),
+            "abandoned": reasons.count("abandoned"),
             "no_answer": rows["answered"].to_pylist().count(False),
         }
         self.sums = {key: value + found[key] for key, value in self.sums.items()}

@@ -59,11 +59,11 @@ class _Rows:
         self.logprob += scores
         self.drawn += 1
 
-    def end(self, rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def end(self, rows: NDArray[np.bool_]) -> list[int]:
         """End those of these rows that are alive, and say which they are."""
         ended = rows & self.alive
         self.alive &= ~rows
-        return np.flatnonzero(ended)
+        return np.flatnonzero(ended).tolist()
 
     def leave(self) -> None:
         """Let ended rows go, if there are enough of them."""
@@ -200,16 +200,15 @@ class TransformersEngine:
         newest = rows.ids[:, rows.drawn - 1]
         for i in rows.end(newest == self.tokenizer.eos_token_id):
             yield int(rows.request[i]), self._finish(rows, i, "stop")
-        for i in np.flatnonzero(rows.alive & stops.may_end[newest]) if stops else ():
-            text = self._text(rows, i)
-            found = stops.find(text)
-            if found:
-                rows.alive[i] = False
-                sample = self._finish(rows, i, "stop")
-                yield (
-                    int(rows.request[i]),
-                    replace(sample, completion=text[: text.index(found)], stop_reason=found),
-                )
+        if stops:
+            for i in np.flatnonzero(rows.alive & stops.may_end[newest]).tolist():
+                text = self._text(rows, i)
+                found = stops.find(text)
+                if found:
+                    rows.alive[i] = False
+                    sample = self._finish(rows, i, "stop")
+                    cut = replace(sample, completion=text[: text.index(found)], stop_reason=found)
+                    yield int(rows.request[i]), cut
         if rows.drawn == rows.ids.shape[1]:
             for i in rows.end(rows.alive):
                 yield int(rows.request[i]), self._finish(rows, i, "length")
@@ -224,7 +223,7 @@ class TransformersEngine:
         given_up[alive] = watch.hopeless(
             [
                 Candidate(r.key, int(rows.index[i]), r.question, r.prefix + self._text(rows, i))
-                for i, r in zip(alive, of, strict=True)
+                for i, r in zip(alive.tolist(), of, strict=True)
             ]
         )
         return given_up

@@ -26,6 +26,8 @@ from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from e2h_pipeline.recipe import EarlyStop
+
 # Candidates whose last verdict is remembered. One that was forgotten is only judged once more.
 _REMEMBERED = 1 << 17
 
@@ -64,7 +66,7 @@ class StepWatch:
         """
         Args:
             evaluator: folder that `load_evaluator` reads.
-            threshold: step probability; 0 gives nothing up. See `keep_threshold`.
+            threshold: step probability; 0 gives nothing up. See `easy_watch`.
             every: tokens between two looks.
             batch_tokens: upper bound on rows x length of a forward pass of the evaluator.
         """
@@ -133,9 +135,11 @@ def threshold_losing(right: NDArray[np.float64], lose: float) -> float:
     return float(right[int(lose * len(right))]) if len(right) else 0.0
 
 
-def keep_threshold(evaluator: Path, labels: Path, lose: float, batch_tokens: int = 65536) -> float:
-    """`threshold_losing` of an evaluator on the validation part of an easy_step_labels artifact.
+def easy_watch(evaluator: Path, labels: Path, options: EarlyStop) -> StepWatch:
+    """The watch of a recipe, with the threshold that easy validation gives an evaluator.
 
-    Nothing but easy validation has a say in it.
+    Args:
+        labels: easy_step_labels artifact.
     """
-    return threshold_losing(right_lowest_scores(evaluator, labels, batch_tokens), lose)
+    threshold = threshold_losing(right_lowest_scores(evaluator, labels), options.lose)
+    return StepWatch(evaluator, threshold, options.every)

@@ -34,6 +34,19 @@ def test_other_easy_data_remakes_exactly_what_is_below(tiny_home: Path) -> None:
     assert f"{STAGES - 3} stages computed, 3 reused; 11 checks passed, 0 failed" in done.stdout
 
 
+def test_the_pool_reads_the_evaluator_only_where_it_gives_samples_up(tiny_home: Path) -> None:
+    whole = _json(tiny_home, "inspect", "benchmark_samples", "--key", "tiny")
+    assert set(whole["inputs"]) == {"sft_policy", "benchmark_questions"}
+    key = "tiny/early_stop.enabled=true/early_stop.every=4"
+    done = e2h(tiny_home, "run", key, "--select", "+early_stop_metrics")
+    assert done.returncode == 0, done.stderr
+    watched = _json(tiny_home, "inspect", "benchmark_samples", "--key", key)
+    assert set(watched["inputs"]) == {"sft_policy", "benchmark_questions", "evaluator", "easy_step_labels"}
+    assert watched["summary"]["samples"] == whole["summary"]["samples"]
+    assert watched["summary"]["tokens"] <= whole["summary"]["tokens"]
+    assert _stages(done.stdout, "computed") >= {"benchmark_samples", "early_stop_metrics"}
+
+
 def test_results_have_every_column_and_the_easy_data_behind_them(tiny_home: Path) -> None:
     rows = _json(tiny_home, "results", "tiny")
     assert all(set(RESULT_COLUMNS) <= row.keys() for row in rows)

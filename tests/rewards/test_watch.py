@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.generation.engine import Candidate
 from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.recipe import EarlyStop
 from e2h_pipeline.rewards import watch as watching
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rewards.watch import (
     StepWatch,
     completed_steps,
-    keep_threshold,
+    easy_watch,
     right_lowest_scores,
     threshold_losing,
 )
@@ -157,6 +158,7 @@ def test_easy_validation_alone_decides(ladder_evaluator: Path, tmp_path: Path) -
     write_table(tmp_path / "data.parquet", pa.Table.from_pylist(rows))
     scores = sorted([lowest(ladder_evaluator, "".join(STEPS)), lowest(ladder_evaluator, STEPS[0]), 1.0])
     assert right_lowest_scores(ladder_evaluator, tmp_path) == pytest.approx(scores, abs=1e-6)
-    assert keep_threshold(ladder_evaluator, tmp_path, 0.4) == pytest.approx(scores[1], abs=1e-6)
+    options = EarlyStop(lose=0.4)
+    assert easy_watch(ladder_evaluator, tmp_path, options).threshold == pytest.approx(scores[1], abs=1e-6)
     write_table(tmp_path / "data.parquet", pa.Table.from_pylist(rows[3:]))
-    assert keep_threshold(ladder_evaluator, tmp_path, 0.4) == 0  # nothing is below it
+    assert easy_watch(ladder_evaluator, tmp_path, options).threshold == 0  # nothing is below it
