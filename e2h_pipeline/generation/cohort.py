@@ -50,8 +50,9 @@ class Cohort:
             group: (rows,) ascending, the group of each row.
             limit: tokens that a row may draw.
         """
-        self.prompt_keys = [keys for keys, _ in prompts]
-        self.prompt_values = [values for _, values in prompts]
+        self._heads = prompts[0][0].shape[1]
+        self.prompt_keys = [keys.flatten(0, 1) for keys, _ in prompts]
+        self.prompt_values = [values.flatten(0, 1) for _, values in prompts]
         self.lengths, self.group, self.limit, self.length = lengths, group, limit, 0
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
@@ -72,17 +73,17 @@ class Cohort:
             (rows, 1, heads, width).
         """
         rows, heads, _, width = query.shape
-        kept = self.length + 1
-        self.keys[layer][self.length] = key[:, :, 0]
-        self.values[layer][self.length] = value[:, :, 0]
-        query = (query * scaling).view(rows, key.shape[1], -1, width)
-        own = query @ self.keys[layer][:kept].permute(1, 2, 3, 0)
-        prompt = self._prompt_scores(self._grid(query), self.prompt_keys[layer])
-        prompt = self._from_grid(prompt)
-        weights = torch.cat([prompt, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.length] = key.reshape(-1, width)
+        values[self.length] = value.reshape(-1, width)
+        # From here (rows x key heads, queries of a key head, ...), as products of batches want it.
+        query = (query * scaling).view(keys.shape[1], -1, width)
+        own = query.bmm(keys[: self.length + 1].permute(1, 2, 0))
+        prompt = self._from_grid(self._prompt_scores(self._grid(query), self.prompt_keys[layer]))
         length = prompt.shape[-1]
-        out = weights[..., length:] @ self.values[layer][:kept].permute(1, 2, 0, 3)
-        out += self._from_grid(self._grid(weights[..., :length]) @ self.prompt_values[layer])
+        weights = torch.cat([prompt, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+        told = self._from_grid(self._grid(weights[..., :length]).bmm(self.prompt_values[layer]))
+        out = torch.baddbmm(told, weights[..., length:], values[: self.length + 1].transpose(0, 1))
         return out.view(rows, 1, heads, width)
 
     def advance(self) -> None:
@@ -98,22 +99,26 @@ class Cohort:
         needed, self.group = self.group.unique_consecutive(return_inverse=True)
         if len(needed) < len(self.lengths):
             self.lengths = self.lengths[needed]
-            self.prompt_keys = [t[needed] for t in self.prompt_keys]
-            self.prompt_values = [t[needed] for t in self.prompt_values]
+            self.prompt_keys = [self._of(t, needed) for t in self.prompt_keys]
+            self.prompt_values = [self._of(t, needed) for t in self.prompt_values]
         self._arrange()
 
+    def _of(self, held: Tensor, chosen: Tensor) -> Tensor:
+        """Of (groups x key heads, ...) those of some groups."""
+        return held.unflatten(0, (-1, self._heads))[chosen].flatten(0, 1)
+
     def _room(self, capacity: int, rows: Tensor | None) -> None:
-        """Move what rows hold to buffers with room for `capacity` tokens."""
+        """Move what rows hold, (tokens, rows x key heads, width), to buffers with room for `capacity` tokens."""
         held = (self.keys, self.values) if self.keys else ((), ())
-        count = len(self.group)
         moved = []
         for prompts, olds in zip((self.prompt_keys, self.prompt_values), held, strict=True):
             buffers = []
             for i, prompt in enumerate(prompts):
-                buffer = prompt.new_empty(capacity, count, prompt.shape[1], prompt.shape[3])
+                buffer = prompt.new_empty(capacity, len(self.group) * self._heads, prompt.shape[2])
                 if olds:
                     old = olds[i][: self.length]
-                    buffer[: self.length] = old if rows is None else old[:, rows]
+                    kept = old if rows is None else old.unflatten(1, (-1, self._heads))[:, rows].flatten(1, 2)
+                    buffer[: self.length] = kept
                 buffers.append(buffer)
             moved.append(buffers)
         self.keys, self.values = moved
@@ -128,37 +133,33 @@ class Cohort:
         place -= first[self.group]
         self._place = None if len(place) == len(counts) * self._size else place
         keys = self.prompt_keys[0]
-        hidden = torch.arange(keys.shape[2], device=keys.device) >= self.lengths[:, None]
+        hidden = torch.arange(keys.shape[1], device=keys.device) >= self.lengths[:, None]
         self._hidden = None
         if bool(hidden.any()):
             bias = keys.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
-            self._hidden = bias[:, None].repeat_interleave(keys.shape[1], 0)
+            self._hidden = bias[:, None].repeat_interleave(self._heads, 0)
 
     def _prompt_scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """(groups, key heads, size x group, width) queries and (groups, key heads, length, width) keys to scores."""
-        if self._hidden is None:
-            return query @ keys.transpose(2, 3)
-        scores = torch.baddbmm(self._hidden, query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2))
-        return scores.unflatten(0, keys.shape[:2])
+        """(groups x key heads, queries, width) and (groups x key heads, length, width) to scores."""
+        keys = keys.transpose(1, 2)
+        return query.bmm(keys) if self._hidden is None else torch.baddbmm(self._hidden, query, keys)
 
     def _grid(self, rows: Tensor) -> Tensor:
-        """(rows, key heads, group, width) to (groups, key heads, size x group, width)."""
-        _, heads, group, width = rows.shape
+        """(rows x key heads, queries, width) to (groups x key heads, size x queries, width)."""
+        _, queries, width = rows.shape
+        rows = rows.view(-1, self._heads, queries, width)
         if self._place is not None:
-            grid = rows.new_zeros(len(self.lengths) * self._size, heads, group, width)
+            grid = rows.new_zeros(len(self.lengths) * self._size, self._heads, queries, width)
             rows = grid.index_copy_(0, self._place, rows)
-        return (
-            rows.view(-1, self._size, heads, group, width)
-            .transpose(1, 2)
-            .reshape(-1, heads, self._size * group, width)
-        )
+        rows = rows.view(-1, self._size, self._heads, queries, width).transpose(1, 2)
+        return rows.reshape(-1, self._size * queries, width)
 
     def _from_grid(self, grid: Tensor) -> Tensor:
-        """Back: (groups, key heads, size x group, width) to (rows, key heads, group, width)."""
-        groups, heads, _, width = grid.shape
-        rows = grid.view(groups, heads, self._size, -1, width).transpose(1, 2)
-        rows = rows.reshape(groups * self._size, heads, -1, width)
-        return rows if self._place is None else rows[self._place]
+        """Back: (groups x key heads, size x queries, width) to (rows x key heads, queries, width)."""
+        width = grid.shape[-1]
+        rows = grid.view(len(self.lengths), self._heads, self._size, -1, width).transpose(1, 2)
+        rows = rows.reshape(-1, self._heads, rows.shape[3], width)
+        return (rows if self._place is None else rows[self._place]).flatten(0, 1)
 
 
 def attend(

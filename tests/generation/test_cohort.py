@@ -94,9 +94,9 @@ def test_logprobs_behind_padded_prompts_and_holes(ladder_tok: PreTrainedTokenize
 def test_prompts_are_held_once_and_go_with_their_last_row() -> None:
     keys = torch.arange(3.0)[:, None, None, None].expand(3, 2, 5, 4)
     cohort = Cohort([(keys, keys)], torch.tensor([5, 4, 5]), torch.tensor([0, 0, 1, 2, 2, 2]), limit=8)
-    assert cohort.prompt_keys[0].shape[0] == 3
+    assert len(cohort.prompt_keys[0]) == 3 * 2  # key heads
     cohort.keep(torch.tensor([1, 4]))
-    assert cohort.prompt_keys[0][:, 0, 0, 0].tolist() == [0, 2]
+    assert cohort.prompt_keys[0][:, 0, 0].tolist() == [0, 0, 2, 2]
     assert cohort.group.tolist() == [0, 1]
     assert cohort.lengths.tolist() == [5, 5]
 
