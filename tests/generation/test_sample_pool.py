@@ -323,7 +323,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(
 ) -> None:
     questions = ladder_tables / "benchmark_questions" / "data.parquet"
     command = [sys.executable, "-c", KILLED, str(ladder_policy), str(questions), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     died, left, killed, whole = json.loads(done.stdout)
     assert died == 20
