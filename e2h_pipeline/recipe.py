@@ -176,7 +176,11 @@ class Sampling(Section):
     max_new_tokens: int = Field(
         768, ge=1, description="A completion that reaches this is unfinished and has no answer."
     )
-    batch_tokens: int = Field(65536, ge=64, description="Upper bound on rows x length held in one batch.")
+    batch_tokens: int = Field(
+        65536,
+        ge=64,
+        description="Tokens that a batch has room for: prompts, which their samples share, and samples.",
+    )
     stop: tuple[str, ...] = Field(
         (), description="Texts that end a completion and are left out of it; recorded as its stop reason."
     )

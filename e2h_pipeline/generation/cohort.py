@@ -17,13 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION = "e2h_cohorts"
-_ROOM = 32  # tokens a row has room for at first; doubled when full
+_ENDS = 4  # lengths of prompts that are computed together: all their logits are made for each of them
+ROOM = 32  # tokens a row has room for at first; doubled when full
 # Arguments of attention functions that ask for more than plain attention.
 _MORE = ("softcap", "s_aux", "position_bias")
 
@@ -54,13 +56,20 @@ class Cohort:
         self.prompt_keys = [keys.flatten(0, 1) for keys, _ in prompts]
         self.prompt_values = [values.flatten(0, 1) for _, values in prompts]
         self.lengths, self.group, self.limit, self.length = lengths, group, limit, 0
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self._room(min(limit, _ROOM), None)
+        rows = len(group) * self._heads
+        self.keys, self.values = (
+            [t.new_empty(min(limit, ROOM), rows, t.shape[2]) for t in prompts]
+            for prompts in (self.prompt_keys, self.prompt_values)
+        )
         self._arrange()
 
     def __len__(self) -> int:
         return len(self.group)
+
+    @property
+    def held(self) -> int:
+        """Tokens that there is room for: those of the prompts, and of each row."""
+        return len(self.lengths) * self.prompt_keys[0].shape[1] + len(self.group) * len(self.keys[0])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of the rows' newest tokens, which are added to what the rows hold.
@@ -109,19 +118,13 @@ class Cohort:
 
     def _room(self, capacity: int, rows: Tensor | None) -> None:
         """Move what rows hold, (tokens, rows x key heads, width), to buffers with room for `capacity` tokens."""
-        held = (self.keys, self.values) if self.keys else ((), ())
-        moved = []
-        for prompts, olds in zip((self.prompt_keys, self.prompt_values), held, strict=True):
-            buffers = []
-            for i, prompt in enumerate(prompts):
-                buffer = prompt.new_empty(capacity, len(self.group) * self._heads, prompt.shape[2])
-                if olds:
-                    old = olds[i][: self.length]
-                    kept = old if rows is None else old.unflatten(1, (-1, self._heads))[:, rows].flatten(1, 2)
-                    buffer[: self.length] = kept
-                buffers.append(buffer)
-            moved.append(buffers)
-        self.keys, self.values = moved
+        for held in (self.keys, self.values):
+            for i, old in enumerate(held):  # one by one: both are in memory while one moves
+                held[i] = old.new_empty(capacity, len(self.group) * self._heads, old.shape[2])
+                kept = old[: self.length]
+                if rows is not None:
+                    kept = kept.unflatten(1, (-1, self._heads))[:, rows].flatten(1, 2)
+                held[i][: self.length] = kept
 
     def _arrange(self) -> None:
         """Where each row stands on the grid; what is added to scores, (groups x key heads, 1, length), to hide
@@ -203,17 +206,35 @@ def cohorts_attend(model: PreTrainedModel) -> Iterator[None]:
 def prefill(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]]
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Compute some prompts, padded on the right, where causal attention never looks.
+    """Compute some prompts, ascending in length, padded on the right, where causal attention never looks.
 
     Returns:
         Keys and values of each layer, (prompts, key heads, longest, width); and (prompts, vocabulary) logits of the
         token behind each prompt.
     """
+    longest = max(map(len, prompts))
+    layers, logits = [], []
+    ends = sorted({len(prompt) for prompt in prompts})
+    for first in range(0, len(ends), _ENDS):
+        alike = [prompt for prompt in prompts if len(prompt) in ends[first : first + _ENDS]]
+        held, behind = _prefill(model, alike)
+        behind_ends = (0, 0, 0, longest - held[0][0].shape[2])
+        layers.append([(pad(keys, behind_ends), pad(values, behind_ends)) for keys, values in held])
+        logits.append(behind)
+    joined = [
+        (torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts]))
+        for parts in zip(*layers, strict=True)
+    ]
+    return joined, torch.cat(logits)
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]]
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     longest, device = max(map(len, prompts)), model.device
     ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=device)
-    ends, of = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device).unique(
-        return_inverse=True
-    )
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    ends, of = (lengths - 1).unique(return_inverse=True)
     cache = DynamicCache(config=model.config)
     found = model(
         input_ids=ids,

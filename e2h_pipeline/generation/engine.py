@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from e2h_pipeline.solutions import encode_completion, format_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FinishReason = Literal["stop", "length", "abandoned"]
 
@@ -20,6 +25,12 @@ class Request:
     count: int
     first: int = 0
     prefix: str = ""
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
+    """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
+    prompt = tokenizer(format_prompt(request.question))["input_ids"]
+    return [*prompt, *encode_completion(tokenizer, request.prefix, finished=False)[0]]
 
 
 @dataclass(frozen=True)

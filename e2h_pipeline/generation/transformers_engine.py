@@ -16,15 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from e2h_pipeline.generation.cohort import Cohort, check_supported, cohorts_attend, decode, prefill
-from e2h_pipeline.generation.engine import Candidate, FinishReason, Request, Sample, SamplingOptions, Watch
+from e2h_pipeline.generation.cohort import ROOM, Cohort, check_supported, cohorts_attend, decode, prefill
+from e2h_pipeline.generation.engine import (
+    Candidate,
+    FinishReason,
+    Request,
+    Sample,
+    SamplingOptions,
+    Watch,
+    prompt_ids,
+)
 from e2h_pipeline.generation.noise import uniforms
-from e2h_pipeline.solutions import encode_completion, format_prompt
 
 # Ended rows leave a cohort once fewer than this share of it is alive: moving the others costs a copy.
 _LEAVE_BELOW = 0.8
 # New rows enter once less than this share of the budget is taken: every cohort costs calls of its own.
-_ENTER_BELOW = 0.7
+_ENTER_BELOW = 0.35
 
 
 @dataclass
@@ -39,7 +46,8 @@ class _Rows:
         ids: (rows, limit) the tokens drawn, `drawn` of each.
         logprob: (rows,) sum of their log-probabilities.
         alive: (rows,) not ended yet.
-        reserved: tokens that a row may come to hold, the longest prompt's.
+        drawn: tokens of each row.
+        noted: rows that have ended, and that the queue knows of.
     """
 
     cohort: Cohort
@@ -50,8 +58,8 @@ class _Rows:
     ids: NDArray[np.int32]
     logprob: NDArray[np.float64]
     alive: NDArray[np.bool_]
-    reserved: int
     drawn: int = 0
+    noted: int = 0
 
     def add(self, tokens: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
         """One more token for each row."""
@@ -69,7 +77,11 @@ class _Rows:
         """Let ended rows go, if there are enough of them."""
         if not self.alive.any() or self.alive.mean() >= _LEAVE_BELOW:
             return
-        kept = np.flatnonzero(self.alive)
+        self.keep(np.flatnonzero(self.alive))
+
+    def keep(self, kept: NDArray[np.int64]) -> None:
+        """Keep only these rows, ascending."""
+        self.noted = int((~self.alive[kept]).sum())
         self.cohort.keep(torch.from_numpy(kept).to(self.cohort.group.device))
         for name in ("request", "index", "key", "start", "ids", "logprob", "alive"):
             setattr(self, name, getattr(self, name)[kept])
@@ -103,29 +115,24 @@ class TransformersEngine:
         stops = self._stops.get(options.stop)
         if options.stop and stops is None:
             stops = self._stops[options.stop] = _Stops(self.model, self.tokenizer, options.stop)
-        prompts = [self._prompt(request) for request in requests]
+        prompts = [prompt_ids(self.tokenizer, request) for request in requests]
         check_supported(self.model, max(map(len, prompts), default=0) + options.max_new_tokens)
-        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
-        waiting = [
-            (i, s) for i in order for s in range(requests[i].first, requests[i].first + requests[i].count)
-        ]
-        waiting.reverse()
+        queue = _Queue(requests, prompts, options)
         live: list[_Rows] = []
-        while waiting or live:
-            taken = sum(len(rows.request) * rows.reserved for rows in live)
-            if waiting and (not live or taken < _ENTER_BELOW * options.batch_tokens):
-                entered = _next(waiting, prompts, options, options.batch_tokens - taken)
-                if entered:
-                    rows, logits = self._enter(entered, requests, prompts, options)
-                    self._draw([rows], logits, options)
-                    live.append(rows)
-                    yield from self._ended(rows, requests, stops, watch)
+        while queue.waiting or live:
+            if entered := queue.take(live):
+                rows, logits = self._enter(entered, requests, prompts, options)
+                live.append(rows)
+                self._draw([rows], logits, options)
+                yield from self._ended(rows, requests, stops, watch)
             live = [rows for rows in live if rows.alive.any()]
             if live:
                 self._draw(live, self._forward(live), options)
                 for rows in live:
                     yield from self._ended(rows, requests, stops, watch)
+                    queue.note(rows)
                     rows.leave()
+                queue.put_back(live)
 
     def _enter(
         self,
@@ -163,7 +170,6 @@ class TransformersEngine:
             ids=np.zeros((count, options.max_new_tokens), np.int32),
             logprob=np.zeros(count),
             alive=np.ones(count, bool),
-            reserved=max(len(prompts[i]) for i in distinct) + options.max_new_tokens,
         )
         return rows, logits[torch.from_numpy(of).to(device)]
 
@@ -235,11 +241,6 @@ class TransformersEngine:
         ids = tuple(rows.ids[i, : rows.drawn].tolist())
         return Sample(int(rows.index[i]), self._text(rows, i), ids, reason, float(rows.logprob[i]))
 
-    def _prompt(self, request: Request) -> list[int]:
-        """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
-        prompt = self.tokenizer(format_prompt(request.question))["input_ids"]
-        return [*prompt, *encode_completion(self.tokenizer, request.prefix, finished=False)[0]]
-
 
 class _Stops:
     """Stop strings, looked for only where a token may have completed one.
@@ -286,15 +287,61 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
     return (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
-def _next(
-    waiting: list[tuple[int, int]], prompts: Sequence[list[int]], options: SamplingOptions, budget: int
-) -> list[tuple[int, int]]:
-    """Take from the end of `waiting` the rows that fit into `budget` tokens, or into an empty batch one."""
-    entered: list[tuple[int, int]] = []
-    while waiting:
-        length = len(prompts[waiting[-1][0]]) + options.max_new_tokens  # prompts come shortest first
-        fits = (len(entered) + 1) * length <= budget
-        if not fits and (entered or budget < options.batch_tokens):
-            break
-        entered.append(waiting.pop())
-    return entered
+class _Queue:
+    """Samples that wait for a place, and the budget of tokens that places are made from.
+
+    Room is given for the length that is to be expected: all tokens drawn so far over the samples that ended (the
+    estimate of a mean from samples of which some still run), the limit where none has. Where that was
+    too little, the newest rows are put back; as every draw is a hash of what is drawn, they lose time and nothing else.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], prompts: Sequence[list[int]], options: SamplingOptions
+    ) -> None:
+        self._prompts, self._budget, self._limit = prompts, options.batch_tokens, options.max_new_tokens
+        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
+        self.waiting = [(i, s + requests[i].first) for i in order for s in range(requests[i].count)]
+        self.waiting.reverse()  # taken from the end
+        self._ended = self._tokens = 0
+
+    def take(self, live: Sequence[_Rows]) -> list[tuple[int, int]]:
+        """(request, sample) of rows that may enter; at least one where nothing is alive."""
+        running = sum(rows.drawn * int(rows.alive.sum()) for rows in live)
+        mean = -(-(self._tokens + running) // self._ended) if self._ended else self._limit
+        each = min(max(mean, ROOM), self._limit)
+        held = sum(max(rows.cohort.held, len(rows.alive) * each) for rows in live)
+        entered: list[tuple[int, int]] = []
+        if live and held > _ENTER_BELOW * self._budget:
+            return entered
+        asked: set[int] = set()
+        longest = 0
+        while self.waiting:
+            asked.add(self.waiting[-1][0])
+            longest = max(longest, len(self._prompts[self.waiting[-1][0]]))
+            needed = held + len(asked) * longest + (len(entered) + 1) * each
+            if needed > self._budget and (entered or live):
+                break
+            entered.append(self.waiting.pop())
+        # Rows that were put back come first: those of one request together again, prompts ascending in length.
+        return sorted(entered, key=lambda row: (len(self._prompts[row[0]]), row))
+
+    def note(self, rows: _Rows) -> None:
+        """Learn from the rows that ended since the last look, before they leave."""
+        ended = int((~rows.alive).sum())
+        self._ended += ended - rows.noted
+        self._tokens += (ended - rows.noted) * rows.drawn
+        rows.noted = ended
+
+    def put_back(self, live: list[_Rows]) -> None:
+        """Take places away from the newest rows, until what is held fits into the budget."""
+        while sum(rows.cohort.held for rows in live) > self._budget:
+            rows = live[-1]
+            kept = 0 if len(live) > 1 else len(rows.alive) // 2
+            if len(live) == 1 and not kept:
+                return  # one row that does not fit has the batch for itself
+            back = np.flatnonzero(rows.alive[kept:]) + kept
+            self.waiting += [(int(rows.request[i]), int(rows.index[i])) for i in back[::-1]]
+            if kept:
+                rows.keep(np.arange(kept))
+            else:
+                live.pop()

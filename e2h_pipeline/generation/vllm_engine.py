@@ -18,8 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.generation.engine import Candidate, FinishReason, Request, Sample, SamplingOptions, Watch
-from e2h_pipeline.solutions import encode_completion, format_prompt
+from e2h_pipeline.generation.engine import (
+    Candidate,
+    FinishReason,
+    Request,
+    Sample,
+    SamplingOptions,
+    Watch,
+    prompt_ids,
+)
 
 if TYPE_CHECKING:
     from vllm import LLM
@@ -120,7 +127,7 @@ class VllmEngine:
         )
         way = (float(options.temperature), options.top_k, float(options.top_p))
         wanted = [(r, index) for r in requests for index in range(r.first, r.first + r.count)]
-        prompts = {id(r): {"prompt_token_ids": self._prompt(r)} for r in requests}
+        prompts = {id(r): {"prompt_token_ids": prompt_ids(self.tokenizer, r)} for r in requests}
         room = self.llm.model_config.max_model_len
         for request in requests:
             length = len(prompts[id(request)]["prompt_token_ids"])
@@ -197,11 +204,6 @@ class VllmEngine:
         gc.collect()
         cleanup_dist_env_and_memory()
         torch.set_num_threads = self._set_num_threads
-
-    def _prompt(self, request: Request) -> list[int]:
-        """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
-        prompt = self.tokenizer(format_prompt(request.question))["input_ids"]
-        return [*prompt, *encode_completion(self.tokenizer, request.prefix, finished=False)[0]]
 
 
 def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:

@@ -1,5 +1,6 @@
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,15 +160,37 @@ def test_sampling_leaves_the_mode_of_the_model_as_it_was(engine: TransformersEng
         assert engine.model.training is training
 
 
-def test_a_batch_never_holds_more_than_its_budget(engine: TransformersEngine) -> None:
-    rows: list[int] = []
-    handle = engine.model.register_forward_hook(
-        lambda model, args, kwargs, out: rows.append(out.logits.shape[0]), with_kwargs=True
+@pytest.mark.parametrize("budget", [200, 500, 3000])
+def test_a_batch_never_holds_more_than_its_budget(engine: TransformersEngine, budget: int) -> None:
+    held: list[int] = []
+    handle = engine.model.register_forward_pre_hook(
+        lambda model, args, kwargs: held.append(sum(c.held for c in kwargs.get("cohorts", ()))),
+        with_kwargs=True,
     )
-    engine.sample(_requests(QUESTIONS, 8), SamplingOptions(1.0, 4, batch_tokens=100))
+    options = SamplingOptions(1.0, 120, batch_tokens=budget)
+    drawn = engine.sample(_requests(QUESTIONS, 20), options)
     handle.remove()
-    shortest = min(len(engine.tokenizer(format_prompt(q))["input_ids"]) for q in QUESTIONS)
-    assert max(rows) <= 100 // (shortest + 4)
+    assert 0.5 * budget < max(held) <= 1.1 * budget  # a prompt may be in two groups
+    assert _ids(drawn) == _ids(engine.sample(_requests(QUESTIONS, 20), SamplingOptions(1.0, 120)))
+
+
+def test_rows_that_turn_out_longer_than_expected_are_put_back(ladder_policy: Path) -> None:
+    """Six short questions end at once, so that little room is kept for the others, which then need it all."""
+
+    class Counting(TransformersEngine):
+        entered = 0
+
+        def _enter(self, entered: Any, *rest: Any) -> Any:
+            self.entered += len(entered)
+            return super()._enter(entered, *rest)
+
+    found = load_engine("transformers", ladder_policy)
+    engine = Counting(found.model, found.tokenizer)  # type: ignore[attr-defined]
+    requests = _requests(QUESTIONS, 40)
+    options = SamplingOptions(1.0, 150, batch_tokens=1500)
+    drawn = engine.sample(requests, options)
+    assert engine.entered > 240
+    assert _ids(drawn) == _ids([engine.sample([r], SamplingOptions(1.0, 150))[0] for r in requests])
 
 
 # Drawing one token
