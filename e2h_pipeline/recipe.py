@@ -188,8 +188,8 @@ class Sampling(Section):
     shard_samples: int = Field(
         64,
         ge=1,
-        description="Samples of each question per shard. Raising N keeps all whole shards. Where four divides it, the "
-        "first is cut into a quarter, a quarter and a half, so that so small an N can grow as well.",
+        description="Samples of each question per shard. Raising N keeps all whole shards: let it divide the N you "
+        "start from.",
     )
 
     @field_validator("stop")

@@ -148,12 +148,8 @@ def sampling_options(options: Sampling) -> SamplingOptions:
 
 
 def sample_blocks(samples: int, size: int) -> list[tuple[int, int]]:
-    """(first, count) of the blocks of N samples. Edges are at multiples of `size` and, where four divides it, at a
-    quarter and a half of the first: of 16, 32, 64, 128 ... samples (size 64) each has all blocks of those before."""
-    fine = () if size % 4 else (size // 4, size // 2)
-    edges = [0, *fine, *range(size, samples, size)]
-    firsts = [edge for edge in edges if edge < samples] or [0]
-    return [(first, end - first) for first, end in zip(firsts, [*firsts[1:], samples], strict=True)]
+    """(first, count) of the blocks of N samples; one without samples where N is 0."""
+    return [(first, min(size, samples - first)) for first in range(0, max(samples, 1), size)]
 
 
 def _calls(
@@ -167,12 +163,11 @@ def _calls(
 ) -> list[Call]:
     """The shards of a pool. The name of a block that N cuts short tells its count behind a plus."""
     drawing, size = sampling_options(options), options.shard_samples
-    whole = sample_blocks(options.samples + size, size)
     calls: list[Call] = []
     for block, start in enumerate(range(0, max(len(rows), 1), options.shard_questions)):
         shard = rows[start : start + options.shard_questions]
         for first, count in sample_blocks(options.samples, size):
-            cut = "" if (first, count) in whole else f"+{count}"
+            cut = "" if count == size else f"+{count}"
             arguments = (engine, policy, shard, first, count, drawing, seed, stage, watch)
             calls.append((f"part-{block:05d}-{first:06d}{cut}", arguments))
     return calls
