@@ -234,7 +234,7 @@ def test_what_is_held_does_not_grow_with_n(ladder_policy: Path, ladder_tables: P
     before = pa.total_allocated_bytes()
     small, large = peak(32), peak(256)
     assert pa.total_allocated_bytes() - before < 100_000
-    assert large < 1.1 * small + 50_000
+    assert large < small + 600_000  # all samples together are some millions
 
 
 def test_progress_counts_what_is_done_now_and_shows_what_was_there(
