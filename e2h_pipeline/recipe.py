@@ -335,6 +335,43 @@ class Rerank(Section):
     )
 
 
+class Guards(Section):
+    """What stops a run and keeps its best policy so far (rl/guards.py). The first updates are the SFT policy's."""
+
+    window: int = Field(
+        5, ge=1, description="Updates whose mean is compared: the last of a metric with its first."
+    )
+    unfinished: float = Field(
+        0.3, ge=0, description="Rise of the share of rollouts without an answer; 1 turns the guard off."
+    )
+    one_step: float = Field(
+        0.3, ge=0, description="Rise of the share of rollouts of one step or none; 1 turns the guard off."
+    )
+    repeated_steps: float = Field(
+        0.3, ge=0, description="Rise of the share of rollouts that repeat a step; 1 turns the guard off."
+    )
+    more_steps: float = Field(1.5, ge=1, description="Most steps of a level, as a multiple of its first.")
+    fewer_steps: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Fewest steps of a level, as a multiple of its first; 0 turns the guard off.",
+    )
+    hack_window: int = Field(
+        20,
+        ge=1,
+        description="Updates over which the evaluator's mean and easy validation are compared with the best checkpoint.",
+    )
+    hack_fall: float = Field(
+        0.1,
+        ge=0,
+        description="Fall of easy validation accuracy below its best, in all of the window; 1 turns the guard off.",
+    )
+    hack_rise: float = Field(
+        0.02, ge=0, description="Rise of the evaluator's mean that makes such a fall a reward hack."
+    )
+
+
 class Rl(Section):
     """PPO on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
 
@@ -388,6 +425,7 @@ class Rl(Section):
         ge=1,
         description="Rollout batches between checkpoints; each is measured on easy validation, and the best is kept.",
     )
+    guards: Guards = Field(default_factory=Guards, description="What stops the run.")
 
 
 class Evaluation(Section):

@@ -1,0 +1,144 @@
+"""When a run must stop: what policies are known to do to a reward model, each with a threshold (`rl.guards`).
+
+Pure functions of the history of metrics, one mapping per update as `describe` and the algorithm give them. The
+ways to cheat are those people met: empty and one-step outputs (PURE, arXiv 2504.15275, its README and issue 20), more
+and trivial steps under sums (arXiv 2410.15115), product scores that favour short and unfinished solutions
+(prm800k, issue 8), and an evaluator's mean that rises while accuracy falls (Gao et al. 2023). Steps are compared
+level by level: our own hack (docs/log.md, seed 12) skipped steps of long problems and kept easy accuracy, and a
+curriculum moves the mean over all levels. The first updates are the measure, for they are the SFT policy's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import Rl
+
+Metrics = Mapping[str, float]
+
+STEPS_OF_LEVEL = "steps_level_"
+VALIDATION = "easy_validation_accuracy"
+
+_MENDS = {
+    "no_answer": "give rl.max_new_tokens room, or raise rl.unfinished_penalty or rl.kl",
+    "one_step": "raise rl.kl, or check that a solution without steps earns less than a wrong one",
+    "repeated_steps": "raise rl.kl, or take a shaping whose sum does not grow with steps",
+}
+
+
+def trouble(history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float) -> str | None:
+    """Why the run must stop, or None: metric, value, threshold and what to change.
+
+    Args:
+        history: one mapping per update, the latest last and not empty. `kl` is in each; `no_answer`, `one_step` and
+            `repeated_steps` (shares of rollouts), `steps_level_<level>` (mean steps), `evaluator_easy` and
+            `evaluator_hard` (means) are in those that measured them, `easy_validation_accuracy` in checkpoints.
+        best_update: updates behind the best checkpoint so far; 0 is the SFT policy.
+        best_accuracy: its easy validation accuracy.
+    """
+    return (
+        _not_finite(history[-1])
+        or _far_away(history[-1], options)
+        or _more_of_a_vice(history, options)
+        or _other_lengths(history, options)
+        or _hacked(history, options, best_update, best_accuracy)
+    )
+
+
+def _not_finite(metrics: Metrics) -> str | None:
+    broken = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if not broken:
+        return None
+    return f"{', '.join(broken)}, not a finite number; lower rl.learning_rate"
+
+
+def _far_away(metrics: Metrics, options: Rl) -> str | None:
+    if metrics["kl"] <= options.max_kl:
+        return None
+    return (
+        f"kl, to the SFT policy, is {metrics['kl']:.2f} per token, above rl.max_kl={options.max_kl}; "
+        "raise rl.kl or lower rl.learning_rate"
+    )
+
+
+def _more_of_a_vice(history: Sequence[Metrics], options: Rl) -> str | None:
+    guards = options.guards
+    limits = {
+        "no_answer": ("unfinished", guards.unfinished),
+        "one_step": ("one_step", guards.one_step),
+        "repeated_steps": ("repeated_steps", guards.repeated_steps),
+    }
+    for name, (field, limit) in limits.items():
+        means = _first_and_last(history, name, guards.window)
+        if means and means[1] - means[0] > limit:
+            return (
+                f"{_moved(name, means, guards.window)}, up by more than rl.guards.{field}={limit}; "
+                f"{_MENDS[name]}"
+            )
+    return None
+
+
+def _other_lengths(history: Sequence[Metrics], options: Rl) -> str | None:
+    guards = options.guards
+    for name in sorted({name for metrics in history for name in metrics if name.startswith(STEPS_OF_LEVEL)}):
+        means = _first_and_last(history, name, guards.window)
+        if means is None:
+            continue
+        first, last = means
+        if last > guards.more_steps * max(first, 1.0):
+            return (
+                f"{_moved(name, means, guards.window)}, above rl.guards.more_steps={guards.more_steps} times that "
+                "(or one step); "
+                "raise rl.kl, or take a shaping whose sum does not grow with steps"
+            )
+        if last < guards.fewer_steps * first:
+            return (
+                f"{_moved(name, means, guards.window)}, below rl.guards.fewer_steps={guards.fewer_steps} times that: "
+                "the evaluator may overlook skipped steps; raise rl.kl or lower rl.learning_rate"
+            )
+    return None
+
+
+def _hacked(history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float) -> str | None:
+    """Every validation in the window is far below the best, and the evaluator is happier than it was there.
+
+    The evaluator's mean at the best checkpoint is taken over the window that ends with it, or over the first
+    window where it came earlier; two windows that are one and the same have not moved.
+    """
+    guards = options.guards
+    window = guards.hack_window
+    recent = history[-window:]
+    accuracies = [metrics[VALIDATION] for metrics in recent if VALIDATION in metrics]
+    if not accuracies or max(accuracies) >= best_accuracy - guards.hack_fall:
+        return None
+    then = history[: max(best_update, window)][-window:]
+    for name in ("evaluator_easy", "evaluator_hard"):
+        before, now = _mean(then, name), _mean(recent, name)
+        if before is not None and now is not None and now - before > guards.hack_rise:
+            return (
+                f"{VALIDATION} is {max(accuracies):.3f} at best in the last {window} updates, more than "
+                f"rl.guards.hack_fall={guards.hack_fall} below the {best_accuracy:.3f} of update {best_update}, while "
+                f"{name} rose from {before:.3f} to {now:.3f}, more than rl.guards.hack_rise={guards.hack_rise}: the "
+                "policy has found what the evaluator overlooks; raise rl.kl or lower rl.learning_rate"
+            )
+    return None
+
+
+def _first_and_last(history: Sequence[Metrics], name: str, window: int) -> tuple[float, float] | None:
+    """Means of a metric over the first and the last `window` updates that measured it; None while they overlap."""
+    values = [metrics[name] for metrics in history if name in metrics]
+    if len(values) < 2 * window:
+        return None
+    return sum(values[:window]) / window, sum(values[-window:]) / window
+
+
+def _moved(name: str, means: tuple[float, float], window: int) -> str:
+    return f"{name} is {means[1]:.2f} over its last {window} updates, {means[0]:.2f} over its first {window}"
+
+
+def _mean(history: Sequence[Metrics], name: str) -> float | None:
+    values = [metrics[name] for metrics in history if name in metrics]
+    return sum(values) / len(values) if values else None
