@@ -407,11 +407,41 @@ class Rl(Section):
         description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.",
     )
     process_scale: float = Field(1.0, ge=0, description="Weight of the step rewards.")
+    shaping: Literal[
+        "running_minimum",
+        "running_product",
+        "soft_minimum",
+        "strict_minimum",
+        "delta",
+        "clip",
+        "first_error",
+        "sum",
+    ] = Field(
+        "running_minimum",
+        description="How step scores become step rewards: the paper's running minimum, or another of rl/shaping.py.",
+    )
     upper_bound: float = Field(
-        0.5, gt=0, le=1, description="Start of the running minimum: scores above it earn no penalty."
+        0.5,
+        gt=0,
+        le=1,
+        description="Start of the running minimum and product, threshold of clip: scores above it earn no penalty.",
+    )
+    soft_minimum_temperature: float = Field(
+        0.1, gt=0, description="Of the soft minimum: the lower, the more the worst step counts (PURE: 0.1)."
+    )
+    error_threshold: float = Field(
+        0.5, gt=0, le=1, description="Of first_error: a step that scores below it is wrong."
+    )
+    prefix_reward: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Of first_error: reward of the right steps before the first wrong one (VPPO: 0.5).",
     )
     step_bonus: float = Field(
-        0.25, ge=0, description="Constant spread over the steps of a solution (paper's code: 0.25)."
+        0.25,
+        ge=0,
+        description="Constant spread over the steps of a solution, whatever the shaping (paper's code: 0.25).",
     )
     outcome_reward: float = Field(
         1.0, ge=0, description="Reward of a right final answer; easy questions only."

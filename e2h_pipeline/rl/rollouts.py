@@ -18,7 +18,7 @@ from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.extract import final_answer
 from e2h_pipeline.rewards.scoring import score_solutions
-from e2h_pipeline.rl.shaping import running_minimum, terminal_reward, without_steps
+from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
 from e2h_pipeline.solutions import format_prompt, parse_completion, segment_ends, token_offsets
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its rewards, one per completion token."""
+    """One completion with its rewards, one per completion token.
+
+    Attributes:
+        ends: completion tokens that carry the reward of a step, in order; the last token where there is no step.
+        terminal: what of the last token's reward is no step's: verdict, constant or penalty.
+    """
 
     question: Question
     prompt_ids: tuple[int, ...]
@@ -51,6 +56,8 @@ class Rollout:
     steps: int
     answered: bool
     right: bool | None
+    ends: tuple[int, ...] = ()
+    terminal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,18 +147,19 @@ def reward(
     rewards = [0.0] * len(sample.token_ids)
     if solution.steps:
         ends = segment_ends(token_offsets(tokenizer, *_text_tokens(sample)), solution.spans)
-        shaped = running_minimum(scores, options.upper_bound, options.step_bonus)
-        for end, value in zip(ends, shaped, strict=True):
+        for end, value in zip(ends, step_rewards(scores, options), strict=True):
             rewards[end] += options.process_scale * value
     else:
-        rewards[-1] += options.process_scale * without_steps(options.upper_bound)
-    rewards[-1] += terminal_reward(
+        ends = [len(rewards) - 1]
+        rewards[-1] += options.process_scale * without_steps(options)
+    terminal = terminal_reward(
         right=right,
         answered=answered,
         outcome_reward=options.outcome_reward,
         hard_constant=options.hard_constant,
         unfinished_penalty=options.unfinished_penalty,
     )
+    rewards[-1] += terminal
     return Rollout(
         question=question,
         prompt_ids=tuple(tokenizer(format_prompt(question.question))["input_ids"]),
@@ -161,6 +169,8 @@ def reward(
         steps=len(solution.steps),
         answered=answered,
         right=right,
+        ends=tuple(ends),
+        terminal=terminal,
     )
 
 
@@ -191,3 +201,26 @@ def collate(rollouts: Sequence[Rollout], pad_id: int, device: torch.device) -> B
         ),
         rewards=pad([[*s, *r.rewards] for s, r in zip(silent, rollouts, strict=True)], 0, torch.float),
     )
+
+
+def step_ends(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
+    """(batch, length), 1 on the tokens that carry the reward of a step, be it 0."""
+    ends = torch.zeros_like(batch.mask)
+    for row, rollout in enumerate(rollouts):
+        ends[row, [len(rollout.prompt_ids) + end for end in rollout.ends]] = 1.0
+    return ends
+
+
+def terminal_rewards(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
+    """(batch, length): what of `batch.rewards` is no step's, on the last token of each completion."""
+    terminal = torch.zeros_like(batch.rewards)
+    for row, rollout in enumerate(rollouts):
+        terminal[row, len(rollout.prompt_ids) + len(rollout.sample.token_ids) - 1] = rollout.terminal
+    return terminal
+
+
+def group_ids(rollouts: Sequence[Rollout], device: torch.device) -> Tensor:
+    """(batch,) integers, the same for rollouts of the same question."""
+    numbers: dict[str, int] = {}
+    ids = [numbers.setdefault(r.question.problem_id, len(numbers)) for r in rollouts]
+    return torch.tensor(ids, device=device)

@@ -1,37 +1,146 @@
-"""Step scores to step rewards and terminal rewards: pure functions, bounded, with no reward hole.
+"""Step scores to step rewards and terminal rewards: pure functions, with no reward hole.
 
-The scheme is the paper's running minimum (appendix C.3; released code, `shape_math_process_rewards`):
-the reward of step i is min(0, p_i - m_{i-1}) with m_0 an upper bound and m_i the running minimum, plus
-a constant spread over the steps. The sum telescopes to min(bound, min_i p_i) - bound + bonus, so a
-solution cannot earn more by adding steps. Unlike the released code, a solution without a step gets the
-worst sum instead of 0: writing nothing must not beat writing something wrong.
+The paper's scheme is the running minimum (appendix C.3; released code, `shape_math_process_rewards`): its sum
+telescopes, so a solution cannot earn more by adding steps. The other schemes are ways of the field to reach the
+same, and `total`, which does not, as the control. Each says what its rewards sum to, within which bounds, and
+what a step cut in two changes. `SCHEMES` has them by the name a recipe gives.
+
+A solution without a step gets what a single step of score 0 would, but no bonus, where the released code gives
+0: writing nothing must not beat writing something wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from operator import mul
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import Rl
 
 
-def running_minimum(scores: Sequence[float], upper_bound: float, bonus: float) -> list[float]:
-    """Rewards of the steps of one solution.
+def step_rewards(scores: Sequence[float], options: Rl) -> list[float]:
+    """Rewards of the steps of one solution: those of the recipe's scheme, and an even share of `step_bonus` each.
 
     Args:
         scores: probabilities in [0, 1] that each step is right, in order.
-        upper_bound: start of the running minimum, in (0, 1]; scores above it are as good as it.
-        bonus: constant shared out evenly over the steps.
+    """
+    shaped = SCHEMES[options.shaping](scores, options)
+    return [reward + options.step_bonus / len(scores) for reward in shaped]
 
-    Returns as many rewards; they sum to min(upper_bound, min(scores)) - upper_bound + bonus.
+
+def without_steps(options: Rl) -> float:
+    """The process reward of a solution that has no step: what a step of score 0 would get, no bonus."""
+    return SCHEMES[options.shaping]([0.0], options)[0]
+
+
+def running_minimum(scores: Sequence[float], upper_bound: float) -> list[float]:
+    """r_i = min(0, p_i - m_{i-1}), m_i the minimum so far and m_0 an upper bound (paper, appendix C.3).
+
+    The sum is min(upper_bound, min_i p_i) - upper_bound, in [-upper_bound, 0]. It stays when a step is cut into
+    two of which the worse scores as the step did.
+
+    Args:
+        upper_bound: in (0, 1]; scores above it are as good as it.
     """
     rewards, lowest = [], upper_bound
     for score in scores:
-        rewards.append(min(0.0, score - lowest) + bonus / len(scores))
+        rewards.append(min(0.0, score - lowest))
         lowest = min(lowest, score)
     return rewards
 
 
-def without_steps(upper_bound: float) -> float:
-    """The process reward of a solution that has no step: what a step of score 0 would get, no bonus."""
-    return -upper_bound
+def running_product(scores: Sequence[float], upper_bound: float) -> list[float]:
+    """`running_minimum` of the products p_1 ... p_i (the "prod" scheme of the paper's released code).
+
+    The sum is min(upper_bound, product of all p_i) - upper_bound, in [-upper_bound, 0]. It stays when a step is
+    cut into two whose scores have the step's score as their product; with scores below 1 more steps cost more.
+    """
+    return running_minimum(list(accumulate(scores, mul)), upper_bound)
+
+
+def soft_minimum(scores: Sequence[float], temperature: float) -> list[float]:
+    """r_i = softmax(-s / temperature)_i s_i with s_i = 2 p_i - 1 (PURE, arXiv 2504.15275; its temperature is 0.1).
+
+    The sum is a mean of the s_i that leans to the lowest: at least min_i s_i, at most their plain mean, in [-1, 1].
+    No promise for a step cut in two: right steps beside a wrong one take some of its weight away.
+    """
+    signed = [2 * score - 1 for score in scores]
+    lowest = min(signed, default=0.0)
+    weights = [math.exp((lowest - value) / temperature) for value in signed]
+    return [weight / sum(weights) * value for weight, value in zip(weights, signed, strict=True)]
+
+
+def strict_minimum(scores: Sequence[float]) -> list[float]:
+    """r_i = m_i - m_{i+1} with m_i the lowest s_j = 2 p_j - 1 of steps j >= i, and 0 behind the last (PURE, strict form).
+
+    The rewards from step i on sum to m_i, its value in PURE; all of them to min_i s_i, in [-1, 1]. The sum stays
+    when a step is cut into two of which the worse scores as the step did.
+    """
+    signed = [2 * score - 1 for score in scores]
+    lowest = list(accumulate(reversed(signed), min))[::-1]
+    return [now - later for now, later in pairwise([*lowest, 0.0])]
+
+
+def delta(scores: Sequence[float]) -> list[float]:
+    """r_i = p_i - p_{i+1}, with 0 behind the last (Delta, arXiv 2410.15115).
+
+    The rewards from step i on sum to p_i, so each step is paid by its own score; all of them to p_1, in [0, 1].
+    The sum stays when a step is cut into two of which the first scores as the step did. The source gives the last
+    step nothing, for there is its verdict on the answer; hard questions have no verdict, so the score stays.
+    """
+    return [score - later for score, later in pairwise([*scores, 0.0])]
+
+
+def clip(scores: Sequence[float], upper_bound: float) -> list[float]:
+    """r_i = min(0, p_i - upper_bound) (Clip, arXiv 2410.15115).
+
+    The sum is at most 0, so no step earns anything; there is no lower bound, for each wrong step costs anew. It
+    stays when a step is cut into two of which one scores as the step did and the other `upper_bound` or more.
+    No step costs what one wrong step may and less than two: watch the number of steps.
+    """
+    return [min(0.0, score - upper_bound) for score in scores]
+
+
+def first_error(scores: Sequence[float], threshold: float, prefix_reward: float) -> list[float]:
+    """1 on the last step where none scores below the threshold, else `prefix_reward` on the last step before the
+    first that does, if there is one; 0 on all others (after VPPO, arXiv 2601.18984, eq. 6).
+
+    Scores count only by where the first error is. The sum is 1, `prefix_reward` or 0. It stays when a step is cut
+    into two that are both judged as the step was. In the source a verdict on the answer says which solutions get
+    the 1; hard questions have no verdict, so the evaluator's does.
+
+    Args:
+        prefix_reward: in [0, 1]; the source has 0.5.
+    """
+    rewards = [0.0] * len(scores)
+    wrong = next((i for i, score in enumerate(scores) if score < threshold), None)
+    if wrong is None and rewards:
+        rewards[-1] = 1.0
+    elif wrong:
+        rewards[wrong - 1] = prefix_reward
+    return rewards
+
+
+def total(scores: Sequence[float]) -> list[float]:
+    """r_i = p_i: the control, which pays for every further step. The sum has no upper bound and no promise holds."""
+    return list(scores)
+
+
+SCHEMES: dict[str, Callable[[Sequence[float], Rl], list[float]]] = {
+    "running_minimum": lambda scores, options: running_minimum(scores, options.upper_bound),
+    "running_product": lambda scores, options: running_product(scores, options.upper_bound),
+    "soft_minimum": lambda scores, options: soft_minimum(scores, options.soft_minimum_temperature),
+    "strict_minimum": lambda scores, options: strict_minimum(scores),
+    "delta": lambda scores, options: delta(scores),
+    "clip": lambda scores, options: clip(scores, options.upper_bound),
+    "first_error": lambda scores, options: first_error(
+        scores, options.error_threshold, options.prefix_reward
+    ),
+    "sum": lambda scores, options: total(scores),
+}
 
 
 def terminal_reward(

@@ -14,7 +14,19 @@ from e2h_pipeline.generation.pool import load_engine
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.recipe import Rl
-from e2h_pipeline.rl.rollouts import Question, Rollout, answer_of, collate, draw_questions, reward, roll_out
+from e2h_pipeline.rl.rollouts import (
+    Question,
+    Rollout,
+    answer_of,
+    collate,
+    draw_questions,
+    group_ids,
+    reward,
+    roll_out,
+    step_ends,
+    terminal_rewards,
+)
+from e2h_pipeline.rl.shaping import SCHEMES, step_rewards
 from e2h_pipeline.solutions import parse_completion
 
 EASY, HARD = Question("e", "1+2*2", "6"), Question("h", "1+2*2", None)
@@ -52,6 +64,23 @@ def test_rewards_stand_on_the_tokens_that_end_the_segments(ladder_tok: PreTraine
     assert list(rollout.rewards) == pytest.approx(expected)
     assert rollout.evaluator_score == pytest.approx(0.3)
     assert (rollout.steps, rollout.answered, rollout.right) == (2, True, True)
+    assert (rollout.ends, rollout.terminal) == ((5, 11, 14), 1.0)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_recipe_names_the_shaping(ladder_tok: PreTrainedTokenizerFast, name: str) -> None:
+    options = OPTIONS.model_copy(update={"shaping": name})
+    logits = [_logit(p) for p in (0.9, 0.3, 0.4)]
+    rollout = reward(ladder_tok, HARD, _sample(ladder_tok, TEXT), logits, None, options)
+    paid = [rollout.rewards[end] for end in rollout.ends]
+    assert paid == pytest.approx([2 * value for value in step_rewards([0.9, 0.3, 0.4], options)])
+    assert sum(rollout.rewards) == pytest.approx(sum(paid) + 0.25)
+    wrong = reward(
+        ladder_tok, HARD, _sample(ladder_tok, "1+2=0\n\n# Answer\n\n6"), [-30.0] * 2, None, options
+    )
+    none = reward(ladder_tok, HARD, _sample(ladder_tok, "# Answer\n\n6"), [-30.0], None, options)
+    assert sum(none.rewards) < sum(wrong.rewards) or name == "clip"
+    assert none.ends == (len(none.rewards) - 1,)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +170,36 @@ def test_no_reward_is_lost_or_lies_outside_the_completion(rows: list[tuple[int, 
         assert batch.rewards[i].sum().item() == pytest.approx(sum(rewards), abs=1e-5)
         assert int(batch.mask[i].sum()) == len(rewards)
         assert int(batch.attention[i].sum()) == prompt + len(rewards)
+
+
+def test_rewards_come_apart_into_steps_and_terminal(ladder_tok: PreTrainedTokenizerFast) -> None:
+    whole = reward(ladder_tok, EASY, _sample(ladder_tok, TEXT), [9.0, -9.0, 9.0], True, OPTIONS)
+    sample = _sample(ladder_tok, "1+2=3\n\n3*", finished=False)
+    cut = reward(ladder_tok, HARD, sample, [_logit(0.9), _logit(0.1)], None, OPTIONS)
+    empty = reward(ladder_tok, HARD, _sample(ladder_tok, ""), [], None, OPTIONS)
+    rollouts = [whole, cut, empty]
+    batch = collate(rollouts, 0, torch.device("cpu"))
+    ends, terminal = step_ends(rollouts, batch), terminal_rewards(rollouts, batch)
+    prompts = [len(r.prompt_ids) for r in rollouts]
+    assert [row.nonzero().flatten().tolist() for row in ends] == [
+        [prompts[0] + 5, prompts[0] + 11, prompts[0] + 14],
+        [prompts[1] + 5, prompts[1] + 7],
+        [prompts[2]],
+    ]
+    assert terminal.sum(1).tolist() == [1.0, -1.5, -1.5]
+    steps = batch.rewards - terminal
+    assert steps[ends == 0].abs().max() == 0
+    assert steps[1][ends[1] == 1].tolist() == pytest.approx([2 * 0.15, 2 * (0.1 - 0.5 + 0.15)], abs=1e-6)
+    assert steps[2].sum().item() == pytest.approx(2 * -0.5, abs=1e-6)
+    assert not (ends + terminal.abs())[batch.mask == 0].any()
+
+
+def test_rollouts_of_a_question_are_a_group(ladder_tok: PreTrainedTokenizerFast) -> None:
+    rollouts = [
+        reward(ladder_tok, question, _sample(ladder_tok, TEXT), [9.0] * 3, None, OPTIONS)
+        for question in (HARD, EASY, HARD)
+    ]
+    assert group_ids(rollouts, torch.device("cpu")).tolist() == [0, 1, 0]
 
 
 # Questions
