@@ -1,0 +1,93 @@
+"""Losses on pairs of completions, a better and a worse one: DPO, SimPO, ORPO, SPPO.
+
+Each is a function of two (batch,) tensors that say how likely the policy makes the chosen and the rejected
+completions, and returns the loss of each pair, (batch,). The two that hold the policy to a reference take
+log-ratios, the two that need no reference take mean log-probabilities per token:
+
+    log-ratio   sum over completion tokens of log policy - log reference
+    mean        sum over completion tokens of log policy, over their number
+
+Which pairs, is `pairs.py`'s affair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from e2h_pipeline.rl.rollouts import Batch
+
+# A completion is never held for surer than this, where the odds would be infinite. TRL has no such bound.
+_SUREST = -1e-6
+
+
+def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """-log sigmoid(beta (chosen - rejected)) of log-ratios (Rafailov et al. 2023, arXiv 2305.18290, equation 7).
+
+    Args:
+        chosen, rejected: (batch,) log-ratios.
+        beta: how strongly the reference holds; log 2 is the loss of a policy that equals it.
+    """
+    return -logsigmoid(beta * (chosen - rejected))
+
+
+def sppo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
+    """(chosen - 1 / 2 beta)^2 + (rejected + 1 / 2 beta)^2 of log-ratios (Wu et al. 2024, arXiv 2405.00675).
+
+    The paper's (log-ratio - (P - 1/2) / beta)^2 with the chosen completion winning always, P = 1, and the
+    rejected one never, P = 0, which is TRL's `sppo_hard`. The targets lie 1 / 2 beta away: at the paper's beta of
+    0.001 a policy that equals its reference has a loss of 500,000, so clip gradients, or take a beta near 0.1 where
+    models are tiny.
+
+    Args:
+        chosen, rejected: (batch,) log-ratios.
+    """
+    return (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
+
+
+def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor:
+    """-log sigmoid(beta (chosen - rejected) - gamma) of means (Meng et al. 2024, arXiv 2405.14734, equation 6).
+
+    Args:
+        chosen, rejected: (batch,) mean log-probabilities.
+        gamma: by how much beta times the chosen mean is to lie above beta times the rejected one.
+    """
+    return -logsigmoid(beta * (chosen - rejected) - gamma)
+
+
+def orpo(chosen: Tensor, rejected: Tensor, weight: float) -> Tensor:
+    """-chosen - weight log sigmoid(log odds of chosen - log odds of rejected) (Hong et al. 2024, arXiv 2403.07691).
+
+    Equations 6 and 7; odds are p / (1 - p) of p = exp(mean log-probability). The first term is the loss of
+    fine-tuning on the chosen completion, a mean over its tokens; TRL's goes over the prompt too, and over all
+    tokens of a batch at once, so that long pairs count for more.
+
+    Args:
+        chosen, rejected: (batch,) mean log-probabilities.
+        weight: of the odds ratio (the paper's lambda).
+    """
+    return -chosen - weight * logsigmoid(_log_odds(chosen) - _log_odds(rejected))
+
+
+def _log_odds(mean: Tensor) -> Tensor:
+    """log p - log(1 - p) of p = exp(mean)."""
+    return mean - torch.log(-torch.expm1(mean.clamp(max=_SUREST)))
+
+
+def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Sum of the log-probabilities of each row's completion tokens, at temperature 1, (batch,)."""
+    logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits[:, :-1]
+    tokens = batch.ids[:, 1:]
+    taken = -cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none")
+    return (taken.view_as(tokens) * batch.mask[:, 1:]).sum(1)
+
+
+def mean_logprobs(sums: Tensor, mask: Tensor) -> Tensor:
+    """Sums per row, (batch,), over the row's number of tokens in `mask`, (batch, length); 0 where it has none."""
+    return sums / mask.sum(1).clamp(min=1)
