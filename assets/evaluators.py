@@ -20,13 +20,18 @@ EVALUATORS = ("easy_prm", "easy_orm", "easy_oprm", "easy_pairwise")
 _STEPS, _OUTCOMES = "easy_step_labels", "easy_outcome_labels"
 
 
+def leave_note(job: StageJob, reason: str) -> dict[str, Any]:
+    """What stands in an artifact that the recipe does not ask for."""
+    note = {"not_trained": reason}
+    (job.out / "not_trained.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+    return note
+
+
 def _train(job: StageJob, kind: Kind) -> dict[str, Any]:
     """Train an evaluator if the recipe names its kind; else leave a note."""
     chosen = job.recipe.reward.kind
     if kind != chosen:
-        note = {"not_trained": f"the recipe has reward.kind={chosen}"}
-        (job.out / "not_trained.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
-        return note
+        return leave_note(job, f"the recipe has reward.kind={chosen}")
     from e2h_pipeline.rewards.training import train_reward_model
 
     options = getattr(job.recipe, kind)

@@ -372,10 +372,41 @@ class Guards(Section):
     )
 
 
+class Curriculum(Section):
+    """Which questions an update rolls out on (rl/curricula.py)."""
+
+    kind: Literal["uniform", "easy_to_hard", "learning_progress"] = Field(
+        "uniform",
+        description="All questions equally often, levels one after the other, or levels by learning progress "
+        "(Kanitscheider et al. 2021).",
+    )
+    entered_by: float = Field(
+        0.5, ge=0, le=1, description="easy_to_hard: share of the updates after which all levels are in."
+    )
+    rate: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="learning_progress: weight of an update in the fast and the slow average.",
+    )
+    low_success: float = Field(
+        0.1, gt=0, lt=1, description="learning_progress: success that is stretched to 1/2; lower looks lower."
+    )
+    uniform: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="learning_progress: share of questions drawn from all levels all the same.",
+    )
+    chance: float = Field(
+        0.0, ge=0, lt=1, description="learning_progress: share of answers that guessing gets right."
+    )
+
+
 class Rl(Section):
     """PPO on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
 
-    algorithm: Literal["ppo"] = Field("ppo", description="The algorithm that makes rl_policy.")
+    algorithm: Literal["ppo", "grpo"] = Field("ppo", description="The algorithm that makes rl_policy.")
     questions: Literal["all", "easy"] = Field("all", description="Questions to roll out on.")
     updates: int = Field(100, ge=1, description="Rollout batches.")
     rollouts: int = Field(512, ge=2, description="Completions per rollout batch.")
@@ -454,6 +485,9 @@ class Rl(Section):
         10,
         ge=1,
         description="Rollout batches between checkpoints; each is measured on easy validation, and the best is kept.",
+    )
+    curriculum: Curriculum = Field(
+        default_factory=Curriculum, description="Which questions an update rolls out on."
     )
     guards: Guards = Field(default_factory=Guards, description="What stops the run.")
 

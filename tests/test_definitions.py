@@ -35,7 +35,9 @@ UPSTREAM = {
     "evaluator": "easy_oprm easy_orm easy_pairwise easy_prm",
     "benchmark_samples": "benchmark_questions easy_step_labels evaluator sft_policy",
     "rerank_scores": "benchmark_questions benchmark_samples evaluator",
-    "rl_policy": "easy_problems evaluator hard_questions sft_policy",
+    "ppo_policy": "easy_problems evaluator hard_questions sft_policy",
+    "grpo_policy": "easy_problems evaluator hard_questions sft_policy",
+    "rl_policy": "grpo_policy ppo_policy",
     "base_answers": "base_model benchmark_questions",
     "sft_answers": "benchmark_questions sft_policy",
     "rl_answers": "benchmark_questions rl_policy",
@@ -91,7 +93,7 @@ def test_gpu_stages_share_a_pool() -> None:
         for key in graph.get_all_asset_keys()
         if graph.get(key).pools  # type: ignore[attr-defined]
     }
-    assert {"base_model", "sft_policy", "easy_prm", "rl_policy", "benchmark_samples"} <= pooled
+    assert {"base_model", "sft_policy", "easy_prm", "ppo_policy", "benchmark_samples"} <= pooled
     assert not pooled & {"recipe", "easy_problems", "gold_answers", "rerank_metrics"}
 
 

@@ -6,7 +6,6 @@ Questions of both kinds are drawn; the gold answer of an easy one is looked at, 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,11 +31,12 @@ Grade = Callable[[Sequence[tuple[str, str]]], list[bool]]
 
 @dataclass(frozen=True)
 class Question:
-    """A question to roll out on; `answer` is None where it is hard."""
+    """A question to roll out on; `answer` is None where it is hard, `level` 0 where it is unknown."""
 
     problem_id: str
     question: str
     answer: str | None
+    level: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,6 @@ class Batch:
     attention: Tensor
     mask: Tensor
     rewards: Tensor
-
-
-def draw_questions(questions: Sequence[Question], options: Rl, seed: int, update: int) -> list[Question]:
-    """The questions of one update: passes over a seeded shuffle, so that each is seen equally often."""
-    wanted = max(1, options.rollouts // options.samples_per_question)
-    drawn: list[Question] = []
-    first = update * wanted
-    while len(drawn) < wanted:
-        position = first + len(drawn)
-        order = list(questions)
-        random.Random(f"rl/questions/{seed}/{position // len(order)}").shuffle(order)
-        drawn += order[position % len(order) : position % len(order) + wanted - len(drawn)]
-    return drawn
 
 
 def roll_out(

@@ -1,5 +1,4 @@
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from e2h_pipeline.rl.rollouts import (
     Rollout,
     answer_of,
     collate,
-    draw_questions,
     group_ids,
     reward,
     roll_out,
@@ -200,30 +198,6 @@ def test_rollouts_of_a_question_are_a_group(ladder_tok: PreTrainedTokenizerFast)
         for question in (HARD, EASY, HARD)
     ]
     assert group_ids(rollouts, torch.device("cpu")).tolist() == [0, 1, 0]
-
-
-# Questions
-
-
-@settings(deadline=None)
-@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 12), st.integers(0, 3))
-def test_every_question_is_drawn_equally_often(questions: int, wanted: int, updates: int, seed: int) -> None:
-    pool = [Question(str(i), f"q{i}", None) for i in range(questions)]
-    options = Rl(rollouts=wanted * 2, samples_per_question=2)
-    drawn = [draw_questions(pool, options, seed, update) for update in range(updates)]
-    assert all(len(each) == wanted for each in drawn)
-    counts = Counter(q.problem_id for each in drawn for q in each)
-    most, least = max(counts.values()), min(counts.get(str(i), 0) for i in range(questions))
-    assert most - least <= 1
-    assert draw_questions(pool, options, seed, updates - 1) == drawn[-1]  # whatever came before
-
-
-def test_passes_and_seeds_have_their_own_order() -> None:
-    pool = [Question(str(i), f"q{i}", None) for i in range(30)]
-    options = Rl(rollouts=60, samples_per_question=2)
-    first, second = (draw_questions(pool, options, 0, update) for update in (0, 1))
-    assert first != second
-    assert draw_questions(pool, options, 1, 0) != first
 
 
 # Rollouts from a live policy

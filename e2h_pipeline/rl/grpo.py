@@ -1,0 +1,89 @@
+"""Step-level GRPO: no critic, the samples of a question are each other's baseline (DeepSeekMath, arXiv 2402.03300, 4.1).
+
+Step rewards are compared with all steps of the question's samples, and a token answers for the steps that end at it
+or later; the verdict on the whole completion is compared with the other completions'. KL to the starting policy is part of
+the loss, by the k3 estimator exp(d) - d - 1 with d = log reference - log policy (4.1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from e2h_pipeline.rl.advantages import group_advantages, group_step_advantages, masked_mean
+from e2h_pipeline.rl.loop import Run, minibatches, some_rows, token_logprobs
+from e2h_pipeline.rl.ppo import clipped_policy_loss
+from e2h_pipeline.rl.rollouts import Batch, Rollout, group_ids, step_ends, terminal_rewards
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import Rl
+
+
+class Grpo:
+    """A policy alone."""
+
+    name = "GRPO"
+
+    def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
+        """See `Algorithm.start`.
+
+        Raises:
+            ValueError: one sample a question has nothing to be compared with.
+        """
+        if options.samples_per_question < 2:
+            raise ValueError("GRPO compares samples of a question: set rl.samples_per_question to 2 or more")
+        return Run(policy, evaluator, options)
+
+    def learn(
+        self,
+        run: Run,
+        rollouts: Sequence[Rollout],
+        batch: Batch,
+        old: Tensor,
+        reference: Tensor,
+        seed: int,
+        update: int,
+    ) -> dict[str, float]:
+        """See `Algorithm.learn`: clipped loss on group advantages, and KL."""
+        options = run.options
+        advantages = step_level_advantages(rollouts, batch)
+        sums: dict[str, float] = {}
+        steps = 0
+        for rows in minibatches(batch, options, seed, update):
+            part = some_rows(batch, rows)
+            length = part.ids.shape[1]
+            was, base = old[rows, :length], reference[rows, :length]
+            logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
+            policy_loss = clipped_policy_loss(
+                logprobs, was, advantages[rows, :length], part.mask, options.clip
+            )
+            kl_loss = masked_mean(k3(logprobs, base), part.mask)
+            norm = run.step("policy", policy_loss + options.kl * kl_loss)
+            outside = ((logprobs - was).exp() - 1).abs() > options.clip
+            for name, value in (
+                ("gradient_norm", norm),
+                ("policy_loss", policy_loss),
+                ("kl_loss", kl_loss),
+                ("entropy", masked_mean(entropy, part.mask)),
+                ("clip_fraction", masked_mean(outside.float(), part.mask)),
+            ):
+                sums[name] = sums.get(name, 0.0) + value.item()
+            steps += 1
+        return {name: total / steps for name, total in sums.items()}
+
+
+def step_level_advantages(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
+    """(batch, length): advantages of step rewards, and those of what the whole completion got, added."""
+    groups = group_ids(rollouts, batch.rewards.device)
+    terminal = terminal_rewards(rollouts, batch)
+    steps = group_step_advantages(batch.rewards - terminal, step_ends(rollouts, batch), batch.mask, groups)
+    return steps + group_advantages(terminal, batch.mask, groups)
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Schulman's k3 estimate of KL(policy || reference) at each token; never negative."""
+    difference = reference - logprobs
+    return difference.exp() - difference - 1

@@ -1,0 +1,425 @@
+"""The loop that all reinforcement learning here runs in: roll out, reward, learn, validate, save.
+
+An algorithm says what is learned from a batch of rewarded rollouts (`Algorithm`); the rest is the same for
+all: questions of both kinds, rewards from the easy evaluator, checkpoints chosen on easy validation, never on hard
+answers. Killed, a run goes on from its last checkpoint and ends with the same weights on a CPU: every draw is
+counted, so models, optimizers and the number of the update are the whole state.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.generation.engine import Request, SamplingOptions
+from e2h_pipeline.generation.transformers_engine import TransformersEngine
+from e2h_pipeline.rl.advantages import masked_mean
+from e2h_pipeline.rl.curricula import State, draw_questions, observe
+from e2h_pipeline.rl.guards import STEPS_OF_LEVEL, VALIDATION, trouble
+from e2h_pipeline.rl.rollouts import (
+    Batch,
+    Grade,
+    Question,
+    Rollout,
+    answer_of,
+    collate,
+    roll_out,
+)
+from e2h_pipeline.solutions import parse_completion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.reporter import Reporter
+
+_FINAL_LR_RATIO = 0.01
+_BETAS = (0.9, 0.95)  # the paper's released code
+_ADAM_EPSILON = 1e-5
+
+
+@dataclass
+class Progress:
+    """Where a run is; with the checkpoint's tensors it is the whole state, for every draw is counted."""
+
+    update: int = 0
+    best_update: int = 0
+    best_accuracy: float = -1.0
+    stopped: str | None = None
+    curriculum: State = field(default_factory=dict)
+    curves: list[dict[str, float]] = field(default_factory=list)
+
+
+class Run:
+    """Models and optimizers of one run, and how they are saved.
+
+    Attributes:
+        trained: models with an optimizer each: "policy", and what else an algorithm learns.
+        reference: the policy as it was.
+    """
+
+    def __init__(self, policy: Path, evaluator: Path, options: Rl) -> None:
+        from e2h_pipeline.models.load import load_evaluator, load_policy
+
+        self.options = options
+        self.policy, self.tokenizer = load_policy(policy)
+        self.reference, _ = load_policy(policy)
+        self.evaluator, self.evaluator_tokenizer = load_evaluator(evaluator)
+        for frozen in (self.reference, self.evaluator):
+            frozen.requires_grad_(False)
+        self.trained: dict[str, PreTrainedModel] = {}
+        self.peaks: dict[str, float] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.train("policy", self.policy, options.learning_rate)
+        self.engine = TransformersEngine(self.policy, self.tokenizer)
+
+    def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
+        """Give a model an optimizer, and a place in checkpoints."""
+        self.trained[name], self.peaks[name] = model, learning_rate
+        self.optimizers[name] = torch.optim.AdamW(
+            model.parameters(), learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
+        )
+
+    def set_learning_rates(self, update: int) -> None:
+        """Those of one update."""
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.peaks[name] * lr_scale(update, self.options)
+
+    def step(self, name: str, loss: Tensor) -> Tensor:
+        """One optimizer step of a model. Returns its gradient's norm before clipping at 1."""
+        optimizer, model = self.optimizers[name], self.trained[name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return norm
+
+    def save(self, folder: Path, progress: Progress) -> None:
+        """Write a checkpoint under a temporary name and rename it: it is whole or not there."""
+        from safetensors.torch import save_file
+
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        for name, model in self.trained.items():
+            model.save_pretrained(temporary / name)
+        self.tokenizer.save_pretrained(temporary / "policy")
+        save_file(dict(self._optimizer_tensors()), temporary / "optimizers.safetensors")
+        (temporary / "progress.json").write_text(json.dumps(progress.__dict__), encoding="utf-8")
+        temporary.rename(folder)
+
+    def restore(self, folder: Path) -> Progress:
+        """Load a checkpoint written by `save`."""
+        from safetensors.torch import load_file
+
+        for name, model in self.trained.items():
+            state = load_file(folder / name / "model.safetensors")
+            missing, unexpected = model.load_state_dict(state, strict=False)
+            if unexpected or any(key != "lm_head.weight" for key in missing):  # tied heads are not stored
+                raise ValueError(
+                    f"{folder / name}: weights do not fit the model; remove the folder to start over"
+                )
+        tensors = load_file(folder / "optimizers.safetensors")
+        for name, optimizer in self.optimizers.items():
+            state = optimizer.state_dict()
+            for key, tensor in tensors.items():
+                owner, index, moment = key.split("/")
+                if owner == name:
+                    state["state"].setdefault(int(index), {})[moment] = tensor
+            optimizer.load_state_dict(state)
+        return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+
+    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, optimizer in self.optimizers.items():
+            for index, moments in optimizer.state_dict()["state"].items():
+                for moment, value in moments.items():
+                    yield f"{name}/{index}/{moment}", torch.as_tensor(value).clone()
+
+
+class Algorithm(Protocol):
+    """What is learned from rollouts.
+
+    Attributes:
+        name: as people write it.
+    """
+
+    name: str
+
+    def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
+        """The models of a run and their optimizers."""
+        ...
+
+    def learn(
+        self,
+        run: Run,
+        rollouts: Sequence[Rollout],
+        batch: Batch,
+        old: Tensor,
+        reference: Tensor,
+        seed: int,
+        update: int,
+    ) -> dict[str, float]:
+        """The optimizer steps of one rollout batch.
+
+        Args:
+            rollouts: in the order of the batch's rows.
+            old, reference: (batch, length) log-probabilities of the tokens under the policy that drew them, and
+                under the policy of the start.
+
+        Returns:
+            Metrics, `gradient_norm` among them: one that is not finite stops the run.
+        """
+        ...
+
+
+def train_policy(
+    algorithm: Algorithm,
+    policy: Path,
+    evaluator: Path,
+    easy_problems: Path,
+    hard_questions: Path,
+    out: Path,
+    work: Path,
+    options: Rl,
+    seed: int,
+    grader: str,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Train the policy in `policy` and save the checkpoint that is best on easy validation to `out`.
+
+    Args:
+        algorithm: makes a run of the two folders, and does its updates.
+
+    `out` also gets `curves.jsonl`, one line per rollout batch. Killed, it goes on from its last
+    checkpoint in `work` and ends with the same weights.
+    """
+    from e2h_pipeline.grading.equivalence import Verdict, verdicts
+    from e2h_pipeline.grading.equivalence import grader as open_grader
+
+    questions, validation = read_questions(easy_problems, hard_questions, options)
+    run = algorithm.start(policy, evaluator, options)
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoints = sorted(work.glob("update-*"))
+    progress = run.restore(checkpoints[-1]) if checkpoints else None
+    with ExitStack() as stack:
+        judge = stack.enter_context(open_grader(grader))
+
+        def grade(pairs: Sequence[tuple[str, str]]) -> list[bool]:
+            return [verdict is Verdict.EQUAL for verdict in verdicts(judge, pairs)]
+
+        if progress is None:  # the SFT policy is the first candidate: a run that only harms it returns it
+            progress = Progress(best_accuracy=_validate(run, grade, validation))
+        while progress.update < options.updates and progress.stopped is None:
+            started = time.monotonic()
+            metrics, seconds, curriculum = _update(algorithm, run, grade, questions, seed, progress)
+            progress.stopped = _trouble(progress, metrics, options)
+            due = (progress.update + 1) % options.checkpoint_every == 0
+            if progress.stopped is None and (due or progress.update + 1 == options.updates):
+                metrics[VALIDATION] = _validate(run, grade, validation)
+                progress.stopped = _trouble(progress, metrics, options)
+            if progress.stopped:
+                reporter.message(
+                    f"{algorithm.name} stops at update {progress.update}: {progress.stopped}; the last good policy is kept"
+                )
+                break
+            progress.update += 1
+            progress.curriculum = curriculum
+            progress.curves.append(metrics)
+            reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, progress.update)
+            reporter.progress(progress.update, options.updates, f"{algorithm.name} updates")
+            if VALIDATION in metrics:
+                _note_best(progress, metrics[VALIDATION])
+                run.save(work / f"update-{progress.update:06d}", progress)
+                _drop_old(work, progress)
+    return _finish(run, progress, policy, out, work)
+
+
+def read_questions(
+    easy_problems: Path, hard_questions: Path, options: Rl
+) -> tuple[list[Question], list[Question]]:
+    """Training questions (hard ones without answer) and easy validation questions."""
+    easy = read_table(
+        easy_problems / "data.parquet", ["problem_id", "level", "question", "answer", "split"]
+    ).to_pylist()
+    hard = read_table(hard_questions / "data.parquet", ["problem_id", "level", "question"]).to_pylist()
+    train = [
+        Question(r["problem_id"], r["question"], r["answer"], r["level"])
+        for r in easy
+        if r["split"] == "train"
+    ]
+    if options.questions == "all":
+        train += [Question(r["problem_id"], r["question"], None, r["level"]) for r in hard]
+    validation = [
+        Question(r["problem_id"], r["question"], r["answer"]) for r in easy if r["split"] == "validation"
+    ]
+    return train, validation
+
+
+def _trouble(progress: Progress, metrics: dict[str, float], options: Rl) -> str | None:
+    return trouble([*progress.curves, metrics], options, progress.best_update, progress.best_accuracy)
+
+
+def _update(
+    algorithm: Algorithm,
+    run: Run,
+    grade: Grade,
+    questions: Sequence[Question],
+    seed: int,
+    progress: Progress,
+) -> tuple[dict[str, float], dict[str, float], State]:
+    """One rollout batch and its optimizer steps: metrics, where the time went, the curriculum's new state."""
+    options, update, began = run.options, progress.update, time.monotonic()
+    drawn, curriculum = draw_questions(questions, options, progress.curriculum, seed, update)
+    rollouts = roll_out(
+        run.engine, run.evaluator, run.evaluator_tokenizer, grade, drawn, options, seed, update
+    )
+    rolled_out = time.monotonic()
+    rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
+    batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
+    old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
+    reference = by_rows(
+        batch, options, lambda part: token_logprobs(run.reference, part, options.temperature)[0]
+    )
+    divergence = (old - reference) * batch.mask
+    run.set_learning_rates(update)
+    learned = algorithm.learn(run, rollouts, batch, old, reference, seed, update)
+    metrics = {**describe(rollouts), **learned, "kl": masked_mean(divergence, batch.mask).item()}
+    seconds = {"seconds_rollout": rolled_out - began, "seconds_update": time.monotonic() - rolled_out}
+    return metrics, seconds, observe(curriculum, rollouts, options)
+
+
+def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[Tensor]:
+    """Rows of each optimizer step, in an order drawn from what they are drawn for."""
+    for epoch in range(options.epochs):
+        order = list(range(len(batch.ids)))
+        random.Random(f"rl/minibatches/{seed}/{update}/{epoch}").shuffle(order)
+        yield from torch.tensor(order).split(options.minibatch)
+
+
+@torch.no_grad()
+def by_rows(batch: Batch, options: Rl, measure: Callable[[Batch], Tensor]) -> Tensor:
+    """Something of each token of a batch, (batch, length), a minibatch at a time."""
+    parts = [
+        measure(some_rows(batch, rows)) for rows in torch.arange(len(batch.ids)).split(options.minibatch)
+    ]
+    length = batch.ids.shape[1]
+    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in parts])
+
+
+def token_logprobs(model: PreTrainedModel, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log-probability of each token of `batch.ids` given what stands before it, and the entropy there.
+
+    Both (batch, length) at the rollout temperature; position 0 holds 0.
+    """
+    logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits[:, :-1]
+    log_p = (logits.float() / temperature).log_softmax(-1)
+    chosen = log_p.gather(-1, batch.ids[:, 1:, None]).squeeze(-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    return shift(chosen), shift(entropy)
+
+
+def shift(values: Tensor) -> Tensor:
+    """(batch, length - 1) to (batch, length): what is known of each token but the first, 0 there."""
+    return torch.nn.functional.pad(values, (1, 0))
+
+
+def lr_scale(update: int, options: Rl) -> float:
+    """Linear warm-up, then cosine from 1 to 1%."""
+    if update < options.warmup_updates:
+        return (update + 1) / options.warmup_updates
+    share = (update - options.warmup_updates) / max(1, options.updates - options.warmup_updates)
+    return _FINAL_LR_RATIO + (1 - _FINAL_LR_RATIO) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What people and guards watch: rewards, evaluator scores by kind of question, lengths by level, and shares of
+    rollouts without an answer, with one step, with a step said twice."""
+    easy = [r for r in rollouts if r.question.answer is not None]
+    hard = [r for r in rollouts if r.question.answer is None]
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values) if values else 0.0
+
+    steps: dict[int, list[float]] = {}
+    for rollout in rollouts:
+        steps.setdefault(rollout.question.level, []).append(float(rollout.steps))
+    return {
+        "reward": mean([sum(r.rewards) for r in rollouts]),
+        "evaluator_easy": mean([r.evaluator_score for r in easy]),
+        "evaluator_hard": mean([r.evaluator_score for r in hard]),
+        "easy_accuracy": mean([float(bool(r.right)) for r in easy]),
+        "no_answer": mean([float(not r.answered) for r in rollouts]),
+        "tokens": mean([len(r.sample.token_ids) for r in rollouts]),
+        "steps": mean([r.steps for r in rollouts]),
+        "one_step": mean([float(r.steps < 2) for r in rollouts]),
+        "repeated_steps": mean([float(repeats(r.sample.completion)) for r in rollouts]),
+        **{f"{STEPS_OF_LEVEL}{level}": mean(found) for level, found in sorted(steps.items())},
+    }
+
+
+def repeats(completion: str) -> bool:
+    """Whether a step is said twice."""
+    steps = parse_completion(completion).steps
+    return len(set(steps)) < len(steps)
+
+
+def some_rows(batch: Batch, rows: Tensor) -> Batch:
+    """Some rows of a batch, trimmed to the longest of them."""
+    attention = batch.attention[rows]
+    length = int(attention.sum(1).max())
+    return Batch(
+        batch.ids[rows, :length],
+        attention[:, :length],
+        batch.mask[rows, :length],
+        batch.rewards[rows, :length],
+    )
+
+
+def _validate(run: Run, grade: Grade, validation: Sequence[Question]) -> float:
+    """Greedy accuracy on easy validation problems."""
+    requests = [Request(q.question, 0, 1) for q in validation]
+    drawn = run.engine.sample(requests, SamplingOptions(0.0, run.options.max_new_tokens))
+    pairs = [(q.answer, answer_of(samples[0])) for q, samples in zip(validation, drawn, strict=True)]
+    right = grade([(gold, answer) for gold, answer in pairs if gold is not None and answer is not None])
+    return sum(right) / len(pairs) if pairs else 0.0
+
+
+def _note_best(progress: Progress, accuracy: float) -> None:
+    """The best checkpoint so far; of equals the later one, which has seen more hard questions."""
+    if accuracy >= progress.best_accuracy:
+        progress.best_accuracy, progress.best_update = accuracy, progress.update
+
+
+def _drop_old(work: Path, progress: Progress) -> None:
+    kept = {f"update-{progress.update:06d}", f"update-{progress.best_update:06d}"}
+    for folder in work.glob("update-*"):
+        if folder.name not in kept:
+            shutil.rmtree(folder)
+
+
+def _finish(run: Run, progress: Progress, policy: Path, out: Path, work: Path) -> dict[str, Any]:
+    best = work / f"update-{progress.best_update:06d}" / "policy" if progress.best_update else policy
+    shutil.copytree(best, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    lines = [json.dumps({"update": i + 1, **metrics}) for i, metrics in enumerate(progress.curves)]
+    (out / "curves.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {
+        "updates": progress.update,
+        "best_update": progress.best_update,
+        "easy_validation_accuracy": progress.best_accuracy,
+        "stopped": progress.stopped,
+        **{
+            f"final_{name}": value for name, value in (progress.curves[-1] if progress.curves else {}).items()
+        },
+    }

@@ -1,0 +1,150 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.recipe import Rl
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.rl.grpo import Grpo, k3, step_level_advantages
+from e2h_pipeline.rl.loop import train_policy
+from e2h_pipeline.rl.rollouts import Question, Rollout, collate
+
+SMALL = Rl(
+    algorithm="grpo",
+    updates=4,
+    rollouts=12,
+    samples_per_question=3,
+    minibatch=4,
+    max_new_tokens=12,
+    checkpoint_every=2,
+    learning_rate=1e-3,
+    warmup_updates=1,
+    epochs=2,
+)
+
+
+def run(policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL) -> dict[str, Any]:
+    return train_policy(
+        Grpo(),
+        policy,
+        evaluator,
+        tables / "easy_problems",
+        tables / "hard_questions",
+        folder / "out",
+        folder / "work",
+        options,
+        0,
+        "exact",
+        Reporter(),
+    )
+
+
+def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
+    """Two tokens a step, its reward on the second, and an end-of-sequence token with the terminal reward."""
+    rewards = [value for step in steps for value in (0.0, step)] + [terminal]
+    sample = Sample(0, "", tuple(range(3, 3 + len(rewards))), "stop", 0.0)
+    ends = tuple(range(1, 2 * len(steps), 2))
+    return Rollout(
+        Question(problem, "q", None),
+        (3, 4),
+        sample,
+        tuple(rewards),
+        0.5,
+        len(steps),
+        answered=True,
+        right=None,
+        ends=ends,
+        terminal=terminal,
+    )
+
+
+def test_step_level_advantages_by_hand() -> None:
+    """Steps of one question: 1, 0 and 0, -1 (mean 0, deviation sqrt(1/2)); completions: 1 and 0 (0.5, 0.5)."""
+    rollouts = [rollout("a", [1.0, 0.0], 1.0), rollout("a", [0.0, -1.0], 0.0), rollout("b", [0.3], 0.7)]
+    batch = collate(rollouts, 0, torch.device("cpu"))
+    found = step_level_advantages(rollouts, batch)
+    root = math.sqrt(2)
+    expected = [
+        [0, 0, root + 1, root + 1, 0 + 1, 0 + 1, 1],
+        [0, 0, -root - 1, -root - 1, -root - 1, -root - 1, -1],
+        [0, 0, 0, 0, 0, 0, 0],  # alone in its group
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def test_k3_by_hand_and_never_negative() -> None:
+    policy, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0])
+    torch.testing.assert_close(k3(policy, reference), torch.tensor([0.0, math.e - 2]))
+    noise = torch.randn(2, 200, generator=torch.Generator().manual_seed(0))
+    assert (k3(noise[0], noise[1]) >= 0).all()
+
+
+def test_a_run_learns_without_a_critic(
+    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    summary = run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
+    assert (summary["updates"], summary["stopped"]) == (4, None)
+    lines = (tmp_path / "out" / "curves.jsonl").read_text().splitlines()
+    curves = [json.loads(line) for line in lines]
+    assert all(math.isfinite(value) for point in curves for value in point.values())
+    assert curves[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert "value_loss" not in curves[0]
+    assert curves[-1]["kl_loss"] > 0
+    newest = sorted((tmp_path / "work").glob("update-*"))[-1]
+    assert not (newest / "critic").exists()
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_policy(
+    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    class Interrupted(Exception):
+        pass
+
+    class Interrupting(Reporter):
+        def metrics(self, values: Any, step: int) -> None:
+            if step == 3:
+                raise Interrupted
+
+    run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train_policy(
+            Grpo(),
+            ladder_policy,
+            ladder_evaluator,
+            ladder_tables / "easy_problems",
+            ladder_tables / "hard_questions",
+            tmp_path / "cut" / "out",
+            tmp_path / "cut" / "work",
+            SMALL,
+            0,
+            "exact",
+            Interrupting(),
+        )
+    run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "cut")
+    for name in ("model.safetensors", "curves.jsonl"):
+        assert (tmp_path / "cut" / "out" / name).read_bytes() == (
+            tmp_path / "whole" / "out" / name
+        ).read_bytes()
+
+
+def test_one_sample_a_question_has_nothing_to_be_compared_with(
+    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    alone = SMALL.model_copy(update={"samples_per_question": 1})
+    with pytest.raises(ValueError, match=r"set rl\.samples_per_question to 2 or more"):
+        run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, alone)
+
+
+def test_the_token_of_a_better_step_becomes_likelier(ladder_tok: PreTrainedTokenizerFast) -> None:
+    """The sign of the gradient: minus the loss rises with the log-probability of tokens of advantage above 0."""
+    rollouts = [rollout("a", [1.0], 0.0), rollout("a", [0.0], 0.0)]
+    advantages = step_level_advantages(
+        rollouts, collate(rollouts, ladder_tok.pad_token_id, torch.device("cpu"))
+    )
+    assert (advantages[0, 2:4] > 0).all() and (advantages[1, 2:4] < 0).all()
+    assert (advantages[:, 4] == 0).all()  # the end of sequence: no verdict differs
