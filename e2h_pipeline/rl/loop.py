@@ -345,28 +345,25 @@ def lr_scale(update: int, options: Rl) -> float:
 
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """What people and guards watch: rewards, evaluator scores by kind of question, lengths by level, and shares of
-    rollouts without an answer, with one step, with a step said twice."""
-    easy = [r for r in rollouts if r.question.answer is not None]
-    hard = [r for r in rollouts if r.question.answer is None]
-
-    def mean(values: Sequence[float]) -> float:
-        return sum(values) / len(values) if values else 0.0
-
-    steps: dict[int, list[float]] = {}
+    rollouts without an answer, with one step, with a step said twice. What no question was drawn for is left out."""
+    measured: dict[str, list[float]] = {}
     for rollout in rollouts:
-        steps.setdefault(rollout.question.level, []).append(float(rollout.steps))
-    return {
-        "reward": mean([sum(r.rewards) for r in rollouts]),
-        "evaluator_easy": mean([r.evaluator_score for r in easy]),
-        "evaluator_hard": mean([r.evaluator_score for r in hard]),
-        "easy_accuracy": mean([float(bool(r.right)) for r in easy]),
-        "no_answer": mean([float(not r.answered) for r in rollouts]),
-        "tokens": mean([len(r.sample.token_ids) for r in rollouts]),
-        "steps": mean([r.steps for r in rollouts]),
-        "one_step": mean([float(r.steps < 2) for r in rollouts]),
-        "repeated_steps": mean([float(repeats(r.sample.completion)) for r in rollouts]),
-        **{f"{STEPS_OF_LEVEL}{level}": mean(found) for level, found in sorted(steps.items())},
-    }
+        kind = "hard" if rollout.question.answer is None else "easy"
+        found = {
+            "reward": sum(rollout.rewards),
+            f"evaluator_{kind}": rollout.evaluator_score,
+            "no_answer": not rollout.answered,
+            "tokens": len(rollout.sample.token_ids),
+            "steps": rollout.steps,
+            "one_step": rollout.steps < 2,
+            "repeated_steps": repeats(rollout.sample.completion),
+            f"{STEPS_OF_LEVEL}{rollout.question.level}": rollout.steps,
+        }
+        if kind == "easy":
+            found["easy_accuracy"] = bool(rollout.right)
+        for name, value in found.items():
+            measured.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in sorted(measured.items())}
 
 
 def repeats(completion: str) -> bool:
