@@ -404,7 +404,7 @@ class Curriculum(Section):
 
 
 class Rl(Section):
-    """PPO on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
+    """Reinforcement learning on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
 
     algorithm: Literal["ppo", "grpo"] = Field("ppo", description="The algorithm that makes rl_policy.")
     questions: Literal["all", "easy"] = Field("all", description="Questions to roll out on.")
