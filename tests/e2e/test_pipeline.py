@@ -52,7 +52,8 @@ def test_a_second_run_computes_nothing_and_is_quick(tiny_home: Path) -> None:
 
 def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path) -> None:
     made = run(tiny_home, "tiny/rl.updates=4")["computed"]
-    assert made == {"recipe", "rl_policy", "rl_answers", "benchmark_metrics", "report"}
+    policies = {"ppo_policy", "grpo_policy", "rl_policy"}
+    assert made == {"recipe", *policies, "rl_answers", "benchmark_metrics", "report"}
 
 
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:
@@ -84,7 +85,7 @@ def test_killed_in_every_long_stage_it_ends_with_the_same_data_versions(
 
     kill_when(home, work("base_model/*/checkpoint-*/complete"))
     kill_when(home, work("benchmark_samples/*/part-00001-000000*.parquet"))
-    kill_when(home, work("rl_policy/*/update-*"))
+    kill_when(home, work("ppo_policy/*/update-*"))
     run(home, "tiny")
     again, uninterrupted = versions(home), versions(tiny_home)
     assert again == {key: uninterrupted[key] for key in again}
