@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from e2h_pipeline.rl.advantages import group_advantages, group_step_advantages, masked_mean
-from e2h_pipeline.rl.loop import Run, minibatches, some_rows, token_logprobs
+from e2h_pipeline.rl.loop import Run, means, minibatches, some_rows, token_logprobs
 from e2h_pipeline.rl.ppo import clipped_policy_loss
 from e2h_pipeline.rl.rollouts import Batch, Rollout, group_ids, step_ends, terminal_rewards
 
@@ -50,8 +50,7 @@ class Grpo:
         """See `Algorithm.learn`: clipped loss on group advantages, and KL."""
         options = run.options
         advantages = step_level_advantages(rollouts, batch)
-        sums: dict[str, float] = {}
-        steps = 0
+        steps = []
         for rows in minibatches(batch, options, seed, update):
             part = some_rows(batch, rows)
             length = part.ids.shape[1]
@@ -63,16 +62,16 @@ class Grpo:
             kl_loss = masked_mean(k3(logprobs, base), part.mask)
             norm = run.step("policy", policy_loss + options.kl * kl_loss)
             outside = ((logprobs - was).exp() - 1).abs() > options.clip
-            for name, value in (
-                ("gradient_norm", norm),
-                ("policy_loss", policy_loss),
-                ("kl_loss", kl_loss),
-                ("entropy", masked_mean(entropy, part.mask)),
-                ("clip_fraction", masked_mean(outside.float(), part.mask)),
-            ):
-                sums[name] = sums.get(name, 0.0) + value.item()
-            steps += 1
-        return {name: total / steps for name, total in sums.items()}
+            steps.append(
+                {
+                    "gradient_norm": norm.item(),
+                    "policy_loss": policy_loss.item(),
+                    "kl_loss": kl_loss.item(),
+                    "entropy": masked_mean(entropy, part.mask).item(),
+                    "clip_fraction": masked_mean(outside.float(), part.mask).item(),
+                }
+            )
+        return means(steps)
 
 
 def step_level_advantages(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -346,7 +346,7 @@ def lr_scale(update: int, options: Rl) -> float:
 def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """What people and guards watch: rewards, evaluator scores by kind of question, lengths by level, and shares of
     rollouts without an answer, with one step, with a step said twice. What no question was drawn for is left out."""
-    measured: dict[str, list[float]] = {}
+    measured: list[dict[str, float]] = []
     for rollout in rollouts:
         kind = "hard" if rollout.question.answer is None else "easy"
         found = {
@@ -361,9 +361,17 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
         }
         if kind == "easy":
             found["easy_accuracy"] = bool(rollout.right)
-        for name, value in found.items():
-            measured.setdefault(name, []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in sorted(measured.items())}
+        measured.append(found)
+    return dict(sorted(means(measured).items()))
+
+
+def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric over those that have it."""
+    values: dict[str, list[float]] = {}
+    for metrics in measured:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(float(value))
+    return {name: sum(found) / len(found) for name, found in values.items()}
 
 
 def repeats(completion: str) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from e2h_pipeline.rl.advantages import generalized_advantages, masked_mean, whiten
-from e2h_pipeline.rl.loop import Run, by_rows, minibatches, shift, some_rows, token_logprobs
+from e2h_pipeline.rl.loop import Run, by_rows, means, minibatches, shift, some_rows, token_logprobs
 from e2h_pipeline.rl.rollouts import Batch, Rollout
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Ppo:
         )
         whitened = whiten(advantages, batch.mask)
         learn_policy = update >= options.value_warmup_updates
-        sums: dict[str, float] = {}
-        steps = 0
+        steps = []
         for rows in minibatches(batch, options, seed, update):
             part = some_rows(batch, rows)
             length = part.ids.shape[1]
@@ -77,19 +76,19 @@ class Ppo:
             if learn_policy:
                 norm = norm + run.step("policy", policy_loss)
             outside = ((logprobs - was).exp() - 1).abs() > options.clip
-            for name, value in (
-                ("gradient_norm", norm),
-                ("policy_loss", policy_loss),
-                ("value_loss", value_loss),
-                ("entropy", masked_mean(entropy, mask)),
-                ("clip_fraction", masked_mean(outside.float(), mask)),
-            ):
-                sums[name] = sums.get(name, 0.0) + value.item()
-            steps += 1
+            steps.append(
+                {
+                    "gradient_norm": norm.item(),
+                    "policy_loss": policy_loss.item(),
+                    "value_loss": value_loss.item(),
+                    "entropy": masked_mean(entropy, mask).item(),
+                    "clip_fraction": masked_mean(outside.float(), mask).item(),
+                }
+            )
         unexplained = masked_mean((returns - values) ** 2, batch.mask)
         spread = masked_mean((returns - masked_mean(returns, batch.mask)) ** 2, batch.mask)
         explained = {"explained_variance": (1 - unexplained / spread.clamp(min=1e-8)).item()}
-        return {name: total / steps for name, total in sums.items()} | explained
+        return means(steps) | explained
 
 
 def clipped_policy_loss(
