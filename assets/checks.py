@@ -78,19 +78,16 @@ def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreRes
     seen = Experiment(context, store)
     audit = {name for name, stage in STAGES.items() if stage.audit}
     made = seen.existing(sorted(STAGES))
+    recipe = seen.recipe()
+    silent = (
+        ["benchmark_questions"] if recipe.problems.hard_answers else ["hard_questions", "benchmark_questions"]
+    )
     findings = [
         *_checks.graph_findings(_upstream(context), audit),
         *_checks.manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit),
-        *_checks.column_findings(
-            {name: made[name].path for name in ("hard_questions", "benchmark_questions") if name in made}
-        ),
+        *_checks.column_findings({name: made[name].path for name in silent if name in made}),
     ]
-    recipe = seen.recipe()
-    note = (
-        "strict"
-        if recipe.strict
-        else "not strict: a ceiling, supervised on hard levels too; it feeds only PGR"
-    )
+    note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"
     levels = ", ".join(map(str, recipe.problems.easy_levels))
     return _result(findings, supervision=note, supervised_levels=levels, artifacts=len(made))
 

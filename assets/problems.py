@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assets._stage import TABLE, stage
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import write_table
-
-if TYPE_CHECKING:
-    from e2h_pipeline.problems.records import Problem
 
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
@@ -26,18 +22,24 @@ def easy_problems(job: StageJob) -> dict[str, Any]:
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
 def hard_questions(job: StageJob) -> dict[str, Any]:
-    """Questions of the hard levels, without answers."""
+    """Questions of the hard levels, without answers (but in controls with `problems.hard_answers`, never strict)."""
+    from e2h_pipeline.problems.records import counts_by_level, question_table
     from e2h_pipeline.problems.source import load_split
 
-    return _write_questions(job, load_split(job.recipe.problems).hard)
+    hard = load_split(job.recipe.problems).hard
+    write_table(job.out / TABLE, question_table(hard, with_answers=job.recipe.problems.hard_answers))
+    return {"questions": counts_by_level(hard)}
 
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
 def benchmark_questions(job: StageJob) -> dict[str, Any]:
     """Questions of the benchmark, without answers."""
+    from e2h_pipeline.problems.records import counts_by_level, question_table
     from e2h_pipeline.problems.source import load_split
 
-    return _write_questions(job, load_split(job.recipe.problems).benchmark)
+    benchmark = load_split(job.recipe.problems).benchmark
+    write_table(job.out / TABLE, question_table(benchmark))
+    return {"questions": counts_by_level(benchmark)}
 
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"}, audit=True)
@@ -50,10 +52,3 @@ def gold_answers(job: StageJob) -> dict[str, Any]:
     split = load_split(job.recipe.problems)
     write_table(job.out / TABLE, gold_table(split))
     return {"hard": counts_by_level(split.hard), "benchmark": counts_by_level(split.benchmark)}
-
-
-def _write_questions(job: StageJob, problems: Sequence[Problem]) -> dict[str, Any]:
-    from e2h_pipeline.problems.records import counts_by_level, question_table
-
-    write_table(job.out / TABLE, question_table(problems))
-    return {"questions": counts_by_level(problems)}

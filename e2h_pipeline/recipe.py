@@ -103,6 +103,12 @@ class Problems(Section):
         True, description="math: refuse anything but the published 12,000/500 split and its level counts."
     )
 
+    hard_answers: bool = Field(
+        False,
+        description="Control (the paper's dagger rows): hard questions carry their answers for reinforcement learning. "
+        "Needs strict: false.",
+    )
+
     @model_validator(mode="after")
     def _levels(self) -> Problems:
         if not self.easy_levels or not set(self.easy_levels) <= {1, 2, 3, 4, 5}:
@@ -403,11 +409,63 @@ class Curriculum(Section):
     )
 
 
+class Rounds(Section):
+    """Training in rounds: draw solutions of all questions, choose, train on what was chosen, and again."""
+
+    rounds: int = Field(2, ge=1, description="Rounds at most; the best on easy validation is kept.")
+    samples: int = Field(32, ge=2, le=64, description="Completions per question and round.")
+    temperature: float = Field(1.0, gt=0, description="Of these completions.")
+    top_k: int = Field(40, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    per_question: int = Field(10, ge=1, description="What is kept of a question, at most.")
+    epochs: int = Field(3, ge=1, description="Passes over what was chosen.")
+    batch_size: int = Field(128, ge=1, description="Solutions, or pairs, per optimizer update.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Of them per forward pass; the whole batch where unset."
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
+    warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up.")
+
+
+class RestEm(Rounds):
+    """ReST-EM (Singh et al. 2023; the paper's appendix C.3): the base model fine-tuned on solutions that are right."""
+
+
+class Preference(Rounds):
+    """Iterative preference training on pairs of solutions (paper section 4.2: DPO)."""
+
+    rounds: int = Field(5, ge=1, description="Rounds at most; the best on easy validation is kept.")
+    samples: int = Field(8, ge=2, le=64, description="Completions per question and round.")
+    top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    per_question: int = Field(3, ge=1, description="Pairs of a question, at most.")
+    epochs: int = Field(1, ge=1, description="Passes over the pairs.")
+    batch_size: int = Field(64, ge=1, description="Pairs per optimizer update.")
+    learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate, cosine to 1% of itself.")
+    loss: Literal["dpo", "simpo", "orpo", "sppo"] = Field("dpo", description="The loss (rl/preference.py).")
+    beta: float = Field(
+        0.1,
+        gt=0,
+        description="dpo, sppo: how strongly the round's first policy holds; simpo: scale of the mean log-probabilities.",
+    )
+    gamma: float = Field(
+        0.5, ge=0, description="simpo: how far chosen is to lie above rejected, in its scale."
+    )
+    odds_weight: float = Field(0.1, ge=0, description="orpo: weight of the odds ratio.")
+    margin: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Hard questions: by how much the evaluator must score chosen above rejected.",
+    )
+
+
 class Rl(Section):
     """Reinforcement learning on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
 
-    algorithm: Literal["ppo", "grpo"] = Field("ppo", description="The algorithm that makes rl_policy.")
-    questions: Literal["all", "easy"] = Field("all", description="Questions to roll out on.")
+    algorithm: Literal["ppo", "grpo", "rest", "dpo"] = Field(
+        "ppo",
+        description="The algorithm that makes rl_policy: PPO, step-level GRPO, ReST-EM, or iterative preference training.",
+    )
+    questions: Literal["all", "easy", "hard"] = Field("all", description="Questions to roll out on.")
     updates: int = Field(100, ge=1, description="Rollout batches.")
     rollouts: int = Field(512, ge=2, description="Completions per rollout batch.")
     samples_per_question: int = Field(4, ge=1, description="Completions per drawn question.")
@@ -486,6 +544,8 @@ class Rl(Section):
         ge=1,
         description="Rollout batches between checkpoints; each is measured on easy validation, and the best is kept.",
     )
+    rest: RestEm = Field(default_factory=RestEm, description="rest: rounds of ReST-EM.")
+    preference: Preference = Field(default_factory=Preference, description="dpo: rounds of pairs.")
     curriculum: Curriculum = Field(
         default_factory=Curriculum, description="Which questions an update rolls out on."
     )
@@ -521,7 +581,8 @@ class Recipe(Section):
     name: str = Field(description="File name of the recipe, without .yaml.")
     description: str = Field("", description="One sentence for people.")
     strict: bool = Field(
-        True, description="False marks runs that may see hard answers (the ceiling); they feed only PGR."
+        True,
+        description="False marks runs that may see hard answers: ceilings, which feed only PGR, and controls.",
     )
     seed: int = Field(0, ge=0, description="Seed of training and sampling.")
     problems: Problems = Field(default_factory=Problems)
@@ -545,6 +606,8 @@ class Recipe(Section):
     def _firewall(self) -> Recipe:
         if self.strict and not set(self.problems.easy_levels) <= {1, 2, 3}:
             raise ValueError("levels 4-5 in problems.easy_levels need strict: false (a ceiling recipe)")
+        if self.strict and self.problems.hard_answers:
+            raise ValueError("problems.hard_answers needs strict: false (a control)")
         return self
 
     @classmethod

@@ -88,11 +88,11 @@ def _sorted(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda p: p.problem_id)
 
 
-def question_table(problems: Sequence[Problem]) -> pa.Table:
-    """Questions without anything that tells the answer."""
+def question_table(problems: Sequence[Problem], with_answers: bool = False) -> pa.Table:
+    """Questions without anything that tells the answer; with it in controls alone."""
     import pyarrow as pa
 
-    return pa.table(
+    table = pa.table(
         {
             "problem_id": pa.array([p.problem_id for p in problems], pa.string()),
             "level": pa.array([p.level for p in problems], pa.int8()),
@@ -100,6 +100,8 @@ def question_table(problems: Sequence[Problem]) -> pa.Table:
             "question": pa.array([p.question for p in problems], pa.string()),
         }
     )
+    answers = pa.array([p.answer for p in problems], pa.string())
+    return table.append_column("answer", answers) if with_answers else table
 
 
 def easy_table(split: ProblemSplit) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from e2h_pipeline.rl.advantages import group_advantages, group_step_advantages, masked_mean
-from e2h_pipeline.rl.loop import Run, means, minibatches, some_rows, token_logprobs
+from e2h_pipeline.rl.loop import Run, Update, means, minibatches, some_rows, token_logprobs
 from e2h_pipeline.rl.ppo import clipped_policy_loss
 from e2h_pipeline.rl.rollouts import Batch, Rollout, group_ids, step_ends, terminal_rewards
 
@@ -37,24 +37,15 @@ class Grpo:
             raise ValueError("GRPO compares samples of a question: set rl.samples_per_question to 2 or more")
         return Run(policy, evaluator, options)
 
-    def learn(
-        self,
-        run: Run,
-        rollouts: Sequence[Rollout],
-        batch: Batch,
-        old: Tensor,
-        reference: Tensor,
-        seed: int,
-        update: int,
-    ) -> dict[str, float]:
+    def learn(self, run: Run, update: Update) -> dict[str, float]:
         """See `Algorithm.learn`: clipped loss on group advantages, and KL."""
-        options = run.options
-        advantages = step_level_advantages(rollouts, batch)
+        options, batch = run.options, update.batch
+        advantages = step_level_advantages(update.rollouts, batch)
         steps = []
-        for rows in minibatches(batch, options, seed, update):
+        for rows in minibatches(batch, options, update.seed, update.number):
             part = some_rows(batch, rows)
             length = part.ids.shape[1]
-            was, base = old[rows, :length], reference[rows, :length]
+            was, base = update.old[rows, :length], update.reference[rows, :length]
             logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
             policy_loss = clipped_policy_loss(
                 logprobs, was, advantages[rows, :length], part.mask, options.clip

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.tables import read_table, table_files, write_table
 from e2h_pipeline.generation.engine import Request, SamplingOptions
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.rl.advantages import masked_mean
@@ -36,10 +36,12 @@ from e2h_pipeline.rl.rollouts import (
     answer_of,
     collate,
     roll_out,
+    rollout_table,
 )
 from e2h_pipeline.solutions import parse_completion
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedModel
 
     from e2h_pipeline.recipe import Rl
@@ -148,6 +150,25 @@ class Run:
                     yield f"{name}/{index}/{moment}", torch.as_tensor(value).clone()
 
 
+@dataclass(frozen=True)
+class Update:
+    """One batch of rewarded rollouts, of which an algorithm learns.
+
+    Attributes:
+        number: updates before this one.
+        rollouts: in the order of the batch's rows.
+        old, reference: (batch, length) log-probabilities of the tokens under the policy that drew them, and under
+            the policy of the start.
+    """
+
+    number: int
+    seed: int
+    rollouts: Sequence[Rollout]
+    batch: Batch
+    old: Tensor
+    reference: Tensor
+
+
 class Algorithm(Protocol):
     """What is learned from rollouts.
 
@@ -161,22 +182,8 @@ class Algorithm(Protocol):
         """The models of a run and their optimizers."""
         ...
 
-    def learn(
-        self,
-        run: Run,
-        rollouts: Sequence[Rollout],
-        batch: Batch,
-        old: Tensor,
-        reference: Tensor,
-        seed: int,
-        update: int,
-    ) -> dict[str, float]:
+    def learn(self, run: Run, update: Update) -> dict[str, float]:
         """The optimizer steps of one rollout batch.
-
-        Args:
-            rollouts: in the order of the batch's rows.
-            old, reference: (batch, length) log-probabilities of the tokens under the policy that drew them, and
-                under the policy of the start.
 
         Returns:
             Metrics, `gradient_norm` among them: one that is not finite stops the run.
@@ -202,8 +209,8 @@ def train_policy(
     Args:
         algorithm: makes a run of the two folders, and does its updates.
 
-    `out` also gets `curves.jsonl`, one line per rollout batch. Killed, it goes on from its last
-    checkpoint in `work` and ends with the same weights.
+    `out` also gets `curves.jsonl`, one line per rollout batch, and `rollouts.parquet`, one row per rollout. Killed,
+    it goes on from its last checkpoint in `work` and ends with the same weights.
     """
     from e2h_pipeline.grading.equivalence import Verdict, verdicts
     from e2h_pipeline.grading.equivalence import grader as open_grader
@@ -223,7 +230,7 @@ def train_policy(
             progress = Progress(best_accuracy=_validate(run, grade, validation))
         while progress.update < options.updates and progress.stopped is None:
             started = time.monotonic()
-            metrics, seconds, curriculum = _update(algorithm, run, grade, questions, seed, progress)
+            metrics, seconds, curriculum, table = _update(algorithm, run, grade, questions, seed, progress)
             progress.stopped = _trouble(progress, metrics, options)
             due = (progress.update + 1) % options.checkpoint_every == 0
             if progress.stopped is None and (due or progress.update + 1 == options.updates):
@@ -235,6 +242,7 @@ def train_policy(
                 )
                 break
             progress.update += 1
+            write_table(_rollouts_of(work, progress.update), table)
             progress.curriculum = curriculum
             progress.curves.append(metrics)
             reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, progress.update)
@@ -249,22 +257,25 @@ def train_policy(
 def read_questions(
     easy_problems: Path, hard_questions: Path, options: Rl
 ) -> tuple[list[Question], list[Question]]:
-    """Training questions (hard ones without answer) and easy validation questions."""
+    """Questions to roll out on, and easy validation questions. Hard ones come with an answer in controls alone, whose
+    table of hard questions has a column of answers (`problems.hard_answers`)."""
     easy = read_table(
         easy_problems / "data.parquet", ["problem_id", "level", "question", "answer", "split"]
     ).to_pylist()
-    hard = read_table(hard_questions / "data.parquet", ["problem_id", "level", "question"]).to_pylist()
+    hard = [
+        Question(r["problem_id"], r["question"], r.get("answer"), r["level"], hard=True)
+        for r in read_table(hard_questions / "data.parquet").to_pylist()
+    ]
     train = [
         Question(r["problem_id"], r["question"], r["answer"], r["level"])
         for r in easy
         if r["split"] == "train"
     ]
-    if options.questions == "all":
-        train += [Question(r["problem_id"], r["question"], None, r["level"]) for r in hard]
+    asked = {"all": [*train, *hard], "easy": train, "hard": hard}[options.questions]
     validation = [
         Question(r["problem_id"], r["question"], r["answer"]) for r in easy if r["split"] == "validation"
     ]
-    return train, validation
+    return asked, validation
 
 
 def _trouble(progress: Progress, metrics: dict[str, float], options: Rl) -> str | None:
@@ -278,8 +289,9 @@ def _update(
     questions: Sequence[Question],
     seed: int,
     progress: Progress,
-) -> tuple[dict[str, float], dict[str, float], State]:
-    """One rollout batch and its optimizer steps: metrics, where the time went, the curriculum's new state."""
+) -> tuple[dict[str, float], dict[str, float], State, pa.Table]:
+    """One rollout batch and its optimizer steps: metrics, where the time went, the curriculum's new state, and what
+    is kept of the rollouts."""
     options, update, began = run.options, progress.update, time.monotonic()
     drawn, curriculum = draw_questions(questions, options, progress.curriculum, seed, update)
     rollouts = roll_out(
@@ -294,10 +306,11 @@ def _update(
     )
     divergence = (old - reference) * batch.mask
     run.set_learning_rates(update)
-    learned = algorithm.learn(run, rollouts, batch, old, reference, seed, update)
+    learned = algorithm.learn(run, Update(update, seed, rollouts, batch, old, reference))
     metrics = {**describe(rollouts), **learned, "kl": masked_mean(divergence, batch.mask).item()}
     seconds = {"seconds_rollout": rolled_out - began, "seconds_update": time.monotonic() - rolled_out}
-    return metrics, seconds, observe(curriculum, rollouts, options)
+    table = rollout_table(rollouts, update + 1, divergence.sum(1).tolist())
+    return metrics, seconds, observe(curriculum, rollouts, options), table
 
 
 def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[Tensor]:
@@ -348,7 +361,7 @@ def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
     rollouts without an answer, with one step, with a step said twice. What no question was drawn for is left out."""
     measured: list[dict[str, float]] = []
     for rollout in rollouts:
-        kind = "hard" if rollout.question.answer is None else "easy"
+        kind = "hard" if rollout.question.hard else "easy"
         found = {
             "reward": sum(rollout.rewards),
             f"evaluator_{kind}": rollout.evaluator_score,
@@ -414,11 +427,28 @@ def _drop_old(work: Path, progress: Progress) -> None:
             shutil.rmtree(folder)
 
 
+def _rollouts_of(work: Path, update: int) -> Path:
+    return work / "rollouts" / f"part-{update:06d}.parquet"
+
+
+def _write_rollouts(work: Path, out: Path, updates: int) -> None:
+    """All rollouts of a run in one table; a run killed behind its last checkpoint left some that do not count."""
+    import pyarrow.parquet as pq
+
+    parts = table_files(work / "rollouts")[:updates] if updates else []
+    if not parts:
+        return
+    with pq.ParquetWriter(out / "rollouts.parquet", pq.read_schema(parts[0]), compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(read_table(part))
+
+
 def _finish(run: Run, progress: Progress, policy: Path, out: Path, work: Path) -> dict[str, Any]:
     best = work / f"update-{progress.best_update:06d}" / "policy" if progress.best_update else policy
     shutil.copytree(best, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
     lines = [json.dumps({"update": i + 1, **metrics}) for i, metrics in enumerate(progress.curves)]
     (out / "curves.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_rollouts(work, out, progress.update)
     return {
         "updates": progress.update,
         "best_update": progress.best_update,

@@ -7,7 +7,6 @@ taken off the reward, and checkpoints are chosen on easy validation, never on ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from e2h_pipeline.rl.advantages import generalized_advantages, masked_mean, whiten
-from e2h_pipeline.rl.loop import Run, by_rows, means, minibatches, shift, some_rows, token_logprobs
-from e2h_pipeline.rl.rollouts import Batch, Rollout
+from e2h_pipeline.rl.loop import Run, Update, by_rows, means, minibatches, shift, some_rows, token_logprobs
+from e2h_pipeline.rl.rollouts import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,27 +38,18 @@ class Ppo:
         run.train("critic", critic, options.value_learning_rate)
         return run
 
-    def learn(
-        self,
-        run: Run,
-        rollouts: Sequence[Rollout],
-        batch: Batch,
-        old: Tensor,
-        reference: Tensor,
-        seed: int,
-        update: int,
-    ) -> dict[str, float]:
+    def learn(self, run: Run, update: Update) -> dict[str, float]:
         """See `Algorithm.learn`: GAE over step rewards less KL, clipped losses of policy and critic."""
-        options, critic = run.options, run.trained["critic"]
+        options, critic, batch, old = run.options, run.trained["critic"], update.batch, update.old
         values = by_rows(batch, options, lambda part: token_values(critic, part))
-        rewards = batch.rewards - options.kl * (old - reference) * batch.mask
+        rewards = batch.rewards - options.kl * (old - update.reference) * batch.mask
         advantages, returns = generalized_advantages(
             rewards, values * batch.mask, batch.mask, options.gamma, options.lam
         )
         whitened = whiten(advantages, batch.mask)
-        learn_policy = update >= options.value_warmup_updates
+        learn_policy = update.number >= options.value_warmup_updates
         steps = []
-        for rows in minibatches(batch, options, seed, update):
+        for rows in minibatches(batch, options, update.seed, update.number):
             part = some_rows(batch, rows)
             length = part.ids.shape[1]
             mask, was = part.mask, old[rows, :length]

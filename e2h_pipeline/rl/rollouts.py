@@ -1,6 +1,6 @@
 """Draw completions from the live policy and reward them: the part every RL algorithm shares.
 
-Questions of both kinds are drawn; the gold answer of an easy one is looked at, a hard one has none.
+Questions of both kinds are drawn; the gold answer of an easy one is looked at, a hard one has none (but in controls).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
 from e2h_pipeline.solutions import format_prompt, parse_completion, segment_ends, token_offsets
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.generation.transformers_engine import TransformersEngine
@@ -31,12 +32,13 @@ Grade = Callable[[Sequence[tuple[str, str]]], list[bool]]
 
 @dataclass(frozen=True)
 class Question:
-    """A question to roll out on; `answer` is None where it is hard, `level` 0 where it is unknown."""
+    """A question to roll out on; `answer` is None where nobody may look at it, `level` 0 where it is unknown."""
 
     problem_id: str
     question: str
     answer: str | None
     level: int = 0
+    hard: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,30 @@ def collate(rollouts: Sequence[Rollout], pad_id: int, device: torch.device) -> B
         ),
         rewards=pad([[*s, *r.rewards] for s, r in zip(silent, rollouts, strict=True)], 0, torch.float),
     )
+
+
+def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequence[float | None]) -> pa.Table:
+    """What is kept of an update's rollouts, for audits: no text, and no verdict that training did not see.
+
+    Args:
+        update: the number of the update, from 1.
+        divergences: of each rollout, the sum over its tokens of log policy - log SFT policy; None where not measured.
+    """
+    import pyarrow as pa
+
+    columns = {
+        "update": ([update] * len(rollouts), pa.int32()),
+        "problem_id": ([r.question.problem_id for r in rollouts], pa.string()),
+        "level": ([r.question.level for r in rollouts], pa.int8()),
+        "right": ([r.right for r in rollouts], pa.bool_()),
+        "answer": ([answer_of(r.sample) for r in rollouts], pa.string()),
+        "evaluator_score": ([r.evaluator_score for r in rollouts], pa.float32()),
+        "reward": ([sum(r.rewards) if r.rewards else None for r in rollouts], pa.float32()),
+        "kl": (list(divergences), pa.float32()),
+        "steps": ([r.steps for r in rollouts], pa.int32()),
+        "tokens": ([len(r.sample.token_ids) for r in rollouts], pa.int32()),
+    }
+    return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})
 
 
 def step_ends(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
