@@ -37,8 +37,8 @@ def generalized_advantages(
 def group_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
     """GRPO with a reward per completion (DeepSeekMath, arXiv 2402.03300, 4.1.2): A_it = (R_i - mean(R)) / std(R).
 
-    R_i is the sum of row i's rewards; mean and standard deviation (of the group, not an estimate from it) are over
-    the rows of its group. A group whose rows are all alike teaches nothing: 0.
+    R_i is the sum of row i's rewards; mean and standard deviation (of the group, not an estimate from it as in TRL and
+    verl, which is larger by sqrt(n / (n - 1))) are over the rows of its group. A group whose rows are all alike teaches nothing: 0.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
@@ -100,7 +100,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def whiten(values: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit variance over the mask, 0 outside it."""
+    """Zero mean and unit variance over the mask, 0 outside it.
+
+    The variance is that of the batch, as OpenRLHF has it; verl and TRL estimate it from the batch, n - 1 in place of n.
+    """
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean) ** 2, mask)
     return (values - mean) * (variance + _EPSILON).rsqrt() * mask
