@@ -37,8 +37,9 @@ def generalized_advantages(
 def group_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
     """GRPO with a reward per completion (DeepSeekMath, arXiv 2402.03300, 4.1.2): A_it = (R_i - mean(R)) / std(R).
 
-    R_i is the sum of row i's rewards; mean and standard deviation (of the group, not an estimate from it as in TRL and
-    verl, which is larger by sqrt(n / (n - 1))) are over the rows of its group. A group whose rows are all alike teaches nothing: 0.
+    R_i is the sum of row i's rewards; mean and standard deviation are over the rows of its group (TRL and verl take the
+    deviation estimated from the group, sqrt(n / (n - 1)) times this one). A group whose rows are all alike teaches
+    nothing: 0.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
