@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from e2h_pipeline.artifacts.tables import read_table, table_files, write_table
-from e2h_pipeline.generation.engine import Request, SamplingOptions
+from e2h_pipeline.generation.engine import Engine, Request, SamplingOptions
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.rl.advantages import masked_mean
 from e2h_pipeline.rl.curricula import State, draw_questions, observe
@@ -62,6 +62,11 @@ class Progress:
     stopped: str | None = None
     curriculum: State = field(default_factory=dict)
     curves: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, accuracy: float) -> None:
+        """The best checkpoint so far; of equals the later one, which has seen more hard questions."""
+        if accuracy >= self.best_accuracy:
+            self.best_accuracy, self.best_update = accuracy, self.update
 
 
 class Run:
@@ -227,14 +232,16 @@ def train_policy(
             return [verdict is Verdict.EQUAL for verdict in verdicts(judge, pairs)]
 
         if progress is None:  # the SFT policy is the first candidate: a run that only harms it returns it
-            progress = Progress(best_accuracy=_validate(run, grade, validation))
+            progress = Progress(
+                best_accuracy=easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
+            )
         while progress.update < options.updates and progress.stopped is None:
             started = time.monotonic()
             metrics, seconds, curriculum, table = _update(algorithm, run, grade, questions, seed, progress)
             progress.stopped = _trouble(progress, metrics, options)
             due = (progress.update + 1) % options.checkpoint_every == 0
             if progress.stopped is None and (due or progress.update + 1 == options.updates):
-                metrics[VALIDATION] = _validate(run, grade, validation)
+                metrics[VALIDATION] = easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
                 progress.stopped = _trouble(progress, metrics, options)
             if progress.stopped:
                 reporter.message(
@@ -242,16 +249,17 @@ def train_policy(
                 )
                 break
             progress.update += 1
-            write_table(_rollouts_of(work, progress.update), table)
+            write_table(rollouts_of(work, progress.update), table)
             progress.curriculum = curriculum
             progress.curves.append(metrics)
             reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, progress.update)
             reporter.progress(progress.update, options.updates, f"{algorithm.name} updates")
             if VALIDATION in metrics:
-                _note_best(progress, metrics[VALIDATION])
+                progress.note(metrics[VALIDATION])
                 run.save(work / f"update-{progress.update:06d}", progress)
                 _drop_old(work, progress)
-    return _finish(run, progress, policy, out, work)
+    best = work / f"update-{progress.best_update:06d}" / "policy" if progress.best_update else policy
+    return finish(progress, best, out, work)
 
 
 def read_questions(
@@ -356,35 +364,40 @@ def lr_scale(update: int, options: Rl) -> float:
     return _FINAL_LR_RATIO + (1 - _FINAL_LR_RATIO) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def describe(rollouts: Sequence[Rollout]) -> dict[str, float]:
+def describe(rollouts: Iterable[Rollout]) -> dict[str, float]:
     """What people and guards watch: rewards, evaluator scores by kind of question, lengths by level, and shares of
     rollouts without an answer, with one step, with a step said twice. What no question was drawn for is left out."""
-    measured: list[dict[str, float]] = []
-    for rollout in rollouts:
-        kind = "hard" if rollout.question.hard else "easy"
-        found = {
-            "reward": sum(rollout.rewards),
-            f"evaluator_{kind}": rollout.evaluator_score,
-            "no_answer": not rollout.answered,
-            "tokens": len(rollout.sample.token_ids),
-            "steps": rollout.steps,
-            "one_step": rollout.steps < 2,
-            "repeated_steps": repeats(rollout.sample.completion),
-            f"{STEPS_OF_LEVEL}{rollout.question.level}": rollout.steps,
-        }
-        if kind == "easy":
-            found["easy_accuracy"] = bool(rollout.right)
-        measured.append(found)
-    return dict(sorted(means(measured).items()))
+    return dict(sorted(means(measures(rollout) for rollout in rollouts).items()))
+
+
+def measures(rollout: Rollout) -> dict[str, float]:
+    """What `describe` takes the means of."""
+    kind = "hard" if rollout.question.hard else "easy"
+    found = {
+        f"evaluator_{kind}": rollout.evaluator_score,
+        "no_answer": not rollout.answered,
+        "tokens": len(rollout.sample.token_ids),
+        "steps": rollout.steps,
+        "one_step": rollout.steps < 2,
+        "repeated_steps": repeats(rollout.sample.completion),
+        f"{STEPS_OF_LEVEL}{rollout.question.level}": rollout.steps,
+    }
+    if rollout.rewards:
+        found["reward"] = sum(rollout.rewards)
+    if kind == "easy":
+        found["easy_accuracy"] = bool(rollout.right)
+    return found
 
 
 def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over those that have it."""
-    values: dict[str, list[float]] = {}
+    """Mean of each metric over those that have it, which are gone over once."""
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for metrics in measured:
         for name, value in metrics.items():
-            values.setdefault(name, []).append(float(value))
-    return {name: sum(found) / len(found) for name, found in values.items()}
+            sums[name] = sums.get(name, 0.0) + float(value)
+            counts[name] = counts.get(name, 0) + 1
+    return {name: total / counts[name] for name, total in sums.items()}
 
 
 def repeats(completion: str) -> bool:
@@ -405,19 +418,13 @@ def some_rows(batch: Batch, rows: Tensor) -> Batch:
     )
 
 
-def _validate(run: Run, grade: Grade, validation: Sequence[Question]) -> float:
+def easy_accuracy(engine: Engine, grade: Grade, validation: Sequence[Question], max_new_tokens: int) -> float:
     """Greedy accuracy on easy validation problems."""
     requests = [Request(q.question, 0, 1) for q in validation]
-    drawn = run.engine.sample(requests, SamplingOptions(0.0, run.options.max_new_tokens))
+    drawn = engine.sample(requests, SamplingOptions(0.0, max_new_tokens))
     pairs = [(q.answer, answer_of(samples[0])) for q, samples in zip(validation, drawn, strict=True)]
     right = grade([(gold, answer) for gold, answer in pairs if gold is not None and answer is not None])
     return sum(right) / len(pairs) if pairs else 0.0
-
-
-def _note_best(progress: Progress, accuracy: float) -> None:
-    """The best checkpoint so far; of equals the later one, which has seen more hard questions."""
-    if accuracy >= progress.best_accuracy:
-        progress.best_accuracy, progress.best_update = accuracy, progress.update
 
 
 def _drop_old(work: Path, progress: Progress) -> None:
@@ -427,7 +434,8 @@ def _drop_old(work: Path, progress: Progress) -> None:
             shutil.rmtree(folder)
 
 
-def _rollouts_of(work: Path, update: int) -> Path:
+def rollouts_of(work: Path, update: int) -> Path:
+    """Where a run keeps what is kept of an update's rollouts, until it ends."""
     return work / "rollouts" / f"part-{update:06d}.parquet"
 
 
@@ -443,8 +451,8 @@ def _write_rollouts(work: Path, out: Path, updates: int) -> None:
             writer.write_table(read_table(part))
 
 
-def _finish(run: Run, progress: Progress, policy: Path, out: Path, work: Path) -> dict[str, Any]:
-    best = work / f"update-{progress.best_update:06d}" / "policy" if progress.best_update else policy
+def finish(progress: Progress, best: Path, out: Path, work: Path) -> dict[str, Any]:
+    """Save the best policy, the curves and the rollouts of a run to `out`, and give its summary."""
     shutil.copytree(best, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
     lines = [json.dumps({"update": i + 1, **metrics}) for i, metrics in enumerate(progress.curves)]
     (out / "curves.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

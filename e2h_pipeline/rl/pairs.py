@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from e2h_pipeline.rl.rollouts import Rollout, answer_of
@@ -67,10 +67,8 @@ def preference_pairs(
         been paired but has the same text twice (`equal_texts`), the texts of another pair (`repeated`), too
         close scores (`margin`), or was not drawn (`over_cap`).
     """
-    groups: dict[str, list[Rollout]] = defaultdict(list)
-    for rollout in rollouts:
-        groups[rollout.question.problem_id].append(rollout)
-    sides = _sides(groups, classes)
+    groups = by_question(rollouts)
+    sides = better_sides(groups, classes)
     counts = Counter({"questions": len(groups), "pairs": 0, **dict.fromkeys(DROPPED, 0)})
     pairs: list[Pair] = []
     for problem_id, group in groups.items():
@@ -91,8 +89,17 @@ def preference_pairs(
     return pairs, dict(counts)
 
 
-def _sides(groups: dict[str, list[Rollout]], classes: Classes) -> dict[str, list[bool] | None]:
-    """Of each question's solutions, which are on the better side; None where that is not known."""
+def by_question(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
+    """The solutions of each question, in the order in which questions first appear."""
+    groups: dict[str, list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        groups[rollout.question.problem_id].append(rollout)
+    return groups
+
+
+def better_sides(groups: Mapping[str, Sequence[Rollout]], classes: Classes) -> dict[str, list[bool] | None]:
+    """Of each question's solutions, which are on the better side: right where the answer may be looked at, else
+    winners of the vote weighted by the evaluator; None where that has no winner."""
     hard = {name: group for name, group in groups.items() if group[0].right is None}
     sides: dict[str, list[bool] | None] = {
         name: [bool(r.right) for r in group] for name, group in groups.items() if name not in hard

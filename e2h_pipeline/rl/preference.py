@@ -21,8 +21,6 @@ from torch.nn.functional import cross_entropy, logsigmoid
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from e2h_pipeline.rl.rollouts import Batch
-
 # A completion is never held for surer than this, where the odds would be infinite. TRL has no such bound.
 _SUREST = -1e-6
 
@@ -80,12 +78,16 @@ def _log_odds(mean: Tensor) -> Tensor:
     return mean - torch.log(-torch.expm1(mean.clamp(max=_SUREST)))
 
 
-def sequence_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Sum of the log-probabilities of each row's completion tokens, at temperature 1, (batch,)."""
-    logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits[:, :-1]
-    tokens = batch.ids[:, 1:]
+def sequence_logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, mask: Tensor) -> Tensor:
+    """Sum of the log-probabilities of each row's completion tokens, at temperature 1, (batch,).
+
+    Args:
+        ids, attention, mask: (batch, length); `mask` is 1 on completion tokens.
+    """
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1]
+    tokens = ids[:, 1:]
     taken = -cross_entropy(logits.flatten(0, 1).float(), tokens.flatten(), reduction="none")
-    return (taken.view_as(tokens) * batch.mask[:, 1:]).sum(1)
+    return (taken.view_as(tokens) * mask[:, 1:]).sum(1)
 
 
 def mean_logprobs(sums: Tensor, mask: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, Trainer, TrainingArguments
 
-    from e2h_pipeline.recipe import RewardTraining, Sft
+    from e2h_pipeline.recipe import RewardTraining, Rounds, Sft
     from e2h_pipeline.reporter import Reporter
 
 GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards
@@ -86,7 +86,7 @@ class Settings:
     mixed_precision: bool = False
 
     @classmethod
-    def of(cls, options: Sft | RewardTraining, seed: int) -> Settings:
+    def of(cls, options: Sft | RewardTraining | Rounds, seed: int) -> Settings:
         """The settings of a fine-tuning stage."""
         return cls(
             epochs=options.epochs,

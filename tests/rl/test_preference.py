@@ -150,7 +150,7 @@ def test_sums_are_those_of_each_row_alone(
     policy: PreTrainedModel, ladder_tok: PreTrainedTokenizerFast
 ) -> None:
     batch = _batch(ladder_tok, *CHOSEN)
-    sums = sequence_logprobs(policy, batch)
+    sums = sequence_logprobs(policy, batch.ids, batch.attention, batch.mask)
     for (prompt, text), found, mask in zip(CHOSEN, sums.tolist(), batch.mask, strict=True):
         before = ladder_tok(prompt)["input_ids"]
         ids = [*before, *ladder_tok(text)["input_ids"], ladder_tok.eos_token_id]
@@ -172,10 +172,10 @@ def test_a_step_down_each_loss_widens_the_margin(
     model = load_policy(ladder_policy)[0]
     batches = _batch(ladder_tok, *CHOSEN), _batch(ladder_tok, *REJECTED)
     with torch.no_grad():
-        reference = [sequence_logprobs(model, batch) for batch in batches]
+        reference = [sequence_logprobs(model, batch.ids, batch.attention, batch.mask) for batch in batches]
 
     def measures() -> list[Tensor]:
-        sums = [sequence_logprobs(model, batch) for batch in batches]
+        sums = [sequence_logprobs(model, batch.ids, batch.attention, batch.mask) for batch in batches]
         if name in ("dpo", "sppo"):
             return [s - r for s, r in zip(sums, reference, strict=True)]
         return [mean_logprobs(s, b.mask) for s, b in zip(sums, batches, strict=True)]
@@ -204,10 +204,10 @@ PEERS = {
 
 
 def _ours(name: str, model: PreTrainedModel, reference: PreTrainedModel, sides: Sequence[Batch]) -> Tensor:
-    chosen, rejected = (sequence_logprobs(model, batch) for batch in sides)
+    chosen, rejected = (sequence_logprobs(model, batch.ids, batch.attention, batch.mask) for batch in sides)
     if name in ("dpo", "sppo"):
         with torch.no_grad():
-            held = [sequence_logprobs(reference, batch) for batch in sides]
+            held = [sequence_logprobs(reference, batch.ids, batch.attention, batch.mask) for batch in sides]
         return {"dpo": dpo, "sppo": sppo}[name](chosen - held[0], rejected - held[1], BETA).mean()
     means = [mean_logprobs(sums, b.mask) for sums, b in zip((chosen, rejected), sides, strict=True)]
     return (simpo(*means, BETA, GAMMA) if name == "simpo" else orpo(*means, WEIGHT)).mean()
