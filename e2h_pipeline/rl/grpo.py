@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from e2h_pipeline.rl.advantages import group_advantages, group_step_advantages, masked_mean
-from e2h_pipeline.rl.loop import Run, Update, means, minibatches, some_rows, token_logprobs
+from e2h_pipeline.rl.loop import Run, Update, means, minibatches, passes, some_rows, token_logprobs, weighted
 from e2h_pipeline.rl.ppo import clipped_policy_loss
 from e2h_pipeline.rl.rollouts import Batch, Rollout, group_ids, step_ends, terminal_rewards
 
@@ -42,26 +42,27 @@ class Grpo:
         options, batch = run.options, update.batch
         advantages = step_level_advantages(update.rollouts, batch)
         steps = []
-        for rows in minibatches(batch, options, update.seed, update.number):
-            part = some_rows(batch, rows)
-            length = part.ids.shape[1]
-            was, base = update.old[rows, :length], update.reference[rows, :length]
-            logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
-            policy_loss = clipped_policy_loss(
-                logprobs, was, advantages[rows, :length], part.mask, options.clip
-            )
-            kl_loss = masked_mean(k3(logprobs, base), part.mask)
-            norm = run.step("policy", policy_loss + options.kl * kl_loss)
-            outside = ((logprobs - was).exp() - 1).abs() > options.clip
-            steps.append(
-                {
-                    "gradient_norm": norm.item(),
+        for minibatch in minibatches(batch, options, update.seed, update.number):
+            found = []
+            for rows, share in passes(batch, minibatch):
+                part = some_rows(batch, rows)
+                length = part.ids.shape[1]
+                was, base = update.old[rows, :length], update.reference[rows, :length]
+                logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
+                policy_loss = clipped_policy_loss(
+                    logprobs, was, advantages[rows, :length], part.mask, options.clip
+                )
+                kl_loss = masked_mean(k3(logprobs, base), part.mask)
+                (share * (policy_loss + options.kl * kl_loss)).backward()
+                outside = ((logprobs - was).exp() - 1).abs() > options.clip
+                metrics = {
                     "policy_loss": policy_loss.item(),
                     "kl_loss": kl_loss.item(),
                     "entropy": masked_mean(entropy, part.mask).item(),
                     "clip_fraction": masked_mean(outside.float(), part.mask).item(),
                 }
-            )
+                found.append((share, metrics))
+            steps.append({"gradient_norm": run.step("policy").item(), **weighted(found)})
         return means(steps)
 
 

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 _FINAL_LR_RATIO = 0.01
 _BETAS = (0.9, 0.95)  # the paper's released code
 _ADAM_EPSILON = 1e-5
+# Positions of a forward pass. What a CPU holds of more leaves its caches and is allocated anew each time: on the ladder
+# one pass of 128 rows took as long as twelve of their size (docs/log.md). A GPU takes what it is given.
+_PASS_POSITIONS = {"cpu": 2048}
 
 
 @dataclass
@@ -105,13 +108,12 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = self.peaks[name] * lr_scale(update, self.options)
 
-    def step(self, name: str, loss: Tensor) -> Tensor:
-        """One optimizer step of a model. Returns its gradient's norm before clipping at 1."""
+    def step(self, name: str) -> Tensor:
+        """One optimizer step of a model, with the gradients since its last. Returns their norm before clipping at 1."""
         optimizer, model = self.optimizers[name], self.trained[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return norm
 
     def save(self, folder: Path, progress: Progress) -> None:
@@ -329,25 +331,45 @@ def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[T
         yield from torch.tensor(order).split(options.minibatch)
 
 
+def passes(batch: Batch, rows: Tensor) -> Iterator[tuple[Tensor, float]]:
+    """Rows of a minibatch that are one forward pass, of like length, and their share of its completion tokens.
+
+    A mean over the minibatch's tokens is the sum of share x mean over the passes.
+    """
+    most = _PASS_POSITIONS.get(batch.ids.device.type, batch.ids.numel())
+    lengths = batch.attention[rows].sum(1).cpu()
+    ascending = lengths.argsort(stable=True)
+    groups: list[list[int]] = [[]]
+    for place, length in zip(ascending.tolist(), lengths[ascending].tolist(), strict=True):
+        if groups[-1] and (len(groups[-1]) + 1) * length > most:
+            groups.append([])
+        groups[-1].append(place)
+    tokens = batch.mask[rows].sum(1).cpu()
+    for group in groups:
+        yield rows[group], (tokens[group].sum() / tokens.sum().clamp(min=1)).item()
+
+
 @torch.no_grad()
 def by_rows(batch: Batch, options: Rl, measure: Callable[[Batch], Tensor]) -> Tensor:
-    """Something of each token of a batch, (batch, length), a minibatch at a time."""
-    parts = [
-        measure(some_rows(batch, rows)) for rows in torch.arange(len(batch.ids)).split(options.minibatch)
-    ]
-    length = batch.ids.shape[1]
-    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in parts])
+    """Something of each token of a batch, (batch, length), no more than a minibatch at a time."""
+    found = torch.zeros_like(batch.rewards)
+    for some in torch.arange(len(batch.ids)).split(options.minibatch):
+        for rows, _ in passes(batch, some):
+            part = measure(some_rows(batch, rows))
+            found[rows, : part.shape[1]] = part
+    return found
 
 
 def token_logprobs(model: PreTrainedModel, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probability of each token of `batch.ids` given what stands before it, and the entropy there.
+    """Log-probability of each token of `batch.ids` given what stands before it, and the entropy there, without gradient.
 
     Both (batch, length) at the rollout temperature; position 0 holds 0.
     """
     logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits[:, :-1]
     log_p = (logits.float() / temperature).log_softmax(-1)
     chosen = log_p.gather(-1, batch.ids[:, 1:, None]).squeeze(-1)
-    entropy = -(log_p.exp() * log_p).sum(-1)
+    with torch.no_grad():  # it is watched, not learned from
+        entropy = -(log_p.exp() * log_p).sum(-1)
     return shift(chosen), shift(entropy)
 
 
@@ -387,6 +409,15 @@ def measures(rollout: Rollout) -> dict[str, float]:
     if kind == "easy":
         found["easy_accuracy"] = bool(rollout.right)
     return found
+
+
+def weighted(measured: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
+    """Sum of each metric times its weight."""
+    sums: dict[str, float] = {}
+    for weight, metrics in measured:
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + weight * value
+    return sums
 
 
 def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:

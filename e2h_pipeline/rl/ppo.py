@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from e2h_pipeline.rl.advantages import generalized_advantages, masked_mean, whiten
-from e2h_pipeline.rl.loop import Run, Update, by_rows, means, minibatches, shift, some_rows, token_logprobs
+from e2h_pipeline.rl.loop import (
+    Run,
+    Update,
+    by_rows,
+    means,
+    minibatches,
+    passes,
+    shift,
+    some_rows,
+    token_logprobs,
+    weighted,
+)
 from e2h_pipeline.rl.rollouts import Batch
 
 if TYPE_CHECKING:
@@ -49,32 +60,36 @@ class Ppo:
         whitened = whiten(advantages, batch.mask)
         learn_policy = update.number >= options.value_warmup_updates
         steps = []
-        for rows in minibatches(batch, options, update.seed, update.number):
-            part = some_rows(batch, rows)
-            length = part.ids.shape[1]
-            mask, was = part.mask, old[rows, :length]
-            logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
-            policy_loss = clipped_policy_loss(logprobs, was, whitened[rows, :length], mask, options.clip)
-            value_loss = clipped_value_loss(
-                token_values(critic, part),
-                values[rows, :length],
-                returns[rows, :length],
-                mask,
-                options.value_clip,
-            )
-            norm = run.step("critic", value_loss)
-            if learn_policy:
-                norm = norm + run.step("policy", policy_loss)
-            outside = ((logprobs - was).exp() - 1).abs() > options.clip
-            steps.append(
-                {
-                    "gradient_norm": norm.item(),
+        for minibatch in minibatches(batch, options, update.seed, update.number):
+            found = []
+            for rows, share in passes(batch, minibatch):
+                part = some_rows(batch, rows)
+                length = part.ids.shape[1]
+                mask, was = part.mask, old[rows, :length]
+                logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
+                policy_loss = clipped_policy_loss(logprobs, was, whitened[rows, :length], mask, options.clip)
+                value_loss = clipped_value_loss(
+                    token_values(critic, part),
+                    values[rows, :length],
+                    returns[rows, :length],
+                    mask,
+                    options.value_clip,
+                )
+                (share * value_loss).backward()
+                if learn_policy:
+                    (share * policy_loss).backward()
+                outside = ((logprobs - was).exp() - 1).abs() > options.clip
+                metrics = {
                     "policy_loss": policy_loss.item(),
                     "value_loss": value_loss.item(),
                     "entropy": masked_mean(entropy, mask).item(),
                     "clip_fraction": masked_mean(outside.float(), mask).item(),
                 }
-            )
+                found.append((share, metrics))
+            norm = run.step("critic")
+            if learn_policy:
+                norm = norm + run.step("policy")
+            steps.append({"gradient_norm": norm.item(), **weighted(found)})
         unexplained = masked_mean((returns - values) ** 2, batch.mask)
         spread = masked_mean((returns - masked_mean(returns, batch.mask)) ** 2, batch.mask)
         explained = {"explained_variance": (1 - unexplained / spread.clamp(min=1e-8)).item()}
