@@ -21,6 +21,7 @@ from e2h_pipeline.rl.loop import read_questions
 from e2h_pipeline.rl.rest import RestEm as RestMethod
 from e2h_pipeline.rl.rollouts import Question, Rollout
 from e2h_pipeline.rl.rounds import Method, train_in_rounds
+from e2h_pipeline.training.batches import Example
 from e2h_pipeline.training.sft import train_sft
 
 SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"
@@ -69,6 +70,11 @@ def solution(problem: str, answer: str, work: str, score: float, gold: str | Non
     return Rollout(question, (1, 2), sample, (), score, 1, True, None if gold is None else answer == gold)
 
 
+def text_of(example: Example) -> str:
+    """The completion behind a prompt of two tokens; a token is a byte here."""
+    return bytes(int(token) for token in example["input_ids"][2:]).decode()
+
+
 # What is chosen
 
 
@@ -79,7 +85,7 @@ def test_rest_keeps_right_solutions_once_each_and_few_of_a_question() -> None:
     chosen, counts = METHODS["rest"].choose(
         [*right, twice, wrong, solution("f", "1", "0+0=1", 0.9, "2")], ExactGrader().classes, options, 0, 1
     )
-    texts = {bytes(example["input_ids"][2:]).decode() for example in chosen}
+    texts = {text_of(example) for example in chosen}
     assert len(chosen) == len(texts) == 3
     assert texts <= {r.sample.completion for r in right}
     assert counts == {"questions": 2, "questions_without_right": 1}
@@ -94,7 +100,7 @@ def test_rest_takes_the_weighted_votes_winner_where_no_answer_may_be_seen() -> N
         solution("h", "4", "2+1=4", 0.3, None),
     ]
     chosen, _ = METHODS["rest"].choose(solved, ExactGrader().classes, Rl(), 0, 1)
-    assert [bytes(e["input_ids"][2:]).decode() for e in chosen] == [solved[0].sample.completion]
+    assert [text_of(example) for example in chosen] == [solved[0].sample.completion]
 
 
 def test_pairs_become_examples_with_what_the_drawing_policy_gave() -> None:
@@ -124,7 +130,7 @@ def test_the_evaluator_has_no_say_in_pairs_where_step_rewards_have_no_weight() -
 
 @pytest.mark.parametrize("name", ["dpo", "sppo", "simpo", "orpo"])
 def test_the_loss_of_a_batch_is_that_of_its_pairs(name: str) -> None:
-    options = Preference(loss=name, beta=0.3, gamma=0.2, odds_weight=0.4)  # type: ignore[arg-type]
+    options = Preference.model_validate({"loss": name, "beta": 0.3, "gamma": 0.2, "odds_weight": 0.4})
     sums, reference = torch.tensor([-3.0, -8.0, -2.0, -1.0]), torch.tensor([-4.0, -7.0, -2.0, -3.0])
     mask = torch.tensor([[1.0, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]])
     ratios, means = sums - reference, sums / torch.tensor([2.0, 3, 1, 2])
