@@ -35,7 +35,8 @@ from e2h_pipeline.rl.rollouts import (
     Rollout,
     answer_of,
     collate,
-    roll_out,
+    draw,
+    rewarded,
     rollout_table,
 )
 from e2h_pipeline.solutions import parse_completion
@@ -304,10 +305,10 @@ def _update(
     is kept of the rollouts."""
     options, update, began = run.options, progress.update, time.monotonic()
     drawn, curriculum = draw_questions(questions, options, progress.curriculum, seed, update)
-    rollouts = roll_out(
-        run.engine, run.evaluator, run.evaluator_tokenizer, grade, drawn, options, seed, update
-    )
+    completions = draw(run.engine, drawn, options, seed, update)
     rolled_out = time.monotonic()
+    rollouts = rewarded(completions, run.tokenizer, run.evaluator, run.evaluator_tokenizer, grade, options)
+    rewarded_at = time.monotonic()
     rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
     batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
     old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
@@ -318,7 +319,11 @@ def _update(
     run.set_learning_rates(update)
     learned = algorithm.learn(run, Update(update, seed, rollouts, batch, old, reference))
     metrics = {**describe(rollouts), **learned, "kl": masked_mean(divergence, batch.mask).item()}
-    seconds = {"seconds_rollout": rolled_out - began, "seconds_update": time.monotonic() - rolled_out}
+    seconds = {
+        "seconds_rollout": rolled_out - began,
+        "seconds_score": rewarded_at - rolled_out,
+        "seconds_update": time.monotonic() - rewarded_at,
+    }
     table = rollout_table(rollouts, update + 1, divergence.sum(1).tolist())
     return metrics, seconds, observe(curriculum, rollouts, options), table
 

@@ -86,13 +86,32 @@ def roll_out(
     update: int,
 ) -> list[Rollout]:
     """Completions of the questions under the live policy, rewarded."""
+    drawn = draw(engine, questions, options, seed, update)
+    return rewarded(drawn, engine.tokenizer, evaluator, evaluator_tokenizer, grade, options)
+
+
+def draw(
+    engine: TransformersEngine, questions: Sequence[Question], options: Rl, seed: int, update: int
+) -> list[tuple[Question, Sample]]:
+    """Completions of the questions under the live policy."""
     requests = [
         # By place too: a question that comes twice in an update is answered anew.
         Request(q.question, stream_key(seed, f"rl/{update}/{i}", q.problem_id), options.samples_per_question)
         for i, q in enumerate(questions)
     ]
     drawn = engine.sample(requests, SamplingOptions(options.temperature, options.max_new_tokens))
-    pairs = [(q, sample) for q, samples in zip(questions, drawn, strict=True) for sample in samples]
+    return [(q, sample) for q, samples in zip(questions, drawn, strict=True) for sample in samples]
+
+
+def rewarded(
+    pairs: Sequence[tuple[Question, Sample]],
+    tokenizer: PreTrainedTokenizerBase,
+    evaluator: PreTrainedModel,
+    evaluator_tokenizer: PreTrainedTokenizerBase,
+    grade: Grade,
+    options: Rl,
+) -> list[Rollout]:
+    """Rewards of completions: the evaluator's scores of their steps, and verdicts where an answer may be looked at."""
     scores = score_solutions(
         evaluator,
         evaluator_tokenizer,
@@ -100,7 +119,7 @@ def roll_out(
     )
     verdicts = _verdicts(pairs, grade)
     return [
-        reward(engine.tokenizer, q, sample, logits, right, options)
+        reward(tokenizer, q, sample, logits, right, options)
         for (q, sample), logits, right in zip(pairs, scores, verdicts, strict=True)
     ]
 
