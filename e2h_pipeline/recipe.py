@@ -485,6 +485,11 @@ class Rl(Section):
     max_new_tokens: int = Field(768, ge=1, description="A rollout that reaches this is unfinished.")
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
     value_clip: float = Field(0.2, gt=0, description="Clip range of the value prediction.")
+    baseline: Literal["group", "leave_one_out"] = Field(
+        "group",
+        description="grpo: what step rewards are compared with: all steps of the question's samples, or the mean reward "
+        "per token of its other samples, which does not pay for more or fewer steps (PURE).",
+    )
     gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
     lam: float = Field(1.0, ge=0, le=1, description="GAE lambda.")
     kl: float = Field(

@@ -1,8 +1,9 @@
 """Step-level GRPO: no critic, the samples of a question are each other's baseline (DeepSeekMath, arXiv 2402.03300, 4.1).
 
-Step rewards are compared with all steps of the question's samples, and a token answers for the steps that end at it
-or later; the verdict on the whole completion is compared with the other completions'. KL to the starting policy is part of
-the loss, by the k3 estimator exp(d) - d - 1 with d = log reference - log policy (4.1.1).
+Step rewards are compared with all steps of the question's samples (or, `rl.baseline=leave_one_out`, with the mean reward
+per token of its other samples), and a token answers for the steps that end at it or later. The verdict on the whole
+completion is compared with the other completions'. KL to the starting policy is part of the loss, by the k3 estimator
+exp(d) - d - 1 with d = log reference - log policy (4.1.1).
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from e2h_pipeline.rl.advantages import group_advantages, group_step_advantages, masked_mean
+from e2h_pipeline.rl.advantages import (
+    group_advantages,
+    group_step_advantages,
+    leave_one_out_advantages,
+    masked_mean,
+)
 from e2h_pipeline.rl.loop import Run, Update, means, minibatches, passes, some_rows, token_logprobs, weighted
 from e2h_pipeline.rl.ppo import clipped_policy_loss
 from e2h_pipeline.rl.rollouts import Batch, Rollout, group_ids, step_ends, terminal_rewards
@@ -40,7 +46,7 @@ class Grpo:
     def learn(self, run: Run, update: Update) -> dict[str, float]:
         """See `Algorithm.learn`: clipped loss on group advantages, and KL."""
         options, batch = run.options, update.batch
-        advantages = step_level_advantages(update.rollouts, batch)
+        advantages = step_level_advantages(update.rollouts, batch, options.baseline)
         steps = []
         for minibatch in minibatches(batch, options, update.seed, update.number):
             found = []
@@ -66,11 +72,19 @@ class Grpo:
         return means(steps)
 
 
-def step_level_advantages(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
-    """(batch, length): advantages of step rewards, and those of what the whole completion got, added."""
+def step_level_advantages(rollouts: Sequence[Rollout], batch: Batch, baseline: str = "group") -> Tensor:
+    """(batch, length): advantages of step rewards, and those of what the whole completion got, added.
+
+    Args:
+        baseline: "group", or "leave_one_out".
+    """
     groups = group_ids(rollouts, batch.rewards.device)
     terminal = terminal_rewards(rollouts, batch)
-    steps = group_step_advantages(batch.rewards - terminal, step_ends(rollouts, batch), batch.mask, groups)
+    rewards = batch.rewards - terminal
+    if baseline == "leave_one_out":
+        steps = leave_one_out_advantages(rewards, batch.mask, groups)
+    else:
+        steps = group_step_advantages(rewards, step_ends(rollouts, batch), batch.mask, groups)
     return steps + group_advantages(terminal, batch.mask, groups)
 
 

@@ -77,6 +77,19 @@ def test_step_level_advantages_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=0)
 
 
+def test_the_leave_one_out_baseline_by_hand() -> None:
+    """Steps of a question: 1, 0 over five tokens and -1 over three; each is compared with the other's reward per token."""
+    rollouts = [rollout("a", [1.0, 0.0], 0.5), rollout("a", [-1.0], 0.5)]
+    batch = collate(rollouts, 0, torch.device("cpu"))
+    found = step_level_advantages(rollouts, batch, "leave_one_out")
+    third = 1 / 3  # the other's -1 over 3 tokens, taken off each of 5
+    expected = [
+        [0, 0, 1 + 5 * third, 1 + 4 * third, 3 * third, 2 * third, third],
+        [0, 0, -1 - 0.6, -1 - 0.4, -0.2, 0, 0],
+    ]
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
+
+
 def test_k3_by_hand_and_never_negative() -> None:
     policy, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -1.0])
     torch.testing.assert_close(k3(policy, reference), torch.tensor([0.0, math.e - 2]))
