@@ -1,0 +1,367 @@
+"""The ladder's tables of reinforcement learning: methods, shaping schemes, curricula.
+
+    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,shaping,curricula} [--seeds 21,22,23] [--rows PPO,GRPO]
+        [--collect]
+
+A row is a recipe key per seed: `ladder/problems.seed=S/seed=S` with the row's own overrides. Keys that are not in the
+store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would; stages that keys share are made once. With
+--collect nothing is run, and rows that were never run are left out.
+
+Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval over problems; differences are
+paired with the row the table names as its baseline. PGR is (row - SFT) / (ceiling - SFT) on hard levels. Checkpoints
+are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its highest. A table for
+people, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.artifacts.home import home, recipe_folders
+from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.scoreboard import Method, read_values
+from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, mean_intervals, mean_over_seeds
+from e2h_pipeline.recipe import Recipe, canonical_key
+
+if TYPE_CHECKING:
+    from e2h_pipeline.lookup import Experiments
+
+SELECT = "+benchmark_metrics"
+GROUPS = ("easy", "hard", "all")
+GREEDY, SFT_GREEDY = Method("rl", "greedy", 1), Method("sft", "greedy", 1)
+
+OUTCOME_ONLY = ("rl.process_scale=0", "rl.questions=easy")
+# Chosen on seeds 1 and 2 by easy validation and KL (docs/log.md).
+GRPO = ("rl.algorithm=grpo", "rl.kl=0.2", "rl.learning_rate=2e-4", "rl.step_bonus=0")
+REST, DPO = ("rl.algorithm=rest",), ("rl.algorithm=dpo",)
+# The paper's dagger rows: reinforcement learning on hard questions with their answers. Not strict.
+ALL_ANSWERS = ("problems.hard_answers=true", "rl.process_scale=0", "strict=false")
+
+Estimate = tuple[float, float, float]
+Values = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a recipe, what it overrides, and whose answers are counted."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    recipe: str = "ladder"
+    method: Method = GREEDY
+
+    def key(self, seed: int) -> str:
+        """The recipe key of one seed."""
+        return canonical_key(
+            "/".join([self.recipe, f"problems.seed={seed}", f"seed={seed}", *self.overrides])
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in order; the first with the baseline's name is what others are compared with, and where there is a
+    ceiling, PGR is taken against it."""
+
+    rows: tuple[Row, ...]
+    baseline: str
+    ceiling: str = ""
+
+
+SFT = Row("SFT", method=SFT_GREEDY)
+CEILING = Row("ceiling: PPO, all levels supervised", recipe="ladder-ceiling")
+
+TABLES = {
+    "methods": Table(
+        (
+            SFT,
+            Row("PPO, easy outcome only", OUTCOME_ONLY),
+            Row("PPO, all questions, PRM"),
+            Row("GRPO, easy outcome only", (*GRPO, *OUTCOME_ONLY)),
+            Row("GRPO, all questions, PRM", GRPO),
+            Row("ReST-EM, easy answers", (*REST, *OUTCOME_ONLY)),
+            Row("DPO, easy answers", (*DPO, *OUTCOME_ONLY)),
+            Row("DPO, easy questions, PRM", (*DPO, "rl.questions=easy")),
+            Row("ReST-EM, all questions, PRM", REST),
+            Row("DPO, all questions, PRM", DPO),
+            Row("control: PPO, all answers", ALL_ANSWERS),
+            Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS)),
+            Row("control: DPO, all answers", (*DPO, *ALL_ANSWERS)),
+            CEILING,
+        ),
+        baseline="PPO, easy outcome only",
+        ceiling=CEILING.name,
+    ),
+    "shaping": Table(
+        (
+            SFT,
+            Row("running_minimum"),
+            *(
+                Row(scheme, (f"rl.shaping={scheme}",))
+                for scheme in (
+                    "running_product",
+                    "soft_minimum",
+                    "strict_minimum",
+                    "delta",
+                    "clip",
+                    "first_error",
+                    "sum",
+                )
+            ),
+        ),
+        baseline="running_minimum",
+    ),
+    "curricula": Table(
+        (
+            SFT,
+            Row("uniform"),
+            Row("easy_to_hard", ("rl.curriculum.kind=easy_to_hard",)),
+            Row("learning_progress", ("rl.curriculum.kind=learning_progress",)),
+        ),
+        baseline="uniform",
+    ),
+}
+
+
+def main() -> None:
+    """Run what is missing, then one table and one JSON line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=sorted(TABLES))
+    parser.add_argument("--seeds", default="21,22,23", help="comma-separated")
+    parser.add_argument("--rows", help="beginnings of row names, comma-separated; all where unset")
+    parser.add_argument("--collect", action="store_true", help="run nothing, tell what there is")
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    table = TABLES[options.table]
+    failed = [] if options.collect else run_missing(table, seeds, (options.rows or "").split(","))
+    found = measure(table, seeds)
+    lines = describe(table, found)
+    show(options.table, table, lines)
+    for failure in failed:
+        print(f"FAILED {failure}")
+    data = {str(seed): version for row in found for seed, version in row.easy_data.items()}
+    print(json.dumps({"benchmark": "rl_ladder", "table": options.table, "easy_data": data, "rows": lines}))
+    if failed:
+        sys.exit(1)
+
+
+def run_missing(table: Table, seeds: Sequence[int], beginnings: Sequence[str]) -> list[str]:
+    """Run the keys of a table one after another, each through Dagster and the store; what failed, and why."""
+    from e2h_pipeline.runner import RunError, run_experiment
+
+    rows = [row for row in table.rows if any(row.name.startswith(name) for name in beginnings)]
+    keys = list(dict.fromkeys(row.key(seed) for row, seed in product(rows, seeds)))
+    failed, began = [], time.monotonic()
+    for number, key in enumerate(keys, start=1):
+        started = time.monotonic()
+        try:
+            run_experiment(key, home(), SELECT, lambda _: None)
+        except RunError as error:  # one failed row is no reason to lose the others; it is told at the end
+            failed.append(f"{key}: {error}")
+        now = time.monotonic()
+        left = (now - began) / number * (len(keys) - number)
+        print(
+            f"[{number}/{len(keys)}] {key}: {now - started:.0f} s, about {left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+    return failed
+
+
+@dataclass
+class Measured:
+    """What the store holds of one row, by seed.
+
+    Attributes:
+        values: problem id to 1 where the answer is right, else 0.
+        training: summary of the policy artifact, with `kl`, `highest_kl` and `seconds`; empty for rows
+            that count no trained policy's answers.
+        easy_data: data version of the easy problems.
+    """
+
+    row: Row
+    values: dict[int, Values] = field(default_factory=dict)
+    training: dict[int, dict[str, Any]] = field(default_factory=dict)
+    easy_data: dict[int, str] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
+
+
+def measure(table: Table, seeds: Sequence[int]) -> list[Measured]:
+    """Rows of which at least one seed has results."""
+    from e2h_pipeline.lookup import Experiments
+    from e2h_pipeline.runner import open_instance
+
+    with open_instance(home()) as instance:
+        experiments = Experiments(instance, ArtifactStore(home()))
+        found = [_measured(experiments, row, seeds) for row in table.rows]
+    return [row for row in found if row.values]
+
+
+def _measured(experiments: Experiments, row: Row, seeds: Sequence[int]) -> Measured:
+    found = Measured(row)
+    for seed in seeds:
+        key = row.key(seed)
+        try:
+            metrics = experiments.artifact("benchmark_metrics", key)
+        except StoreError:
+            print(f"{row.name}: nothing yet of {key}", file=sys.stderr)
+            continue
+        table = read_table(metrics.path / "values.parquet")
+        found.levels = dict(zip(table["problem_id"].to_pylist(), table["level"].to_pylist(), strict=True))
+        found.values[seed] = read_values(table)[row.method]
+        found.easy_data[seed] = experiments.artifact("easy_problems", key).data_version
+        if row.method.policy == "rl":
+            found.training[seed] = _training(experiments, key)
+    return found
+
+
+def _training(experiments: Experiments, key: str) -> dict[str, Any]:
+    """How the policy was trained: the algorithm's summary, KL from its curves, and its time."""
+    policy = experiments.artifact("rl_policy", key)
+    summary = policy.manifest.summary
+    trained = experiments.artifact(f"{summary['algorithm']}_policy", key)
+    curves = _curves(policy.path / "curves.jsonl")
+    divergence = {line["update"]: line["kl"] for line in curves if "kl" in line}
+    return {
+        **{name: summary.get(name) for name in ("best_update", "easy_validation_accuracy", "stopped")},
+        "kl": divergence.get(summary.get("best_update")),
+        "highest_kl": max(divergence.values(), default=None),
+        "seconds": trained.manifest.wall_seconds,
+    }
+
+
+def _curves(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
+    """Estimates of every row, ready for JSON: accuracy and difference by level group, PGR, training."""
+    by_name = {measured.row.name: measured for measured in found}
+    baseline, ceiling, sft = (by_name.get(name) for name in (table.baseline, table.ceiling, SFT.name))
+    options = Recipe.from_key("ladder", recipe_folders(home())).evaluation
+    bootstrap = Bootstrap(options.bootstrap, options.confidence)
+    lines = []
+    for measured in found:
+        problems = sorted(measured.levels)
+        levels = np.array([measured.levels[problem] for problem in problems])
+        masks = level_groups(levels, options.easy_levels)
+        line: dict[str, Any] = {
+            "row": measured.row.name,
+            "seeds": sorted(measured.values),
+            "accuracy": {},
+            "difference": {},
+            "training": measured.training,
+        }
+        own = _mean(measured, measured.values, problems)
+        for group in GROUPS:
+            line["accuracy"][group] = _estimate(own[masks[group]], bootstrap)
+        if baseline and baseline is not measured and (shared := _shared(measured, baseline)):
+            gain = _mean(measured, shared, problems) - _mean(baseline, shared, problems)
+            line["difference"] = {group: _estimate(gain[masks[group]], bootstrap) for group in GROUPS}
+        if ceiling and sft and measured not in (sft, ceiling) and (shared := _shared(measured, ceiling, sft)):
+            weak, ours, full = (_mean(m, shared, problems)[masks["hard"]] for m in (sft, measured, ceiling))
+            line["pgr"] = _gap_recovered(weak, ours, full, bootstrap)
+        lines.append(line)
+    return lines
+
+
+def _shared(*rows: Measured) -> list[int]:
+    """Seeds that all rows have, so that pairs are of the same problems and the same SFT policies."""
+    return sorted(set.intersection(*(set(row.values) for row in rows)))
+
+
+def _mean(
+    row: Measured, seeds: Sequence[int] | Mapping[int, Values], problems: Sequence[str]
+) -> NDArray[Any]:
+    means = mean_over_seeds([row.values[seed] for seed in seeds])
+    return np.array([means[problem] for problem in problems])
+
+
+def _estimate(values: NDArray[Any], bootstrap: Bootstrap) -> Estimate:
+    found = mean_intervals(values[:, None], bootstrap)
+    return float(found.mean[0]), float(found.low[0]), float(found.high[0])
+
+
+def _gap_recovered(
+    weak: NDArray[Any], ours: NDArray[Any], full: NDArray[Any], bootstrap: Bootstrap
+) -> Estimate:
+    """PGR and its interval: numerator and denominator are resampled together."""
+    drawn = bootstrap.counts(len(weak))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = bootstrap.bounds((drawn @ (ours - weak) / (drawn @ (full - weak)))[:, None])
+    return float((ours - weak).sum() / (full - weak).sum()), float(low[0]), float(high[0])
+
+
+def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
+    """The table as markdown."""
+    seeds = sorted({seed for line in lines for seed in line["seeds"]})
+    print(f"{name}: greedy accuracy in %, mean over seeds {', '.join(map(str, seeds))}")
+    heads = [
+        "row",
+        *GROUPS,
+        f"hard - {table.baseline}",
+        *(["PGR"] if table.ceiling else []),
+        "easy validation",
+        "best update",
+        "KL (highest)",
+        "seconds",
+    ]
+    print("| " + " | ".join(heads) + " |")
+    print("|" + "---|" * len(heads))
+    notes = []
+    for line in lines:
+        partial = "" if line["seeds"] == seeds else f" (seeds {', '.join(map(str, line['seeds']))})"
+        cells = [line["row"] + partial, *(_percent(line["accuracy"][group]) for group in GROUPS)]
+        cells.append(_percent(line["difference"].get("hard"), signed=True))
+        if table.ceiling:
+            cells.append(_interval(line["pgr"], ".2f") if "pgr" in line else "")
+        trained = list(line["training"].values())
+        cells.append(_each(trained, "easy_validation_accuracy", ".2f"))
+        cells.append(_each(trained, "best_update", "d"))
+        highest = _each(trained, "highest_kl", ".3f")
+        cells.append(f"{_each(trained, 'kl', '.3f')} ({highest})" if highest else "")
+        cells.append(_each(trained, "seconds", ".0f"))
+        print("| " + " | ".join(cells) + " |")
+        notes += [
+            f"{line['row']}, seed {seed}, stopped: {training['stopped']}"
+            for seed, training in line["training"].items()
+            if training["stopped"]
+        ]
+    for note in notes:
+        print(note)
+
+
+def _percent(estimate: Estimate | None, *, signed: bool = False) -> str:
+    if estimate is None:
+        return ""
+    return _interval([100 * value for value in estimate], "+.1f" if signed else ".1f")
+
+
+def _interval(estimate: Sequence[float], spec: str) -> str:
+    value, low, high = (format(value, spec) for value in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def _each(trained: Sequence[Mapping[str, Any]], name: str, spec: str) -> str:
+    """A number of every seed, with slashes between; nothing where no seed has it."""
+    values = [training.get(name) for training in trained]
+    if all(value is None for value in values):
+        return ""
+    return "/".join("-" if value is None else format(value, spec) for value in values)
+
+
+if __name__ == "__main__":
+    main()
