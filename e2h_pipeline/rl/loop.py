@@ -337,17 +337,21 @@ def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[T
 
 
 def passes(batch: Batch, rows: Tensor) -> Iterator[tuple[Tensor, float]]:
-    """Rows of a minibatch that are one forward pass, of like length, and their share of its completion tokens.
+    """Rows of a minibatch that are one forward pass, and their share of its completion tokens. Rows of like length go
+    together, equal ones side by side.
 
     A mean over the minibatch's tokens is the sum of share x mean over the passes.
     """
     most = _PASS_POSITIONS.get(batch.ids.device.type, batch.ids.numel())
-    lengths = batch.attention[rows].sum(1).cpu()
-    ascending = lengths.argsort(stable=True)
+    lengths = batch.attention[rows].sum(1).tolist()
+    ids = batch.ids[rows].tolist()
     groups: list[list[int]] = [[]]
-    for place, length in zip(ascending.tolist(), lengths[ascending].tolist(), strict=True):
-        if groups[-1] and (len(groups[-1]) + 1) * length > most:
+    distinct = 0
+    for place in sorted(range(len(rows)), key=lambda i: (lengths[i], ids[i])):
+        distinct += not groups[-1] or ids[place] != ids[groups[-1][-1]]
+        if groups[-1] and distinct * lengths[place] > most:
             groups.append([])
+            distinct = 1
         groups[-1].append(place)
     tokens = batch.mask[rows].sum(1).cpu()
     for group in groups:
@@ -370,12 +374,26 @@ def token_logprobs(model: PreTrainedModel, batch: Batch, temperature: float) -> 
 
     Both (batch, length) at the rollout temperature; position 0 holds 0.
     """
-    logits = model(input_ids=batch.ids, attention_mask=batch.attention, use_cache=False).logits[:, :-1]
+    (ids, attention), of = distinct_rows(batch)
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1]
     log_p = (logits.float() / temperature).log_softmax(-1)
-    chosen = log_p.gather(-1, batch.ids[:, 1:, None]).squeeze(-1)
+    chosen = log_p.gather(-1, ids[:, 1:, None]).squeeze(-1)
     with torch.no_grad():  # it is watched, not learned from
         entropy = -(log_p.exp() * log_p).sum(-1)
-    return shift(chosen), shift(entropy)
+    return shift(chosen)[of], shift(entropy)[of]
+
+
+def distinct_rows(batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Tokens and attention of rows that differ, and which of them each row is: a model says the same of equal ones.
+
+    Samples of an easy question, or of a policy that is sure, are often word for word the same.
+    """
+    both = torch.cat([batch.ids, batch.attention], 1)
+    rows, of = both.unique(dim=0, return_inverse=True)
+    if len(rows) == len(both):  # all differ: they stay in their order
+        rows, of = both, torch.arange(len(both), device=both.device)
+    ids, attention = rows.chunk(2, 1)
+    return (ids, attention), of
 
 
 def shift(values: Tensor) -> Tensor:

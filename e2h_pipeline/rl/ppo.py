@@ -18,6 +18,7 @@ from e2h_pipeline.rl.loop import (
     Run,
     Update,
     by_rows,
+    distinct_rows,
     means,
     minibatches,
     passes,
@@ -116,6 +117,5 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tenso
 
 def token_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """Value of the state each token is chosen in: (batch, length), position t read before token t."""
-    return shift(
-        critic(input_ids=batch.ids, attention_mask=batch.attention).logits.squeeze(-1).float()[:, :-1]
-    )
+    (ids, attention), of = distinct_rows(batch)
+    return shift(critic(input_ids=ids, attention_mask=attention).logits.squeeze(-1).float()[:, :-1])[of]

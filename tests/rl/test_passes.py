@@ -1,0 +1,89 @@
+"""Forward passes of the learning part: how rows are put together changes nothing but rounding."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.recipe import Rl
+from e2h_pipeline.rl import loop
+from e2h_pipeline.rl.advantages import masked_mean
+from e2h_pipeline.rl.loop import by_rows, distinct_rows, minibatches, passes, some_rows, token_logprobs
+from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate
+
+LENGTHS = (3, 9, 3, 5, 7, 3, 9, 4)
+
+
+def _rollout(tokens: int, first: int) -> Rollout:
+    ids = tuple(3 + (first + i) % 7 for i in range(tokens))
+    sample = Sample(0, "", ids, "stop", 0.0)
+    return Rollout(
+        Question("q", "q", None), (3, 4), sample, (0.0,) * tokens, 0.5, 1, answered=True, right=None
+    )
+
+
+def _batch() -> Batch:
+    """Rows of five lengths; rows 0 and 2, and rows 1 and 6, are equal."""
+    firsts = (0, 0, 0, 0, 0, 1, 0, 0)
+    rows = [_rollout(length, first) for length, first in zip(LENGTHS, firsts, strict=True)]
+    return collate(rows, 0, torch.device("cpu"))
+
+
+def test_passes_hold_each_row_once_and_no_more_distinct_positions_than_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """12 positions are two rows of 5 tokens (prompt included), or one of any other length; equal rows count once."""
+    monkeypatch.setitem(loop._PASS_POSITIONS, "cpu", 12)
+    found = list(passes(_batch(), torch.arange(8)))
+    assert [sorted(rows.tolist()) for rows, _ in found] == [[0, 2, 5], [7], [3], [4], [1, 6]]
+    assert [share * sum(LENGTHS) for _, share in found] == pytest.approx([9, 4, 5, 7, 18])
+
+
+def test_passes_of_some_rows_are_those_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loop._PASS_POSITIONS, "cpu", 30)
+    rows = torch.tensor([6, 3, 0])
+    assert sorted(int(row) for part, _ in passes(_batch(), rows) for row in part) == [0, 3, 6]
+    assert sum(share for _, share in passes(_batch(), rows)) == pytest.approx(1)
+
+
+def test_distinct_rows_are_put_back_where_they_were() -> None:
+    batch = _batch()
+    (ids, attention), of = distinct_rows(batch)
+    assert len(ids) == 6
+    assert torch.equal(ids[of], batch.ids)
+    assert torch.equal(attention[of], batch.attention)
+
+
+def test_gradient_and_logprobs_do_not_depend_on_the_passes(
+    ladder_policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = load_policy(ladder_policy)
+    batch = _batch()
+    weights = torch.arange(8.0)[:, None] * batch.mask  # a loss that tells rows apart
+    options = Rl(minibatch=8, rollouts=8)
+
+    def learned(positions: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        monkeypatch.setitem(loop._PASS_POSITIONS, "cpu", positions)
+        model.zero_grad()
+        for minibatch in minibatches(batch, options, 0, 0):
+            for rows, share in passes(batch, minibatch):
+                part = some_rows(batch, rows)
+                logprobs, _ = token_logprobs(model, part, 1.0)
+                own = weights[rows, : part.ids.shape[1]]
+                (share * masked_mean(own * logprobs, part.mask)).backward()
+        measured = by_rows(batch, options, lambda part: token_logprobs(model, part, 1.0)[0])
+        return measured * batch.mask, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    whole, parts = learned(10_000), learned(12)
+    torch.testing.assert_close(whole[0], parts[0], atol=1e-5, rtol=0)
+    for a, b in zip(whole[1], parts[1], strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    plain = model(input_ids=batch.ids, attention_mask=batch.attention).logits[:, :-1].log_softmax(-1)
+    chosen = plain.gather(-1, batch.ids[:, 1:, None]).squeeze(-1)
+    torch.testing.assert_close(whole[0][:, 1:], chosen * batch.mask[:, 1:], atol=1e-5, rtol=0)
+    loss = masked_mean(weights[:, 1:] * chosen, batch.mask[:, 1:])
+    expected = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
+    for a, b in zip(whole[1], expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
