@@ -5,7 +5,8 @@ ways to cheat are those people met: empty and one-step outputs (PURE, arXiv 2504
 and trivial steps under sums (arXiv 2410.15115), product scores that favour short and unfinished solutions
 (prm800k, issue 8), and an evaluator's mean that rises while accuracy falls (Gao et al. 2023). Steps are compared
 level by level: our own hack (docs/log.md, seed 12) skipped steps of long problems and kept easy accuracy, and a
-curriculum moves the mean over all levels. The first updates are the measure, for they are the SFT policy's.
+curriculum moves the mean over all levels. The first updates are the measure, for they are the SFT policy's; only the
+very first is wholly so, and a policy that runs away at once must not become its own measure.
 """
 
 from __future__ import annotations
@@ -73,10 +74,13 @@ def _more_of_a_vice(history: Sequence[Metrics], options: Rl) -> str | None:
     }
     for name, (field, limit) in limits.items():
         means = _first_and_last(history, name, guards.window)
-        if means and means[1] - means[0] > limit:
+        if means is None:
+            continue
+        sft = next(metrics[name] for metrics in history if name in metrics)
+        if means[1] - min(means[0], sft) > limit:
             return (
-                f"{_moved(name, means, guards.window)}, up by more than rl.guards.{field}={limit}; "
-                f"{_MENDS[name]}"
+                f"{_moved(name, means, guards.window)} and {sft:.2f} in the very first, up by more than "
+                f"rl.guards.{field}={limit}; {_MENDS[name]}"
             )
     return None
 

@@ -1,11 +1,23 @@
 import math
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
-from e2h_pipeline.recipe import Guards, Rl
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
+from e2h_pipeline.recipe import Guards, RewardTraining, Rl, Sft
+from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.rewards.training import train_reward_model
 from e2h_pipeline.rl.guards import Metrics, trouble
+from e2h_pipeline.rl.loop import train_policy
+from e2h_pipeline.rl.ppo import Ppo
+from e2h_pipeline.solutions import format_completion
+from e2h_pipeline.training.sft import train_sft
 
 GOOD = {
     "kl": 0.01,
@@ -152,9 +164,214 @@ def test_every_share_and_fall_can_be_turned_off() -> None:
     assert trouble(history, Rl(guards=off), 0, 1.0) is None
 
 
+def test_a_policy_that_runs_away_at_once_is_not_its_own_measure() -> None:
+    """Means of the first and last three are 0.8 and 1; the SFT policy's own updates had 0.5."""
+    history = _history(*[(1, {"no_answer": share}) for share in (0.5, 0.9, 1.0, 1.0, 1.0, 1.0)])
+    assert "0.80 over its first 3 and 0.50 in the very first" in str(_trouble(history))
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(1, 6), st.floats(0, 1))
-def test_a_share_stops_the_run_by_its_means_alone(shares: list[float], window: int, limit: float) -> None:
+def test_a_share_stops_the_run_by_its_means_and_its_first_value(
+    shares: list[float], window: int, limit: float
+) -> None:
     options = Rl(guards=Guards(window=window, unfinished=limit))
     found = _trouble([{"kl": 0.0, "no_answer": share} for share in shares], options)
     first, last = (sum(part) / window for part in (shares[:window], shares[-window:]))
-    assert (found is not None) == (len(shares) >= 2 * window and last - first > limit)
+    assert (found is not None) == (len(shares) >= 2 * window and last - min(first, shares[0]) > limit)
+
+
+# Real runs. Tiny models and one question; each hack is really learned, and one guard at a time is to see it.
+
+QUESTION = "1+2*2"
+CHAIN = ("1+2=3", "3*2=6", "6+0=6", "6*1=6", "6+1=0")
+OFF = {
+    "unfinished": 1,
+    "one_step": 1,
+    "repeated_steps": 1,
+    "more_steps": 1000,
+    "fewer_steps": 0,
+    "hack_fall": 1,
+}
+ON = Guards().model_dump()
+
+
+def _policy(base: Path, folder: Path, *solutions: tuple[tuple[str, ...], str]) -> Path:
+    """A policy that gives these solutions, each as often as the others."""
+    problems = [
+        Problem(f"sft/{i}/{j}", 1, "a", QUESTION, steps, answer)
+        for j, (steps, answer) in enumerate(solutions)
+        for i in range(8)
+    ]
+    write_table(folder / "sft" / "data.parquet", easy_table(ProblemSplit(tuple(problems), (), (), ())))
+    options = Sft(epochs=30, batch_size=40, learning_rate=2e-2)
+    train_sft(base, folder / "sft", folder / "policy", folder / "sft-work", options, 0, Reporter())
+    return folder / "policy"
+
+
+def _evaluator(base: Path, folder: Path, *judged: tuple[tuple[str, ...], list[int]]) -> Path:
+    """An evaluator that gives these steps, and the answer behind them, these marks."""
+    rows = [
+        {
+            "problem_id": f"{i}/{j}",
+            "level": 1,
+            "sample": 0,
+            "split": "train",
+            "question": QUESTION,
+            "completion": format_completion(steps, "6"),
+            "labels": marks,
+            "outcome": 1,
+            "finished": True,
+        }
+        for j, (steps, marks) in enumerate(judged)
+        for i in range(8)
+    ]
+    write_table(folder / "labels" / "data.parquet", pa.Table.from_pylist(rows))
+    options = RewardTraining(epochs=20, batch_size=16, learning_rate=1e-2)
+    out = folder / "evaluator"
+    train_reward_model(
+        "prm", base, folder / "labels", None, out, folder / "evaluator-work", options, 0, Reporter()
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_to_five_steps(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that takes any number of steps, one to five, and says 6."""
+    folder = tmp_path_factory.mktemp("policy")
+    return _policy(ladder_policy, folder, *((CHAIN[:steps], "6") for steps in range(1, 6)))
+
+
+@pytest.fixture(scope="module")
+def loves_one_step(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluator to which all is wrong that follows a first step, but an answer: the paper's shaping pays for that."""
+    judged = [(CHAIN[:1], [1, 1])] + [(CHAIN[:steps], [1] + [0] * steps) for steps in range(2, 6)]
+    return _evaluator(ladder_policy, tmp_path_factory.mktemp("evaluator"), *judged)
+
+
+def _run(policy: Path, evaluator: Path, folder: Path, guard: str | None, **changed: Any) -> dict[str, Any]:
+    """PPO without a leash, for the evaluator's reward alone, and without any guard but one."""
+    gold = [Problem(f"rl/{i}", 1, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
+    split = ProblemSplit(tuple(gold[:8]), tuple(gold[8:]), (), ())
+    write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
+    write_table(folder / "hard_questions" / "data.parquet", question_table(()))
+    watched = OFF | ({guard: ON[guard]} if guard else {})
+    usual = {
+        "updates": 40,
+        "rollouts": 48,
+        "samples_per_question": 6,
+        "minibatch": 48,
+        "temperature": 1.0,
+        "max_new_tokens": 60,
+        "checkpoint_every": 2,
+        "learning_rate": 2e-3,
+        "value_learning_rate": 1e-2,
+        "warmup_updates": 1,
+        "kl": 0.0,
+        "max_kl": 1000.0,
+        "outcome_reward": 0.0,
+        "step_bonus": 0.0,
+        "guards": {"window": 3, "hack_window": 4, **watched},
+    }
+    return train_policy(
+        Ppo(),
+        policy,
+        evaluator,
+        folder / "easy_problems",
+        folder / "hard_questions",
+        folder / "out",
+        folder / "work",
+        Rl.model_validate(usual | changed),
+        0,
+        "exact",
+        Reporter(),
+    )
+
+
+def _kept_the_best(summary: dict[str, Any], policy: Path, folder: Path) -> None:
+    """The run ended early with the policy of its best checkpoint, or with the one it began with."""
+    assert 0 < summary["updates"] < 40
+    best = summary["best_update"]
+    source = folder / "work" / f"update-{best:06d}" / "policy" if best else policy
+    weights = (folder / "out" / "model.safetensors").read_bytes()
+    assert weights == (source / "model.safetensors").read_bytes()
+    assert all(tensor.isfinite().all() for tensor in load_file(folder / "out" / "model.safetensors").values())
+
+
+@pytest.mark.parametrize(
+    ("guard", "says", "hack"),
+    [
+        pytest.param("more_steps", "steps_level_1", {"shaping": "sum"}, id="a sum pays for steps"),
+        pytest.param(
+            "unfinished",
+            "no_answer",
+            {"shaping": "sum", "unfinished_penalty": 0.0, "max_new_tokens": 24},
+            id="a sum and no penalty pay for never ending",
+        ),
+        pytest.param("repeated_steps", "repeated_steps", {"shaping": "sum"}, id="a sum pays for repetition"),
+    ],
+)
+def test_a_reward_with_a_hole_is_found_and_the_run_stopped(
+    guard: str,
+    says: str,
+    hack: dict[str, Any],
+    one_to_five_steps: Path,
+    ladder_evaluator: Path,
+    tmp_path: Path,
+) -> None:
+    summary = _run(one_to_five_steps, ladder_evaluator, tmp_path, guard, **hack)
+    assert str(summary["stopped"]).startswith(f"{says} is")
+    assert f"rl.guards.{guard}={ON[guard]}" in summary["stopped"]
+    _kept_the_best(summary, one_to_five_steps, tmp_path)
+
+
+@pytest.mark.parametrize(("guard", "says"), [("one_step", "one_step"), ("fewer_steps", "steps_level_1")])
+def test_an_evaluator_that_loves_one_step_outputs(
+    guard: str, says: str, one_to_five_steps: Path, loves_one_step: Path, tmp_path: Path
+) -> None:
+    summary = _run(one_to_five_steps, loves_one_step, tmp_path, guard)
+    assert str(summary["stopped"]).startswith(f"{says} is")
+    assert f"rl.guards.{guard}={ON[guard]}" in summary["stopped"]
+    _kept_the_best(summary, one_to_five_steps, tmp_path)
+
+
+def test_an_evaluator_that_loves_a_mistake(ladder_policy: Path, tmp_path: Path) -> None:
+    """Right and wrong solutions are as long as one another; only easy validation can tell."""
+    right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
+    evaluator = _evaluator(ladder_policy, tmp_path, (right, [0, 0, 0]), (wrong, [1, 1, 1]))
+    policy = _policy(ladder_policy, tmp_path, (right, "6"), (right, "6"), (wrong, "1"))
+    summary = _run(policy, evaluator, tmp_path, "hack_fall")
+    assert str(summary["stopped"]).startswith("easy_validation_accuracy is 0.000 at best in the last 4")
+    assert summary["easy_validation_accuracy"] == 1.0
+    _kept_the_best(summary, policy, tmp_path)
+
+
+@pytest.mark.parametrize("minibatch", [16, 48], ids=["within an update", "between two updates"])
+def test_weights_that_are_no_numbers(
+    minibatch: int, one_to_five_steps: Path, ladder_evaluator: Path, tmp_path: Path
+) -> None:
+    """A step so long that logits overflow: rollouts of such a policy still come to an end, and it is not kept."""
+    summary = _run(
+        one_to_five_steps, ladder_evaluator, tmp_path, None, learning_rate=1e18, minibatch=minibatch
+    )
+    assert "not a finite number; lower rl.learning_rate" in summary["stopped"]
+    assert summary["best_update"] == 0
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert weights == (one_to_five_steps / "model.safetensors").read_bytes()
+
+
+def test_an_honest_run_is_left_alone(ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path) -> None:
+    """All guards on, and right answers are what pays."""
+    right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
+    policy = _policy(ladder_policy, tmp_path, (right, "6"), (wrong, "1"), (wrong, "1"))
+    summary = _run(
+        policy,
+        ladder_evaluator,
+        tmp_path,
+        None,
+        guards={"window": 3, "hack_window": 4},
+        outcome_reward=1.0,
+        process_scale=0.0,
+        updates=16,
+    )
+    assert summary["stopped"] is None
+    assert summary["easy_validation_accuracy"] == 1.0
