@@ -1,0 +1,117 @@
+"""Every algorithm, killed by SIGKILL in the middle of its work, ends with the files of a run that was left alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rl_runs
+from safetensors.torch import load, load_file
+
+from e2h_pipeline.reporter import Reporter
+
+
+@pytest.fixture(scope="module")
+def whole(
+    ladder_evaluator: Path, ladder_tables: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, bytes]]:
+    """The files of an undisturbed run of an algorithm, made once."""
+    made: dict[str, dict[str, bytes]] = {}
+
+    def files(algorithm: str) -> dict[str, bytes]:
+        if algorithm not in made:
+            folder = tmp_path_factory.mktemp(algorithm)
+            rl_runs.train(algorithm, ladder_evaluator, ladder_tables, folder, Reporter())
+            made[algorithm] = _files(folder)
+        return made[algorithm]
+
+    return files
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """What a run leaves, and the weights it ended with, for those of its best checkpoint may be the first ones."""
+    paths = [*folder.glob("out/*"), *folder.glob("work/update-000005/**/*.safetensors")]
+    paths += folder.glob("work/round-02/**/*.safetensors")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def _kill(
+    kill_midway: Callable[[str], None],
+    algorithm: str,
+    evaluator: Path,
+    tables: Path,
+    folder: Path,
+    at: str,
+    done: int,
+) -> None:
+    kill_midway(
+        f"import sys; sys.path.insert(0, {str(Path(rl_runs.__file__).parent)!r})\n"
+        "import rl_runs\n"
+        f"rl_runs.train({algorithm!r}, Path({str(evaluator)!r}), Path({str(tables)!r}), Path({str(folder)!r}),\n"
+        f"    rl_runs.Killer({at!r}, {done}))\n"
+    )
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_killed_between_two_checkpoints(
+    algorithm: str,
+    whole: Callable[[str], dict[str, bytes]],
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
+    kill_midway: Callable[[str], None],
+) -> None:
+    """Update 4 was learned and not saved; the checkpoint of update 2 is there, and a torn one."""
+    name = f"{algorithm.upper()} updates"
+    _kill(kill_midway, algorithm, ladder_evaluator, ladder_tables, tmp_path, name, 4)
+    work = tmp_path / "work"
+    assert [path.name for path in work.glob("update-*")] == ["update-000002"]
+    torn = work / ".update-000004.tmp" / "policy"
+    torn.mkdir(parents=True)
+    (torn / "model.safetensors").write_bytes(b"half")
+    rl_runs.train(algorithm, ladder_evaluator, ladder_tables, tmp_path, Reporter())
+    assert _files(tmp_path) == whole(algorithm)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "at", "left"),
+    [
+        # Round 2 draws in two shards, and one is there
+        ("rest", ("round 2 samples", 1), "round-02/samples"),
+        ("dpo", ("round 2 samples", 1), "round-02/samples"),
+        ("dpo", ("solutions scored", 1), "round-01/scored"),
+        ("rest", ("round_2/loss", 2), "round-02/chosen.parquet"),
+        ("dpo", ("round_2/loss", 2), "round-02/chosen.parquet"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else value,
+)
+def test_killed_in_a_round(
+    algorithm: str,
+    at: tuple[str, int],
+    left: str,
+    whole: Callable[[str], dict[str, bytes]],
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
+    kill_midway: Callable[[str], None],
+) -> None:
+    _kill(kill_midway, algorithm, ladder_evaluator, ladder_tables, tmp_path, *at)
+    assert (tmp_path / "work" / left).exists()
+    rl_runs.train(algorithm, ladder_evaluator, ladder_tables, tmp_path, Reporter())
+    assert _files(tmp_path) == whole(algorithm)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "last"),
+    [
+        ("ppo", "work/update-000005/policy/model.safetensors"),
+        ("grpo", "work/update-000005/policy/model.safetensors"),
+        ("rest", "work/round-02/policy/model.safetensors"),
+        ("dpo", "work/round-02/policy/model.safetensors"),
+    ],
+)
+def test_these_runs_learn(algorithm: str, last: str, whole: Callable[[str], dict[str, bytes]]) -> None:
+    """Else equal weights would say nothing."""
+    before = load_file(rl_runs.SHIPPED / "model.safetensors")
+    after = load(whole(algorithm)[last])
+    assert any(not tensor.equal(after[name]) for name, tensor in before.items())

@@ -1,0 +1,99 @@
+"""A small run of each algorithm, as tests make it in their own process and in ones that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.models import base as models
+from e2h_pipeline.recipe import Preference, RestEm, Rl
+from e2h_pipeline.reporter import Reporter
+
+SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # right now and then, also without SFT
+SMALL = Rl(
+    updates=5,
+    rollouts=12,
+    samples_per_question=2,
+    minibatch=4,
+    max_new_tokens=40,
+    checkpoint_every=2,
+    learning_rate=1e-3,
+    value_learning_rate=1e-3,
+    warmup_updates=1,
+    epochs=2,
+    max_kl=100,
+    rest=RestEm(rounds=2, samples=4, top_k=0, epochs=2, batch_size=16, learning_rate=1e-3),
+    preference=Preference(rounds=2, samples=4, top_k=0, batch_size=8, learning_rate=1e-4, margin=0.0),
+)
+
+
+class Killer(Reporter):
+    """Sends SIGKILL to its own process when work of the name is reported as done: so many of it, or so many steps."""
+
+    def __init__(self, name: str, done: int) -> None:
+        super().__init__()
+        self._name, self._done = name, done
+
+    def progress(self, done: int, total: int, unit: str, reused: int = 0, tokens: int | None = None) -> None:
+        """See `Reporter.progress`."""
+        self._perhaps(unit, done)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """See `Reporter.metrics`."""
+        for name in values:
+            self._perhaps(name, step)
+
+    def _perhaps(self, name: str, done: int) -> None:
+        if name == self._name and done >= self._done:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter) -> dict[str, Any]:
+    """Train the shipped base model into `folder / "out"`, with `folder / "work"` to go on from."""
+    if algorithm in ("rest", "dpo"):
+        return _in_rounds(algorithm, evaluator, tables, folder, reporter)
+    from e2h_pipeline.rl.grpo import Grpo
+    from e2h_pipeline.rl.loop import Algorithm, train_policy
+    from e2h_pipeline.rl.ppo import Ppo
+
+    algorithms: dict[str, type[Algorithm]] = {"ppo": Ppo, "grpo": Grpo}
+    return train_policy(
+        algorithms[algorithm](),
+        SHIPPED,
+        evaluator,
+        tables / "easy_problems",
+        tables / "hard_questions",
+        folder / "out",
+        folder / "work",
+        SMALL,
+        0,
+        "exact",
+        reporter,
+    )
+
+
+def _in_rounds(
+    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter
+) -> dict[str, Any]:
+    from e2h_pipeline.rl.dpo import IterativePreference
+    from e2h_pipeline.rl.rest import RestEm as RestMethod
+    from e2h_pipeline.rl.rounds import Method, train_in_rounds
+
+    methods: dict[str, type[Method]] = {"rest": RestMethod, "dpo": IterativePreference}
+    return train_in_rounds(
+        methods[algorithm](),
+        SHIPPED,
+        SHIPPED,
+        evaluator,
+        tables / "easy_problems",
+        tables / "hard_questions",
+        folder / "out",
+        folder / "work",
+        SMALL,
+        0,
+        "exact",
+        reporter,
+    )
