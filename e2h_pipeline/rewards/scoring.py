@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 # Rows read and scored at a time: what is held of a pool, however large its parts are.
 _ROWS = 8192
 # A forward pass costs no less than one of this many tokens. On a GPU all weights are read once a pass: about its
-# ratio of matrix-multiply to memory rate. On a CPU calls and small products cost.
+# ratio of matrix-multiply to memory rate. On a CPU calls and small products cost, and the calls of a layer take as long as
+# a token takes for so many weights: next to nothing for a model of millions, 128 tokens for the ladder's.
 _PASS_TOKENS = {"cuda": 256, "cpu": 32}
+_LAYER_WEIGHTS = 6_300_000
 
 Solution = tuple[str, str, bool]  # question, completion, finished
 
@@ -243,7 +245,7 @@ def _batches(
     batch that does not fit fails at once. Solutions without segments are in no batch."""
     from e2h_pipeline.rewards.shared_prompt import can_share, prompt_cache
 
-    floor = _PASS_TOKENS.get(model.device.type, _PASS_TOKENS["cuda"])
+    floor = _floor(model)
     scored = [i for i, e in enumerate(encoded) if e.segment_ends]
     shared = _shared(encoded, scored, batch_tokens, floor) if share and can_share(model) else []
     taken = {i for group in shared for batch in group for i in batch}
@@ -254,6 +256,14 @@ def _batches(
         cache = prompt_cache(model, first.input_ids[: first.prompt_tokens])
         for batch in group:
             yield batch, cache
+
+
+def _floor(model: PreTrainedModel) -> int:
+    """Tokens that a forward pass costs at least."""
+    floor = _PASS_TOKENS.get(model.device.type, _PASS_TOKENS["cuda"])
+    if model.device.type != "cpu":
+        return floor
+    return max(floor, model.config.num_hidden_layers * _LAYER_WEIGHTS // model.num_parameters())
 
 
 def _by_length(

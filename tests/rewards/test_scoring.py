@@ -110,6 +110,7 @@ def test_candidates_share_their_prompt(
     evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 32)
+    monkeypatch.setattr(scoring, "_LAYER_WEIGHTS", 0)
     alone = score_solutions(*evaluator, CANDIDATES, share_prompts=False)
     behind: list[bool] = []
     handle = evaluator[0].base_model.register_forward_pre_hook(
@@ -140,12 +141,25 @@ def test_a_pass_too_small_to_be_worth_it_is_not_made(
     assert len(shapes) == 1
 
 
+def test_a_pass_of_a_tiny_model_costs_its_calls(
+    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls of so many weights a layer take as long as so many tokens; a model of more weights has the floor."""
+    model, _ = evaluator
+    layers, weights = model.config.num_hidden_layers, model.num_parameters()
+    monkeypatch.setattr(scoring, "_LAYER_WEIGHTS", 50 * weights)
+    assert scoring._floor(model) == 50 * layers
+    monkeypatch.setattr(scoring, "_LAYER_WEIGHTS", weights // layers)
+    assert scoring._floor(model) == scoring._PASS_TOKENS["cpu"]
+
+
 def test_a_model_that_forgets_does_not_share(
     ladder_tok: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import MistralConfig, MistralForTokenClassification
 
     monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 1)
+    monkeypatch.setattr(scoring, "_LAYER_WEIGHTS", 0)
     torch.manual_seed(0)
     shape = {
         "vocab_size": len(ladder_tok),
@@ -174,6 +188,7 @@ def test_half_precision_scores_are_close(
     from e2h_pipeline.models.base import save_model
 
     monkeypatch.setitem(scoring._PASS_TOKENS, "cpu", 32)
+    monkeypatch.setattr(scoring, "_LAYER_WEIGHTS", 0)
     model, tokenizer = load_evaluator(ladder_evaluator)
     save_model(model.to(torch.bfloat16), tokenizer, tmp_path)
     half = load_evaluator(tmp_path)
