@@ -53,7 +53,7 @@ _BETAS = (0.9, 0.95)  # the paper's released code
 _ADAM_EPSILON = 1e-5
 # Positions of a forward pass. What a CPU holds of more leaves its caches and is allocated anew each time: on the ladder
 # one pass of 128 rows took as long as twelve of their size (docs/log.md). A GPU takes what it is given.
-_PASS_POSITIONS = {"cpu": 2048}
+_PASS_POSITIONS = {"cpu": 1536}
 
 
 @dataclass
