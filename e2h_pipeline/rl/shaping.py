@@ -88,8 +88,8 @@ def delta(scores: Sequence[float]) -> list[float]:
     """r_i = p_i - p_{i+1}, with 0 behind the last (Delta, arXiv 2410.15115).
 
     The rewards from step i on sum to p_i, so each step is paid by its own score; all of them to p_1, in [0, 1].
-    The sum stays when a step is cut into two of which the first scores as the step did. The source gives the last
-    step nothing, for there is its verdict on the answer; hard questions have no verdict, so the score stays.
+    The sum stays when a step is cut into two of which the first scores as the step did. In the source's figure the last
+    step gets nothing and the one before it keeps its score; its last step states the answer, which is no step here.
     """
     return [score - later for score, later in pairwise([*scores, 0.0])]
 

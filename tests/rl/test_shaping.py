@@ -97,6 +97,39 @@ def test_no_scores_no_rewards(name: str) -> None:
     assert step_rewards([], Rl.model_validate({"shaping": name})) == []
 
 
+# The numbers of released code, run once
+
+
+@pytest.mark.parametrize(
+    ("scheme", "scores", "rewards"),
+    [
+        ("running_minimum", HAND, [0.062499984, -0.137500016, 0.062499984, -0.137500016]),
+        ("running_product", HAND, [0.062499984, -0.167500016, -0.099500016, -0.034700016]),
+        ("running_minimum", [0.95, 0.8, 0.7], [0.083333306] * 3),
+        ("running_product", [0.95, 0.8, 0.7], [0.083333306] * 3),
+    ],
+)
+def test_the_papers_rewards(scheme: str, scores: list[float], rewards: list[float]) -> None:
+    """Edward-Sun/easy-to-hard at cf1d6d8, math_utils/math_rl_utils.py, shape_math_process_rewards: the rewards of steps,
+    "min" and "prod", before each is halved over two newline tokens; its bonus is 0.25 / (steps + 1e-6)."""
+    options = Rl.model_validate({"shaping": scheme, "upper_bound": 0.5, "step_bonus": 0.25})
+    assert step_rewards(scores, options) == pytest.approx(rewards, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scores", "temperature", "rewards"),
+    [
+        (HAND, 0.1, [8.819418547e-08, -7.177013130e-03, -4.856515524e-04, -7.837032793e-01]),
+        (HAND, 1.0, [0.066714305, -0.110749647, -0.045337071, -0.330438117]),
+        ([0.8, 0.75, 0.7], 0.1, [5.401834390e-02, 1.223642355e-01, 2.660963823e-01]),
+        ([0.8, 0.75, 0.7], 1.0, [0.180365763, 0.166112497, 0.146866160]),
+    ],
+)
+def test_the_soft_minimum_of_pure(scores: list[float], temperature: float, rewards: list[float]) -> None:
+    """CJReinforce/PURE at a93a4bf, openrlhf/utils/utils.py, turn_process_reward_logits_to_reward."""
+    assert soft_minimum(scores, temperature) == pytest.approx(rewards, abs=1e-6)
+
+
 # Sums and bounds
 
 
