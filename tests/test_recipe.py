@@ -19,6 +19,32 @@ def test_shipped_recipes_parse_and_say_what_they_are(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "algorithm", "questions", "hard_answers", "step_rewards"),
+    [
+        ("llemma-7b", "ppo", "all", False, True),
+        ("llemma-7b-rest-easy", "rest", "easy", False, False),
+        ("llemma-7b-rest-hard", "rest", "hard", True, False),
+        ("llemma-7b-rest-all", "rest", "all", True, False),
+        ("llemma-7b-dpo-easy", "dpo", "easy", False, True),
+        ("llemma-7b-dpo-all", "dpo", "all", True, True),
+        ("llemma-7b-ppo-easy", "ppo", "easy", False, False),
+        ("llemma-7b-ppo-hard", "ppo", "hard", True, False),
+        ("llemma-7b-ppo-all", "ppo", "all", True, False),
+    ],
+)
+def test_rows_of_the_papers_table_2(
+    name: str, algorithm: str, questions: str, hard_answers: bool, step_rewards: bool
+) -> None:
+    """They differ in supervision and algorithm; policy, evaluator and evaluation are the same."""
+    recipe, main = Recipe.from_key(name), Recipe.from_key("llemma-7b")
+    assert (recipe.rl.algorithm, recipe.rl.questions) == (algorithm, questions)
+    assert (recipe.problems.hard_answers, recipe.rl.process_scale > 0) == (hard_answers, step_rewards)
+    assert recipe.strict is not hard_answers
+    for section in ("base", "sft", "labels", "reward", "prm", "sampling", "evaluation"):
+        assert getattr(recipe, section) == getattr(main, section)
+
+
+@pytest.mark.parametrize(
     "key",
     [
         "",
