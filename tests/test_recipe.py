@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,16 @@ def test_stop_strings_are_texts_in_a_recipe_file(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text('description: d\nsampling: {stop: [""]}\n')
     with pytest.raises(RecipeError, match=r"sampling\.stop: .*an empty text would end every completion"):
         Recipe.from_key("empty", [tmp_path])
+
+
+def test_keys_in_the_docs_are_keys() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "rl.md").read_text(encoding="utf-8")
+    keys = re.findall(r"`((?:ladder|llemma-7b)[a-z0-9_./=-]*)`", text)
+    assert len(keys) > 18
+    for key in keys:
+        assert canonical_key(key) == key
+        Recipe.from_key(key)
+    settings = re.findall(r"\| `((?:problems|rl)\.[a-z0-9_.]*=[a-z0-9_./=]*)` \|", text)
+    assert len(settings) == 3
+    for setting in settings:
+        Recipe.from_key(f"ladder/{setting}")
