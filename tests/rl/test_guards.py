@@ -360,7 +360,7 @@ def test_weights_that_are_no_numbers(
 
 
 def test_an_honest_run_is_left_alone(ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path) -> None:
-    """All guards on, and right answers are what pays."""
+    """All guards on; right answers are what pays, and KL is dear, as in a recipe that means well."""
     right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
     policy = _policy(ladder_policy, tmp_path, (right, "6"), (wrong, "1"), (wrong, "1"))
     summary = _run(
@@ -371,6 +371,8 @@ def test_an_honest_run_is_left_alone(ladder_policy: Path, ladder_evaluator: Path
         guards={"window": 3, "hack_window": 4},
         outcome_reward=1.0,
         process_scale=0.0,
+        learning_rate=1e-3,
+        kl=0.1,
         updates=16,
     )
     assert summary["stopped"] is None
