@@ -43,6 +43,8 @@ class Sample:
             evaluator gave it up.
         logprob: sum of the model's own log-probabilities (temperature 1) of `token_ids`.
         stop_reason: the stop string that ended it and is not in `completion`; None at the end of sequence.
+        token_logprobs: log-probability of each of `token_ids` at the temperature they were drawn at, all tokens of the
+            vocabulary counted; empty where it was not asked for.
     """
 
     index: int
@@ -51,12 +53,13 @@ class Sample:
     finish_reason: FinishReason
     logprob: float
     stop_reason: str | None = None
+    token_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
     """How tokens are drawn; temperature 0 is greedy, top_k 0 and top_p 1 keep every token. A sample ends at the
-    first of the texts in `stop`."""
+    first of the texts in `stop`. The embedded engine alone gives `token_logprobs`, of temperatures above 0."""
 
     temperature: float
     max_new_tokens: int
@@ -64,6 +67,7 @@ class SamplingOptions:
     top_p: float = 1.0
     batch_tokens: int = 65536
     stop: tuple[str, ...] = ()
+    token_logprobs: bool = False
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class _Rows:
         key: (rows,) stream of its randomness.
         start: (rows,) tokens of its prompt.
         ids: (rows, limit) the tokens drawn, `drawn` of each.
+        scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where nobody asked.
         logprob: (rows,) sum of their log-probabilities.
         alive: (rows,) not ended yet.
         drawn: tokens of each row.
@@ -56,15 +57,20 @@ class _Rows:
     key: NDArray[np.uint64]
     start: NDArray[np.int64]
     ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
     logprob: NDArray[np.float64]
     alive: NDArray[np.bool_]
     drawn: int = 0
     noted: int = 0
 
-    def add(self, tokens: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """One more token for each row."""
+    def add(
+        self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], scores: NDArray[np.float32] | None
+    ) -> None:
+        """One more token for each row, its log-probability at temperature 1, and at that of the draw where asked."""
         self.ids[:, self.drawn] = tokens
-        self.logprob += scores
+        self.logprob += logprobs
+        if scores is not None:
+            self.scores[:, self.drawn] = scores
         self.drawn += 1
 
     def end(self, rows: NDArray[np.bool_]) -> list[int]:
@@ -83,7 +89,7 @@ class _Rows:
         """Keep only these rows, ascending."""
         self.noted = int((~self.alive[kept]).sum())
         self.cohort.keep(torch.from_numpy(kept).to(self.cohort.group.device))
-        for name in ("request", "index", "key", "start", "ids", "logprob", "alive"):
+        for name in ("request", "index", "key", "start", "ids", "scores", "logprob", "alive"):
             setattr(self, name, getattr(self, name)[kept])
 
 
@@ -168,6 +174,7 @@ class TransformersEngine:
             key=np.array([requests[i].key for i in request], np.uint64),
             start=np.array([len(prompts[i]) for i in request]),
             ids=np.zeros((count, options.max_new_tokens), np.int32),
+            scores=np.zeros((count, options.max_new_tokens if options.token_logprobs else 0), np.float32),
             logprob=np.zeros(count),
             alive=np.ones(count, bool),
         )
@@ -191,13 +198,21 @@ class TransformersEngine:
             np.concatenate([np.full(len(rows.key), rows.drawn) for rows in live]),
         )
         tokens = choose(logits, torch.from_numpy(drawn).to(logits.device), options)
-        scores = logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+        logprobs = _logprobs(logits, tokens)
+        scores = None
+        if options.token_logprobs:
+            scores = logprobs if options.temperature == 1 else _logprobs(logits / options.temperature, tokens)
         cuts = np.cumsum([len(rows.key) for rows in live])[:-1]
+        nothing = [None] * len(live)
         parts = zip(
-            live, np.split(tokens.cpu().numpy(), cuts), np.split(scores.cpu().numpy(), cuts), strict=True
+            live,
+            np.split(tokens.cpu().numpy(), cuts),
+            np.split(logprobs.cpu().numpy(), cuts),
+            nothing if scores is None else np.split(scores.cpu().numpy(), cuts),
+            strict=True,
         )
-        for rows, own, values in parts:
-            rows.add(own, values)
+        for rows, own, values, at_temperature in parts:
+            rows.add(own, values, at_temperature)
 
     def _ended(
         self, rows: _Rows, requests: Sequence[Request], stops: _Stops | None, watch: Watch | None
@@ -239,7 +254,15 @@ class TransformersEngine:
 
     def _finish(self, rows: _Rows, i: int, reason: FinishReason) -> Sample:
         ids = tuple(rows.ids[i, : rows.drawn].tolist())
-        return Sample(int(rows.index[i]), self._text(rows, i), ids, reason, float(rows.logprob[i]))
+        scores = tuple(rows.scores[i, : rows.drawn].tolist())
+        return Sample(
+            int(rows.index[i]),
+            self._text(rows, i),
+            ids,
+            reason,
+            float(rows.logprob[i]),
+            token_logprobs=scores,
+        )
 
 
 class _Stops:
@@ -262,6 +285,11 @@ class _Stops:
         """The stop string that comes first, of several at one place the longest."""
         found = [(text.index(stop), -len(stop), stop) for stop in self._stop if stop in text]
         return min(found)[2] if found else None
+
+
+def _logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(rows,) log-probability of each row's token."""
+    return logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
 
 
 def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:

@@ -36,6 +36,7 @@ from e2h_pipeline.rl.rollouts import (
     answer_of,
     collate,
     draw,
+    drawn_logprobs,
     rewarded,
     rollout_table,
 )
@@ -52,7 +53,7 @@ _FINAL_LR_RATIO = 0.01
 _BETAS = (0.9, 0.95)  # the paper's released code
 _ADAM_EPSILON = 1e-5
 # Positions of a forward pass. What a CPU holds of more leaves its caches and is allocated anew each time: on the ladder
-# one pass of 128 rows took as long as twelve of their size (docs/log.md). A GPU takes what it is given.
+# one pass of 128 rows took three times as long as four of 32 of like length (docs/log.md). A GPU takes what it is given.
 _PASS_POSITIONS = {"cpu": 1536}
 
 
@@ -311,7 +312,10 @@ def _update(
     rewarded_at = time.monotonic()
     rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
     batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
-    old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
+    if run.policy.dtype == torch.float32:
+        old = drawn_logprobs(rollouts, batch)
+    else:  # in 16 bits the products of drawing and of learning round apart, and the first ratio must be 1
+        old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
     reference = by_rows(
         batch, options, lambda part: token_logprobs(run.reference, part, options.temperature)[0]
     )

@@ -99,7 +99,8 @@ def draw(
         Request(q.question, stream_key(seed, f"rl/{update}/{i}", q.problem_id), options.samples_per_question)
         for i, q in enumerate(questions)
     ]
-    drawn = engine.sample(requests, SamplingOptions(options.temperature, options.max_new_tokens))
+    asked = SamplingOptions(options.temperature, options.max_new_tokens, token_logprobs=True)
+    drawn = engine.sample(requests, asked)
     return [(q, sample) for q, samples in zip(questions, drawn, strict=True) for sample in samples]
 
 
@@ -233,6 +234,15 @@ def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequenc
         "tokens": ([len(r.sample.token_ids) for r in rollouts], pa.int32()),
     }
     return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})
+
+
+def drawn_logprobs(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
+    """(batch, length): log-probabilities of completion tokens as they were drawn, 0 elsewhere."""
+    found = torch.zeros_like(batch.rewards)
+    for row, rollout in enumerate(rollouts):
+        start, drawn = len(rollout.prompt_ids), rollout.sample.token_logprobs
+        found[row, start : start + len(drawn)] = torch.tensor(drawn, device=found.device)
+    return found
 
 
 def step_ends(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:

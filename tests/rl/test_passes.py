@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Rl
 from e2h_pipeline.rl import loop
 from e2h_pipeline.rl.advantages import masked_mean
 from e2h_pipeline.rl.loop import by_rows, distinct_rows, minibatches, passes, some_rows, token_logprobs
-from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate
+from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate, draw, drawn_logprobs, reward
+from e2h_pipeline.solutions import parse_completion
 
 LENGTHS = (3, 9, 3, 5, 7, 3, 9, 4)
 
@@ -87,3 +89,24 @@ def test_gradient_and_logprobs_do_not_depend_on_the_passes(
     expected = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
     for a, b in zip(whole[1], expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_of_the_draw_are_those_of_the_policy(ladder_policy: Path, temperature: float) -> None:
+    model, tokenizer = load_policy(ladder_policy)
+    options = Rl(samples_per_question=3, temperature=temperature, max_new_tokens=12)
+    engine = TransformersEngine(model, tokenizer)
+    questions = [Question(f"q/{i}", text, None) for i, text in enumerate(("1+2", "3*4-5", "6-2*3+1"))]
+    pairs = draw(engine, questions, options, 0, 0)
+    segments = [len(parse_completion(sample.completion).spans) for _, sample in pairs]
+    rollouts = [
+        reward(tokenizer, q, sample, [0.0] * count, None, options)
+        for (q, sample), count in zip(pairs, segments, strict=True)
+    ]
+    batch = collate(rollouts, 0, torch.device("cpu"))
+    found = drawn_logprobs(rollouts, batch)
+    expected = by_rows(batch, options, lambda part: token_logprobs(model, part, temperature)[0])
+    assert (found == 0).logical_or(batch.mask == 1).all()
+    torch.testing.assert_close(found, expected * batch.mask, atol=2e-5, rtol=0)
+    if temperature == 1:
+        assert found.sum(1).tolist() == pytest.approx([r.sample.logprob for r in rollouts], abs=1e-4)
