@@ -51,10 +51,12 @@ class Killer(Reporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter) -> dict[str, Any]:
+def train(
+    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl = SMALL
+) -> dict[str, Any]:
     """Train the shipped base model into `folder / "out"`, with `folder / "work"` to go on from."""
     if algorithm in ("rest", "dpo"):
-        return _in_rounds(algorithm, evaluator, tables, folder, reporter)
+        return _in_rounds(algorithm, evaluator, tables, folder, reporter, options)
     from e2h_pipeline.rl.grpo import Grpo
     from e2h_pipeline.rl.loop import Algorithm, train_policy
     from e2h_pipeline.rl.ppo import Ppo
@@ -68,7 +70,7 @@ def train(algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter:
         tables / "hard_questions",
         folder / "out",
         folder / "work",
-        SMALL,
+        options,
         0,
         "exact",
         reporter,
@@ -76,7 +78,7 @@ def train(algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter:
 
 
 def _in_rounds(
-    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter
+    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl
 ) -> dict[str, Any]:
     from e2h_pipeline.rl.dpo import IterativePreference
     from e2h_pipeline.rl.rest import RestEm as RestMethod
@@ -92,7 +94,7 @@ def _in_rounds(
         tables / "hard_questions",
         folder / "out",
         folder / "work",
-        SMALL,
+        options,
         0,
         "exact",
         reporter,

@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import rl_runs
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -357,6 +358,29 @@ def test_weights_that_are_no_numbers(
     assert summary["best_update"] == 0
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (one_to_five_steps / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("algorithm", "rate"), [("grpo", 0.03), ("rest", 0.03), ("dpo", 0.003)])
+def test_the_other_algorithms_are_watched_too(
+    algorithm: str, rate: float, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    """A rate at which they forget everything; a round, like an update, is measured by what its policy draws."""
+    options = rl_runs.SMALL
+    options = options.model_copy(
+        update={
+            "learning_rate": rate,
+            "max_kl": 0.5,
+            "updates": 8,
+            "rest": options.rest.model_copy(update={"learning_rate": rate, "rounds": 3}),
+            "preference": options.preference.model_copy(update={"learning_rate": rate, "rounds": 3}),
+        }
+    )
+    summary = rl_runs.train(algorithm, ladder_evaluator, ladder_tables, tmp_path, Reporter(), options)
+    assert "kl, to the SFT policy, is" in summary["stopped"]
+    assert 0 < summary["updates"] < 8
+    assert summary["best_update"] == 0
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert weights == (rl_runs.SHIPPED / "model.safetensors").read_bytes()
 
 
 def test_an_honest_run_is_left_alone(ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path) -> None:
