@@ -1,0 +1,540 @@
+"""What an update of reinforcement learning costs on a CPU: our GRPO next to TRL's `GRPOTrainer`.
+
+    python benchmarks/rl.py [--rounds 5] [--updates 4] [--temperature 1] [--threads 1 2] [--ways ours trl]
+
+An update is: completions of the drawn questions, their scores by the evaluator and their verdicts, and the optimizer
+steps on them with KL to the starting policy. Both sides have the same model (the shipped ladder model), questions
+in the same order, evaluator (the same model with a random head: its speed does not depend on what it knows),
+completions a question, minibatches, temperature, limit, clip range, KL coefficient, optimizer and precision.
+Two sizes: `ladder`, as the recipe of that name has them (128 completions, one optimizer step), and `default`, as a
+recipe that says nothing has them (512 completions, four steps).
+
+- `ours`: `train_policy(Grpo(), ...)`, step-level;
+- `trl`: `GRPOTrainer` with `generate`, `loss_type="bnpo"`, the mean over a minibatch's tokens as ours. Its reward
+  function calls our scorer and our grader and sums what ours spreads over the steps. Its defaults that cost time on a
+  CPU are off: gradient checkpointing, bfloat16, padding to multiples, importance weights in the KL, logs;
+- `trl, continuous batching`: the same with transformers' `generate_batch`, at the fastest of two sizes of its cache.
+
+That both do the same work is checked and printed: completions, tokens, optimizer steps, mean length and mean
+reward. `distinct` is the share of completions that no other of the update repeats word for word: ours scores and
+learns equal ones together, so the higher the temperature, the less it saves.
+
+Every way has a process of its own at each thread count, and the rounds go through all of them in turn. A round is a
+run from the start: one update to warm up, then `--updates` that are timed from the end of one to the end of the next,
+without validation and checkpoints. Compared are medians over all timed updates, each way at its better thread count.
+Time is told apart into drawing completions, scoring them, and the rest, which is log-probabilities and learning.
+Tables for people, then one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.rl.loop import Run
+    from e2h_pipeline.rl.rollouts import Grade
+
+# Completions an update and an optimizer step.
+SIZES = {"ladder": (128, 128), "default": (512, 128)}
+SAMPLES_PER_QUESTION = 4
+LIMIT = 80
+PARTS = ("drawing", "scoring", "learning")
+# Left to itself, continuous batching takes nearly all memory on a CPU, and its attention goes over all of its cache.
+CACHE_PAGE, CACHE_BLOCKS = 32, (256, 1024)
+# Mean lengths after a few updates on different rewards.
+LENGTH_TOLERANCE = 0.1
+TARGET = 2.0  # from the issue: at least so many times TRL's speed
+
+Update = dict[
+    str, float
+]  # of one update: seconds by part and clock, tokens, completions, optimizer steps, reward
+Way = Callable[[Mapping[str, Any], int], list[Update]]  # of a spec and a seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=4, help="timed ones of a round")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return work(json.loads(options.worker))
+    line: dict[str, Any] = {"benchmark": "rl", "cpus": len(os.sched_getaffinity(0)), "target": TARGET}
+    line |= {name: getattr(options, name) for name in ("rounds", "updates", "threads", "temperature")}
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = make_inputs(Path(scratch))
+        for size in options.sizes:
+            line[size] = measure(size, folders, options)
+    for size in options.sizes:
+        times = line[size]["times_trl"]
+        if times:
+            met = "met" if times >= TARGET else "MISSED"
+            print(f"{size}: {times:.2f} times TRL, target at least {TARGET:g}: {met}")
+    print(json.dumps(line))
+    return None
+
+
+# What is measured
+
+
+def measure(size: str, folders: Mapping[str, str], options: argparse.Namespace) -> dict[str, Any]:
+    """Rounds through all workers in turn.
+
+    Raises:
+        SystemExit: the ways did not do the same work.
+    """
+    rollouts, minibatch = SIZES[size]
+    shared = {**folders, "rollouts": rollouts, "minibatch": minibatch}
+    shared |= {name: getattr(options, name) for name in ("updates", "temperature")}
+    keys = [(way, threads) for way in options.ways for threads in options.threads]
+    workers = {key: Worker({**shared, "way": key[0], "threads": key[1]}) for key in keys}
+    found: dict[tuple[str, int], list[Update]] = {key: [] for key in keys}
+    for number in range(options.rounds):
+        for key, worker in workers.items():
+            found[key] += worker.round(number)
+    rows = [summary(way, threads, found[way, threads]) for way, threads in keys]
+    for worker in workers.values():
+        worker.end()
+    best = {row["way"]: row for row in sorted(rows, key=lambda row: -row["wall"])}
+    report(size, rows, best)
+    check_work(rows)
+    theirs = [row["wall"] for way, row in best.items() if way != "ours"]
+    times = min(theirs) / best["ours"]["wall"] if theirs and "ours" in best else None
+    return {"rows": rows, "times_trl": times}
+
+
+def summary(way: str, threads: int, updates: Sequence[Update]) -> dict[str, Any]:
+    """Medians of times; means of what was done."""
+    row: dict[str, Any] = {"way": way, "threads": threads}
+    for clock in ("wall", "processor"):
+        row[clock] = statistics.median(u[clock] for u in updates)
+        row |= {f"{clock}_{part}": statistics.median(u[f"{clock}_{part}"] for u in updates) for part in PARTS}
+    row["fastest"], row["slowest"] = min(u["wall"] for u in updates), max(u["wall"] for u in updates)
+    row |= {
+        name: statistics.mean(u[name] for u in updates)
+        for name in ("completions", "tokens", "distinct", "steps", "reward")
+    }
+    return row
+
+
+def check_work(rows: Sequence[Mapping[str, Any]]) -> None:
+    """See `measure`."""
+    usual = statistics.median(row["tokens"] for row in rows)
+    for row in rows:
+        same = all(row[name] == rows[0][name] for name in ("completions", "steps"))
+        if not same or abs(row["tokens"] / usual - 1) > LENGTH_TOLERANCE:
+            raise SystemExit(f"{row['way']} does other work than {rows[0]['way']}")
+
+
+def report(size: str, rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
+    """A table."""
+    rollouts, minibatch = SIZES[size]
+    print(
+        f"\n{size}: {rollouts} completions an update, minibatches of {minibatch}; * the better thread count"
+    )
+    print(
+        f"{'way':26}{'threads':>8}{'seconds':>9}{'(range)':>13}"
+        + "".join(f"{part:>10}" for part in PARTS)
+        + f"{'CPU-s':>8}{'ours is':>9}{'in CPU-s':>10}{'tokens':>9}{'length':>8}{'distinct':>10}{'steps':>7}{'reward':>8}"
+    )
+    ours = best.get("ours", {"wall": float("nan"), "processor": float("nan")})
+    for row in rows:
+        mark = "*" if best[row["way"]] is row else " "
+        spans = f"({row['fastest']:.2f}-{row['slowest']:.2f})"
+        print(
+            f"{row['way']:26}{row['threads']:7}{mark}{row['wall']:9.3f}{spans:>13}"
+            + "".join(f"{row[f'wall_{part}']:10.3f}" for part in PARTS)
+            + f"{row['processor']:8.3f}{row['wall'] / ours['wall']:8.2f}x"
+            f"{row['processor'] / ours['processor']:9.2f}x{row['tokens']:9,.0f}"
+            f"{row['tokens'] / row['completions']:8.1f}"
+            f"{row['distinct'] / row['completions']:10.0%}{row['steps']:7.0f}{row['reward']:8.3f}"
+        )
+
+
+# Model, evaluator and questions
+
+
+def make_inputs(scratch: Path) -> dict[str, str]:
+    """An evaluator and the tables that a run reads."""
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    from e2h_pipeline.artifacts.tables import write_table
+    from e2h_pipeline.models.base import SHIPPED, save_model
+    from e2h_pipeline.models.load import load_policy
+    from e2h_pipeline.problems.records import easy_table, question_table
+    from e2h_pipeline.problems.source import load_split
+    from e2h_pipeline.recipe import Problems
+
+    policy = SHIPPED / "ladder-base"
+    torch.manual_seed(0)
+    evaluator = AutoModelForTokenClassification.from_pretrained(policy, num_labels=1)
+    save_model(evaluator, load_policy(policy)[1], scratch / "evaluator")
+    split = load_split(Problems(source="ladder", train_per_level=400, validation=100))
+    for name, table in (("easy", easy_table(split)), ("hard", question_table(split.hard))):
+        (scratch / name).mkdir()
+        write_table(scratch / name / "data.parquet", table)
+    return {
+        "policy": str(policy),
+        **{name: str(scratch / name) for name in ("evaluator", "easy", "hard")},
+    }
+
+
+def make_options(spec: Mapping[str, Any]) -> Rl:
+    """The recipe `ladder`'s, but for the sizes."""
+    from e2h_pipeline.recipe import Rl
+
+    return Rl(
+        algorithm="grpo",
+        updates=spec["updates"] + 2,  # the first warms up, behind the last are validation and a checkpoint
+        rollouts=spec["rollouts"],
+        minibatch=spec["minibatch"],
+        samples_per_question=SAMPLES_PER_QUESTION,
+        learning_rate=3e-4,
+        warmup_updates=0,
+        temperature=spec["temperature"],
+        max_new_tokens=LIMIT,
+        kl=0.05,
+        checkpoint_every=spec["updates"] + 2,
+    )
+
+
+class Clock:
+    """Wall and processor seconds of updates, and of what is done inside them."""
+
+    def __init__(self) -> None:
+        self.updates: list[Update] = []
+        self._at = self._now()
+        self.counts: dict[str, float] = {}
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Seconds spent in the block belong to this part."""
+        wall, processor = self._now()
+        yield
+        ended = self._now()
+        self.count(f"wall_{name}", ended[0] - wall)
+        self.count(f"processor_{name}", ended[1] - processor)
+
+    def timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        """The function, whose seconds belong to a part."""
+
+        def inside(*args: Any) -> Any:
+            with self.part(part):
+                return function(*args)
+
+        return inside
+
+    def count_drawn(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:
+        """Note the completions of an update."""
+        self.count("completions", len(completions))
+        self.count("tokens", sum(map(len, completions)))
+        pairs = zip(prompts, completions, strict=True)
+        self.count("distinct", len({(tuple(prompt), tuple(ids)) for prompt, ids in pairs}))
+
+    def count(self, name: str, value: float) -> None:
+        """Add to what is known of the update."""
+        self.counts[name] = self.counts.get(name, 0) + value
+
+    def end_update(self) -> None:
+        """An update is over, and the next begins."""
+        now = self._now()
+        for i, clock in enumerate(("wall", "processor")):
+            self.counts[clock] = now[i] - self._at[i]
+            other = sum(self.counts[f"{clock}_{part}"] for part in ("drawing", "scoring"))
+            self.counts[f"{clock}_learning"] = self.counts[clock] - other
+        self.updates.append(self.counts)
+        self.counts, self._at = {}, now
+
+
+# The ways
+
+
+def ours(spec: Mapping[str, Any], seed: int) -> list[Update]:
+    """A run of ours."""
+    from e2h_pipeline.reporter import Reporter
+    from e2h_pipeline.rl import loop
+    from e2h_pipeline.rl.grpo import Grpo
+
+    clock = Clock()
+    options = make_options(spec)
+
+    class Counted(Grpo):
+        def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
+            run = super().start(policy, evaluator, options)
+            run.optimizers["policy"].register_step_post_hook(lambda *_: clock.count("steps", 1))
+            return run
+
+        def learn(self, run: Run, update: loop.Update) -> dict[str, float]:
+            found = super().learn(run, update)
+            rollouts = update.rollouts
+            clock.count_drawn([r.prompt_ids for r in rollouts], [r.sample.token_ids for r in rollouts])
+            return found
+
+    class Times(Reporter):
+        def metrics(self, values: Mapping[str, float], step: int) -> None:
+            clock.count("reward", values["reward"])
+            clock.end_update()
+
+    whole = {name: getattr(loop, name) for name in ("draw", "rewarded")}
+    for name, part in (("draw", "drawing"), ("rewarded", "scoring")):
+        setattr(loop, name, clock.timed(whole[name], part))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            out, parts = Path(folder) / "out", Path(folder) / "work"
+            policy, evaluator, easy, hard = (
+                Path(spec[name]) for name in ("policy", "evaluator", "easy", "hard")
+            )
+            loop.train_policy(
+                Counted(), policy, evaluator, easy, hard, out, parts, options, seed, "exact", Times()
+            )
+    finally:
+        for name, function in whole.items():
+            setattr(loop, name, function)
+    return clock.updates[1:-1]
+
+
+def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> list[Update]:
+    """A run of TRL's trainer on the questions that ours draws.
+
+    Args:
+        cache_blocks: of continuous batching, which draws where they are given.
+    """
+    import datasets
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from e2h_pipeline.grading.equivalence import Verdict, grader, verdicts
+    from e2h_pipeline.rl.curricula import draw_questions
+    from e2h_pipeline.rl.loop import read_questions
+    from e2h_pipeline.solutions import format_prompt
+
+    clock = Clock()
+    options = make_options(spec)
+    steps = options.rollouts // options.minibatch
+    questions, _ = read_questions(Path(spec["easy"]), Path(spec["hard"]), options)
+    drawn = [
+        q
+        for update in range(spec["updates"] + 1)
+        for q in draw_questions(questions, options, {}, seed, update)[0]
+    ]
+    rows = [{"prompt": format_prompt(q.question), "question": q.question, "answer": q.answer} for q in drawn]
+
+    class Timed(GRPOTrainer):
+        def _generate(self, *args: Any, **kwargs: Any) -> Any:
+            with clock.part("drawing"):
+                made = super()._generate(*args, **kwargs)
+            clock.count_drawn(made[0], made[1])
+            return made
+
+        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+            with clock.part("scoring"):
+                rewards = super()._calculate_rewards(*args, **kwargs)
+            clock.count("reward", rewards.mean().item())
+            return rewards
+
+    class Steps(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            clock.count("steps", 1)
+            if state.global_step % steps == 0:
+                clock.end_update()
+
+    cache = None if cache_blocks is None else {"page_size": CACHE_PAGE, "num_blocks": cache_blocks}
+    with grader("exact") as judge, tempfile.TemporaryDirectory() as folder:
+        trainer = Timed(
+            model=spec["policy"],
+            processing_class=AutoTokenizer.from_pretrained(spec["policy"], padding_side="left"),
+            reward_funcs=reward_function(
+                spec, options, lambda pairs: [v is Verdict.EQUAL for v in verdicts(judge, pairs)]
+            ),
+            train_dataset=datasets.Dataset.from_list(rows),
+            callbacks=[Steps()],
+            args=GRPOConfig(
+                output_dir=folder,
+                seed=seed,
+                max_steps=(spec["updates"] + 1) * steps,
+                per_device_train_batch_size=options.minibatch,
+                steps_per_generation=steps,
+                gradient_accumulation_steps=1,
+                num_generations=options.samples_per_question,
+                max_completion_length=options.max_new_tokens,
+                temperature=options.temperature,
+                loss_type="bnpo",
+                beta=options.kl,
+                epsilon=options.clip,
+                use_bias_correction_kl=False,
+                learning_rate=options.learning_rate,
+                lr_scheduler_type="constant",
+                adam_beta1=0.9,
+                adam_beta2=0.95,
+                adam_epsilon=1e-5,
+                shuffle_dataset=False,
+                generation_kwargs={"use_cache": True},
+                use_transformers_continuous_batching=cache_blocks is not None,
+                transformers_continuous_batching_config=cache,
+                pad_to_multiple_of=None,
+                gradient_checkpointing=False,
+                bf16=False,
+                use_cpu=True,
+                model_init_kwargs={"dtype": "float32"},
+                dataloader_pin_memory=False,
+                logging_strategy="no",
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+            ),
+        )
+        trainer.train()
+    return clock.updates[1:]
+
+
+def reward_function(spec: Mapping[str, Any], options: Rl, grade: Grade) -> Callable[..., list[float]]:
+    """A reward function for TRL: the sum of the rewards that ours spreads over a completion's tokens."""
+    from e2h_pipeline.grading.extract import final_answer
+    from e2h_pipeline.models.load import load_evaluator
+    from e2h_pipeline.rewards.scoring import score_solutions
+    from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
+
+    evaluator, tokenizer = load_evaluator(Path(spec["evaluator"]))
+    end = tokenizer.eos_token_id
+
+    def reward(
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+        question: Sequence[str],
+        answer: Sequence[str | None],
+        **_: Any,
+    ) -> list[float]:
+        finished = [ids[-1] == end for ids in completion_ids]
+        logits = score_solutions(
+            evaluator, tokenizer, list(zip(question, completions, finished, strict=True))
+        )
+        answers = [final_answer(text, finished=f) for text, f in zip(completions, finished, strict=True)]
+        asked = {
+            i: (gold, own)
+            for i, (gold, own) in enumerate(zip(answer, answers, strict=True))
+            if gold is not None and own is not None
+        }
+        right = dict(zip(asked, grade(list(asked.values())), strict=True))
+        rewards = []
+        for i, own in enumerate(logits):
+            scores = [_sigmoid(logit) for logit in own]
+            process = sum(step_rewards(scores, options)) if scores else without_steps(options)
+            terminal = terminal_reward(
+                right=None if answer[i] is None else right.get(i, False),
+                answered=answers[i] is not None,
+                outcome_reward=options.outcome_reward,
+                hard_constant=options.hard_constant,
+                unfinished_penalty=options.unfinished_penalty,
+            )
+            rewards.append(options.process_scale * process + terminal)
+        return rewards
+
+    return reward
+
+
+def _sigmoid(logit: float) -> float:
+    import math
+
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+class ContinuousBatching:
+    """`trl` with continuous batching, at the size of its cache that was the fastest when it warmed up."""
+
+    def __init__(self) -> None:
+        self._blocks: int | None = None
+
+    def __call__(self, spec: Mapping[str, Any], seed: int) -> list[Update]:
+        if self._blocks is None:
+            short = {**spec, "updates": 1}
+            self._blocks = min(CACHE_BLOCKS, key=lambda blocks: trl(short, seed, blocks)[0]["wall"])
+        return trl(spec, seed, self._blocks)
+
+
+WAYS: dict[str, Way] = {"ours": ours, "trl": trl, "trl, continuous batching": ContinuousBatching()}
+
+
+# A process for each way
+
+
+class Worker:
+    """A process with one way and thread count, which runs when it is told to."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(spec["threads"]),
+                "CUDA_VISIBLE_DEVICES": "",
+                "HF_HUB_OFFLINE": "1",
+            },
+        )
+        self._answer()  # it is warm
+
+    def round(self, seed: int) -> list[Update]:
+        """Run once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{seed}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def end(self) -> None:
+        """Let the process go."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> list[Update]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            raise SystemExit(f"a worker died:\n{self._log.read().decode(errors='replace')[-4000:]}")
+        found: list[Update] = json.loads(line)
+        return found
+
+
+def work(spec: dict[str, Any]) -> None:
+    """The worker's side: warm up, then a round for every line."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not come between the answers
+    import torch
+
+    torch.set_num_threads(spec["threads"])
+    way = WAYS[spec["way"]]
+    way({**spec, "updates": 1}, 0)
+    print("[]", file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(way(spec, int(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
