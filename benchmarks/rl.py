@@ -16,8 +16,8 @@ recipe that says nothing has them (512 completions, four steps).
 - `trl, continuous batching`: the same with transformers' `generate_batch`, at the fastest of two sizes of its cache.
 
 That both do the same work is checked and printed: completions, tokens, optimizer steps, mean length and mean
-reward. `distinct` is the share of completions that no other of the update repeats word for word: ours scores and
-learns equal ones together, so the higher the temperature, the less it saves.
+reward. `distinct` is how many different completions there are, over all of them: ours scores and learns equal ones
+of a question together, so the higher the temperature, the less it saves.
 
 Every way has a process of its own at each thread count, and the rounds go through all of them in turn. A round is a
 run from the start: one update to warm up, then `--updates` that are timed from the end of one to the end of the next,
