@@ -35,8 +35,9 @@ def trouble(history: Sequence[Metrics], options: Rl, best_update: int, best_accu
 
     Args:
         history: one mapping per update, the latest last and not empty. `kl` is in each; `no_answer`, `one_step` and
-            `repeated_steps` (shares of rollouts), `steps_level_<level>` (mean steps), `evaluator_easy` and
-            `evaluator_hard` (means) are in those that measured them, `easy_validation_accuracy` in checkpoints.
+            `repeated_steps` (shares of rollouts), `steps_level_<level>` (mean steps), `evaluator_easy`,
+            `evaluator_hard` and `easy_accuracy` (means) are in those that measured them, `easy_validation_accuracy` in
+            checkpoints.
         best_update: updates behind the best checkpoint so far; 0 is the SFT policy.
         best_accuracy: its easy validation accuracy.
     """
@@ -45,6 +46,7 @@ def trouble(history: Sequence[Metrics], options: Rl, best_update: int, best_accu
         or _far_away(history[-1], options)
         or _more_of_a_vice(history, options)
         or _other_lengths(history, options)
+        or _fell_behind(history, options)
         or _hacked(history, options, best_update, best_accuracy)
     )
 
@@ -104,6 +106,27 @@ def _other_lengths(history: Sequence[Metrics], options: Rl) -> str | None:
                 "the evaluator may overlook skipped steps; raise rl.kl or lower rl.learning_rate"
             )
     return None
+
+
+def _fell_behind(history: Sequence[Metrics], options: Rl) -> str | None:
+    """Rollouts on easy questions are less often right than at first, and the evaluator likes them better.
+
+    Harder questions in one batch lower both, so what is measured is how far the one falls behind the other. This sees
+    in a dozen updates what the few validations of a run tell late.
+    """
+    guards = options.guards
+    right = _first_and_last(history, "easy_accuracy", guards.window)
+    liked = _first_and_last(history, "evaluator_easy", guards.window)
+    if right is None or liked is None or guards.hack_fall >= 1:
+        return None
+    fall, rise = right[0] - right[1], liked[1] - liked[0]
+    if fall <= 0 or rise <= guards.hack_rise or fall + rise <= guards.hack_fall:
+        return None
+    return (
+        f"{_moved('easy_accuracy', right, guards.window)}, while {_moved('evaluator_easy', liked, guards.window)}: "
+        f"{fall + rise:.2f} apart, more than rl.guards.hack_fall={guards.hack_fall}; the policy has found what the "
+        "evaluator overlooks; raise rl.kl or lower rl.learning_rate"
+    )
 
 
 def _hacked(history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float) -> str | None:

@@ -111,6 +111,28 @@ def test_a_policy_that_starts_without_steps_may_learn_to_write_one() -> None:
     assert _trouble(_history((3, {"steps_level_1": 0.0}), (3, {"steps_level_1": 1.6})))
 
 
+def test_rollouts_fall_behind_what_the_evaluator_thinks_of_them() -> None:
+    """The hack that GRPO found on the ladder (docs/log.md): .72 to .60 right, .63 to .68 liked."""
+    before = {"easy_accuracy": 0.72, "evaluator_easy": 0.63}
+    reason = str(_trouble(_history((3, before), (3, {"easy_accuracy": 0.6, "evaluator_easy": 0.68}))))
+    assert "easy_accuracy is 0.60 over its last 3 updates, 0.72 over its first 3" in reason
+    assert "0.17 apart, more than rl.guards.hack_fall=0.1" in reason
+
+
+@pytest.mark.parametrize(
+    ("right", "liked"),
+    [
+        (0.6, 0.54),  # harder questions: both fall
+        (0.73, 0.9),  # the evaluator is happier, and nothing is lost
+        (0.5, 0.64),  # worse, but no hack
+        (0.7, 0.7),  # 0.02 + 0.07: not far apart
+    ],
+)
+def test_rollouts_do_not_fall_behind(right: float, liked: float) -> None:
+    before = {"easy_accuracy": 0.72, "evaluator_easy": 0.63}
+    assert _trouble(_history((3, before), (3, {"easy_accuracy": right, "evaluator_easy": liked}))) is None
+
+
 def _validated(*accuracies: float, evaluator: float) -> list[Metrics]:
     """A checkpoint every second update; the evaluator's mean on hard questions from update 5 on."""
     history = _history((4, {}), (2 * len(accuracies) - 4, {"evaluator_hard": evaluator}))
@@ -159,8 +181,16 @@ def test_every_share_and_fall_can_be_turned_off() -> None:
     )
     worst = dict.fromkeys(("no_answer", "one_step", "repeated_steps"), 1.0)
     history: list[Metrics] = [
-        {**GOOD, **dict.fromkeys(worst, 0.0)},
-        {**GOOD, **worst, "steps_level_5": 0.0, "evaluator_hard": 1.0, "easy_validation_accuracy": 0.0},
+        {**GOOD, **dict.fromkeys(worst, 0.0), "evaluator_easy": 0.0, "easy_accuracy": 1.0},
+        {
+            **GOOD,
+            **worst,
+            "steps_level_5": 0.0,
+            "evaluator_easy": 1.0,
+            "evaluator_hard": 1.0,
+            "easy_accuracy": 0.0,
+            "easy_validation_accuracy": 0.0,
+        },
     ]
     assert trouble(history, Rl(guards=off), 0, 1.0) is None
 
@@ -335,13 +365,21 @@ def test_an_evaluator_that_loves_one_step_outputs(
     _kept_the_best(summary, one_to_five_steps, tmp_path)
 
 
-def test_an_evaluator_that_loves_a_mistake(ladder_policy: Path, tmp_path: Path) -> None:
-    """Right and wrong solutions are as long as one another; only easy validation can tell."""
+@pytest.mark.parametrize(
+    ("checkpoint_every", "says"),
+    [(2, "easy_validation_accuracy is 0.000 at best in the last 4"), (40, "easy_accuracy is 0.")],
+    ids=["seen by validations", "seen between two validations"],
+)
+def test_an_evaluator_that_loves_a_mistake(
+    checkpoint_every: int, says: str, ladder_policy: Path, tmp_path: Path
+) -> None:
+    """Right and wrong solutions are as long as one another; only answers to easy questions can tell."""
     right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
     evaluator = _evaluator(ladder_policy, tmp_path, (right, [0, 0, 0]), (wrong, [1, 1, 1]))
     policy = _policy(ladder_policy, tmp_path, (right, "6"), (right, "6"), (wrong, "1"))
-    summary = _run(policy, evaluator, tmp_path, "hack_fall")
-    assert str(summary["stopped"]).startswith("easy_validation_accuracy is 0.000 at best in the last 4")
+    summary = _run(policy, evaluator, tmp_path, "hack_fall", checkpoint_every=checkpoint_every)
+    assert str(summary["stopped"]).startswith(says)
+    assert "the policy has found what the evaluator overlooks" in summary["stopped"]
     assert summary["easy_validation_accuracy"] == 1.0
     _kept_the_best(summary, policy, tmp_path)
 
