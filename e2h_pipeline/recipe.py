@@ -356,7 +356,7 @@ class Guards(Section):
     repeated_steps: float = Field(
         0.3, ge=0, description="Rise of the share of rollouts that repeat a step; 1 turns the guard off."
     )
-    more_steps: float = Field(1.5, ge=1, description="Most steps of a level, as a multiple of its first.")
+    more_steps: float = Field(1.4, ge=1, description="Most steps of a level, as a multiple of its first.")
     fewer_steps: float = Field(
         0.7,
         ge=0,
@@ -371,10 +371,11 @@ class Guards(Section):
     hack_fall: float = Field(
         0.1,
         ge=0,
-        description="Fall of easy validation accuracy below its best, in all of the window; 1 turns the guard off.",
+        description="Fall of easy validation accuracy below its best, in all of the window, or of the accuracy of easy "
+        "rollouts behind the evaluator's mean of them; 1 turns both guards off.",
     )
     hack_rise: float = Field(
-        0.02, ge=0, description="Rise of the evaluator's mean that makes such a fall a reward hack."
+        0.02, ge=0, description="Rise of the evaluator's mean that makes a fall a reward hack."
     )
 
 
@@ -496,7 +497,7 @@ class Rl(Section):
         0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward."
     )
     max_kl: float = Field(
-        2.0,
+        0.5,
         gt=0,
         description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.",
     )

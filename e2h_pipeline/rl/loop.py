@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _FINAL_LR_RATIO = 0.01
 _BETAS = (0.9, 0.95)  # the paper's released code
 _ADAM_EPSILON = 1e-5
+_MASTER = "master"  # beside the moments in checkpoints
 # Positions of a forward pass. What a CPU holds of more leaves its caches and is allocated anew each time: on the ladder
 # one pass of 128 rows took three times as long as four of 32 of like length (docs/log.md). A GPU takes what it is given.
 _PASS_POSITIONS = {"cpu": 1536}
@@ -77,6 +78,9 @@ class Progress:
 class Run:
     """Models and optimizers of one run, and how they are saved.
 
+    Weights in half precision have a copy in float32 that the optimizer works on (`masters`): a step of 2e-5 is less
+    than what bfloat16 can tell apart.
+
     Attributes:
         trained: models with an optimizer each: "policy", and what else an algorithm learns.
         reference: the policy as it was.
@@ -93,6 +97,7 @@ class Run:
             frozen.requires_grad_(False)
         self.trained: dict[str, PreTrainedModel] = {}
         self.peaks: dict[str, float] = {}
+        self.masters: dict[str, list[Tensor]] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.train("policy", self.policy, options.learning_rate)
         self.engine = TransformersEngine(self.policy, self.tokenizer)
@@ -100,8 +105,11 @@ class Run:
     def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
         """Give a model an optimizer, and a place in checkpoints."""
         self.trained[name], self.peaks[name] = model, learning_rate
+        self.masters[name] = [
+            p if p.dtype == torch.float32 else p.detach().float() for p in model.parameters()
+        ]
         self.optimizers[name] = torch.optim.AdamW(
-            model.parameters(), learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
+            self.masters[name], learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
         )
 
     def set_learning_rates(self, update: int) -> None:
@@ -112,10 +120,17 @@ class Run:
 
     def step(self, name: str) -> Tensor:
         """One optimizer step of a model, with the gradients since its last. Returns their norm before clipping at 1."""
-        optimizer, model = self.optimizers[name], self.trained[name]
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer, masters = self.optimizers[name], self.masters[name]
+        halves = [(p, m) for p, m in zip(self.trained[name].parameters(), masters, strict=True) if p is not m]
+        for parameter, master in halves:
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(masters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for parameter, master in halves:
+                parameter.copy_(master)
         return norm
 
     def save(self, folder: Path, progress: Progress) -> None:
@@ -147,13 +162,20 @@ class Run:
             state = optimizer.state_dict()
             for key, tensor in tensors.items():
                 owner, index, moment = key.split("/")
-                if owner == name:
+                if owner == name and moment == _MASTER:
+                    self.masters[name][int(index)].copy_(tensor)
+                elif owner == name:
                     state["state"].setdefault(int(index), {})[moment] = tensor
             optimizer.load_state_dict(state)
         return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
 
     def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, optimizer in self.optimizers.items():
+            for i, (parameter, master) in enumerate(
+                zip(self.trained[name].parameters(), self.masters[name], strict=True)
+            ):
+                if parameter is not master:
+                    yield f"{name}/{i}/{_MASTER}", master.clone()
             for index, moments in optimizer.state_dict()["state"].items():
                 for moment, value in moments.items():
                     yield f"{name}/{index}/{moment}", torch.as_tensor(value).clone()
@@ -248,6 +270,9 @@ def train_policy(
                 metrics[VALIDATION] = easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
                 progress.stopped = _trouble(progress, metrics, options)
             if progress.stopped:
+                progress.curves.append(
+                    metrics
+                )  # what the guard saw is told; its rollouts and its policy do not count
                 reporter.message(
                     f"{algorithm.name} stops at update {progress.update}: {progress.stopped}; the last good policy is kept"
                 )
@@ -512,7 +537,10 @@ def _write_rollouts(work: Path, out: Path, updates: int) -> None:
 def finish(progress: Progress, best: Path, out: Path, work: Path) -> dict[str, Any]:
     """Save the best policy, the curves and the rollouts of a run to `out`, and give its summary."""
     shutil.copytree(best, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
-    lines = [json.dumps({"update": i + 1, **metrics}) for i, metrics in enumerate(progress.curves)]
+    lines = [
+        json.dumps({"update": i + 1, **{name: v for name, v in metrics.items() if math.isfinite(v)}})
+        for i, metrics in enumerate(progress.curves)
+    ]
     (out / "curves.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _write_rollouts(work, out, progress.update)
     return {

@@ -168,10 +168,11 @@ def train_in_rounds(
             number = progress.update + 1
             metrics = _round(run, number, current)
             history = [*progress.curves, metrics]
-            progress.stopped = _nothing_chosen(metrics) or trouble(
+            progress.stopped = trouble(
                 history, guarded, progress.best_update, progress.best_accuracy
-            )
+            ) or _nothing_chosen(metrics)
             if progress.stopped:
+                progress.curves = history
                 reporter.message(
                     f"{method.name} stops in round {number}: {progress.stopped}; the last good policy is kept"
                 )

@@ -84,7 +84,7 @@ def test_a_policy_that_always_had_a_vice_may_go_on() -> None:
     assert _trouble(_history((12, {"no_answer": 0.8, "one_step": 1.0, "repeated_steps": 0.9}))) is None
 
 
-@pytest.mark.parametrize(("steps", "says"), [(10.0, "more_steps=1.5"), (4.5, "fewer_steps=0.7")])
+@pytest.mark.parametrize(("steps", "says"), [(10.0, "more_steps=1.4"), (4.5, "fewer_steps=0.7")])
 def test_other_lengths_of_one_level(steps: float, says: str) -> None:
     """Fewer steps is the hack of docs/log.md, seed 12: only long problems lost theirs."""
     reason = str(_trouble(_history((3, {}), (3, {"steps_level_5": steps}))))
@@ -92,7 +92,7 @@ def test_other_lengths_of_one_level(steps: float, says: str) -> None:
     assert f"rl.guards.{says}" in reason
 
 
-@pytest.mark.parametrize("steps", [9.7, 4.6])
+@pytest.mark.parametrize("steps", [8.9, 4.6])
 def test_somewhat_other_lengths(steps: float) -> None:
     assert _trouble(_history((3, {}), (3, {"steps_level_5": steps}))) is None
 
@@ -107,8 +107,8 @@ def test_a_level_is_compared_with_its_own_first_updates() -> None:
 
 
 def test_a_policy_that_starts_without_steps_may_learn_to_write_one() -> None:
-    assert _trouble(_history((3, {"steps_level_1": 0.0}), (3, {"steps_level_1": 1.5}))) is None
-    assert _trouble(_history((3, {"steps_level_1": 0.0}), (3, {"steps_level_1": 1.6})))
+    assert _trouble(_history((3, {"steps_level_1": 0.0}), (3, {"steps_level_1": 1.4}))) is None
+    assert _trouble(_history((3, {"steps_level_1": 0.0}), (3, {"steps_level_1": 1.5})))
 
 
 def test_rollouts_fall_behind_what_the_evaluator_thinks_of_them() -> None:

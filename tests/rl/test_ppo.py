@@ -1,7 +1,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def test_the_value_loss_by_hand() -> None:
 
 def test_logprobs_are_those_of_each_rollout_alone(ladder_policy: Path) -> None:
     model, tokenizer = load_policy(ladder_policy)
-    batch = _batch(tokenizer)  # type: ignore[arg-type]
+    batch = _batch(tokenizer)
     with torch.no_grad():
         found, entropy = token_logprobs(model, batch, 0.7)
         assert found.shape == batch.ids.shape
@@ -92,7 +91,7 @@ def test_logprobs_are_those_of_each_rollout_alone(ladder_policy: Path) -> None:
 
 def test_a_value_is_read_before_its_token(ladder_evaluator: Path) -> None:
     critic, tokenizer = load_evaluator(ladder_evaluator)
-    batch = _batch(tokenizer)  # type: ignore[arg-type]
+    batch = _batch(tokenizer)
     with torch.no_grad():
         values = token_values(critic, batch)
         for row in range(2):
@@ -127,6 +126,29 @@ def test_gradient_reaches_the_end_of_sequence_and_stays_off_prompt_and_padding(
         assert not gradient[row, length - 1 :].any()
         assert not gradient[row, : prompt - 1].any()
         assert gradient[row, prompt - 1].any()  # the last prompt token chooses the first of the completion
+
+
+def test_half_precision_weights_keep_what_small_steps_add_up_to(
+    ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path
+) -> None:
+    """A hundred steps of 1e-5 move float32 weights by 1e-3; bfloat16 weights near 1 cannot move by 1e-5 at all."""
+    run = loop.Run(ladder_policy, ladder_evaluator, Rl())
+    half = load_policy(ladder_policy)[0].to(torch.bfloat16)
+    run.train("half", half, 1e-5)
+    weight = half.model.norm.weight  # ones
+    for _ in range(100):
+        weight.grad = torch.ones_like(weight)
+        run.step("half")
+    assert run.optimizers["half"].param_groups[0]["lr"] == 1e-5
+    assert weight.dtype == torch.bfloat16
+    assert weight.float().mean().item() == pytest.approx(1 - 1e-3, abs=4e-3)
+    master = run.masters["half"][[p is weight for p in half.parameters()].index(True)]
+    assert master.mean().item() == pytest.approx(1 - 1e-3, abs=1e-5)
+    run.save(tmp_path / "update-000001", loop.Progress())
+    again = loop.Run(ladder_policy, ladder_evaluator, Rl())
+    again.train("half", load_policy(ladder_policy)[0].to(torch.bfloat16), 1e-5)
+    again.restore(tmp_path / "update-000001")
+    assert all(torch.equal(a, b) for a, b in zip(again.masters["half"], run.masters["half"], strict=True))
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
@@ -205,32 +227,6 @@ def test_a_run_tells_what_happened(whole: Path, ladder_policy: Path) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_killed_run_ends_with_the_same_files(
-    whole: Path,
-    ladder_policy: Path,
-    ladder_evaluator: Path,
-    ladder_tables: Path,
-    tmp_path: Path,
-    kill_midway: Callable[[str], None],
-) -> None:
-    """Killed in update 4, behind the checkpoint of update 2, with work of a torn save lying about."""
-    kill_midway(
-        "from e2h_pipeline.recipe import Rl\n"
-        "from e2h_pipeline.rl.loop import train_policy\n"
-        "from e2h_pipeline.rl.ppo import Ppo\n"
-        f"tables, folder = Path({str(ladder_tables)!r}), Path({str(tmp_path)!r})\n"
-        f"train_policy(Ppo(), Path({str(ladder_policy)!r}), Path({str(ladder_evaluator)!r}),\n"
-        "    tables / 'easy_problems', tables / 'hard_questions', folder / 'out', folder / 'work',\n"
-        f"    Rl(**{SMALL.model_dump()!r}), 0, 'exact', SuicidalReporter(3))\n"
-    )
-    work = tmp_path / "work"
-    assert [path.name for path in work.glob("update-*")] == ["update-000002"]
-    assert not (tmp_path / "out").exists()
-    shutil.copytree(work / "update-000002" / "policy", work / ".update-000004.tmp" / "policy")
-    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
-    assert _files(tmp_path / "out") == _files(whole / "out")
-
-
 def test_a_run_that_had_ended_is_only_written_out_again(
     whole: Path, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
@@ -252,7 +248,7 @@ def test_a_run_that_strays_stops_and_keeps_the_last_good_policy(
     assert summary["best_update"] == 0
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (ladder_policy / "model.safetensors").read_bytes()
-    assert len(_curves(tmp_path)) == summary["updates"]
+    assert len(_curves(tmp_path)) == summary["updates"] + 1  # what the guard saw is told
 
 
 def test_the_first_update_by_hand(
