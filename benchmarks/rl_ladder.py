@@ -8,9 +8,9 @@ store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would; sta
 --collect nothing is run, and rows that were never run are left out.
 
 Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval over problems; differences are
-paired with the row the table names as its baseline. PGR is (row - SFT) / (ceiling - SFT) on hard levels. Checkpoints
-are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its highest. A table for
-people, then one JSON line.
+paired, with the table's baseline or the row that the line names. PGR is (row - SFT) / (ceiling - SFT) on hard levels.
+Checkpoints are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its
+highest. A table for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ OUTCOME_ONLY = ("rl.process_scale=0", "rl.questions=easy")
 # Chosen on seeds 1 and 2 by easy validation and KL (docs/log.md).
 GRPO = ("rl.algorithm=grpo", "rl.kl=0.2", "rl.learning_rate=2e-4", "rl.step_bonus=0")
 REST, DPO = ("rl.algorithm=rest",), ("rl.algorithm=dpo",)
+# As many solutions of all questions as five rounds draw of the easy ones; PPO and GRPO draw as many of either anyway.
+DPO_ALL = (*DPO, "rl.preference.rounds=3")
 # The paper's dagger rows: reinforcement learning on hard questions with their answers. Not strict.
 ALL_ANSWERS = ("problems.hard_answers=true", "rl.process_scale=0", "strict=false")
 
@@ -55,10 +57,12 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a recipe, what it overrides, and whose answers are counted."""
+    """One line of a table: a recipe, what it overrides, whose answers are counted, and the row it is compared with
+    where that is not the table's baseline."""
 
     name: str
     overrides: tuple[str, ...] = ()
+    against: str = ""
     recipe: str = "ladder"
     method: Method = GREEDY
 
@@ -71,13 +75,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in order; the first with the baseline's name is what others are compared with, and where there is a
-    ceiling, PGR is taken against it."""
+    """Rows in order; what they are compared with is a row's name, and so is the ceiling of PGR, where there is one."""
 
     rows: tuple[Row, ...]
     baseline: str
     ceiling: str = ""
 
+
+REST_EASY, DPO_EASY, PPO_EASY, GRPO_EASY = (
+    f"{name}, easy outcome only" for name in ("ReST-EM", "DPO", "PPO", "GRPO")
+)
 
 SFT = Row("SFT", method=SFT_GREEDY)
 CEILING = Row("ceiling: PPO, all levels supervised", recipe="ladder-ceiling")
@@ -86,19 +93,20 @@ TABLES = {
     "methods": Table(
         (
             SFT,
-            Row("ReST-EM, easy outcome only", (*REST, *OUTCOME_ONLY)),
-            Row("DPO, easy outcome only", (*DPO, *OUTCOME_ONLY)),
-            Row("PPO, easy outcome only", OUTCOME_ONLY),
-            Row("GRPO, easy outcome only", (*GRPO, *OUTCOME_ONLY)),
-            Row("DPO, all questions, PRM", DPO),
-            Row("PPO, all questions, PRM"),
-            Row("GRPO, all questions, PRM", GRPO),
-            Row("control: PPO, all answers", ALL_ANSWERS),
-            Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS)),
-            Row("control: DPO, all answers", (*DPO, *ALL_ANSWERS)),
+            Row(REST_EASY, (*REST, *OUTCOME_ONLY)),
+            Row(DPO_EASY, (*DPO, *OUTCOME_ONLY)),
+            Row(PPO_EASY, OUTCOME_ONLY),
+            Row(GRPO_EASY, (*GRPO, *OUTCOME_ONLY)),
+            Row("GRPO, easy outcome only, PPO's rate and KL", ("rl.algorithm=grpo", *OUTCOME_ONLY)),
+            Row("DPO, all questions, PRM", DPO_ALL, DPO_EASY),
+            Row("PPO, all questions, PRM", (), PPO_EASY),
+            Row("GRPO, all questions, PRM", GRPO, GRPO_EASY),
+            Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS), REST_EASY),
+            Row("control: DPO, all answers", (*DPO_ALL, *ALL_ANSWERS), DPO_EASY),
+            Row("control: PPO, all answers", ALL_ANSWERS, PPO_EASY),
             CEILING,
         ),
-        baseline="PPO, easy outcome only",
+        baseline=SFT.name,
         ceiling=CEILING.name,
     ),
     "shaping": Table(
@@ -248,7 +256,7 @@ def _curves(file: Path) -> list[dict[str, Any]]:
 def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
     """Estimates of every row, ready for JSON: accuracy and difference by level group, PGR, training."""
     by_name = {measured.row.name: measured for measured in found}
-    baseline, ceiling, sft = (by_name.get(name) for name in (table.baseline, table.ceiling, SFT.name))
+    ceiling, sft = by_name.get(table.ceiling), by_name.get(SFT.name)
     options = Recipe.from_key("ladder", recipe_folders(home())).evaluation
     bootstrap = Bootstrap(options.bootstrap, options.confidence)
     lines = []
@@ -260,12 +268,14 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
             "row": measured.row.name,
             "seeds": sorted(measured.values),
             "accuracy": {},
+            "against": measured.row.against or table.baseline,
             "difference": {},
             "training": measured.training,
         }
         own = _mean(measured, measured.values, problems)
         for group in GROUPS:
             line["accuracy"][group] = _estimate(own[masks[group]], bootstrap)
+        baseline = by_name.get(line["against"])
         if baseline and baseline is not measured and (shared := _shared(measured, baseline)):
             gain = _mean(measured, shared, problems) - _mean(baseline, shared, problems)
             line["difference"] = {group: _estimate(gain[masks[group]], bootstrap) for group in GROUPS}
@@ -323,7 +333,10 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
         partial = "" if line["seeds"] == seeds else f" (seeds {', '.join(map(str, line['seeds']))})"
         cells = [line["row"] + partial, *(_percent(line["accuracy"][group]) for group in GROUPS)]
-        cells.append(_percent(line["difference"].get("hard"), signed=True))
+        gain = _percent(line["difference"].get("hard"), signed=True)
+        cells.append(
+            gain if line["against"] == table.baseline or not gain else f"{gain} to {line['against']}"
+        )
         if table.ceiling:
             cells.append(_interval(line["pgr"], ".2f") if "pgr" in line else "")
         trained = list(line["training"].values())
