@@ -108,7 +108,7 @@ def _curves(folder: Path) -> dict[str, Any]:
     """The report's curves of what has any: training over updates, accuracy over N."""
     figures: list[str] = []
     if (folder / "curves.jsonl").is_file():
-        from e2h_pipeline.report.html import training_panels
+        from e2h_pipeline.report.rl_view import training_panels
 
         figures = [svg for svg, _ in training_panels(folder)[:_MOST_CURVES]]
     elif (folder / "differences.parquet").is_file():

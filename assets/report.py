@@ -10,7 +10,14 @@ from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
 
-_INPUTS = ["benchmark_metrics", "rerank_metrics", "evaluator_generalization", "rl_policy", "evaluator"]
+_INPUTS = [
+    "benchmark_metrics",
+    "rerank_metrics",
+    "evaluator_generalization",
+    "rl_policy",
+    "rl_audit",
+    "evaluator",
+]
 # The template is code that no import leads to: an edit of it makes the page again.
 _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
 
@@ -24,8 +31,8 @@ _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
     version_suffix=f"-{_TEMPLATE}",
 )
 def report(job: StageJob) -> dict[str, Any]:
-    """One static HTML page: accuracy curves, bars by level, training curves, lineage and cost. The page tells
-    times, so the version is that of what it shows."""
+    """One static HTML page: accuracy curves, bars by level, training curves and their audit, lineage and cost. The
+    page tells times, so the version is that of what it shows."""
     from e2h_pipeline.report.html import write_report
 
     shown = {name: artifact.data_version for name, artifact in job.inputs.items()}

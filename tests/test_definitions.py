@@ -40,6 +40,7 @@ UPSTREAM = {
     "rest_policy": "base_model easy_problems evaluator hard_questions sft_policy",
     "dpo_policy": "base_model easy_problems evaluator hard_questions sft_policy",
     "rl_policy": "dpo_policy grpo_policy ppo_policy rest_policy",
+    "rl_audit": "gold_answers rl_policy",
     "base_answers": "base_model benchmark_questions",
     "sft_answers": "benchmark_questions sft_policy",
     "rl_answers": "benchmark_questions rl_policy",
@@ -47,7 +48,7 @@ UPSTREAM = {
     "evaluator_generalization": "benchmark_samples easy_step_labels evaluator gold_answers rerank_scores",
     "early_stop_metrics": "benchmark_samples easy_step_labels evaluator gold_answers rerank_scores sft_policy",
     "benchmark_metrics": "base_answers gold_answers rerank_metrics rl_answers sft_answers",
-    "report": "benchmark_metrics evaluator evaluator_generalization rerank_metrics rl_policy",
+    "report": "benchmark_metrics evaluator evaluator_generalization rerank_metrics rl_audit rl_policy",
 }
 
 
@@ -87,16 +88,13 @@ def test_every_asset_is_described_owned_versioned_and_automated() -> None:
         assert asset.automation_condition is not None
 
 
-def test_gpu_stages_share_a_pool() -> None:
-    definitions = build()
-    graph = definitions.resolve_asset_graph()
-    pooled = {
-        key.to_user_string()
-        for key in graph.get_all_asset_keys()
-        if graph.get(key).pools  # type: ignore[attr-defined]
-    }
-    assert {"base_model", "sft_policy", "easy_prm", "ppo_policy", "benchmark_samples"} <= pooled
-    assert not pooled & {"recipe", "easy_problems", "gold_answers", "rerank_metrics"}
+def test_gpu_stages_share_a_pool_and_the_others_another() -> None:
+    graph = build().resolve_asset_graph()
+    pools = {key.to_user_string(): graph.get(key).pools for key in graph.get_all_asset_keys()}  # type: ignore[attr-defined]
+    on_gpu = {name for name, found in pools.items() if found == {"gpu"}}
+    assert {"base_model", "sft_policy", "easy_prm", "ppo_policy", "benchmark_samples"} <= on_gpu
+    assert {name for name, found in pools.items() if found == {"cpu"}} == pools.keys() - on_gpu
+    assert not on_gpu & {"recipe", "easy_problems", "gold_answers", "rerank_metrics"}
 
 
 @pytest.fixture

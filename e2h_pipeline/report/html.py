@@ -14,26 +14,10 @@ from typing import Any
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
 from e2h_pipeline.report.lineage_view import lineage_section
-from e2h_pipeline.report.plots import Series, training_panel
-from e2h_pipeline.report.view import Legend, benchmark_sections
+from e2h_pipeline.report.rl_view import audit_section, training_panels
+from e2h_pipeline.report.view import benchmark_sections
 
 _TEMPLATE = "report.html.j2"
-# Panel title -> curves (name in curves.jsonl, label); colours in this order.
-_TRAINING = {
-    "Reward per completion": {"reward": "reward"},
-    "Evaluator's score": {"evaluator_easy": "easy questions", "evaluator_hard": "hard questions"},
-    "Accuracy on easy questions": {
-        "easy_accuracy": "rollouts",
-        "easy_validation_accuracy": "validation, greedy",
-    },
-    "KL to the SFT policy, per token": {"kl": "KL"},
-    "Entropy, per token": {"entropy": "entropy"},
-    "Explained variance of the critic": {"explained_variance": "explained variance"},
-    "Clipped tokens, share": {"clip_fraction": "clipped"},
-    "Steps per completion": {"steps": "steps"},
-    "No answer, share of completions": {"no_answer": "no answer"},
-}
-_COLORS = ("#0072b2", "#d55e00")
 
 
 def write_report(
@@ -48,8 +32,8 @@ def write_report(
     """Write `out/report.html`.
 
     Args:
-        inputs: artifact folders: `benchmark_metrics` (needed), `evaluator_generalization` and
-            `rl_policy` (their sections are left out where absent); others are ignored.
+        inputs: artifact folders: `benchmark_metrics` (needed), `evaluator_generalization`, `rl_policy` and
+            `rl_audit` (their sections are left out where absent); others are ignored.
         lineage: one mapping per artifact: asset, data_version, code_version, wall_seconds, inputs.
         key: the experiment's key.
         recipe_json: the recipe as JSON.
@@ -71,6 +55,7 @@ def write_report(
         benchmarks=benchmarks,
         evaluator=_evaluator(inputs.get("evaluator_generalization")),
         training=training_panels(inputs.get("rl_policy")),
+        audit=audit_section(inputs.get("rl_audit")),
         lineage=lineage_section(lineage),
         facts=[],
     )
@@ -110,6 +95,7 @@ def samples_page(
         benchmarks=benchmark_sections(metrics, differences),
         evaluator=None,
         training=[],
+        audit=None,
         lineage=None,
         facts=facts,
     )
@@ -141,37 +127,3 @@ def _evaluator(folder: Path | None) -> EvaluatorSection | None:
         read_table(folder / "metrics.parquet").to_pylist(),
         read_table(folder / "reliability.parquet").to_pylist(),
     )
-
-
-def read_curves(path: Path) -> list[dict[str, Any]]:
-    """Lines of a `curves.jsonl`.
-
-    Raises:
-        ValueError: a line is not a JSON object; the message names file and line.
-    """
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict) or "update" not in row:
-                raise ValueError(f"{path} line {number}: not an object with a field 'update'; train again")
-            rows.append(row)
-    return rows
-
-
-def training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
-    """Panels of the RL curves that are there; a curve may have points at some updates only."""
-    if folder is None or not (folder / "curves.jsonl").is_file():
-        return []
-    rows = read_curves(folder / "curves.jsonl")
-    panels = []
-    for title, curves in _TRAINING.items():
-        series = [
-            Series(label, color, [x for x, _ in points], [y for _, y in points])
-            for (name, label), color in zip(curves.items(), _COLORS, strict=False)
-            if (points := [(row["update"], row[name]) for row in rows if row.get(name) is not None])
-        ]
-        if series:
-            legend = [Legend(s.color, s.label) for s in series] if len(curves) > 1 else []
-            panels.append((training_panel(title, series), legend))
-    return panels

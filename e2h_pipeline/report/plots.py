@@ -117,6 +117,30 @@ def training_panel(title: str, series: Sequence[Series]) -> str:
     return to_svg(figure, f"{title} over updates")
 
 
+def over_optimization_panel(title: str, series: Sequence[Series], chosen: float | None) -> str:
+    """Gold accuracy and evaluator's score over the distance from the SFT policy; `chosen` is where the checkpoint lies
+    that was kept."""
+    figure, axes = _figure()
+    _over_distance(axes, title, series, chosen)
+    return to_svg(figure, f"{title}: gold accuracy and evaluator's score over KL")
+
+
+def over_optimization_figure(panels: Sequence[tuple[str, Sequence[Series], float | None]]) -> Figure:
+    """`over_optimization_panel`s side by side, with one legend, for a picture of its own."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.4 * len(panels), 3.3), layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _over_distance(axes, *panel)
+        handles = figure.axes[0].get_lines()[: len(panels[0][1])]
+        figure.legend(
+            handles, [line.label for line in panels[0][1]], loc="outside lower center", ncols=2, frameon=False
+        )
+        return figure
+
+
 def to_svg(figure: Figure, description: str) -> str:
     """A figure as an SVG element for an HTML page: no prolog, metadata or addresses, ids of its own."""
     import matplotlib
@@ -156,3 +180,24 @@ def _line(axes: Axes, line: Series, *, band: bool) -> None:
     )
     if band and line.low:
         axes.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.14, linewidth=0)
+
+
+def _over_distance(axes: Axes, title: str, series: Sequence[Series], chosen: float | None) -> None:
+    for line in series:
+        _line(axes, line, band=False)
+        # The policy may come back, so x need not rise: whiskers, not a band.
+        axes.vlines(line.x, line.low, line.high, color=line.color, alpha=0.35, linewidth=1.2)
+    if chosen is not None:
+        axes.axvline(chosen, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
+        at = axes.get_xaxis_transform()
+        axes.annotate(
+            "chosen",
+            (chosen, 1),
+            xycoords=at,
+            xytext=(3, -2),
+            textcoords="offset points",
+            fontsize=8,
+            va="top",
+        )
+    axes.set(xlabel="√KL to the SFT policy, per solution", ylabel="%", title=title)
+    axes.margins(x=0.03)

@@ -13,7 +13,7 @@ from tiny_experiment import e2h
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS
 
 pytestmark = pytest.mark.slow
-STAGES = 31
+STAGES = 32
 
 
 def _stages(text: str, kind: str) -> set[str]:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.report.html import read_curves, samples_page, write_report
+from e2h_pipeline.report.html import samples_page, write_report
+from e2h_pipeline.report.rl_view import read_curves
 
 METHODS = [("base", "greedy", "", 1), ("sft", "greedy", "", 1), ("rl", "greedy", "", 1)]
 RERANKED = [("majority", ""), ("weighted-vote", "product"), ("best-of-n", "min"), ("pass", "")]
