@@ -35,7 +35,7 @@ EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
 RECIPE_ASSET = "recipe"
 RECIPE_FILE = "recipe.json"
 TABLE = "data.parquet"
-GPU_POOL = "gpu"
+GPU_POOL, CPU_POOL = "gpu", "cpu"
 _OWNERS = ["team:scalable-oversight"]
 
 
@@ -113,7 +113,7 @@ def stage(
         reads: upstream assets, besides `recipe`, which every stage has.
         recipe: sections (or `section.field`) the body may read; all that may shape the result.
         kinds: icons in the UI.
-        gpu: take a slot of the GPU pool, so that two such stages never share a card.
+        gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
         audit: may see gold answers.
         external: fingerprint of files or Hub commits that shape the result.
         version_suffix: added to the code version, for code that is data (recipe files).
@@ -169,7 +169,7 @@ def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> 
             "e2h/supervision": "audit" if spec.audit else "easy-only",
             "e2h/device": "gpu" if spec.gpu else "cpu",
         },
-        pool=GPU_POOL if spec.gpu else None,
+        pool=GPU_POOL if spec.gpu else CPU_POOL,
         code_version=spec.code_version,
         description=_description(spec, description),
     )
@@ -221,8 +221,26 @@ def _resolve(
     recipe = _recipe(spec, instance, store, experiment)
     view = narrow(recipe, spec.sections)
     inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.inputs(view)}
+    request = request_of(spec, view, inputs, engine, experiment)
+    behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
+    return _Step(spec, recipe, view, inputs, request, engine.name, behind)
+
+
+def request_of(
+    spec: Stage,
+    view: RecipeSlice,
+    inputs: Mapping[str, Artifact],
+    engine: EngineResource,
+    experiment: str,
+) -> Request:
+    """What a stage asks the store for: its key is known before anything is computed.
+
+    Args:
+        view: the recipe, narrowed to what the stage reads.
+        inputs: the artifacts of `spec.inputs(view)`.
+    """
     external = spec.external(view) if spec.external else None
-    request = Request(
+    return Request(
         asset=spec.name,
         code_version=spec.code_version,
         recipe=view.as_dict(),
@@ -231,8 +249,6 @@ def _resolve(
         experiment=experiment,
         grows=spec.grows,
     )
-    behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
-    return _Step(spec, recipe, view, inputs, request, engine.name, behind)
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:

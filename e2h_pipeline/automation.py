@@ -1,4 +1,4 @@
-"""When stages re-make themselves, and the job that runs a whole experiment.
+"""When stages re-make themselves, the job that runs a whole experiment, and who launches the members of sweeps.
 
 One condition for every asset. It fires when the content of an upstream or the stage's own code
 changes, and is quiet when an upstream was made again with equal content, so a change goes exactly
@@ -8,12 +8,23 @@ update that arrives while a long training runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.hashing import byte_hash
+from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.planning import Plan, add_experiments, plans, running_keys, selected_stages
+from e2h_pipeline.sweep import Sweep, SweepError, load_sweep, members, sweep_names
+from resources.engine import EngineResource
+
 JOB = "experiment"
+SWEEP_TAG = "e2h/sweep"
 _SENSOR_SECONDS = 30
+_SWEEP_SECONDS = 300
+_DAILY = "0 2 * * *"
 
 
 def on_change() -> dg.AutomationCondition:
@@ -61,3 +72,102 @@ def experiment_job() -> dg.UnresolvedAssetJobDefinition:
         selection=dg.AssetSelection.all(),
         description="Materialize a whole experiment; pick its key as the partition.",
     )
+
+
+def due(
+    instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep, engine: EngineResource
+) -> list[Plan]:
+    """Plans of the members that have something missing or stale and are not being run.
+
+    Raises:
+        SweepError: a member is no recipe.
+    """
+    keys = [member.key for member in members(sweep, recipe_folders(store.home))]
+    running = running_keys(instance)
+    found = plans(instance, store, keys, engine, selected_stages(sweep.select))
+    return [plan for plan in found if not plan.done and plan.key not in running]
+
+
+def sweep_requests(
+    instance: dg.DagsterInstance, sweep: Sweep, occasion: str, launched: set[str]
+) -> Iterator[dg.RunRequest]:
+    """One run for each member of a sweep that is due; what is made is never launched.
+
+    Args:
+        occasion: a night, or a version of the sweep's file: a member that failed is launched again on the next one.
+        launched: keys that are left out; those that are launched are added.
+    """
+    found = due(instance, ArtifactStore(home()), sweep, EngineResource.from_environment())
+    found = [plan for plan in found if plan.key not in launched]
+    launched.update(plan.key for plan in found)
+    add_experiments(instance, [plan.key for plan in found])
+    stages = selected_stages(sweep.select)
+    for plan in found:
+        yield dg.RunRequest(
+            run_key=f"{sweep.name}:{plan.key}:{occasion}",
+            partition_key=plan.key,
+            asset_selection=None if stages is None else [dg.AssetKey(name) for name in sorted(stages)],
+            tags={
+                SWEEP_TAG: sweep.name,
+                "dagster/priority": str(sweep.priority),
+                "dagster/max_retries": str(sweep.retries),
+            },
+        )
+
+
+def _all_sweeps() -> list[Sweep]:
+    folders = sweep_folders(home())
+    return [load_sweep(name, folders) for name in sweep_names(folders)]
+
+
+def daily_sweeps() -> dg.ScheduleDefinition:
+    """Every night, what is missing or stale of the sweeps that say `daily: true`. Off until it is switched on."""
+
+    @dg.schedule(
+        name="daily_sweeps",
+        cron_schedule=_DAILY,
+        job_name=JOB,
+        description="Launches what is missing or stale of the sweeps that say `daily: true`.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        daily = [sweep for sweep in _all_sweeps() if sweep.daily]
+        night, launched = str(context.scheduled_execution_time.date()), set[str]()
+        requests = [
+            request for sweep in daily for request in sweep_requests(context.instance, sweep, night, launched)
+        ]
+        if not requests:
+            yield dg.SkipReason(f"all is made of the {len(daily)} sweeps that say daily: true")
+        yield from requests
+
+    return schedule
+
+
+def changed_sweeps() -> dg.SensorDefinition:
+    """A sweep file in E2H_HOME/sweeps that is new or was edited is launched. Off until it is switched on."""
+
+    @dg.sensor(
+        name="changed_sweeps",
+        job_name=JOB,
+        minimum_interval_seconds=_SWEEP_SECONDS,
+        description="Launches what is missing or stale of a sweep file in E2H_HOME/sweeps when it is new or was edited.",
+    )
+    def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        seen = json.loads(context.cursor or "{}")
+        now = {
+            path.stem: byte_hash(path)
+            for folder in sweep_folders(home())
+            for path in sorted(folder.glob("*.yaml"))
+        }
+        changed = [name for name, digest in now.items() if seen.get(name) != digest]
+        launched: set[str] = set()
+        for name in changed:
+            try:
+                sweep = load_sweep(name, sweep_folders(home()))
+                yield from sweep_requests(context.instance, sweep, now[name], launched)
+            except SweepError as error:  # one bad file does not hold up the others
+                context.log.error("%s", error)
+        context.update_cursor(json.dumps(now))
+        if not changed:
+            yield dg.SkipReason("no sweep file is new or was edited")
+
+    return sensor_

@@ -1,6 +1,7 @@
 """`e2h`: run experiments, read their numbers, and ask what fed them.
 
     e2h run ladder/seed=1          materialize an experiment through Dagster
+    e2h sweep evaluators           run what is missing or stale of a sweep
     e2h results ladder --json      its numbers, with intervals and data versions
     e2h lineage ladder             each number back to its easy data
     e2h inspect sft_policy --key ladder
@@ -31,7 +32,9 @@ from e2h_pipeline.artifacts.store import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli_grading import grade, rerank
 from e2h_pipeline.cli_shared import CommandError, Json, print_json
+from e2h_pipeline.cli_sweep import sweep
 from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, recipe_names
+from e2h_pipeline.sweep import SweepError
 
 if TYPE_CHECKING:
     from e2h_pipeline.lookup import Experiments
@@ -49,7 +52,7 @@ def main() -> None:
     """Entry point: user errors become one line and status 1."""
     try:
         app()
-    except (RecipeError, StoreError, ManifestError, TableError, CommandError) as error:
+    except (RecipeError, SweepError, StoreError, ManifestError, TableError, CommandError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("stopped", _INTERRUPTED)
@@ -169,6 +172,7 @@ def recipes() -> None:
     print_recipes({name: Recipe.from_key(name, folders).description for name in recipe_names(folders)})
 
 
+app.command()(sweep)
 app.command()(grade)
 app.command()(rerank)
 

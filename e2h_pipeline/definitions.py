@@ -21,7 +21,7 @@ def build() -> dg.Definitions:
 
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
-    from e2h_pipeline.automation import automated, experiment_job, sensor
+    from e2h_pipeline.automation import automated, changed_sweeps, daily_sweeps, experiment_job, sensor
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
     from resources.store import StoreResource
@@ -31,7 +31,8 @@ def build() -> dg.Definitions:
         assets=automated(stages),
         asset_checks=checks,
         jobs=[experiment_job()],
-        sensors=[sensor()],
+        schedules=[daily_sweeps()],
+        sensors=[sensor(), changed_sweeps()],
         resources={
             "store": StoreResource(),
             "compute": ComputeResource.from_environment(),

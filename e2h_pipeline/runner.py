@@ -11,21 +11,22 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
+from assets._stage import CPU_POOL, GPU_POOL
 from e2h_pipeline.artifacts.home import project_file
 from e2h_pipeline.automation import JOB
 from e2h_pipeline.definitions import build
+from e2h_pipeline.planning import asset_selection
 
 _PARTITIONS = "experiment"
 _PID_TAG, _HOST_TAG = "e2h/pid", "e2h/host"
 _LOGGER = "stages"
 
-_SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
 _MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
 _INSTANCE_CONFIG = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
@@ -56,7 +57,24 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     """The Dagster instance of a home folder, made on first use."""
     folder = dagster_home(home)
     os.environ["DAGSTER_HOME"] = str(folder)
-    return dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.get()
+    _set_pool_limits(instance)
+    return instance
+
+
+def _set_pool_limits(instance: dg.DagsterInstance) -> None:
+    """Slots of the pools that nobody has set: one for a host's GPUs, and as many as there are cores for what runs on
+    the CPU, which is all where there is no GPU. dagster.yaml has no place for the limit of a single pool."""
+    storage = instance.event_log_storage
+    explicit = {pool.name for pool in storage.get_pool_limits() if not pool.from_default}
+    cores = os.cpu_count() or 1
+    for pool, slots in {CPU_POOL: cores, GPU_POOL: 1 if _has_gpu() else cores}.items():
+        if pool not in explicit:
+            storage.set_concurrency_slots(pool, slots)
+
+
+def _has_gpu() -> bool:
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
 
 
 def dagster_home(home: Path) -> Path:
@@ -75,13 +93,20 @@ def dagster_home(home: Path) -> Path:
     return folder
 
 
-def run_experiment(key: str, home: Path, select: str | None, watch: Callable[[StageEvent], None]) -> None:
+def run_experiment(
+    key: str,
+    home: Path,
+    select: str | None,
+    watch: Callable[[StageEvent], None],
+    tags: Mapping[str, str] | None = None,
+) -> None:
     """Materialize an experiment, or part of it.
 
     Args:
         key: canonical recipe key; becomes the partition.
         select: assets (`easy_prm,rerank_scores+`, or Dagster's selection syntax); everything where None.
         watch: called with each event as it happens.
+        tags: more tags of the Dagster run.
 
     Raises:
         RunError: a stage or a check failed, or the selection names nothing.
@@ -97,7 +122,7 @@ def run_experiment(key: str, home: Path, select: str | None, watch: Callable[[St
             partition_key=key,
             asset_selection=chosen,
             run_config={"loggers": {_LOGGER: {"config": {}}}},
-            tags={_PID_TAG: str(os.getpid()), _HOST_TAG: _host()},
+            tags={**(tags or {}), _PID_TAG: str(os.getpid()), _HOST_TAG: _host()},
             raise_on_error=False,
         )
     _raise_failures(result)
@@ -124,13 +149,10 @@ def _host() -> str:
 
 
 def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetKey] | None:
-    """Assets named by `a,b+` (plus signs reach up- or downstream), or by Dagster's own syntax."""
     if not select:
         return None
-    simple = [_SIMPLE_SELECTION.fullmatch(part.strip()) for part in select.split(",")]
-    text = " or ".join(f'{m[1]}key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
     try:
-        chosen = dg.AssetSelection.from_string(text).resolve(definitions.resolve_asset_graph())
+        chosen = asset_selection(select).resolve(definitions.resolve_asset_graph())
     except dg.DagsterError as error:
         raise RunError(f"--select: {_first_line(str(error))}") from None
     if not chosen:
@@ -150,12 +172,12 @@ def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
             error = event.step_failure_data.error
             if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
                 raise RunStopped("stopped; the same command goes on from here")
-            raise RunError(f"{event.step_key} failed: {_cause(event)}")
+            raise RunError(f"{event.step_key} failed: {failure_cause(event)}")
     if not result.success:
         raise RunError("the run did not succeed; see the Dagster UI (make ui)")
 
 
-def _cause(event: dg.DagsterEvent) -> str:
+def failure_cause(event: dg.DagsterEvent) -> str:
     """The innermost message of a step failure: what the stage itself said."""
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:

@@ -6,6 +6,7 @@ is really computed. Tracking serves the work: when it fails, a warning is logged
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import math
@@ -144,8 +145,9 @@ class StageRun:
             return None
 
     def _start(self) -> None:
+        with self._alone():
+            self._experiment_id = self._find_experiment()
         info, client = self._info, self._client
-        self._experiment_id = self._find_experiment()
         run = client.create_run(self._experiment_id, run_name=info.asset, tags=self._tags())
         self._run_id = run.info.run_id
         from mlflow.entities import Param
@@ -154,6 +156,16 @@ class StageRun:
         for start in range(0, len(params), 100):  # MLflow's limit for one call
             client.log_batch(self._run_id, params=params[start : start + 100])
         self._log_inputs()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """MLflow makes and migrates its SQLite database at the first use; two processes at once break it."""
+        if not self._uri.startswith("sqlite:"):
+            yield
+            return
+        with (self._home / "mlflow.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _tags(self) -> dict[str, str]:
         info = self._info
@@ -276,11 +288,12 @@ def _tracking_errors() -> tuple[type[Exception], ...]:
     """What an unreachable, full, locked or missing MLflow raises. Its HTTP errors are OSErrors."""
     errors: tuple[type[Exception], ...] = (OSError, ImportError, ValueError)
     try:
+        from alembic.util.exc import CommandError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         return errors
-    return (*errors, MlflowException, SQLAlchemyError)
+    return (*errors, MlflowException, SQLAlchemyError, CommandError)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -27,6 +27,11 @@ def project_file(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def sweep_folders(home_folder: Path) -> list[Path]:
+    """Where people put sweeps of their own; looked up before the shipped ones."""
+    return [home_folder / "sweeps"]
+
+
 def recipe_folders(home_folder: Path) -> list[Path]:
     """Where people put recipes of their own; looked up before the shipped ones."""
     return [home_folder / "recipes"]

@@ -175,6 +175,33 @@ class ArtifactStore:
         folder = self.folder(asset, key)
         return self._read(folder, key) if folder.exists() else None
 
+    def peek(self, asset: str, key: str) -> Artifact | None:
+        """The artifact of a key by its manifest, or None. Its files are not read: for plans, not for results.
+
+        Raises:
+            StoreError: the manifest cannot be read.
+        """
+        folder = self.folder(asset, key)
+        try:
+            manifest = read_manifest(folder) if folder.exists() else None
+        except ManifestError as error:
+            raise StoreError(str(error)) from None
+        return Artifact(folder, manifest) if manifest and manifest.key == key else None
+
+    def being_made(self, request: Request) -> bool:
+        """Whether some process holds the lock of a request's family now."""
+        path = self._lock_path(request)
+        if not path.exists():
+            return False
+        handle = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
     def open(self, asset: str, key: str) -> Artifact:
         """The verified artifact of a key.
 
@@ -235,12 +262,14 @@ class ArtifactStore:
             )
         return Artifact(folder, manifest)
 
+    def _lock_path(self, request: Request) -> Path:
+        return self._locks / f"{request.asset}-{request.family[:KEY_FOLDER_LENGTH]}"
+
     @contextmanager
     def _lock(self, request: Request) -> Iterator[int]:
         """Hold the family's lock. The kernel lets go of it when the last process that holds it is gone."""
         self._locks.mkdir(parents=True, exist_ok=True)
-        path = self._locks / f"{request.asset}-{request.family[:KEY_FOLDER_LENGTH]}"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(self._lock_path(request), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield handle

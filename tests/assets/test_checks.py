@@ -27,6 +27,7 @@ AUDIT = {
     "rerank_metrics",
     "evaluator_generalization",
     "early_stop_metrics",
+    "rl_audit",
     "benchmark_metrics",
     "report",
 }

@@ -1,0 +1,155 @@
+"""`e2h sweep`: run what is missing or stale of a sweep, or say how far it is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
+from e2h_pipeline.cli_shared import CommandError, Json, print_json
+from e2h_pipeline.sweep import SWEEP_FOLDER, Sweep, load_sweep, members, sweep_names
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from e2h_pipeline.sweep_runner import MemberStatus, Outcome
+
+_STYLES = {"made": "green", "running": "cyan", "failed": "red", "stale": "yellow", "missing": "dim"}
+
+
+def sweep(
+    name: Annotated[
+        str, typer.Argument(help="A sweep's name, or its file; the sweeps there are where none.")
+    ] = "",
+    workers: Annotated[
+        int, typer.Option(help="Members at a time, each in a process of its own; as many as cores where 0.")
+    ] = 0,
+    status: Annotated[bool, typer.Option("--status", help="Only say how far each member is.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run what is missing or stale of a sweep. What is made is left alone, and what members share is made once."""
+    folders = sweep_folders(home())
+    if not name:
+        _print_sweeps({found: load_sweep(found, folders) for found in sweep_names(folders)}, as_json)
+        return
+    chosen = load_sweep(name, folders)
+    if not status:
+        _run(chosen, workers or os.cpu_count() or 1, as_json)
+        return
+    rows = _status(chosen)
+    if as_json:
+        from e2h_pipeline.sweep_runner import as_row
+
+        print_json([dict(as_row(row)) for row in rows])
+    else:
+        _print_status(chosen, rows)
+
+
+def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
+    from e2h_pipeline.cli_view import console
+    from e2h_pipeline.runner import RunStopped
+    from e2h_pipeline.sweep_page import write_page
+    from e2h_pipeline.sweep_runner import SweepEvent, run_sweep
+
+    out = console()
+    total = len(members(chosen, recipe_folders(home())))
+    ended = 0
+
+    def watch(event: SweepEvent) -> None:
+        nonlocal ended
+        if event.stage is None:
+            ended += 1
+            told = f"[red]failed[/red] {event.error}" if event.error else "[green]made[/green]"
+            out.print(f"{event.key}  {told}", soft_wrap=True)
+        elif event.stage.kind in ("computed", "check_failed") and not as_json:
+            took = f"{event.stage.seconds:8.1f} s" if event.stage.kind == "computed" else ""
+            out.print(
+                f"  {event.stage.stage:<26}{event.stage.kind:<13}{took}  [dim]{event.key}[/dim]",
+                soft_wrap=True,
+            )
+
+    if not as_json:
+        out.print(
+            f"[bold]{chosen.name}[/bold]: {total} members, {workers} at a time, in {home()}", soft_wrap=True
+        )
+    try:
+        outcomes = run_sweep(chosen, home(), workers, watch)
+    except RunStopped as error:
+        raise CommandError(str(error)) from None
+    page = write_page(chosen, _status(chosen), home())
+    if as_json:
+        print_json([vars(outcome) for outcome in outcomes])
+    else:
+        _print_outcomes(total, outcomes)
+        out.print(str(page), soft_wrap=True)
+    failed = [outcome.key for outcome in outcomes if outcome.error]
+    if failed:
+        raise CommandError(f"{len(failed)} of {total} members failed, the first is {failed[0]}")
+
+
+def _print_outcomes(total: int, outcomes: list[Outcome]) -> None:
+    from e2h_pipeline.cli_view import console
+
+    computed = sum(len(outcome.computed) for outcome in outcomes)
+    reused = sum(len(outcome.reused) for outcome in outcomes)
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    console().print(
+        f"{total - len(outcomes)} members were made already, {len(outcomes)} were run: {computed} stages computed in "
+        f"{seconds:,.0f} s, {reused} reused",
+        soft_wrap=True,
+    )
+
+
+def _status(chosen: Sweep) -> list[MemberStatus]:
+    from e2h_pipeline.artifacts.store import ArtifactStore
+    from e2h_pipeline.runner import open_instance
+    from e2h_pipeline.sweep_runner import sweep_status
+
+    with open_instance(home()) as instance:
+        return sweep_status(instance, ArtifactStore(home()), chosen)
+
+
+def _print_status(chosen: Sweep, rows: list[MemberStatus]) -> None:
+    from e2h_pipeline.cli_view import console, print_titled
+    from e2h_pipeline.sweep_page import write_page
+
+    counts = ", ".join(
+        f"{sum(row.state == state for row in rows)} {state}"
+        for state in _STYLES
+        if any(row.state == state for row in rows)
+    )
+    print_titled(f"{chosen.name}: {len(rows)} members, {counts}", _status_table(rows))
+    console().print(str(write_page(chosen, rows, home())), soft_wrap=True)
+
+
+def _status_table(rows: list[MemberStatus]) -> Table:
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE)
+    axes = list(rows[0].member.values)
+    for axis in axes:
+        table.add_column(axis, no_wrap=True)
+    for column in ("state", "stages", "why"):
+        table.add_column(column)
+    for row in rows:
+        values = [str(value) for value in row.member.values.values()]
+        state = f"[{_STYLES[row.state]}]{row.state}[/{_STYLES[row.state]}]"
+        table.add_row(*values, state, f"{row.made}/{row.stages}", escape(row.error))
+    return table
+
+
+def _print_sweeps(found: dict[str, Sweep], as_json: bool) -> None:
+    from e2h_pipeline.cli_view import console
+
+    if as_json:
+        print_json({name: sweep.model_dump(mode="json") for name, sweep in found.items()})
+        return
+    out = console()
+    for name, one in found.items():
+        count = len(members(one, recipe_folders(home())))
+        out.print(f"[bold]{name}[/bold] ({count} members)  {one.description}", soft_wrap=True)
+    out.print(f"[dim]your own: {home() / 'sweeps'}, shipped: {SWEEP_FOLDER}[/dim]", soft_wrap=True)

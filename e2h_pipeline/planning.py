@@ -1,0 +1,228 @@
+"""What of an experiment is made, missing or stale: asked of the store and of Dagster's records, without a run.
+
+A stage's key is known as soon as its inputs are there, so a plan goes down the graph as far as there are artifacts; what
+lies below the first missing one is not known before that one is made.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import Literal
+
+import dagster as dg
+
+import assets
+from assets._stage import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, request_of
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Request
+from e2h_pipeline.recipe import Recipe
+from resources.engine import EngineResource
+from resources.store import ARTIFACT_KEY
+
+State = Literal["made", "stale", "missing"]
+
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+_PARTITION_TAG = "dagster/partition"
+_SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
+_QUERIED = 500  # records of one query
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of an experiment.
+
+    Attributes:
+        state: "made" where Dagster's latest record is what recipe, code and inputs ask for now; "stale" where it is
+            something else; "missing" where there is none.
+        request: what it will ask the store for; None while an input is missing.
+        artifact: what the store has for that; a stage that another experiment made is reused in no time.
+    """
+
+    name: str
+    state: State
+    request: Request | None
+    artifact: Artifact | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of an experiment, upstream first."""
+
+    key: str
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to do."""
+        return all(stage.state == "made" for stage in self.stages)
+
+    @property
+    def state(self) -> State:
+        """The worst of its stages; "stale" only where everything was there once."""
+        states = {stage.state for stage in self.stages}
+        return "missing" if "missing" in states else "stale" if "stale" in states else "made"
+
+    @property
+    def next_request(self) -> Request | None:
+        """What will be computed first; None where nothing is, or nothing that is known now."""
+        return next((s.request for s in self.stages if s.request is not None and s.artifact is None), None)
+
+
+def plans(
+    instance: dg.DagsterInstance,
+    store: ArtifactStore,
+    keys: Sequence[str],
+    engine: EngineResource,
+    selected: Collection[str] | None = None,
+) -> list[Plan]:
+    """The plans of some experiments.
+
+    Args:
+        keys: recipe keys.
+        selected: only these stages count; all where None.
+
+    Raises:
+        RecipeError: a key is no recipe.
+        StoreError: a manifest cannot be read.
+    """
+    recorded = _recorded(instance, keys)
+    return [_plan(store, key, engine, selected, recorded[key]) for key in keys]
+
+
+def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:
+    """What of an experiment the store has; Dagster is not asked, so nothing counts as made."""
+    return _plan(store, key, engine, None, {})
+
+
+def _plan(
+    store: ArtifactStore,
+    key: str,
+    engine: EngineResource,
+    selected: Collection[str] | None,
+    recorded: Mapping[str, str],
+) -> Plan:
+    recipe = Recipe.from_key(key, recipe_folders(store.home))
+    found: dict[str, Artifact] = {}
+    stages = []
+    for name in stage_order():
+        spec = STAGES[name]
+        request = _request(spec, recipe, found, engine, key)
+        artifact = store.peek(name, request.key) if request else None
+        if artifact:
+            found[name] = artifact
+        last = recorded.get(name)
+        fresh = request is not None and artifact is not None and last == request.key
+        state: State = "made" if fresh else "missing" if last is None else "stale"
+        if selected is None or name in selected:
+            stages.append(PlannedStage(name, state, request, artifact))
+    return Plan(key, tuple(stages))
+
+
+def selected_stages(select: str) -> frozenset[str] | None:
+    """Stages that a selection of assets names; None, all, where it is empty.
+
+    Args:
+        select: assets (`easy_prm,rerank_scores+`), or Dagster's selection syntax.
+
+    Raises:
+        dagster.DagsterError: it cannot be read.
+    """
+    if not select:
+        return None
+    chosen = asset_selection(select).resolve(_stage_assets())
+    return frozenset(key.to_user_string() for key in chosen)
+
+
+def asset_selection(select: str) -> dg.AssetSelection:
+    """Assets named by `a,b+` (plus signs reach up- or downstream), or by Dagster's own syntax."""
+    simple = [_SIMPLE_SELECTION.fullmatch(part.strip()) for part in select.split(",")]
+    text = " or ".join(f'{m[1]}key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
+    return dg.AssetSelection.from_string(text)
+
+
+@lru_cache(maxsize=1)
+def _stage_assets() -> tuple[dg.AssetsDefinition, ...]:
+    stage_order()
+    found = dg.load_assets_from_package_module(assets)
+    return tuple(asset for asset in found if isinstance(asset, dg.AssetsDefinition))
+
+
+def running_keys(instance: dg.DagsterInstance) -> set[str]:
+    """Experiments that a run of Dagster's is at work on, or waits to be."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
+    return {run.tags[_PARTITION_TAG] for run in runs if _PARTITION_TAG in run.tags}
+
+
+@lru_cache(maxsize=1)
+def stage_order() -> tuple[str, ...]:
+    """All stages, upstream first."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
+        for module in pkgutil.iter_modules(assets.__path__):
+            import_module(f"assets.{module.name}")  # fills STAGES
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for parent in _upstream(STAGES[name]):
+                visit(parent)
+            order.append(name)
+
+    for name in STAGES:
+        visit(name)
+    return tuple(order)
+
+
+def _upstream(spec: Stage) -> Iterable[str]:
+    sometimes = [name for names in spec.reads_if.values() for name in names]
+    return [*([] if spec.name == RECIPE_ASSET else [RECIPE_ASSET]), *spec.reads, *sometimes]
+
+
+def _request(
+    spec: Stage, recipe: Recipe, found: Mapping[str, Artifact], engine: EngineResource, key: str
+) -> Request | None:
+    view = narrow(recipe, spec.sections)
+    wanted = spec.inputs(view)
+    if any(name not in found for name in wanted):
+        return None
+    return request_of(spec, view, {name: found[name] for name in wanted}, engine, key)
+
+
+def _recorded(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Partition -> asset -> artifact key of its latest materialization. Events from outside of runs are none.
+
+    Two queries an asset, however many partitions: thousands of keys are asked for by sweeps.
+    """
+    found: dict[str, dict[str, str]] = {key: {} for key in keys}
+    for name in stage_order():
+        asset = dg.AssetKey(name)
+        latest = instance.event_log_storage.get_latest_storage_id_by_partition(
+            asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+        )
+        ids = list(latest.values())
+        for start in range(0, len(ids), _QUERIED):
+            some = ids[start : start + _QUERIED]
+            asked = dg.AssetRecordsFilter(asset_key=asset, storage_ids=some)
+            for record in instance.fetch_materializations(asked, limit=len(some)).records:
+                event = record.asset_materialization
+                value = event.metadata.get(ARTIFACT_KEY) if event and record.run_id else None
+                if value is not None:
+                    found[str(record.partition_key)][name] = str(value.value)
+    return found
+
+
+def add_experiments(instance: dg.DagsterInstance, keys: Iterable[str]) -> None:
+    """Make keys known to Dagster as partitions."""
+    instance.add_dynamic_partitions(str(EXPERIMENTS.name), list(keys))

@@ -1,0 +1,67 @@
+"""The page of a sweep: every member, how far it is, and its headline numbers. Static, written again by each `e2h sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.evaluation.results import select
+from e2h_pipeline.lookup import Experiments
+from e2h_pipeline.report.sweep import sweep_html
+from e2h_pipeline.runner import open_instance
+from e2h_pipeline.sweep import Sweep
+from e2h_pipeline.sweep_runner import MemberStatus
+
+# What is shown of a member, on hard levels: its name, policy and method.
+_HEADLINES = (
+    ("SFT greedy", "sft", "greedy"),
+    ("majority", "sft", "majority"),
+    ("weighted vote", "sft", "weighted-vote"),
+    ("best-of-N", "sft", "best-of-n"),
+    ("RL greedy", "rl", "greedy"),
+)
+
+
+def write_page(sweep: Sweep, rows: Sequence[MemberStatus], home: Path) -> Path:
+    """Write the page to E2H_HOME/reports and say where."""
+    with open_instance(home) as instance:
+        experiments = Experiments(instance, ArtifactStore(home))
+        shown = [_member(experiments, row, home) for row in rows]
+    page = home / "reports" / f"sweep-{sweep.name}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    temporary = page.with_suffix(".tmp")
+    names = [name for name, *_ in _HEADLINES]
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    temporary.write_text(sweep_html(sweep.name, sweep.description, names, shown, now), encoding="utf-8")
+    temporary.replace(page)
+    return page
+
+
+def _member(experiments: Experiments, row: MemberStatus, home: Path) -> dict[str, Any]:
+    report = home / "reports" / f"{row.member.key.replace('/', '__')}.html"
+    return {
+        "key": row.member.key,
+        "values": dict(row.member.values),
+        "state": row.state,
+        "made": row.made,
+        "stages": row.stages,
+        "error": row.error,
+        "numbers": _headlines(experiments, row),
+        "report": report.name if report.is_file() else "",
+    }
+
+
+def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, str] | None]:
+    """Accuracy on hard levels and its interval, of the largest N and the recipe's first aggregation; none where the
+    member is not made: numbers of another recipe would be taken for its own."""
+    if row.state != "made" or experiments.metrics_artifact(row.member.key) is None:
+        return [None] * len(_HEADLINES)
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    for result in select(experiments.results(row.member.key), levels=("hard",)):
+        interval = f"[{100 * result['ci_low']:.1f}, {100 * result['ci_high']:.1f}]"
+        told = (f"{100 * result['accuracy']:.1f}", interval)
+        found.setdefault((result["policy"], result["method"]), told)
+    return [found.get((policy, method)) for _, policy, method in _HEADLINES]
