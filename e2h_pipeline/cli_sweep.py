@@ -61,7 +61,13 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
         nonlocal ended
         if event.stage is None:
             ended += 1
-            told = f"[red]failed[/red] {event.error}" if event.error else "[green]made[/green]"
+            told = "[green]made[/green]"
+            if event.error or event.given_up:
+                told = (
+                    f"[red]failed[/red] {event.error}"
+                    if event.error
+                    else f"[yellow]given up[/yellow] {event.given_up}"
+                )
             out.print(f"{event.key}  {told}", soft_wrap=True)
         elif event.stage.kind in ("computed", "check_failed") and not as_json:
             took = f"{event.stage.seconds:8.1f} s" if event.stage.kind == "computed" else ""

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -41,6 +41,18 @@ class SweepError(ValueError):
     """A sweep file that cannot be used; the message names the file, the field and the mend."""
 
 
+class Stop(BaseModel):
+    """Which members are given up while they learn (evaluation/learning_curves.py)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: Literal["never", "median", "predicted"] = Field(
+        "never", description="No member; those below the median; those predicted to end below the best."
+    )
+    least: int = Field(20, ge=2, description="Members that must have ended before any is given up.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="predicted: of ending below the best so far.")
+
+
 class Sweep(BaseModel):
     """A sweep file. Unknown fields are refused."""
 
@@ -58,6 +70,7 @@ class Sweep(BaseModel):
     select: str = Field("", description="Assets to materialize, as of `e2h run --select`; all where empty.")
     retries: int = Field(0, ge=0, le=10, description="How often a member that failed is tried again.")
     priority: int = Field(0, description="Higher ones leave Dagster's queue first.")
+    stop: Stop = Field(default_factory=Stop, description="Members given up while they learn.")
     daily: bool = Field(False, description="The daily schedule launches what is missing or stale.")
 
     @field_validator("axes")

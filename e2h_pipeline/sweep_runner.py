@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -32,22 +33,26 @@ from e2h_pipeline.runner import (
     run_experiment,
 )
 from e2h_pipeline.sweep import Member, Sweep, members
+from e2h_pipeline.sweep_stop import Judge, rule_of
 from resources.engine import EngineResource
 
 MemberState = Literal["made", "running", "failed", "stale", "missing"]
 
 _POLL_SECONDS = 0.5
+_JUDGE_SECONDS = 5
+_GIVE_UP = "give up"  # no key has a space
 _PATIENCE_SECONDS = 30  # for a worker that was told to stop
 
 
 @dataclass(frozen=True)
 class SweepEvent:
     """Something that happened to a member: a stage's event, or, where `stage` is None, the end of an attempt, with the
-    error that it ended with, if any."""
+    error that it ended with, or why it was given up, if so."""
 
     key: str
     stage: StageEvent | None = None
     error: str | None = None
+    given_up: str | None = None
 
 
 @dataclass
@@ -56,12 +61,14 @@ class Outcome:
 
     Attributes:
         error: why its last attempt failed; None where it did not.
+        given_up: why it was stopped while it learned; None where it was not.
         computed, reused: its stages, by whether they were computed for it.
         seconds: of computed stages.
     """
 
     key: str
     error: str | None = None
+    given_up: str | None = None
     attempts: int = 0
     computed: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
@@ -83,12 +90,13 @@ def run_sweep(
         SweepError: a member is no recipe.
         RunStopped: Ctrl-C; members that were running have been closed.
     """
-    keys = [member.key for member in members(sweep, recipe_folders(home))]
+    all_members = members(sweep, recipe_folders(home))
+    keys = [member.key for member in all_members]
     store, engine = ArtifactStore(home), EngineResource.from_environment()
     with open_instance(home) as instance:
         found = plans(instance, store, keys, engine, selected_stages(sweep.select))
     due = [plan.key for plan in found if not (only_due and plan.done)]
-    crew = _Crew(sweep, home, store, engine, watch)
+    crew = _Crew(sweep, home, store, engine, watch, Judge(rule_of(sweep), all_members, store, engine))
     return crew.run(due, max(1, min(workers, len(due))))
 
 
@@ -106,6 +114,7 @@ class _Worker:
         theirs.close()
         self.outcome: Outcome | None = None
         self.claimed: Request | None = None
+        self.stage = ""
 
     def stop(self) -> None:
         """End the process; a member it is at is closed first."""
@@ -126,8 +135,10 @@ class _Crew:
         store: ArtifactStore,
         engine: EngineResource,
         watch: Callable[[SweepEvent], None],
+        judge: Judge,
     ) -> None:
         self._sweep, self._home, self._store, self._engine, self._watch = sweep, home, store, engine, watch
+        self._judge, self._judged = judge, time.monotonic()
         self._workers: list[_Worker] = []
         self._waiting: list[str] = []
         self._outcomes: dict[str, Outcome] = {}
@@ -143,6 +154,7 @@ class _Crew:
             while self._waiting or any(worker.outcome for worker in self._workers):
                 self._hand_out()
                 self._listen()
+                self._give_up()
         except KeyboardInterrupt:
             raise RunStopped("stopped; the same command goes on from here") from None
         finally:
@@ -196,11 +208,26 @@ class _Crew:
                 self._lost(worker)
                 continue
             if isinstance(told, StageEvent):
-                self._note(worker.outcome, told)
+                self._note(worker, told)
             else:
                 self._ended(worker, told)
 
-    def _note(self, outcome: Outcome, event: StageEvent) -> None:
+    def _give_up(self) -> None:
+        """Stop members that the sweep's rule calls hopeless."""
+        if self._judge.idle or time.monotonic() - self._judged < _JUDGE_SECONDS:
+            return
+        self._judged = time.monotonic()
+        for worker in self._workers:
+            if worker.outcome and not worker.outcome.given_up:
+                worker.outcome.given_up = self._judge.gives_up(worker.outcome.key, worker.stage)
+                if worker.outcome.given_up:
+                    worker.connection.send(_GIVE_UP)
+
+    def _note(self, worker: _Worker, event: StageEvent) -> None:
+        outcome = worker.outcome
+        assert outcome is not None
+        if event.kind == "started":
+            worker.stage = event.stage
         if event.kind == "computed":
             outcome.computed.append(event.stage)
             outcome.seconds += event.seconds
@@ -220,8 +247,12 @@ class _Crew:
     def _ended(self, worker: _Worker, error: str | None) -> None:
         outcome = worker.outcome
         assert outcome is not None
-        outcome.error, worker.outcome, worker.claimed = error, None, None
-        self._watch(SweepEvent(outcome.key, error=error))
+        if error != _GIVE_UP:
+            outcome.given_up = None  # it ended before it was told
+        outcome.error = error if error != _GIVE_UP else None
+        worker.outcome, worker.claimed, worker.stage = None, None, ""
+        self._watch(SweepEvent(outcome.key, error=outcome.error, given_up=outcome.given_up))
+        error = outcome.error
         if error and outcome.attempts <= self._sweep.retries:
             self._waiting.append(outcome.key)
 
@@ -240,6 +271,10 @@ def _work(connection: Connection, home: Path, sweep: str, select: str, log: Path
                 run_experiment(key, home, select or None, connection.send, {SWEEP_TAG: sweep})
             except RunError as failure:
                 error = str(failure)
+            except RunStopped:
+                if not inbox.given_up:
+                    raise
+                inbox.given_up, error = False, _GIVE_UP
             connection.send(error)
     except (RunStopped, KeyboardInterrupt, BrokenPipeError):
         sys.exit(1)
@@ -253,6 +288,7 @@ class _Inbox:
         self._arrived = threading.Condition()
         self._keys: list[str | None] = []
         self._working = False
+        self.given_up = False
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -261,6 +297,11 @@ class _Inbox:
                 key = self._connection.recv()
             except (EOFError, OSError):
                 key = None
+            if key == _GIVE_UP:
+                if self._working:
+                    self.given_up = True
+                    os.kill(os.getpid(), signal.SIGINT)
+                continue
             with self._arrived:
                 self._keys.append(key)
                 self._arrived.notify()

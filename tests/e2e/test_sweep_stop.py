@@ -1,0 +1,63 @@
+"""A member of a sweep that is given up while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.evaluation.learning_curves import Curve, Median, Never, Predicted
+from e2h_pipeline.recipe import canonical_key
+from e2h_pipeline.sweep import Member, Sweep
+from e2h_pipeline.sweep_runner import SweepEvent, _Crew
+from e2h_pipeline.sweep_stop import Judge, rule_of
+from resources.engine import EngineResource
+
+pytestmark = pytest.mark.slow
+LONG = canonical_key("tiny/rl.learning_rate=1e-9/rl.updates=3000")  # no guard has a reason to end it
+
+
+class AfterTwo:
+    """Gives up whoever has two checkpoints when another has ended, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[tuple[Curve, list[Curve]]] = []
+
+    def hopeless(self, begun: Curve, ended: Sequence[Curve]) -> bool:
+        self.shown.append((begun, list(ended)))
+        return len(begun.values) >= 2 and len(ended) == 1
+
+
+def test_the_rule_is_the_files() -> None:
+    def named(**stop: object) -> object:
+        return rule_of(Sweep.model_validate({"name": "s", "recipe": "r", "axes": {}, "stop": stop}))
+
+    assert named() == Never()
+    assert named(rule="median", least=7) == Median(7)
+    assert named(rule="predicted", confidence=0.99) == Predicted(20, 0.99)
+
+
+def test_a_member_is_stopped_at_its_checkpoint_and_leaves_no_result(
+    tiny_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("E2H_HOME", str(tiny_home))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    store, engine, rule = ArtifactStore(tiny_home), EngineResource(), AfterTwo()
+    members = [Member("tiny", {"rl.updates": 6}), Member(LONG, {"rl.updates": 3000})]
+    sweep = Sweep.model_validate(
+        {"name": "long", "recipe": "tiny", "axes": {"rl.updates": [3000]}, "select": "+ppo_policy"}
+    )
+    events: list[SweepEvent] = []
+    crew = _Crew(sweep, tiny_home, store, engine, events.append, Judge(rule, members, store, engine))
+    [outcome] = crew.run([LONG], 1)
+    assert outcome.error is None
+    assert "ppo_policy has" in str(outcome.given_up)
+    assert "1 members ended with" in str(outcome.given_up)
+    assert "ppo_policy" not in outcome.computed
+    assert events[-1].given_up == outcome.given_up
+    begun, [ended] = rule.shown[-1]
+    assert (len(begun.values) >= 2, begun.knobs, ended.knobs) == (True, (3000.0,), (6.0,))
+    lines = next((tiny_home / "store" / "ppo_policy").glob("*/curves.jsonl")).read_text().splitlines()
+    assert len(ended.values) == len(lines)  # a checkpoint an update
