@@ -1,7 +1,9 @@
 """Which data fed a number: a walk over manifests, from an artifact back to everything it was made from.
 
 Dagster's own tags for partitioned upstreams point at the wrong event (dagster issue 26563), so
-provenance comes from the manifests alone.
+provenance comes from the manifests alone. They are chained by hashes: a key covers the data versions of the
+inputs, a data version the content of the files. The walk checks this chain and reads no other file, so it takes as long
+for models of any size; that the files are what the manifests say is checked where they are read, and by verify.py.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
+from e2h_pipeline.artifacts.manifest import MANIFEST_NAME, InputRef
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError, manifest_damage
 
 EASY_DATA = "easy_problems"
 
@@ -31,7 +34,7 @@ def trace(store: ArtifactStore, artifact: Artifact) -> Node:
     """The tree of everything an artifact was made from; shared ancestors are shared nodes.
 
     Raises:
-        StoreError: an ancestor is gone from the store, or damaged.
+        StoreError: an ancestor is gone from the store, or its manifest does not fit what was made of it.
     """
     return _trace(store, artifact, {})
 
@@ -39,9 +42,27 @@ def trace(store: ArtifactStore, artifact: Artifact) -> Node:
 def _trace(store: ArtifactStore, artifact: Artifact, seen: dict[str, Node]) -> Node:
     if artifact.key not in seen:
         inputs = sorted(artifact.manifest.inputs.items())
-        parents = (_trace(store, store.open(asset, ref.key), seen) for asset, ref in inputs)
+        parents = (_trace(store, _input(store, artifact, asset, ref), seen) for asset, ref in inputs)
         seen[artifact.key] = Node(artifact, tuple(parents))
     return seen[artifact.key]
+
+
+def _input(store: ArtifactStore, artifact: Artifact, asset: str, ref: InputRef) -> Artifact:
+    found = store.peek(asset, ref.key)
+    if found is None:
+        raise StoreError(
+            f"{store.folder(asset, ref.key)}: gone from the store, and {artifact.asset} was made from it; "
+            f"materialize {asset} again"
+        )
+    if found.data_version != ref.data_version:
+        raise StoreError(
+            f"{found.path}: made again with other content since {artifact.asset} was made from it; "
+            f"materialize {artifact.asset} again"
+        )
+    damage = manifest_damage(found.manifest)
+    if damage:
+        raise StoreError(f"{found.path / MANIFEST_NAME}: {damage}; delete {found.path} to make it again")
+    return found
 
 
 def ancestors(node: Node) -> list[Node]:

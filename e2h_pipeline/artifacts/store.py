@@ -2,17 +2,22 @@
 
 E2H_HOME/store/<asset>/<first 16 of key>/   immutable artifacts
 E2H_HOME/store/.making/                     folders being written; swept when their process is gone
-E2H_HOME/store/.locks/                      one lock file per family
+E2H_HOME/store/.locks/                      one lock file per family; names the inputs of what is being made
+E2H_HOME/store/.trash/                      what garbage collection removes, until it is gone
 E2H_HOME/work/<asset>/<first 16 of key>/    resumable work; survives kills, goes when the artifact is made
 
 Requests that differ only in how much they want of the same (N samples, or 4N) are a family: they share one
 lock and one work folder, which stays, so that the larger is made from what the smaller left. What lies in it
 is linked into artifacts, not copied. For all other requests the family is the key.
+
+A folder's time of change says when it was last made or asked for: between that moment and Dagster's record of it,
+garbage collection (garbage.py) has nothing else to know by that somebody wants the artifact.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import resource
@@ -22,7 +27,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +46,7 @@ from e2h_pipeline.artifacts.manifest import (
 from e2h_pipeline.artifacts.tables import sync_folder
 
 KEY_FOLDER_LENGTH = 16
+REMOVAL_LOCK = ".removal"
 _ASSET_NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PACKAGES = (
@@ -55,7 +61,8 @@ _PACKAGES = (
     "sympy",
 )
 
-# Files already checked by this process: path -> (mtime in ns, size, sha256).
+# Files already checked by this process: path -> (mtime in ns, size, sha256). Not kept beyond the process: that a
+# disk changed bytes is what the hash is for, and such a change leaves time and size as they were.
 _VERIFIED: dict[str, tuple[int, int, str]] = {}
 
 
@@ -150,6 +157,36 @@ class ArtifactStore:
         self._making = self._store / ".making"
         self._locks = self._store / ".locks"
 
+    @property
+    def root(self) -> Path:
+        """The folder of all artifacts."""
+        return self._store
+
+    @property
+    def making(self) -> Path:
+        """The folder of what is being written."""
+        return self._making
+
+    @property
+    def locks(self) -> Path:
+        """The folder of lock files."""
+        return self._locks
+
+    @property
+    def trash(self) -> Path:
+        """The folder of what is being removed."""
+        return self._store / ".trash"
+
+    @property
+    def work_root(self) -> Path:
+        """The folder of all work folders."""
+        return self.home / "work"
+
+    @property
+    def work_trash(self) -> Path:
+        """The folder of work that is being removed; work may lie on another disk than the store."""
+        return self.work_root / ".trash"
+
     def folder(self, asset: str, key: str) -> Path:
         """Where an artifact lies, or would.
 
@@ -190,17 +227,7 @@ class ArtifactStore:
 
     def being_made(self, request: Request) -> bool:
         """Whether some process holds the lock of a request's family now."""
-        path = self._lock_path(request)
-        if not path.exists():
-            return False
-        handle = os.open(path, os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return lock_is_held(self._lock_path(request))
 
     def open(self, asset: str, key: str) -> Artifact:
         """The verified artifact of a key.
@@ -224,23 +251,53 @@ class ArtifactStore:
         Returns:
             The artifact, and whether it was already there.
         """
-        found = self.find(request.asset, request.key)
+        found = self._claim(request)
         if found:
             return found, True
         with self._lock(request) as lock_fd:
-            found = self.find(request.asset, request.key)
+            found = self._claim(request)
             if found:
                 return found, True
             with self._write(request, lock_fd) as draft:
                 make(draft)
         return self.open(request.asset, request.key), False
 
+    @contextmanager
+    def removal_lock(self, *, exclusive: bool) -> Iterator[None]:
+        """Held for a moment by who asks for an artifact (shared), and by who removes one (exclusive)."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._locks / REMOVAL_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
+
+    def _claim(self, request: Request) -> Artifact | None:
+        """`find`, and a mark that it is wanted; None where it was removed in between."""
+        found = self.find(request.asset, request.key)
+        if found is None:
+            return None
+        with self.removal_lock(exclusive=False):
+            try:
+                os.utime(found.path)
+            except FileNotFoundError:
+                return None
+        return found
+
     def sweep(self) -> None:
-        """Remove what killed processes of this host left half written."""
-        for folder in self._making.glob("*") if self._making.is_dir() else ():
-            host, pid, _ = folder.name.split("~", 2)
-            if host == socket.gethostname() and not _alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Remove what killed processes of this host left half written, or half removed."""
+        for folder in self.abandoned():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def abandoned(self) -> list[Path]:
+        """Folders that killed processes of this host left half written, or half removed."""
+        places = (place for place in (self._making, self.trash, self.work_trash) if place.is_dir())
+        return [folder for place in places for folder in sorted(place.glob("*~*~*")) if _is_abandoned(folder)]
+
+    def own_name(self) -> str:
+        """A new name for a folder that this process alone works at."""
+        return f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
     def _read(self, folder: Path, key: str) -> Artifact:
         try:
@@ -253,35 +310,43 @@ class ArtifactStore:
             )
         for name, entry in manifest.files.items():
             _verify(folder, name, entry)
-        if (
-            data_version({name: entry.content for name, entry in manifest.files.items()})
-            != manifest.data_version
-        ):
-            raise StoreError(
-                f"{folder / MANIFEST_NAME}: data_version does not match its files; delete {folder}"
-            )
+        damage = manifest_damage(manifest)
+        if damage:
+            raise StoreError(f"{folder / MANIFEST_NAME}: {damage}; delete {folder} to make it again")
         return Artifact(folder, manifest)
 
+    def lock_path(self, asset: str, family: str) -> Path:
+        """The lock file of a family."""
+        return self._locks / f"{asset}-{family[:KEY_FOLDER_LENGTH]}"
+
     def _lock_path(self, request: Request) -> Path:
-        return self._locks / f"{request.asset}-{request.family[:KEY_FOLDER_LENGTH]}"
+        return self.lock_path(request.asset, request.family)
 
     @contextmanager
     def _lock(self, request: Request) -> Iterator[int]:
         """Hold the family's lock. The kernel lets go of it when the last process that holds it is gone."""
         self._locks.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._lock_path(request), os.O_RDWR | os.O_CREAT, 0o644)
+        handle = _locked(self._lock_path(request))
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _note_inputs(handle, request)
+            self._claim_inputs(request)
             yield handle
         finally:
             os.close(handle)
+
+    def _claim_inputs(self, request: Request) -> None:
+        """Mark inputs as wanted: what is removed from now on is chosen after this lock was seen, with its inputs."""
+        with self.removal_lock(exclusive=False):
+            for asset, ref in request.inputs.items():
+                with suppress(FileNotFoundError):  # who reads it says so
+                    os.utime(self.folder(asset, ref.key))
 
     @contextmanager
     def _write(self, request: Request, lock_fd: int) -> Iterator[Draft]:
         """A temporary folder that becomes the artifact when the block ends, and goes if it raises."""
         self.sweep()
         started = time.monotonic()
-        out = self._making / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
+        out = self._making / self.own_name()
         out.mkdir(parents=True)
         draft = Draft(out, self.work_dir(request.asset, request.family), lock_fd)
         try:
@@ -301,6 +366,90 @@ class ArtifactStore:
         final.parent.mkdir(parents=True, exist_ok=True)
         draft.out.rename(final)
         sync_folder(final.parent)
+
+
+def lock_is_held(path: Path) -> bool:
+    """Whether some process holds a lock file now."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _locked(path: Path) -> int:
+    """Open and lock a lock file that is still the one of its name: unused ones are removed."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if _is_named(handle, path):
+            return handle
+        os.close(handle)
+
+
+@contextmanager
+def free_lock(path: Path) -> Iterator[int | None]:
+    """Hold a lock file where nobody else does; None where somebody does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield handle if _is_named(handle, path) else None
+    except BlockingIOError:
+        yield None
+    finally:
+        os.close(handle)
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _note_inputs(handle: int, request: Request) -> None:
+    os.ftruncate(handle, 0)
+    keys = {asset: ref.key for asset, ref in request.inputs.items()}
+    os.pwrite(handle, json.dumps(keys).encode(), 0)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    host, pid, _ = folder.name.split("~", 2)
+    return host == socket.gethostname() and pid.isdigit() and not _alive(int(pid))
+
+
+def request_behind(manifest: Manifest, grows: str = "") -> Request:
+    """What was asked for when an artifact was made. Its key is the manifest's, unless somebody wrote in there.
+
+    Args:
+        grows: the stage's field that grows; manifests do not say.
+    """
+    return Request(
+        asset=manifest.asset,
+        code_version=manifest.code_version,
+        recipe=manifest.recipe,
+        inputs=manifest.inputs,
+        external=manifest.external,
+        experiment=manifest.experiment,
+        grows=grows,
+    )
+
+
+def manifest_damage(manifest: Manifest) -> str | None:
+    """What in a manifest contradicts itself, or None: the key is a hash of what shaped the artifact, the data version
+    one of its files' content. Files are not read."""
+    if request_behind(manifest).key != manifest.key:
+        return "key does not match code version, recipe, inputs and external fingerprint"
+    if data_version({name: entry.content for name, entry in manifest.files.items()}) != manifest.data_version:
+        return "data_version does not match its files"
+    return None
 
 
 def _manifest(request: Request, draft: Draft, files: dict[str, FileEntry], seconds: float) -> Manifest:

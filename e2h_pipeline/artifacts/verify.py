@@ -1,0 +1,223 @@
+"""Is the store what its manifests say? Every file is read and hashed again, as fast as the disk and the cores go.
+
+Files that several artifacts share by hard links are read once. Hashing releases the interpreter's lock, so threads are
+enough. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from e2h_pipeline.artifacts.inventory import Entry, Inventory, Place, take_inventory, with_ancestors
+from e2h_pipeline.artifacts.manifest import MANIFEST_NAME
+from e2h_pipeline.artifacts.store import ArtifactStore, manifest_damage
+
+Kind = Literal["damaged", "missing", "extra", "foreign", "manifest", "input", "event"]
+
+_BLOCK = 1 << 20
+_TASK_BYTES, _TASK_FILES = 4 << 20, 64  # of small files that one task takes
+_REPORT_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong: what kind, where, and in words.
+
+    Kinds: `damaged` (a file does not match its hash), `missing` (a file is gone), `extra` (a file that no manifest
+    names), `foreign` (in the store, but no artifact), `manifest` (contradicts itself), `input` (an artifact it was
+    made from is gone or another), `event` (a record of Dagster that names no artifact).
+    """
+
+    kind: Kind
+    where: str
+    message: str
+
+
+@dataclass
+class Verification:
+    """What was looked at, and what was found. `bytes` were read; `seconds` is wall time."""
+
+    artifacts: int = 0
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass
+class _File:
+    """One file on disk, under all the names that manifests have for it."""
+
+    size: int
+    expected: dict[Path, tuple[str, int]] = field(
+        default_factory=dict
+    )  # path -> hash and size in the manifest
+
+
+def verify_store(
+    store: ArtifactStore,
+    places: Collection[Place] | None = None,
+    progress: Callable[[int, int, float], None] = lambda _done, _total, _seconds: None,
+    threads: int = 0,
+) -> Verification:
+    """Check artifacts against their manifests, and manifests against each other.
+
+    Args:
+        places: only these artifacts and what they were made from; the whole store where None.
+        progress: told bytes read, bytes in all and seconds since the start, a few times a second.
+        threads: as many as there are cores where 0.
+    """
+    started = time.monotonic()
+    inventory = take_inventory(store)
+    chosen = sorted(inventory.entries if places is None else with_ancestors(inventory, places))
+    entries = [inventory.entries[place] for place in chosen]
+    result = Verification(artifacts=len(entries))
+    files: dict[tuple[int, int], _File] = {}
+    for entry in entries:
+        result.findings.extend(_manifest_findings(entry, inventory))
+        result.findings.extend(_file_findings(entry, files))
+    if places is None:
+        result.findings.extend(
+            Finding("foreign", str(path), why) for path, why in inventory.foreign.items() if path.exists()
+        )
+    result.files, result.bytes = len(files), sum(file.size for file in files.values())
+    for finding in _hash_all(list(files.values()), result.bytes, progress, threads or os.cpu_count() or 1):
+        result.findings.append(finding)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _manifest_findings(entry: Entry, inventory: Inventory) -> Iterator[Finding]:
+    where = str(entry.path / MANIFEST_NAME)
+    damage = manifest_damage(entry.manifest)
+    if damage:
+        yield Finding("manifest", where, damage)
+    for place, ref in entry.inputs():
+        parent = inventory.entries.get(place)
+        if parent is None or parent.manifest.key != ref.key:
+            yield Finding("input", where, f"made from {place[0]} {place[1]}, which is gone from the store")
+        elif parent.manifest.data_version != ref.data_version:
+            yield Finding("input", where, f"{place[0]} {place[1]} was made again since, with other content")
+
+
+def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterator[Finding]:
+    """What a listing of the folder shows; files to be hashed are added to `files`."""
+    listed = dict(_walk(str(entry.path), ""))
+    if not listed and not entry.path.exists():
+        return  # removed by garbage collection in between
+    for name, expected in entry.manifest.files.items():
+        found = listed.pop(name, None)
+        path = entry.path / name
+        if found is None:
+            yield Finding("missing", str(path), "missing from the artifact")
+            continue
+        stat = found.stat(follow_symlinks=False)
+        if stat.st_size != expected.size:
+            yield Finding("damaged", str(path), f"has {stat.st_size} bytes, not {expected.size}")
+            continue
+        file = files.setdefault((stat.st_dev, found.inode()), _File(stat.st_size))
+        file.expected[path] = (expected.sha256, expected.size)
+    listed.pop(MANIFEST_NAME, None)
+    for name in listed:
+        yield Finding("extra", str(entry.path / name), "no manifest names it")
+
+
+def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a folder that is no folder, by relative name; links are not followed."""
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except FileNotFoundError:
+        return
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry
+
+
+class _Counter:
+    """Bytes that all threads have read so far; each adds to a slot of its own, so that none waits."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}
+
+    def add(self, task: int, count: int) -> None:
+        self._slots[task] = self._slots.get(task, 0) + count
+
+    def total(self) -> int:
+        return sum(list(self._slots.values()))
+
+
+def _hash_all(
+    files: list[_File], total: int, progress: Callable[[int, int, float], None], threads: int
+) -> Iterator[Finding]:
+    started, counter = time.monotonic(), _Counter()
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: set[Future[list[Finding]]] = {
+            pool.submit(_check, task, number, counter) for number, task in enumerate(_tasks(files))
+        }
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=_REPORT_SECONDS)
+                for future in done:
+                    yield from future.result()
+                progress(counter.total(), total, time.monotonic() - started)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _tasks(files: list[_File]) -> Iterator[list[_File]]:
+    """Files in portions that are worth a task; large ones first, so that none is left for the end."""
+    portion: list[_File] = []
+    size = 0
+    for file in sorted(files, key=lambda file: -file.size):
+        portion.append(file)
+        size += file.size
+        if size >= _TASK_BYTES or len(portion) >= _TASK_FILES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
+
+
+def _check(files: list[_File], task: int, counter: _Counter) -> list[Finding]:
+    buffer = bytearray(min(_BLOCK, max(file.size for file in files) + 1))
+    findings = []
+    for file in files:
+        findings.extend(_check_one(file, task, counter, memoryview(buffer)))
+    return findings
+
+
+def _check_one(file: _File, task: int, counter: _Counter, buffer: memoryview) -> Iterator[Finding]:
+    path = next(iter(file.expected))
+    digest = hashlib.sha256()
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        if path.parent.exists() and (path.parent / MANIFEST_NAME).exists():
+            yield Finding("damaged", str(path), f"cannot be read ({error.strerror})")
+        return
+    try:
+        while count := os.readv(handle, [buffer]):
+            digest.update(buffer[:count])
+            counter.add(task, count)
+    except OSError as error:
+        yield Finding("damaged", str(path), f"cannot be read ({error.strerror})")
+        return
+    finally:
+        os.close(handle)
+    yield from _mismatches(file.expected, digest.hexdigest())
+
+
+def _mismatches(expected: Mapping[Path, tuple[str, int]], found: str) -> Iterator[Finding]:
+    for path, (sha256, _) in expected.items():
+        if sha256 != found:
+            yield Finding("damaged", str(path), f"does not match its hash in {MANIFEST_NAME}")
