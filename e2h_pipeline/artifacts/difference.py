@@ -103,9 +103,8 @@ def _compare(first: Node | None, second: Node | None, found: dict[tuple[str, str
 
 def _difference(first: Node | None, second: Node | None) -> AssetDifference:
     if first is None or second is None:
-        one = first or second
-        assert one is not None
-        return AssetDifference(one.asset, first and first.artifact, second and second.artifact)
+        asset = first.asset if first else second.asset if second else ""
+        return AssetDifference(asset, first.artifact if first else None, second.artifact if second else None)
     a, b = first.artifact.manifest, second.artifact.manifest
     if a.key == b.key:
         return AssetDifference(first.asset, first.artifact, second.artifact)

@@ -267,7 +267,8 @@ def _files(path: Path) -> Iterator[os.stat_result]:
 
 def _remove_artifact(store: ArtifactStore, item: Garbage) -> bool:
     """Into the trash and away, unless its family is at work or it was asked for since the plan."""
-    with free_lock(store.lock_path(*item.family)) as held:
+    lock = store.lock_path(*item.family)
+    with free_lock(lock) as held:
         if held is None:
             return False
         with store.removal_lock(exclusive=True):
@@ -277,6 +278,7 @@ def _remove_artifact(store: ArtifactStore, item: Garbage) -> bool:
                 trashed = _to_trash(item.path, store.trash, store.own_name())
             except FileNotFoundError:  # another collection was faster
                 return True
+        lock.unlink(missing_ok=True)
     shutil.rmtree(trashed, ignore_errors=True)
     return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,12 +53,10 @@ class Verification:
 
 @dataclass
 class _File:
-    """One file on disk, under all the names that manifests have for it."""
+    """One file on disk, under all the names that manifests have for it: artifact, path and hash."""
 
     size: int
-    expected: dict[Path, tuple[str, int]] = field(
-        default_factory=dict
-    )  # path -> hash and size in the manifest
+    names: list[tuple[Path, Path, str]] = field(default_factory=list)
 
 
 def verify_store(
@@ -87,6 +85,7 @@ def verify_store(
         result.findings.extend(
             Finding("foreign", str(path), why) for path, why in inventory.foreign.items() if path.exists()
         )
+    result.findings = [f for f in result.findings if f.kind != "input" or Path(f.where).exists()]
     result.files, result.bytes = len(files), sum(file.size for file in files.values())
     for finding in _hash_all(list(files.values()), result.bytes, progress, threads or os.cpu_count() or 1):
         result.findings.append(finding)
@@ -123,7 +122,7 @@ def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterato
             yield Finding("damaged", str(path), f"has {stat.st_size} bytes, not {expected.size}")
             continue
         file = files.setdefault((stat.st_dev, found.inode()), _File(stat.st_size))
-        file.expected[path] = (expected.sha256, expected.size)
+        file.names.append((entry.path, path, expected.sha256))
     listed.pop(MANIFEST_NAME, None)
     for name in listed:
         yield Finding("extra", str(entry.path / name), "no manifest names it")
@@ -189,35 +188,28 @@ def _tasks(files: list[_File]) -> Iterator[list[_File]]:
 
 
 def _check(files: list[_File], task: int, counter: _Counter) -> list[Finding]:
-    buffer = bytearray(min(_BLOCK, max(file.size for file in files) + 1))
-    findings = []
-    for file in files:
-        findings.extend(_check_one(file, task, counter, memoryview(buffer)))
-    return findings
+    buffer = memoryview(bytearray(min(_BLOCK, max(file.size for file in files) + 1)))
+    return [finding for file in files for finding in _check_one(file, task, counter, buffer)]
 
 
 def _check_one(file: _File, task: int, counter: _Counter, buffer: memoryview) -> Iterator[Finding]:
-    path = next(iter(file.expected))
+    present = [name for name in file.names if name[0].exists()]  # others were removed in between
+    if not present:
+        return
+    path = present[0][1]
     digest = hashlib.sha256()
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        if path.parent.exists() and (path.parent / MANIFEST_NAME).exists():
-            yield Finding("damaged", str(path), f"cannot be read ({error.strerror})")
-        return
-    try:
-        while count := os.readv(handle, [buffer]):
-            digest.update(buffer[:count])
-            counter.add(task, count)
+        try:
+            while count := os.readv(handle, [buffer]):
+                digest.update(buffer[:count])
+                counter.add(task, count)
+        finally:
+            os.close(handle)
     except OSError as error:
         yield Finding("damaged", str(path), f"cannot be read ({error.strerror})")
         return
-    finally:
-        os.close(handle)
-    yield from _mismatches(file.expected, digest.hexdigest())
-
-
-def _mismatches(expected: Mapping[Path, tuple[str, int]], found: str) -> Iterator[Finding]:
-    for path, (sha256, _) in expected.items():
-        if sha256 != found:
+    found = digest.hexdigest()
+    for _, path, expected in present:
+        if found != expected:
             yield Finding("damaged", str(path), f"does not match its hash in {MANIFEST_NAME}")
