@@ -1,4 +1,4 @@
-"""A sweep from nothing: is every distinct stage computed once, what does the wall clock say, and what does a second launch do?
+"""A sweep from nothing: is every distinct stage computed once, how long does it take, and what does a second launch do?
 
 python benchmarks/sweep.py --workers 2               # the shipped sweep `evaluators`: 12 ladder members
 """
