@@ -55,12 +55,9 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
 
     out = console()
     total = len(members(chosen, recipe_folders(home())))
-    ended = 0
 
     def watch(event: SweepEvent) -> None:
-        nonlocal ended
         if event.stage is None:
-            ended += 1
             told = "[green]made[/green]"
             if event.error or event.given_up:
                 told = (
@@ -69,6 +66,7 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
                     else f"[yellow]given up[/yellow] {event.given_up}"
                 )
             out.print(f"{event.key}  {told}", soft_wrap=True)
+            write_page(chosen, _status(chosen), home())
         elif event.stage.kind in ("computed", "check_failed") and not as_json:
             took = f"{event.stage.seconds:8.1f} s" if event.stage.kind == "computed" else ""
             out.print(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
 from e2h_pipeline.evaluation.results import select
-from e2h_pipeline.lookup import Experiments
+from e2h_pipeline.lookup import REPORT_STAGE, Experiments, report_page
 from e2h_pipeline.report.sweep import sweep_html
 from e2h_pipeline.runner import open_instance
 from e2h_pipeline.sweep import Sweep
@@ -41,7 +42,6 @@ def write_page(sweep: Sweep, rows: Sequence[MemberStatus], home: Path) -> Path:
 
 
 def _member(experiments: Experiments, row: MemberStatus, home: Path) -> dict[str, Any]:
-    report = home / "reports" / f"{row.member.key.replace('/', '__')}.html"
     return {
         "key": row.member.key,
         "values": dict(row.member.values),
@@ -50,8 +50,17 @@ def _member(experiments: Experiments, row: MemberStatus, home: Path) -> dict[str
         "stages": row.stages,
         "error": row.error,
         "numbers": _headlines(experiments, row),
-        "report": report.name if report.is_file() else "",
+        "report": _report(experiments, row, home),
     }
+
+
+def _report(experiments: Experiments, row: MemberStatus, home: Path) -> str:
+    """The member's report as the page links it, from beside it; nothing where there is none, or an old one."""
+    try:
+        page = report_page(experiments.artifact(REPORT_STAGE, row.member.key).path)
+    except StoreError:
+        return ""
+    return os.path.relpath(page, home / "reports") if row.state == "made" else ""
 
 
 def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, str] | None]:
