@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from assets._stage import CPU_POOL, GPU_POOL
 from e2h_pipeline.artifacts.home import project_file
 from e2h_pipeline.automation import JOB
 from e2h_pipeline.definitions import build
+from e2h_pipeline.leftovers import own_tags, release_dead_runs
 from e2h_pipeline.planning import asset_selection
 
 _PARTITIONS = "experiment"
-_PID_TAG, _HOST_TAG = "e2h/pid", "e2h/host"
 _LOGGER = "stages"
 
 _MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
@@ -122,30 +121,10 @@ def run_experiment(
             partition_key=key,
             asset_selection=chosen,
             run_config={"loggers": {_LOGGER: {"config": {}}}},
-            tags={**(tags or {}), _PID_TAG: str(os.getpid()), _HOST_TAG: _host()},
+            tags={**(tags or {}), **own_tags()},
             raise_on_error=False,
         )
     _raise_failures(result)
-
-
-def release_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """End runs of killed `e2h` processes of this host, and give back the pool slots they held.
-
-    Dagster leaves such a run STARTED for good, and its GPU slot taken.
-    """
-    unfinished = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
-    released = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=unfinished, tags={_HOST_TAG: _host()})):
-        if not Path(f"/proc/{run.tags[_PID_TAG]}").exists() and Path("/proc/self").exists():
-            instance.report_run_canceled(run, message="its process was killed; released by a later e2h run")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-            released.append(run.run_id)
-    return released
-
-
-def _host() -> str:
-    """A Dagster tag value: letters, digits, _ - and dots, at most 63 characters."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in socket.gethostname())[:63] or "local"
 
 
 def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetKey] | None:

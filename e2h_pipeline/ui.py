@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from e2h_pipeline.runner import dagster_home, open_instance, release_dead_runs
+from e2h_pipeline.leftovers import release_dead_runs
+from e2h_pipeline.runner import dagster_home, open_instance
 from resources.tracking import local_database
 
 HOST = "127.0.0.1"

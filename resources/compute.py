@@ -28,6 +28,7 @@ import dagster as dg
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.store import device_name
 from e2h_pipeline.reporter import Reporter
+from resources.processes import mark_step
 
 StageBody = Callable[[StageJob], dict[str, Any]]
 
@@ -110,6 +111,7 @@ class ComputeResource(dg.ConfigurableResource):
             dagster.Failure: a worker ended with an error; metadata holds its traceback and last lines.
         """
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
+        mark_step(call.job.work)
         if self.mode == "in_process":
             return Outcome(BODIES[call.asset](call.job), device_name())
         ray = {"address": self.ray_address, "gpu": call.gpu} if self.mode == "ray" else None

@@ -1,49 +1,40 @@
 """MLflow tracking: one run per stage, nested under one run per experiment.
 
 The client is used directly, without MLflow's global state, and MLflow is imported only when a stage
-is really computed. Tracking serves the work: when it fails, a warning is logged and the stage goes on.
+is really computed. Tracking serves the work: when it fails, a warning is logged, the stage goes on, and what MLflow
+missed is sent later (`resources.outbox`).
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 
 from e2h_pipeline.artifacts.store import Artifact
 from e2h_pipeline.reporter import Reporter
+from resources.mlflow_sender import MlflowSender, tracking_errors
+from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-T = TypeVar("T")
-
+NAME = "e2h"  # of the MLflow experiment
 MLFLOW_PORT = 5000  # where `make ui` serves MLflow, and MLflow's own default
 _DIGEST_LENGTH = 16  # MLflow refuses dataset digests longer than 36 characters
 _VALUE_LENGTH = 500
-_BATCH = 500  # MLflow takes at most 1,000 metrics in one call
+_BATCH = 500  # points that are sent at once
 _FLUSH_SECONDS = 5.0
 _PROGRESS_SECONDS = 10.0
-
-# Defaults that keep an unreachable server from holding up a stage, and MLflow from phoning home.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class TrackingResource(dg.ConfigurableResource):
 
     enabled: bool = True
     uri: str = ""
-    name: str = "e2h"
+    name: str = NAME
 
     def tracking_uri(self, home: Path) -> str:
         """Where runs are logged."""
@@ -87,15 +78,19 @@ def local_database(home: Path) -> str:
 
 
 class StageRun:
-    """One MLflow run. Nothing is sent before `open`; nothing that goes wrong here reaches the stage."""
+    """One MLflow run. Nothing is sent before `open`; nothing that goes wrong here reaches the stage.
+
+    What MLflow does not take goes to the outbox from then on, until the stage ends.
+    """
 
     def __init__(
         self, uri: str, home: Path, name: str, info: StageInfo, log: logging.Logger, enabled: bool
     ) -> None:
         self._uri, self._home, self._name, self._info, self._log = uri, home, name, info, log
-        self._working = enabled
-        self._experiment_id = ""
-        self._run_id = ""
+        self._enabled = enabled
+        self._sender = MlflowSender(uri, home, name)
+        self._opened: Entry | None = None
+        self._outbox: Outbox | None = None
 
     @cached_property
     def reporter(self) -> TrackedReporter:
@@ -104,156 +99,140 @@ class StageRun:
 
     def open(self) -> str | None:
         """Start the run; its address, or None where tracking does not work."""
-        self._quietly("start a run", self._start)
-        return self._address() if self._run_id else None
+        if not self._enabled:
+            return None
+        self._opened = self._opening()
+        self._tell(self._opened)
+        if self._outbox is not None:
+            return None
+        self._send_what_waits()
+        return self._address()
 
     def log_metrics(self, points: list[tuple[str, float, int, int]]) -> None:
         """Log (name, value, milliseconds, step) points in one call."""
-        if self._run_id and points:
-            self._quietly("log metrics", lambda: self._send(points))
+        if points:
+            self._tell({"kind": "metrics", "points": points})
 
     def finish(self, artifact: Artifact) -> None:
         """Say what came out: data version, headline numbers, and a model by reference."""
         self.reporter.flush()
-        if self._run_id:
-            self._quietly("log the result", lambda: self._log_result(artifact))
+        self._tell(_result(artifact))
 
     def end(self, status: str) -> None:
         """Close the run."""
-        if self._run_id:
-            self.reporter.flush()
-            self._quietly("end the run", lambda: self._client.set_terminated(self._run_id, status))
+        self.reporter.flush()
+        dropped = self._outbox.dropped if self._outbox else 0
+        self._tell({"kind": "end", "status": status, "time": _now(), "dropped": dropped})
+        if self._outbox is not None:
+            self._outbox.close()
 
-    @cached_property
-    def _client(self) -> MlflowClient:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        from mlflow.tracking import MlflowClient
-
-        for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        return MlflowClient(tracking_uri=self._uri)
-
-    def _quietly(self, what: str, action: Callable[[], T]) -> T | None:
-        if not self._working:
-            return None
-        try:
-            return action()
-        except _tracking_errors() as error:
-            self._working = False
-            self._log.warning("MLflow at %s could not %s; going on without it (%s)", self._uri, what, error)
-            return None
-
-    def _start(self) -> None:
-        with self._alone():
-            self._experiment_id = self._find_experiment()
-        info, client = self._info, self._client
-        run = client.create_run(self._experiment_id, run_name=info.asset, tags=self._tags())
-        self._run_id = run.info.run_id
-        from mlflow.entities import Param
-
-        params = [Param(name, value) for name, value in _flat(info.recipe).items()]
-        for start in range(0, len(params), 100):  # MLflow's limit for one call
-            client.log_batch(self._run_id, params=params[start : start + 100])
-        self._log_inputs()
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """MLflow makes and migrates its SQLite database at the first use; two processes at once break it."""
-        if not self._uri.startswith("sqlite:"):
-            yield
+    def _tell(self, entry: Entry) -> None:
+        """To MLflow, or to the outbox; nowhere before the run is opened."""
+        if self._opened is None:
             return
-        with (self._home / "mlflow.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        if self._outbox is None:
+            try:
+                self._sender.apply(entry)
+                return
+            except tracking_errors() as error:
+                self._log.warning("%s", self._what_happens(entry, error))
+        self._keep(entry)
 
-    def _tags(self) -> dict[str, str]:
+    def _what_happens(self, entry: Entry, error: Exception) -> str:
+        what = f"MLflow at {without_login(self._uri)} did not take '{entry['kind']}' of {self._info.asset}"
+        reason = _hide_login(str(error), self._uri)
+        return f"{what}; it is kept in {self._home / FOLDER} and sent later ({reason})"
+
+    def _keep(self, entry: Entry) -> None:
+        assert self._opened is not None
+        try:
+            if self._outbox is None:
+                self._outbox = Outbox(self._home, self._opened["tracking_id"], without_login(self._uri))
+                if entry is not self._opened:
+                    self._outbox.add(self._opened)
+            self._outbox.add(entry)
+        except OSError as error:  # a full disk: the stage will meet it where it matters
+            self._log.warning("tracking of %s is lost: %s", self._info.asset, error)
+            self._opened = None
+
+    def _send_what_waits(self) -> None:
+        for told in send_waiting(self._uri, self._home, self._name):
+            self._log.info("%s", told)
+
+    def _opening(self) -> Entry:
         info = self._info
         return {
-            "mlflow.parentRunId": self._find_parent(),
-            "dagster.run_id": info.dagster_run_id,
-            "dagster.asset_key": info.asset,
-            "dagster.partition": info.experiment,
-            "e2h.experiment": info.experiment,
-            "e2h.asset": info.asset,
-            "e2h.key": info.key,
-            **{f"e2h.in.{name}": artifact.data_version for name, artifact in info.inputs.items()},
-        }
-
-    def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self._name)
-        if found:
-            return str(found.experiment_id)
-        local = self._uri.startswith("sqlite:")
-        place = (self._home / "mlflow-artifacts").as_uri() if local else None
-        return str(self._client.create_experiment(self._name, artifact_location=place))
-
-    def _find_parent(self) -> str:
-        """The run that all stages of the experiment hang under."""
-        asked = f"tags.`e2h.parent` = 'true' and tags.`e2h.experiment` = '{self._info.experiment}'"
-        found = self._client.search_runs([self._experiment_id], asked, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
-        tags = {"e2h.parent": "true", "e2h.experiment": self._info.experiment}
-        parent = self._client.create_run(self._experiment_id, run_name=self._info.experiment, tags=tags)
-        self._client.set_terminated(parent.info.run_id, "FINISHED")
-        return str(parent.info.run_id)
-
-    def _log_inputs(self) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        inputs = [
-            DatasetInput(
-                Dataset(
-                    name,
-                    artifact.data_version[:_DIGEST_LENGTH],
-                    "local",
-                    json.dumps({"uri": str(artifact.path)}),
-                ),
-                [InputTag("mlflow.data.context", self._info.asset)],
-            )
-            for name, artifact in self._info.inputs.items()
-        ]
-        if inputs:
-            self._client.log_inputs(self._run_id, datasets=inputs)
-
-    def _send(self, points: list[tuple[str, float, int, int]]) -> None:
-        from mlflow.entities import Metric
-
-        for start in range(0, len(points), _BATCH):
-            metrics = [Metric(*point) for point in points[start : start + _BATCH]]
-            self._client.log_batch(self._run_id, metrics=metrics)
-
-    def _log_result(self, artifact: Artifact) -> None:
-        now = int(time.time() * 1000)
-        self._client.set_tag(self._run_id, "e2h.data_version", artifact.data_version)
-        self._client.set_tag(self._run_id, "e2h.path", str(artifact.path))
-        numbers = {**_numbers(artifact.manifest.summary), "wall_seconds": artifact.manifest.wall_seconds}
-        self._send([(_metric_name(name), value, now, 0) for name, value in numbers.items()])
-        if (artifact.path / "config.json").is_file():
-            self._log_model(artifact)
-
-    def _log_model(self, artifact: Artifact) -> None:
-        """The model as MLflow's external kind: named and linked, its weights stay in the store."""
-        from mlflow.entities import LoggedModelOutput
-
-        model = self._client.create_logged_model(
-            self._experiment_id,
-            name=f"{artifact.asset}-{artifact.data_version[:_DIGEST_LENGTH]}",
-            source_run_id=self._run_id,
-            tags={
-                "mlflow.model.isExternal": "true",
-                "e2h.path": str(artifact.path),
-                "e2h.data_version": artifact.data_version,
+            "kind": "open",
+            "tracking_id": uuid.uuid4().hex,
+            "name": info.asset,
+            "experiment": info.experiment,
+            "tags": {
+                "dagster.run_id": info.dagster_run_id,
+                "dagster.asset_key": info.asset,
+                "dagster.partition": info.experiment,
+                "e2h.experiment": info.experiment,
+                "e2h.asset": info.asset,
+                "e2h.key": info.key,
+                **{f"e2h.in.{name}": artifact.data_version for name, artifact in info.inputs.items()},
             },
-            model_type=artifact.asset,
-        )
-        self._client.finalize_logged_model(model.model_id, "READY")
-        self._client.log_outputs(self._run_id, [LoggedModelOutput(model.model_id, step=0)])
+            "params": _flat(info.recipe),
+            "inputs": [
+                [name, artifact.data_version[:_DIGEST_LENGTH], str(artifact.path)]
+                for name, artifact in info.inputs.items()
+            ],
+            "time": _now(),
+        }
 
     def _address(self) -> str:
         base = self._uri if self._uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
-        return f"{base.rstrip('/')}/#/experiments/{self._experiment_id}/runs/{self._run_id}"
+        sender = self._sender
+        page = f"#/experiments/{sender.experiment_id}/runs/{sender.run_id}"
+        return f"{without_login(base).rstrip('/')}/{page}"
+
+
+def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:
+    """Send the runs that wait in the outbox for this server; a line for each about what became of it.
+
+    One that MLflow refuses does not hold up the others; a server that cannot be reached ends it.
+    """
+    for found in waiting(home):
+        if found.address != without_login(uri):
+            continue
+        sender = MlflowSender(uri, home, name, again=True)
+        try:
+            if send(found, sender.apply):
+                yield f"told MLflow about a run that it had missed ({sender.run_id})"
+        except tracking_errors() as error:
+            yield f"{found.path}: not sent yet ({_hide_login(str(error), uri)})"
+            if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
+                return
+
+
+def _result(artifact: Artifact) -> Entry:
+    """What came out, as an entry. A model is named and linked; its weights stay in the store."""
+    now = _now()
+    numbers = {**_numbers(artifact.manifest.summary), "wall_seconds": artifact.manifest.wall_seconds}
+    tags = {"e2h.data_version": artifact.data_version, "e2h.path": str(artifact.path)}
+    name = f"{artifact.asset}-{artifact.data_version[:_DIGEST_LENGTH]}"
+    is_model = (artifact.path / "config.json").is_file()
+    return {
+        "kind": "result",
+        "tags": tags,
+        "points": [
+            (_metric_name(name), value, now, 0) for name, value in numbers.items() if math.isfinite(value)
+        ],
+        "model": {"name": name, "tags": tags, "type": artifact.asset} if is_model else None,
+    }
+
+
+def _hide_login(text: str, uri: str) -> str:
+    login = urlsplit(uri).netloc.rpartition("@")[0]
+    return text.replace(f"{login}@", "") if login else text
+
+
+def _now() -> int:
+    """Milliseconds since 1970."""
+    return int(time.time() * 1000)
 
 
 class TrackedReporter(Reporter):
@@ -282,18 +261,6 @@ class TrackedReporter(Reporter):
         points, self._points = self._points, []
         self._flushed = time.monotonic()
         self._run.log_metrics(points)
-
-
-def _tracking_errors() -> tuple[type[Exception], ...]:
-    """What an unreachable, full, locked or missing MLflow raises. Its HTTP errors are OSErrors."""
-    errors: tuple[type[Exception], ...] = (OSError, ImportError, ValueError)
-    try:
-        from alembic.util.exc import CommandError
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError:
-        return errors
-    return (*errors, MlflowException, SQLAlchemyError, CommandError)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
