@@ -4,6 +4,9 @@
     e2h sweep evaluators           run what is missing or stale of a sweep
     e2h results ladder --json      its numbers, with intervals and data versions
     e2h lineage ladder             each number back to its easy data
+    e2h diff ladder ladder/seed=1  what differs between two results, and what it did to the numbers
+    e2h verify                     hash the store again
+    e2h gc                         what no experiment refers to; --yes removes it
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h recipes
@@ -32,6 +35,7 @@ from e2h_pipeline.artifacts.store import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli_grading import grade, rerank
 from e2h_pipeline.cli_shared import CommandError, Json, print_json
+from e2h_pipeline.cli_store import diff, gc, verify
 from e2h_pipeline.cli_sweep import sweep
 from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, recipe_names
 from e2h_pipeline.sweep import SweepError
@@ -173,6 +177,9 @@ def recipes() -> None:
 
 
 app.command()(sweep)
+app.command()(diff)
+app.command()(verify)
+app.command()(gc)
 app.command()(grade)
 app.command()(rerank)
 

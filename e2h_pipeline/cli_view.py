@@ -142,6 +142,7 @@ def print_lineage(found: Mapping[str, Any], node: Node) -> None:
     out.print()
     for stage, source in found["sources"].items():
         out.print(f"{stage}: {escape(_way(source))}", soft_wrap=True)
+    out.print(_made_table(found["artifacts"]))
     out.print(_numbers_table(found["numbers"]))
 
 
@@ -171,6 +172,25 @@ def _way(source: Mapping[str, Any]) -> str:
     shortest, *others = source["paths"]
     steps = " < ".join(f"{step['asset']}@{step['data_version'][:_VERSION_LENGTH]}" for step in shortest)
     return steps + (f" (and {len(others)} longer paths; --json lists them)" if others else "")
+
+
+def _made_table(artifacts: Sequence[Row]) -> Table:
+    """Who made each artifact: code, Dagster and MLflow runs (the last part of its address)."""
+    table = Table("artifact", "data version", "code", "made at", "Dagster run", "MLflow run", box=SIMPLE)
+    for row in artifacts:
+        table.add_row(
+            row["asset"],
+            row["data_version"][:_VERSION_LENGTH],
+            row["code_version"],
+            row["created"][:16],
+            (row["dagster_run"] or "none known")[:8],
+            escape(_mlflow_run(row["mlflow"])),
+        )
+    return table
+
+
+def _mlflow_run(address: str | None) -> str:
+    return address.rstrip("/").rpartition("/")[2][:8] if address else "none"
 
 
 def _numbers_table(numbers: Sequence[Row]) -> Table:

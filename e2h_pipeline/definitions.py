@@ -22,6 +22,8 @@ def build() -> dg.Definitions:
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
     from e2h_pipeline import leftovers
+    from assets.problem_files import problem_files
+    from e2h_pipeline import freshness
     from e2h_pipeline.automation import automated, changed_sweeps, daily_sweeps, experiment_job, sensor
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
@@ -29,7 +31,7 @@ def build() -> dg.Definitions:
     from resources.tracking import TrackingResource
 
     return dg.Definitions(
-        assets=automated(stages),
+        assets=[*automated(stages), problem_files],
         asset_checks=checks,
         jobs=[experiment_job()],
         schedules=[daily_sweeps()],

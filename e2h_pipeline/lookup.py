@@ -1,4 +1,4 @@
-"""Questions about experiments that ran: their numbers, what fed them, their manifests and report."""
+"""Questions about experiments that ran: their numbers, what fed them, how two differ, their manifests and report."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.difference import as_row, compare
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_versions, paths, trace
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError
+from e2h_pipeline.artifacts.manifest import read_manifest
+from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, Artifact, ArtifactStore, StoreError
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
 from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
 from e2h_pipeline.evaluation.statistics import Bootstrap
 from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
+from e2h_pipeline.records import runs_of
 from resources.store import latest_artifact
 
 # Stages with a metrics.parquet, the fullest first.
@@ -111,9 +115,10 @@ class Experiments:
     def lineage(self, key: str) -> dict[str, Any]:
         """Every benchmark number of an experiment back to its easy data.
 
-        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}}}. A number
-        names the `source` stage that its samples or scores come from; a source lists every path from
-        there to the easy data, nearest first.
+        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}}, "artifacts": [...]}.
+        A number names the `source` stage that its samples or scores come from; a source lists every path from
+        there to the easy data, nearest first. Artifacts are all that fed the numbers, with code version, the Dagster
+        run that computed each (None where Dagster has lost it) and the address of its MLflow run.
         """
         artifact = self.metrics_artifact(key)
         if artifact is None:
@@ -132,7 +137,89 @@ class Experiments:
             "artifact": _step(node),
             "numbers": numbers,
             "sources": {stage: source for stage, source in sources.items() if stage in used},
+            "artifacts": self._made(node),
         }
+
+    def _made(self, node: Node) -> list[dict[str, Any]]:
+        """Who made each artifact behind a node, where and when."""
+        behind = [ancestor.artifact for ancestor in ancestors(node)]
+        runs = runs_of(self.instance, behind)
+        return [
+            {
+                "asset": artifact.asset,
+                "key": artifact.key,
+                "data_version": artifact.data_version,
+                "code_version": artifact.manifest.code_version,
+                "experiment": artifact.manifest.experiment,
+                "created": artifact.manifest.created,
+                "dagster_run": runs.get(artifact.key),
+                "mlflow": artifact.manifest.tracking_url,
+                "path": str(artifact.path),
+            }
+            for artifact in behind
+        ]
+
+    def difference(self, first: str, second: str, everything: bool = False) -> dict[str, Any]:
+        """What differs upstream of two results, and by how much the numbers moved.
+
+        Args:
+            first, second: recipe keys; or KEY@PREFIX, a result that is still in the store, by its artifact key.
+            everything: all N and single levels too.
+
+        Returns {"first", "second", "assets": [...], "roots": [...], "numbers": [...], "only_first", "only_second"};
+        see `difference.as_row` and `moved_rows`.
+
+        Raises:
+            StoreError: one has no results, or no such artifact is in the store.
+        """
+        ones, others = self._results_of(first), self._results_of(second)
+        stage = next((stage for stage in METRIC_STAGES if stage in ones and stage in others), None)
+        if stage is None:
+            raise StoreError(
+                f"{first} has {', '.join(ones)} and {second} {', '.join(others)}: run both to one stage"
+            )
+        pair = (ones[stage], others[stage])
+        nodes = [trace(self.store, artifact) for artifact in pair]
+        lineages = compare(nodes[0], nodes[1])
+        metrics = [
+            result_rows(key, read_table(artifact.path / "metrics.parquet").to_pylist(), {})
+            for key, artifact in zip((first, second), pair, strict=True)
+        ]
+        shown = metrics if everything else [select(rows) for rows in metrics]
+        options = pair[0].manifest.recipe["evaluation"]
+        bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
+        values = [read_table(artifact.path / "values.parquet") for artifact in pair]
+        return {
+            "first": {"experiment": first, **_step(nodes[0])},
+            "second": {"experiment": second, **_step(nodes[1])},
+            "assets": [as_row(asset) for asset in lineages.assets],
+            "roots": [asset.asset for asset in lineages.roots],
+            "numbers": moved_rows(
+                shown[0], metrics[1], (values[0], values[1]), options["easy_levels"], bootstrap
+            ),
+            "only_first": only_in(shown[0], metrics[1]),
+            "only_second": only_in(shown[1], metrics[0]),
+        }
+
+    def _results_of(self, name: str) -> dict[str, Artifact]:
+        """Tables of numbers by stage: of an experiment, or the one artifact that KEY@PREFIX names."""
+        key, at, prefix = name.partition("@")
+        if at:
+            places = [
+                folder
+                for stage in METRIC_STAGES
+                for folder in sorted((self.store.root / stage).glob("*"))
+                if prefix and folder.name.startswith(prefix[:KEY_FOLDER_LENGTH])
+            ]
+            if len(places) != 1:
+                raise StoreError(f"{name}: {len(places)} results in the store have a key that begins so")
+            artifact = self.store.open(places[0].parent.name, read_manifest(places[0]).key)
+            return {artifact.asset: artifact}
+        found = {stage: latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES}
+        made = {stage: artifact for stage, artifact in found.items() if artifact is not None}
+        if not made:
+            raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+        return made
 
 
 def tree(experiments: Experiments, key: str) -> Node:
