@@ -45,6 +45,7 @@ GREEDY, SFT_GREEDY = Method("rl", "greedy", 1), Method("sft", "greedy", 1)
 OUTCOME_ONLY = ("rl.process_scale=0", "rl.questions=easy")
 # Chosen on seeds 1 and 2 by easy validation and KL (docs/log.md); without the evaluator the recipe's own rate holds.
 GRPO = ("rl.algorithm=grpo", "rl.kl=0.2", "rl.learning_rate=2e-4", "rl.step_bonus=0")
+SOFT_MINIMUM = ("rl.shaping=soft_minimum",)
 REST, DPO = ("rl.algorithm=rest",), ("rl.algorithm=dpo",)
 # As many solutions of all questions as five rounds draw of the easy ones; PPO and GRPO draw as many of either anyway.
 DPO_ALL = (*DPO, "rl.preference.rounds=3")
@@ -100,6 +101,8 @@ TABLES = {
             Row("GRPO, easy outcome only, slow", (*GRPO, *OUTCOME_ONLY)),
             Row("DPO, all questions, PRM", DPO_ALL, DPO_EASY),
             Row("PPO, all questions, PRM", (), PPO_EASY),
+            Row("PPO, easy questions, PRM, soft minimum", ("rl.questions=easy", *SOFT_MINIMUM), PPO_EASY),
+            Row("PPO, all questions, PRM, soft minimum", SOFT_MINIMUM, PPO_EASY),
             Row("GRPO, all questions, PRM", GRPO, GRPO_EASY),
             Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS), REST_EASY),
             Row("control: DPO, all answers", (*DPO_ALL, *ALL_ANSWERS), DPO_EASY),
