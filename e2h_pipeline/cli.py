@@ -12,6 +12,7 @@
     e2h recipes
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
+    e2h doctor                     what killed processes left behind; --fix mends it
     e2h ui
 
 Errors are one line on stderr and a status that is not zero. What a command needs is imported inside
@@ -33,6 +34,7 @@ from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.store import StoreError
 from e2h_pipeline.artifacts.tables import TableError
+from e2h_pipeline.cli_doctor import doctor
 from e2h_pipeline.cli_grading import grade, rerank
 from e2h_pipeline.cli_shared import CommandError, Json, print_json
 from e2h_pipeline.cli_store import diff, gc, verify
@@ -182,6 +184,7 @@ app.command()(verify)
 app.command()(gc)
 app.command()(grade)
 app.command()(rerank)
+app.command()(doctor)
 
 
 @app.command()
