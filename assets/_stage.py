@@ -36,7 +36,7 @@ RECIPE_ASSET = "recipe"
 RECIPE_FILE = "recipe.json"
 TABLE = "data.parquet"
 GPU_POOL, CPU_POOL = "gpu", "cpu"
-_OWNERS = ["team:scalable-oversight"]
+OWNERS = ["team:scalable-oversight"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Stage:
         reads_if: field of the recipe to upstream assets that are read only where it is set.
         samples: the body draws with the engine, which is in the key then.
         gpu: the body uses a GPU where there is one.
+        watches: assets of Dagster that are no artifacts, whose change makes this one be made again.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Stage:
     reads_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     samples: bool = False
     gpu: bool = False
+    watches: tuple[str, ...] = ()
 
     def inputs(self, recipe: RecipeSlice) -> tuple[str, ...]:
         """Upstream assets that a recipe makes it read."""
@@ -105,6 +107,7 @@ def stage(
     grows: str = "",
     reads_if: Mapping[str, Iterable[str]] | None = None,
     samples: bool = False,
+    watches: Iterable[str] = (),
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
 
@@ -124,6 +127,8 @@ def stage(
         reads_if: upstream assets by the recipe's field (`early_stop.enabled`) without which they are not read and
             not in the key. Dagster shows them either way.
         samples: the body draws with the engine; its name and version are part of the key.
+        watches: assets that only tell when something outside has changed (`problem_files`); they are in no key,
+            because `external` says what is there.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -140,6 +145,7 @@ def stage(
             reads_if={option: tuple(names) for option, names in (reads_if or {}).items()},
             samples=samples,
             gpu=gpu,
+            watches=tuple(watches),
         )
         STAGES[spec.name], BODIES[spec.name] = spec, body
         return _asset(spec, group, frozenset(kinds), body.__doc__ or "")
@@ -155,6 +161,7 @@ def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> 
             RECIPE_ASSET,
             *spec.reads,
             *chain.from_iterable(spec.reads_if.values()),
+            *spec.watches,
         )
     )
 
@@ -164,7 +171,7 @@ def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> 
         partitions_def=EXPERIMENTS,
         group_name=group,
         kinds=set(kinds),
-        owners=_OWNERS,
+        owners=OWNERS,
         tags={
             "e2h/supervision": "audit" if spec.audit else "easy-only",
             "e2h/device": "gpu" if spec.gpu else "cpu",

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from assets._stage import stage
+from assets.problem_files import PROBLEM_FILES, SOURCE_FIELDS
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
 
@@ -16,11 +17,13 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     return source_fingerprint(recipe.problems)
 
 
-# What the source is, not which of its problems an experiment draws: those fields are left out.
-_FIELDS = ("source", "world", "train_per_level", "path", "hub", "hub_revision", "strict_counts")
-
-
-@stage(group="data", recipe=[f"problems.{field}" for field in _FIELDS], kinds={"json"}, external=_fingerprint)
+@stage(
+    group="data",
+    recipe=[f"problems.{field}" for field in SOURCE_FIELDS],
+    kinds={"json"},
+    external=_fingerprint,
+    watches=[PROBLEM_FILES],
+)
 def problem_source(job: StageJob) -> dict[str, Any]:
     """What the problem source is made of: fingerprint, counts by level, exclusions and near-duplicates of
     the benchmark. Holds no answers."""

@@ -23,6 +23,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +96,18 @@ def math_fingerprint(options: Problems) -> dict[str, str]:
         ProblemError: no data.
     """
     if not options.hub:
-        return {path.name: _sha256(path) for path in (_part(_folder(options), part) for part in _PARTS)}
+        return {path.name: file_hash(path) for path in math_files(options)}
     names = zip((options.hub, HUB_BENCHMARK), _revisions(options.hub_revision), strict=True)
     return {name: _commit(name, revision) for name, revision in names}
+
+
+def math_files(options: Problems) -> list[Path]:
+    """The local files; none where the source is the Hub.
+
+    Raises:
+        ProblemError: one is missing.
+    """
+    return [] if options.hub else [_part(_folder(options), part) for part in _PARTS]
 
 
 def duplicate_report(
@@ -193,10 +203,13 @@ def _local_source(folder: Path) -> Source:
 
 
 def _read_part(path: Path) -> list[Problem]:
-    return [
+    problems = [
         _problem(record, field(record, "unique_id", str, path, line), path, line)
         for line, record in read_jsonl(path)
     ]
+    if not problems:  # a file that was cut to nothing must not become an empty split
+        raise ProblemError(f"{path}: no problem in it; put the whole file back")
+    return problems
 
 
 def _problem(record: dict[str, Any], problem_id: str, where: Path | str, line: int) -> Problem:
@@ -239,7 +252,24 @@ def _refuse_repeats(problems: Iterable[Problem], where: str) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes. Hashed again only when size, times or inode are others: sources are looked at
+    every minute, and the time of the last change of an inode cannot be set back as `touch` does with the other.
+
+    Raises:
+        ProblemError: it cannot be read.
+    """
+    try:
+        seen = path.stat()
+        return _hashed(path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+    except OSError as error:
+        raise ProblemError(
+            f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _hashed(path: Path, *_stat: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -313,10 +343,11 @@ def _commit(name: str, revision: str | None) -> str:
     if revision and _COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # no network, and what the Hub itself refuses
 
     try:
         return str(HfApi().dataset_info(name, revision=revision).sha)
-    except (OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         raise ProblemError(
             f"problems.hub: cannot ask the Hub for the commit of {name} ({type(error).__name__});"
             " set problems.hub_revision to commit+commit"

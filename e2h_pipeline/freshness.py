@@ -1,0 +1,171 @@
+"""Watches where problems come from, and tells Dagster when there is something new.
+
+The sensor looks at the source of every experiment, and reports a new version of `problem_files` when its content has
+changed: `on_change` then makes `problem_source` again, and what is below it as far as content differs. A source that
+is gone or cannot be read fails the check `source_readable`; its last good version stays, so nothing is made of what is
+left of it. Dagster's conditions read the materializations of an asset that nothing here can execute, not its
+observations, so that is what is reported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from assets._stage import EXPERIMENTS
+from assets.problem_files import PROBLEM_FILES, READABLE, readable_result, source_options
+from e2h_pipeline.artifacts.home import home, recipe_folders
+from e2h_pipeline.problems.source import SourceState, look_at_source
+from e2h_pipeline.recipe import Recipe, RecipeError
+
+Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+Seen = dict[str, dict[str, str]]
+
+_SECONDS = 60
+_SHOWN = 12
+_VERSION_TAG = "dagster/data_version"
+_ASSET = dg.AssetKey(PROBLEM_FILES)
+
+
+def sensor() -> dg.SensorDefinition:
+    """Looks at all sources once a minute; on from the start, pause it in the UI."""
+
+    @dg.sensor(
+        name="watch_problem_files",
+        minimum_interval_seconds=_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports changed, missing and unreadable data files and moved Hub revisions, per experiment.",
+    )
+    def watch_problem_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        events, seen, unknown = look(context.instance, home(), json.loads(context.cursor or "{}"))
+        for event in events:
+            if isinstance(event, dg.AssetCheckEvaluation) and not event.passed:
+                context.log.error("%s", event.description)
+        for error in unknown:
+            context.log.warning("not watched: %s", error)
+        reason = None if events else f"nothing new in the sources of {len(seen)} experiments"
+        return dg.SensorResult(asset_events=events, cursor=json.dumps(seen), skip_reason=reason)
+
+    return watch_problem_files
+
+
+def look(
+    instance: dg.DagsterInstance, home_folder: Path, seen: Seen
+) -> tuple[list[Event], Seen, list[RecipeError]]:
+    """One look at the sources of all experiments that Dagster knows.
+
+    Args:
+        seen: experiment -> `version` and `error` as of the last look.
+
+    Returns:
+        What there is to report, what was seen now, and the experiments whose recipe is no longer there.
+    """
+    states: dict[str, SourceState] = {}
+    reports: list[Event] = []
+    now: Seen = {}
+    unknown: list[RecipeError] = []
+    for key in instance.get_dynamic_partitions(str(EXPERIMENTS.name)):
+        try:
+            options = source_options(Recipe.from_key(key, recipe_folders(home_folder)))
+        except RecipeError as error:
+            unknown.append(error)
+            continue
+        source = options.model_dump_json()
+        if source not in states:
+            states[source] = look_at_source(options)
+        state, before = states[source], seen.get(key, {"version": "", "error": ""})
+        now[key] = {"version": before["version"] if state.error else state.version, "error": state.error}
+        if now[key]["version"] != before["version"]:
+            reports.append(_report(instance, key, state))
+    return [*reports, *_alerts(seen, now)], now, unknown
+
+
+def _alerts(before: Seen, now: Seen) -> Iterator[dg.AssetCheckEvaluation]:
+    """The check, when it says something else than before. One for all experiments: a folder that is gone is one alert,
+    and Dagster takes only one check of a partition from outside of runs (it has a unique index on their empty id)."""
+    errors, old = unreadable(now), unreadable(before)
+    if errors != old or (now and not before):
+        result = readable_result(errors)
+        yield dg.AssetCheckEvaluation(
+            asset_key=_ASSET,
+            check_name=READABLE,
+            passed=result.passed,
+            description=result.description,
+            metadata=result.metadata,
+            severity=dg.AssetCheckSeverity.ERROR,
+        )
+
+
+def unreadable(seen: Seen) -> dict[str, list[str]]:
+    """Each error, with the experiments it stops."""
+    errors: dict[str, list[str]] = {}
+    for key, state in sorted(seen.items()):
+        if state["error"]:
+            errors.setdefault(state["error"], []).append(key)
+    return errors
+
+
+def _report(instance: dg.DagsterInstance, key: str, state: SourceState) -> dg.AssetMaterialization:
+    lines = changes(_last_parts(instance, key), state.parts)
+    return dg.AssetMaterialization(
+        _ASSET,
+        partition=key,
+        tags={_VERSION_TAG: state.version},
+        description="; ".join(lines),
+        metadata={
+            "data_version": state.version,
+            "changed": "; ".join(lines),
+            "files": dg.MetadataValue.table(
+                [_row(state, name) for name in sorted(state.parts)], schema=_COLUMNS
+            ),
+            "bytes": sum(state.sizes.values()),
+            "parts": dg.MetadataValue.json(state.parts),
+        },
+    )
+
+
+_COLUMNS = dg.TableSchema(
+    [
+        dg.TableColumn("name"),
+        dg.TableColumn("bytes", "int"),
+        dg.TableColumn("modified"),
+        dg.TableColumn("hash"),
+    ]
+)
+
+
+def _row(state: SourceState, name: str) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "name": name,
+            "bytes": state.sizes.get(name),
+            "modified": state.modified.get(name, ""),
+            "hash": state.parts[name],
+        }
+    )
+
+
+def _last_parts(instance: dg.DagsterInstance, key: str) -> dict[str, str] | None:
+    """Parts of the latest report, or None where there is none of ours."""
+    asked = dg.AssetRecordsFilter(asset_key=_ASSET, asset_partitions=[key])
+    records = instance.fetch_materializations(asked, limit=1).records
+    event = records[0].asset_materialization if records else None
+    value = event.metadata.get("parts") if event else None
+    return value.value if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, dict) else None
+
+
+def changes(before: dict[str, str] | None, after: dict[str, str]) -> list[str]:
+    """A line for each part that differs."""
+    if before is None:
+        return ["seen for the first time"]
+    lines = [f"{name} is gone" for name in sorted(before.keys() - after.keys())]
+    lines += [f"{name} is new" for name in sorted(after.keys() - before.keys())]
+    lines += [
+        f"{name} changed from {before[name][:_SHOWN]} to {after[name][:_SHOWN]}"
+        for name in sorted(before.keys() & after.keys())
+        if before[name] != after[name]
+    ]
+    return lines or ["as before"]
