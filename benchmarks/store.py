@@ -1,0 +1,194 @@
+"""A store of many artifacts: how long questions about it take.
+
+    python benchmarks/store.py --home FOLDER [--experiments 500] [--stages 20]
+
+Fills a fresh home with experiments x stages small artifacts (10,000 by default) through the real ArtifactStore, recorded in
+a real Dagster instance by one real run an experiment, the lineage of each as deep as there are stages. Then measures the
+lineage of one result, verification against `cat` and `sha256sum` of the same files, and a plan of garbage collection.
+With --real KEY the home also holds an experiment that `e2h run KEY` made, whose lineage, difference and report are timed
+among all others. Prints a table, then one JSON line.
+"""
+
+# No `from __future__ import annotations`: Dagster wants the real type of `context`.
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.garbage import plan_collection
+from e2h_pipeline.artifacts.inventory import take_inventory
+from e2h_pipeline.artifacts.lineage import ancestors, trace
+from e2h_pipeline.artifacts.manifest import InputRef
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.verify import verify_store
+from e2h_pipeline.records import record_findings, runs_of, wanted_places
+from e2h_pipeline.runner import open_instance
+from resources.store import ARTIFACT_KEY, latest_artifact
+
+T = TypeVar("T")
+
+_PARTITIONS = "experiment"
+_BYTES = 2_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--experiments", type=int, default=500)
+    parser.add_argument("--stages", type=int, default=20)
+    parser.add_argument("--real", default="", help="key of an experiment that was run in this home")
+    options = parser.parse_args()
+    os.environ["E2H_HOME"] = str(options.home)
+    figures: dict[str, Any] = {"materializations": options.experiments * options.stages}
+    store = ArtifactStore(options.home)
+    with open_instance(options.home) as instance:
+        if not (store.root / _stage_name(0)).exists():
+            figures["fill_s"], _ = timed(lambda: fill(instance, store, options.experiments, options.stages))
+        measure(instance, store, options.experiments // 2, options.stages, figures)
+        if options.real:
+            measure_real(instance, store, options.real, figures)
+    for name, value in figures.items():
+        print(f"{name:32}{value:>14,.3f}" if isinstance(value, float) else f"{name:32}{value:>14,}")
+    print(json.dumps(figures))
+
+
+def fill(instance: dg.DagsterInstance, store: ArtifactStore, experiments: int, stages: int) -> None:
+    """Every experiment: a chain of stages, each made of the two before it."""
+    keys = [f"bench/seed={number}" for number in range(experiments)]
+    instance.add_dynamic_partitions(_PARTITIONS, keys)
+    for number, key in enumerate(keys):
+        made: list[Artifact] = []
+        for stage in range(stages):
+            made.append(_make(store, stage, number, key, made[-2:]))
+        _record(instance, key, made)
+        if number % 50 == 49:
+            print(f"{(number + 1) * stages:,} materializations", file=sys.stderr, flush=True)
+
+
+def _stage_name(stage: int) -> str:
+    return f"bench_stage_{stage:02d}"
+
+
+def _make(store: ArtifactStore, stage: int, number: int, key: str, inputs: list[Artifact]) -> Artifact:
+    def body(draft: Draft) -> None:
+        (draft.out / "data.bin").write_bytes(os.urandom(_BYTES))
+        draft.summary = {"number": number, "stage": stage}
+
+    refs = {a.asset: InputRef(key=a.key, data_version=a.data_version) for a in inputs}
+    request = Request(_stage_name(stage), "c0de", {"seed": number}, refs, experiment=key)
+    return store.obtain(request, body)[0]
+
+
+def _record(instance: dg.DagsterInstance, key: str, made: list[Artifact]) -> None:
+    """One Dagster run that reports all artifacts of an experiment."""
+
+    @dg.op
+    def report(context: dg.OpExecutionContext) -> None:
+        for artifact in made:
+            context.log_event(
+                dg.AssetMaterialization(
+                    artifact.asset,
+                    partition=key,
+                    metadata={ARTIFACT_KEY: artifact.key, "reused": False},
+                    tags={"dagster/data_version": artifact.data_version},
+                )
+            )
+
+    @dg.job(logger_defs={"console": dg.colored_console_logger})
+    def bench() -> None:
+        report()
+
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    bench.execute_in_process(instance=instance, run_config=quiet, tags={"dagster/partition": key})
+
+
+def measure(
+    instance: dg.DagsterInstance, store: ArtifactStore, middle: int, stages: int, figures: dict[str, Any]
+) -> None:
+    """Questions to the whole store. Caches of the disk are warm: the files were just written or read."""
+    key, last = f"bench/seed={middle}", _stage_name(stages - 1)
+
+    def lineage() -> int:
+        artifact = latest_artifact(instance, store, last, key)
+        if artifact is None:
+            raise SystemExit(f"{key} has no {last}; give the numbers this home was filled with")
+        behind = [node.artifact for node in ancestors(trace(store, artifact))]
+        return len(runs_of(instance, behind))
+
+    figures["lineage_s"], figures["lineage_artifacts"] = timed(lineage)
+    seconds, result = timed(lambda: verify_store(store))
+    figures |= {
+        "verify_s": seconds,
+        "verify_artifacts": result.artifacts,
+        "verify_files": result.files,
+        "verify_findings": len(result.findings),
+    }
+    figures["cat_s"], _ = timed(lambda: over_files(store, ["cat"]))
+    figures["sha256sum_s"], _ = timed(lambda: over_files(store, ["sha256sum"]))
+    figures["verify_to_sha256sum"] = figures["verify_s"] / figures["sha256sum_s"]
+    figures["list_s"], _ = timed(lambda: take_inventory(store))
+    figures["records_s"], found = timed(lambda: record_findings(instance, store))
+    figures["records_findings"] = len(found)
+    figures["gc_wanted_s"], wanted = timed(lambda: wanted_places(instance))
+    figures["gc_plan_s"], plan = timed(lambda: plan_collection(store, wanted, {}, grace_seconds=0))
+    figures["gc_artifacts"] = sum(item.kind == "artifact" for item in plan.garbage)
+
+
+def measure_real(
+    instance: dg.DagsterInstance, store: ArtifactStore, key: str, figures: dict[str, Any]
+) -> None:
+    """An experiment of the real stages among all the others."""
+    from e2h_pipeline.lookup import Experiments
+
+    experiments = Experiments(instance, store)
+    figures["real_lineage_s"], _ = timed(lambda: experiments.lineage(key))
+    figures["real_diff_s"], _ = timed(lambda: experiments.difference(key, key))
+    report = experiments.artifact("report", key)
+    figures["report_s"], _ = timed(lambda: _report_again(store, report))
+
+
+def _report_again(store: ArtifactStore, report: Artifact) -> None:
+    """The body of the report stage, on the same inputs."""
+    import tempfile
+
+    from e2h_pipeline.artifacts.lineage import as_rows
+    from e2h_pipeline.report.html import write_report
+
+    inputs = {asset: store.open(asset, ref.key) for asset, ref in report.manifest.inputs.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_report(
+            inputs={name: artifact.path for name, artifact in inputs.items()},
+            lineage=as_rows(*(trace(store, artifact) for artifact in inputs.values())),
+            out=Path(folder),
+            key=report.manifest.experiment,
+            recipe_json=json.dumps(report.manifest.recipe),
+            confidence=report.manifest.recipe["evaluation"]["confidence"],
+        )
+
+
+def over_files(store: ArtifactStore, command: list[str]) -> None:
+    """A tool over every data file of the store, in as few processes as the system allows."""
+    find = ["find", str(store.root), "-type", "f", "-not", "-path", "*/.*", "-not", "-name", "manifest.json"]
+    listed = subprocess.run([*find, "-print0"], check=True, capture_output=True).stdout
+    subprocess.run(["xargs", "-0", *command], input=listed, check=True, stdout=subprocess.DEVNULL)
+
+
+def timed(action: Callable[[], T]) -> tuple[float, T]:
+    """Seconds, and what came back."""
+    started = time.perf_counter()
+    found = action()
+    return time.perf_counter() - started, found
+
+
+if __name__ == "__main__":
+    main()
