@@ -29,7 +29,8 @@ _DAILY = "0 2 * * *"
 
 def on_change() -> dg.AutomationCondition:
     """Changed content upstream, changed code, a new experiment, or one retry after a failure; held back
-    while anything upstream is missing, running, or fails a blocking check."""
+    while anything upstream is missing, running, or fails a blocking check, and while the recipe itself is about to be
+    made: every stage reads it, so what changed together with it (an edit of code and knobs) is made once, from both."""
     condition = dg.AutomationCondition
     changed = (
         condition.newly_missing()
@@ -41,6 +42,7 @@ def on_change() -> dg.AutomationCondition:
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
+        & ~condition.any_deps_match(condition.will_be_requested()).allow(dg.AssetSelection.assets("recipe"))
         & condition.all_deps_blocking_checks_passed()
     ).with_label("on_change")
 

@@ -21,9 +21,8 @@ def build() -> dg.Definitions:
 
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
-    from e2h_pipeline import leftovers
     from assets.problem_files import problem_files
-    from e2h_pipeline import freshness
+    from e2h_pipeline import freshness, leftovers
     from e2h_pipeline.automation import automated, changed_sweeps, daily_sweeps, experiment_job, sensor
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
@@ -35,7 +34,7 @@ def build() -> dg.Definitions:
         asset_checks=checks,
         jobs=[experiment_job()],
         schedules=[daily_sweeps()],
-        sensors=[sensor(), changed_sweeps(), leftovers.sensor()],
+        sensors=[sensor(), changed_sweeps(), freshness.sensor(), leftovers.sensor()],
         resources={
             "store": StoreResource(),
             "compute": ComputeResource.from_environment(),

@@ -117,6 +117,16 @@ class Automation:
         self._definitions = dg.Definitions(assets=automated(toy.TOYS), resources=toy.resources(home))
         self._cursor: dg.AssetDaemonCursor | None = None  # type: ignore[name-defined]
 
+    def change_code(self, *assets: str) -> None:
+        """The next tick sees other code of these assets."""
+        changed = [
+            asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version="new"))
+            if asset.key.to_user_string() in assets
+            else asset
+            for asset in automated(toy.TOYS)
+        ]
+        self._definitions = dg.Definitions(assets=changed, resources=toy.resources(self._home))
+
     def tick(self) -> set[str]:
         """One evaluation; returns the assets it asks for, after materializing them."""
         found = dg.evaluate_automation_conditions(self._definitions, self._instance, cursor=self._cursor)
@@ -188,3 +198,16 @@ def test_changed_code_is_remade(tmp_path: Path, instance: dg.DagsterInstance) ->
     )
     assert found.total_requested == 1
     assert found.get_num_requested(dg.AssetKey("toy_policy")) == 1
+
+
+def test_code_and_recipe_that_change_together_are_made_once(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """The policy's code is another, and so is the recipe: it is not made of the old recipe first."""
+    automation = _settled(tmp_path, instance)
+    toy.write_recipe(tmp_path, toy.RECIPE.replace("epochs: 2", "epochs: 4"))
+    automation.change_code("recipe", "toy_policy")
+    ticks = automation.settle()
+    assert ticks[0] == {"recipe"}
+    assert sum("toy_policy" in tick for tick in ticks) == 1
+    assert {"toy_policy", "toy_score"} <= ticks[1]

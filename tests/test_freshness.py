@@ -77,7 +77,7 @@ class World:
         for folder in (self.one, self.two):
             (self.home / "recipes" / f"{folder.name}.yaml").write_text(RECIPE.format(folder=folder))
         self._seen: dict[str, dict[str, str]] = {}
-        self._cursor: dg.AssetDaemonCursor | None = None  # type: ignore[name-defined]
+        self._cursor: dg.AssetDaemonCursor | None = None
         self._definitions = dg.Definitions(
             assets=[*automated(STAGES), problem_files],
             asset_checks=[source_readable],
@@ -129,7 +129,7 @@ class World:
 
     def settle(self) -> list[set[tuple[str, str]]]:
         """Ticks until nothing is asked for."""
-        ticks = []
+        ticks: list[set[tuple[str, str]]] = []
         while (asked := self.tick()) and len(ticks) < 10:
             ticks.append(asked)
         return ticks
