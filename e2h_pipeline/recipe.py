@@ -691,12 +691,12 @@ def _split_key(key: str) -> tuple[str, dict[str, str]]:
         raise RecipeError(f"recipe key is longer than {_MAX_KEY_LENGTH} characters")
     name, *parts = key.split("/")
     if not _NAME.fullmatch(name):
-        raise RecipeError(f"'{name}' is not a recipe name (lower-case letters, digits, - and _)")
+        raise RecipeError(f"{name!r} is not a recipe name (lower-case letters, digits, - and _)")
     overrides: dict[str, str] = {}
     for part in parts:
         match = _OVERRIDE.fullmatch(part)
         if not match:
-            raise RecipeError(f"'{part}' in key '{key}' is not of the form section.field=value")
+            raise RecipeError(f"{part!r} in key {key!r} is not of the form section.field=value")
         if match[1] in overrides:
             raise RecipeError(f"field {match[1]} is given twice in key '{key}'")
         overrides[match[1]] = match[2]
