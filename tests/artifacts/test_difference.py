@@ -17,11 +17,10 @@ def result(
     easy: dict[str, Any] | None = None,
     epochs: int = 2,
     code: str = "c0de",
-    sft_content: str = "",
 ) -> Node:
     """easy_problems -> sft_policy -> rerank_metrics <- base_model."""
     data = make(store, "easy_problems", recipe=easy or {"problems": {"seed": 0, "levels": [1, 2]}})
-    sft = make(store, "sft_policy", data, recipe={"sft": {"epochs": epochs}}, code=code, content=sft_content)
+    sft = make(store, "sft_policy", data, recipe={"sft": {"epochs": epochs}}, code=code)
     return trace(store, make(store, "rerank_metrics", sft, make(store, "base_model")))
 
 
