@@ -67,6 +67,60 @@ def test_lineage_leads_every_number_to_its_easy_data(tiny_home: Path) -> None:
     assert "easy_problems" in e2h(tiny_home, "lineage", "tiny").stdout
 
 
+def test_lineage_names_who_made_each_artifact(tiny_home: Path) -> None:
+    artifacts = _json(tiny_home, "lineage", "tiny")["artifacts"]
+    assert {"easy_problems", "sft_policy", "rerank_metrics"} <= {row["asset"] for row in artifacts}
+    assert all(row["dagster_run"] and row["mlflow"] and row["code_version"] for row in artifacts)
+    assert artifacts[0]["dagster_run"][:8] in e2h(tiny_home, "lineage", "tiny").stdout
+
+
+def test_the_difference_of_two_results_begins_at_the_changed_data(tiny_home: Path) -> None:
+    """`tiny` and the same with fewer easy problems, which the first test of this file ran."""
+    found = _json(tiny_home, "diff", "tiny", "tiny/problems.easy_limit=24")
+    by_name = {asset["asset"]: asset for asset in found["assets"]}
+    assert "easy_problems" in found["roots"]
+    fields = {change["field"] for change in by_name["easy_problems"]["recipe"]}
+    assert fields == {"problems.easy_limit"}
+    assert by_name["base_model"]["same_artifact"]
+    assert "sft_policy" not in found["roots"]
+    greedy = [row for row in found["numbers"] if (row["policy"], row["levels"]) == ("base", "all")]
+    assert all(row["paired"] and row["difference"] == row["ci_low"] == row["ci_high"] == 0 for row in greedy)
+    old = found["first"]["key"][:12]
+    again = _json(tiny_home, "diff", f"tiny@{old}", "tiny/problems.easy_limit=24")
+    assert again["numbers"] == found["numbers"]
+    text = e2h(tiny_home, "diff", "tiny", "tiny/problems.easy_limit=24").stdout
+    assert "problems.easy_limit: 30 -> 24" in text
+
+
+def test_the_store_verifies_until_a_byte_changes(tiny_home: Path) -> None:
+    done = e2h(tiny_home, "verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all as the manifests say" in done.stdout
+    model = _json(tiny_home, "inspect", "easy_problems", "--key", "tiny")["path"]
+    file = next(Path(model).glob("*.parquet"))
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-1] + b"X")
+        done = e2h(tiny_home, "verify", "tiny", "--json")
+        assert done.returncode == 1
+        (finding,) = json.loads(done.stdout)["findings"]
+        assert (finding["kind"], finding["where"]) == ("damaged", str(file))
+    finally:
+        file.write_bytes(whole)
+
+
+def test_collection_says_what_before_it_does(tiny_home: Path) -> None:
+    before = len(_json(tiny_home, "verify")["findings"]), _json(tiny_home, "verify")["artifacts"]
+    told = _json(tiny_home, "gc", "--grace", "0")
+    assert told["removed"] is None
+    assert (len(_json(tiny_home, "verify")["findings"]), _json(tiny_home, "verify")["artifacts"]) == before
+    done = _json(tiny_home, "gc", "--grace", "0", "--yes")
+    assert done["removed"] and done["spared"] == []
+    assert _json(tiny_home, "verify")["findings"] == []
+    again = e2h(tiny_home, "run", "tiny")
+    assert f"0 stages computed, {STAGES} reused" in again.stdout, again.stdout
+
+
 def test_the_report_is_one_page(tiny_home: Path) -> None:
     done = e2h(tiny_home, "report", "tiny")
     page = Path(done.stdout.strip())
@@ -83,6 +137,9 @@ def test_the_report_is_one_page(tiny_home: Path) -> None:
         (["results", "tiny/seed=9"], "has no results yet; run: e2h run tiny/seed=9"),
         (["inspect", "policy", "--key", "tiny"], "no asset 'policy'; there are: base_answers"),
         (["report", "tiny/seed=9"], "has no report yet"),
+        (["diff", "tiny", "tiny/seed=9"], "has no results yet; run: e2h run tiny/seed=9"),
+        (["diff", "tiny@ffff", "tiny"], "tiny@ffff: 0 results in the store have a key that begins so"),
+        (["verify", "tiny/seed=9"], "has nothing in the store"),
         (
             ["run", "tiny/base.model=nowhere/base.train=false", "--select", "+base_model"],
             "base_model failed: ",
