@@ -4,7 +4,7 @@ processes, half-written artifacts.
 Dagster's local launcher does not look after its run workers across a restart: a run whose process was killed together
 with its code server stays STARTED for good, and keeps its slot of the pool "gpu". A run is called dead only where its
 process is known, is of this host, and is gone. `e2h run`, `e2h sweep` and `e2h ui` look first thing, the daemon's sensor
-looks every few minutes, and `e2h doctor` tells.
+looks twice a minute, and `e2h doctor` tells.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from resources.launcher import HOST_TAG, host
 Level = Literal["ok", "note", "problem"]
 
 PID_TAG = "e2h/pid"
-_SENSOR_SECONDS = 120
+_SENSOR_SECONDS = 30  # also how long a restarted daemon may wait
 _START_SECONDS = 600  # a run that has no process by then never started; Dagster's own patience is 180
-_RECENT_SECONDS = 7 * 86400
+_RECENT_SECONDS = 86400
 _RECENT_RUNS = 50
+_WORKER_GRACE_SECONDS = 60
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -187,8 +188,14 @@ def held_slots(instance: dg.DagsterInstance) -> list[Finding]:
     return found
 
 
-def workers_of_ended_runs(instance: dg.DagsterInstance) -> list[Finding]:
-    """Run workers that go on although their run was closed: cancelled while their code server was gone."""
+def workers_of_ended_runs(
+    instance: dg.DagsterInstance, grace: float = _WORKER_GRACE_SECONDS
+) -> list[Finding]:
+    """Run workers that go on although their run was closed: cancelled while their code server was gone.
+
+    Args:
+        grace: seconds since the run's end in which a worker may still be putting things away.
+    """
     if not processes.known():
         return []
     recent = time.time() - _RECENT_SECONDS
@@ -199,7 +206,7 @@ def workers_of_ended_runs(instance: dg.DagsterInstance) -> list[Finding]:
         if PID_TAG in run.tags or (record.end_time or 0) < recent or _host_of(instance, run) != host():
             continue
         process = _process_of(instance, record)
-        if process and processes.runs_since(*process) and time.time() - (record.end_time or 0) > 60:
+        if process and processes.runs_since(*process) and time.time() - (record.end_time or 0) > grace:
             text = f"run worker {process[0]} goes on although its run is {run.status.value}"
             found.append(Finding("process", run.run_id, text, mend=_ending(process[0])))
     return found
@@ -257,7 +264,7 @@ def half_written(store: ArtifactStore) -> list[Finding]:
 
 
 def sensor() -> dg.SensorDefinition:
-    """Mends at the daemon's start, and every few minutes; on from the start."""
+    """Mends at the daemon's start, and twice a minute; on from the start."""
 
     @dg.sensor(
         name="release_dead_runs",
