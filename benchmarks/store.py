@@ -6,7 +6,8 @@ Fills a fresh home with experiments x stages small artifacts (10,000 by default)
 a real Dagster instance by one real run an experiment, the lineage of each as deep as there are stages. Then measures the
 lineage of one result, verification against `cat` and `sha256sum` of the same files, and a plan of garbage collection.
 With --real KEY the home also holds an experiment that `e2h run KEY` made, whose lineage, difference and report are timed
-among all others. Prints a table, then one JSON line.
+among all others. With --large-mb N verification is also measured on models: eight files of together N MB, in a store of
+their own. Prints a table, then one JSON line.
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=500)
     parser.add_argument("--stages", type=int, default=20)
     parser.add_argument("--real", default="", help="key of an experiment that was run in this home")
+    parser.add_argument("--large-mb", type=int, default=0)
     options = parser.parse_args()
     os.environ["E2H_HOME"] = str(options.home)
     figures: dict[str, Any] = {"materializations": options.experiments * options.stages}
@@ -57,6 +59,8 @@ def main() -> None:
         measure(instance, store, options.experiments // 2, options.stages, figures)
         if options.real:
             measure_real(instance, store, options.real, figures)
+    if options.large_mb:
+        measure_large(ArtifactStore(options.home / "large"), options.large_mb, figures)
     for name, value in figures.items():
         print(f"{name:32}{value:>14,.3f}" if isinstance(value, float) else f"{name:32}{value:>14,}")
     print(json.dumps(figures))
@@ -174,6 +178,22 @@ def _report_again(store: ArtifactStore, report: Artifact) -> None:
             recipe_json=json.dumps(report.manifest.recipe),
             confidence=report.manifest.recipe["evaluation"]["confidence"],
         )
+
+
+def measure_large(store: ArtifactStore, megabytes: int, figures: dict[str, Any]) -> None:
+    """Verification where bytes count, not files."""
+
+    def body(draft: Draft) -> None:
+        for number in range(8):
+            (draft.out / f"model-{number}.safetensors").write_bytes(os.urandom(megabytes * 125_000))
+
+    store.obtain(Request("base_model", "c0de", {"megabytes": megabytes}), body)
+    figures["large_mb"] = megabytes
+    figures["large_cat_s"], _ = timed(lambda: over_files(store, ["cat"]))
+    figures["large_sha256sum_s"], _ = timed(lambda: over_files(store, ["sha256sum"]))
+    figures["large_verify_s"], _ = timed(lambda: verify_store(store))
+    figures["large_one_thread_s"], _ = timed(lambda: verify_store(store, threads=1))
+    figures["large_mb_per_s"] = megabytes / figures["large_verify_s"]
 
 
 def over_files(store: ArtifactStore, command: list[str]) -> None:
