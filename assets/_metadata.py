@@ -18,6 +18,7 @@ _CELL_LENGTH = 160
 _LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
 _VERSION_LENGTH = 12
 _MOST_CURVES = 4
+_MAIN_TABLES = ("data", "metrics")
 # What an SVG element of the page needs to be a picture by itself.
 _SVG_ALONE = (
     'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="396" height="279"'
@@ -28,23 +29,32 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
     """Metadata of one materialization: where it lies, what is in it, what fed it, what it cost."""
     manifest = artifact.manifest
     metadata: dict[str, Any] = {
-        "path": dg.MetadataValue.path(str(artifact.path)),
-        ARTIFACT_KEY: artifact.key,
+        **_pages(artifact),
+        **_headline(manifest.summary),
+        **_lineage(store, artifact),
         "data_version": artifact.data_version,
+        ARTIFACT_KEY: artifact.key,
+        "path": dg.MetadataValue.path(str(artifact.path)),
         "reused": reused,
         "wall_seconds": manifest.wall_seconds,
         "peak_memory_gib": round(manifest.peak_memory_bytes / 2**30, 3),
-        **_lineage(store, artifact),
+        **({} if manifest.tokens is None else {"tokens": manifest.tokens}),
         **_table(artifact.path),
         **_plots(artifact.path),
         **_curves(artifact.path),
-        **_headline(manifest.summary),
     }
-    if manifest.tokens is not None:
-        metadata["tokens"] = manifest.tokens
-    if manifest.tracking_url:
-        metadata["mlflow"] = dg.MetadataValue.url(manifest.tracking_url)
     return metadata
+
+
+def _pages(artifact: Artifact) -> dict[str, Any]:
+    """Where to read on: MLflow's run, and the report of a whole experiment (a browser opens no file from here, so its
+    path is there to copy)."""
+    pages: dict[str, Any] = {}
+    for page in sorted(artifact.path.rglob("*.html")):
+        pages[page.stem] = dg.MetadataValue.path(str(page))
+    if artifact.manifest.tracking_url:
+        pages["mlflow"] = dg.MetadataValue.url(artifact.manifest.tracking_url)
+    return pages
 
 
 def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
@@ -63,8 +73,9 @@ def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
 
 
 def _table(folder: Path) -> dict[str, Any]:
-    """Rows, rows per level, and the first few rows of the artifact's table, if it has one."""
-    first = next(iter(sorted(folder.rglob("*.parquet"))), None)
+    """Rows, rows per level, and the first few rows of the artifact's table, or of its main one, if it has any."""
+    tables = sorted(folder.rglob("*.parquet"), key=lambda path: (path.stem not in _MAIN_TABLES, path))
+    first = next(iter(tables), None)
     if first is None:
         return {}
     import pyarrow.parquet as pq

@@ -35,6 +35,7 @@ EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
 RECIPE_ASSET = "recipe"
 RECIPE_FILE = "recipe.json"
 TABLE = "data.parquet"
+EXPERIMENT_TAG, RECIPE_TAG, SEED_TAG = "e2h/experiment", "e2h/recipe", "e2h/seed"
 GPU_POOL, CPU_POOL = "gpu", "cpu"
 OWNERS = ["team:scalable-oversight"]
 
@@ -148,12 +149,14 @@ def stage(
             watches=tuple(watches),
         )
         STAGES[spec.name], BODIES[spec.name] = spec, body
-        return _asset(spec, group, frozenset(kinds), body.__doc__ or "")
+        return _asset(spec, group, frozenset(kinds), body.__doc__ or "", _code_reference(body))
 
     return decorate
 
 
-def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> dg.AssetsDefinition:
+def _asset(
+    spec: Stage, group: str, kinds: frozenset[str], description: str, reference: dict[str, Any]
+) -> dg.AssetsDefinition:
     upstream = (
         ()
         if spec.name == RECIPE_ASSET
@@ -179,6 +182,7 @@ def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> 
         pool=GPU_POOL if spec.gpu else CPU_POOL,
         code_version=spec.code_version,
         description=_description(spec, description),
+        metadata=reference,
     )
     def materialize(
         context: dg.AssetExecutionContext,
@@ -188,6 +192,7 @@ def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> 
         engine: EngineResource,
     ) -> dg.MaterializeResult:
         step = _resolve(spec, context.instance, store, context.partition_key, engine)
+        _tag_run(context, step.recipe)
         info = StageInfo(
             experiment=context.partition_key,
             asset=spec.name,
@@ -207,6 +212,23 @@ def _asset(spec: Stage, group: str, kinds: frozenset[str], description: str) -> 
         )
 
     return materialize
+
+
+def _tag_run(context: dg.AssetExecutionContext, recipe: Recipe) -> None:
+    """What runs can be filtered by in the UI, whoever launched them. (A sweep tags its own.)"""
+    tags = {EXPERIMENT_TAG: context.partition_key, RECIPE_TAG: recipe.name, SEED_TAG: str(recipe.seed)}
+    if not tags.items() <= context.run.tags.items():
+        context.instance.add_run_tags(context.run_id, tags)
+
+
+def _code_reference(body: StageBody) -> dict[str, Any]:
+    """Where the body is, which the UI links."""
+    place = dg.LocalFileCodeReference(
+        file_path=inspect.getsourcefile(body) or body.__module__,
+        line_number=body.__code__.co_firstlineno,
+        label=body.__module__,
+    )
+    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
 
 
 def _description(spec: Stage, text: str) -> str:

@@ -45,8 +45,11 @@ class Experiment:
 
 def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     listed = "\n".join(f"- {finding}" for finding in findings) or "nothing"
+    more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
     return dg.AssetCheckResult(
-        passed=not findings, metadata={"findings": dg.MetadataValue.md(listed), **metadata}
+        passed=not findings,
+        description=findings[0] + more if findings else None,  # the page shows this; markdown only on a click
+        metadata={"findings": dg.MetadataValue.md(listed), **metadata},
     )
 
 

@@ -88,6 +88,7 @@ def test_every_asset_is_described_owned_versioned_and_automated() -> None:
         assert asset.description and "Version = hash of the content" in asset.description
         assert asset.group_name and asset.owners and asset.kinds
         assert asset.tags["e2h/supervision"] in (("audit", "easy-only") if made_here else ("source",))
+        assert ("dagster/code_references" in asset.metadata) == made_here
         assert bool(asset.code_version) == made_here == (asset.automation_condition is not None)
 
 

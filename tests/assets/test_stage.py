@@ -72,6 +72,21 @@ def test_metadata_says_what_people_ask(tmp_path: Path, instance: dg.DagsterInsta
     assert Path(str(score.metadata["path"].value)).is_relative_to(tmp_path / "store")
 
 
+def test_runs_can_be_found_by_experiment_recipe_and_seed(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    result = toy.materialize(tmp_path, instance, [toy.recipe])
+    tags = {"e2h/experiment": toy.KEY, "e2h/recipe": "toy", "e2h/seed": "0"}
+    assert [run.run_id for run in instance.get_runs(dg.RunsFilter(tags=tags))] == [result.run_id]
+
+
+def test_an_asset_links_the_code_of_its_body() -> None:
+    (spec,) = toy.toy_easy.specs
+    (place,) = spec.metadata["dagster/code_references"].code_references
+    assert place.file_path == toy.__file__
+    assert "toy_easy" in "".join(Path(place.file_path).read_text().splitlines()[place.line_number - 1 :][:2])
+
+
 def test_a_forged_event_is_refused(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     toy.materialize(tmp_path, instance)
     instance.report_runless_asset_event(
