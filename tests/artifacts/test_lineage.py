@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,4 +54,36 @@ def test_a_lost_ancestor_is_named(tmp_path: Path) -> None:
     sft = make(store, "sft_policy", easy)
     (easy.path / "manifest.json").unlink()
     with pytest.raises(StoreError, match="easy_problems"):
+        trace(store, sft)
+
+
+def test_the_walk_reads_manifests_only(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    easy = make(store, "easy_problems")
+    sft = make(store, "sft_policy", easy)
+    (easy.path / "data.txt").unlink()  # a finding for verify, no obstacle to lineage
+    assert data_versions(trace(store, sft)) == [easy.data_version]
+
+
+def test_a_manifest_that_was_edited_is_no_lineage(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    easy = make(store, "easy_problems")
+    sft = make(store, "sft_policy", easy)
+    file = easy.path / "manifest.json"
+    file.write_text(file.read_text().replace('"code_version": "c0de"', '"code_version": "nicer"'))
+    with pytest.raises(StoreError, match="key does not match code version"):
+        trace(store, sft)
+
+
+def test_an_input_that_was_made_again_otherwise_is_no_lineage(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    easy = make(store, "easy_problems")
+    sft = make(store, "sft_policy", easy)
+    shutil.rmtree(easy.path)
+
+    def otherwise(draft: Draft) -> None:
+        (draft.out / "data.txt").write_text("a stage that is not deterministic")
+
+    store.obtain(Request("easy_problems", "c0de", external=""), otherwise)
+    with pytest.raises(StoreError, match="made again with other content since sft_policy"):
         trace(store, sft)
