@@ -140,7 +140,7 @@ class StageRun:
 
     def _what_happens(self, entry: Entry, error: Exception) -> str:
         what = f"MLflow at {without_login(self._uri)} did not take '{entry['kind']}' of {self._info.asset}"
-        reason = _hide_login(str(error), self._uri)
+        reason = _reason(error, self._uri)
         return f"{what}; it is kept in {self._home / FOLDER} and sent later ({reason})"
 
     def _keep(self, entry: Entry) -> None:
@@ -203,7 +203,7 @@ def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:
             if send(found, sender.apply):
                 yield f"told MLflow about a run that it had missed ({sender.run_id})"
         except tracking_errors() as error:
-            yield f"{found.path}: not sent yet ({_hide_login(str(error), uri)})"
+            yield f"{found.path}: not sent yet ({_reason(error, uri)})"
             if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
                 return
 
@@ -225,9 +225,11 @@ def _result(artifact: Artifact) -> Entry:
     }
 
 
-def _hide_login(text: str, uri: str) -> str:
+def _reason(error: Exception, uri: str) -> str:
+    """The first line of what an error says, without the server's login."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     login = urlsplit(uri).netloc.rpartition("@")[0]
-    return text.replace(f"{login}@", "") if login else text
+    return first.replace(f"{login}@", "") if login else first
 
 
 def _now() -> int:
