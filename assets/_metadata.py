@@ -30,8 +30,8 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
     manifest = artifact.manifest
     metadata: dict[str, Any] = {
         **_pages(artifact),
-        **_headline(manifest.summary),
         **_lineage(store, artifact),
+        **_headline(manifest.summary),
         "data_version": artifact.data_version,
         ARTIFACT_KEY: artifact.key,
         "path": dg.MetadataValue.path(str(artifact.path)),
@@ -43,6 +43,8 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
         **_plots(artifact.path),
         **_curves(artifact.path),
     }
+    if manifest.summary:  # last, because it can be long
+        metadata["summary"] = dg.MetadataValue.json(manifest.summary)
     return metadata
 
 
@@ -134,10 +136,9 @@ def _curves(folder: Path) -> dict[str, Any]:
 
 
 def _headline(summary: dict[str, Any]) -> dict[str, Any]:
-    """Numbers at the top of the summary as numbers (the UI plots them over time), all of it as JSON."""
-    numbers = {
+    """Numbers at the top of the summary as numbers: the UI plots them over time."""
+    return {
         f"summary/{name}": value
         for name, value in summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return {**numbers, "summary": dg.MetadataValue.json(summary)} if summary else {}
