@@ -1,0 +1,214 @@
+"""`e2h doctor`: what killed processes leave is found, told and mended; what lives is left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import toy_stages as toy
+from processes import alive, children_of
+from typer.testing import CliRunner
+
+from e2h_pipeline import leftovers
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.cli import app
+from e2h_pipeline.runner import open_instance
+from resources.tracking import TrackingResource, local_database
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks processes up in /proc")
+ROOT = Path(__file__).resolve().parents[1]
+NOBODY = 2**22 + 1  # above any pid
+
+# As `e2h run` does it, with a stage that never ends.
+_RUN = """
+import os, sys
+from pathlib import Path
+import dagster as dg
+import toy_stages as toy
+from e2h_pipeline.leftovers import own_tags
+from e2h_pipeline.runner import open_instance
+from resources.tracking import TrackingResource
+
+home = Path(sys.argv[1])
+with open_instance(home) as instance:
+    instance.add_dynamic_partitions("experiment", [toy.KEY])
+    resources = toy.resources(home, "subprocess") | {"tracking": TrackingResource()}
+    dg.materialize([toy.recipe, toy.toy_endless], instance=instance, partition_key=toy.KEY, tags=own_tags(),
+        resources=resources)
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of its own, which the command line takes for its own."""
+    toy.write_recipe(tmp_path, toy.RECIPE)
+    monkeypatch.setenv("E2H_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield tmp_path
+
+
+def _until(condition: Callable[[], Any], seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return bool(condition())
+
+
+def _doctor(*options: str) -> tuple[int, dict[str, Any], str]:
+    done = CliRunner().invoke(app, ["doctor", "--json", *options])
+    return done.exit_code, json.loads(done.stdout), str(done.exception)
+
+
+def _of(told: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
+    return [finding for finding in told["findings"] if finding["kind"] in kinds]
+
+
+@pytest.mark.slow
+def test_all_that_a_killed_run_leaves_is_found_and_mended(home: Path) -> None:
+    """The step and its supervisor killed at once: nobody is left to end the training."""
+    notes = home / "pids"
+    environment = {**os.environ, "TOY_PIDS": str(notes), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    step = subprocess.Popen(
+        [sys.executable, "-c", _RUN, str(home)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    body = grandchild = 0
+    try:
+        assert _until(notes.exists)
+        body, grandchild = map(int, notes.read_text().split())
+        (supervisor,) = (pid for pid in children_of(step.pid) if body in children_of(pid))
+        with open_instance(home) as instance:
+            assert leftovers.leftovers(instance, ArtifactStore(home)) == []  # it lives
+            (run,) = instance.get_runs()
+        step.send_signal(signal.SIGSTOP)  # so that it cannot notice
+        os.kill(supervisor, signal.SIGKILL)
+        step.kill()
+        step.wait()
+        assert alive(body) and alive(grandchild)
+
+        status, told, error = _doctor()
+        assert status == 1 and "`e2h doctor --fix` mends" in error
+        assert [found["subject"] for found in _of(told, "run")] == [run.run_id]
+        assert {found["subject"] for found in _of(told, "process")} == {str(body), str(grandchild)}
+        assert len(_of(told, "making")) == 1
+        assert alive(body) and all(not found["done"] for found in told["findings"])  # it only looked
+
+        status, told, _ = _doctor("--fix")
+        assert status == 0
+        assert {found["kind"] for found in told["findings"] if found["done"]} == {
+            *("run", "process", "making", "mlflow")
+        }
+        assert _until(lambda: not alive(body) and not alive(grandchild), 10)
+        assert _doctor()[1]["problems"] == 0
+        with open_instance(home) as instance:
+            again = instance.get_run_by_id(run.run_id)
+            assert again is not None and again.status == dg.DagsterRunStatus.CANCELED
+            assert instance.event_log_storage.get_concurrency_run_ids() == set()
+    finally:
+        for pid in {step.pid, body, grandchild} - {0}:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        step.wait()
+
+    from mlflow.tracking import MlflowClient
+
+    (found,) = MlflowClient(local_database(home)).search_runs(["1"], "tags.`e2h.asset` = 'toy_endless'")
+    assert found.info.status == "KILLED"
+
+
+def test_only_runs_whose_process_is_gone_are_closed(home: Path) -> None:
+    """And only slots of runs that have ended are freed."""
+    with open_instance(home) as instance:
+        runs = {
+            "ours": instance.create_run_for_job(
+                _nothing, tags=leftovers.own_tags(), status=dg.DagsterRunStatus.STARTED
+            ),
+            "dead": instance.create_run_for_job(
+                _nothing,
+                tags={**leftovers.own_tags(), leftovers.PID_TAG: str(NOBODY)},
+                status=dg.DagsterRunStatus.STARTED,
+            ),
+            "done": instance.create_run_for_job(_nothing, status=dg.DagsterRunStatus.SUCCESS),
+        }
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots("gpu", 2)
+        for name in ("dead", "done"):
+            storage.claim_concurrency_slot("gpu", runs[name].run_id, "step")
+        assert leftovers.release_dead_runs(instance) == [runs["dead"].run_id]
+        assert storage.get_concurrency_run_ids() == set()
+        states = {name: instance.get_run_by_id(run.run_id) for name, run in runs.items()}
+        assert {name: run.status.value for name, run in states.items() if run} == {
+            "ours": "STARTED",
+            "dead": "CANCELED",
+            "done": "SUCCESS",
+        }
+
+
+def test_a_pid_that_belongs_to_somebody_else_now_is_not_the_run() -> None:
+    """After a restart of the machine pids are given out anew."""
+    from resources.processes import runs_since
+
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert runs_since(child.pid, time.time())
+        assert not runs_since(child.pid, time.time() - 3600)  # whoever had that pid an hour ago is gone
+        child.kill()
+    assert not runs_since(child.pid, time.time())
+
+
+def test_the_sensor_mends_and_says_so(home: Path) -> None:
+    with open_instance(home) as instance:
+        tags = {**leftovers.own_tags(), leftovers.PID_TAG: str(NOBODY)}
+        run = instance.create_run_for_job(_nothing, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        sensor = leftovers.sensor()
+        assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+        with dg.build_sensor_context(instance=instance) as context:
+            (said,) = sensor.evaluate_tick(context).skip_message.splitlines()  # type: ignore[union-attr]
+            assert "marked canceled, its pool slots are free" in said
+            assert "no run of this host is dead" in str(sensor.evaluate_tick(context).skip_message)
+        after = instance.get_run_by_id(run.run_id)
+        assert after is not None and after.status == dg.DagsterRunStatus.CANCELED
+
+
+def test_what_people_see(home: Path) -> None:
+    with open_instance(home) as instance:
+        tags = {**leftovers.own_tags(), leftovers.PID_TAG: str(NOBODY), "dagster/partition": "ladder"}
+        run = instance.create_run_for_job(_nothing, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    seen = CliRunner().invoke(app, ["doctor"])
+    assert seen.exit_code == 1
+    assert f"problem  run      {run.run_id}  ladder (STARTED): its process {NOBODY} is gone" in seen.stdout
+    mended = CliRunner().invoke(app, ["doctor", "--fix"])
+    assert mended.exit_code == 0
+    assert "is gone: marked canceled, its pool slots are free" in mended.stdout
+    assert "mended" not in CliRunner().invoke(app, ["doctor", "--fix"]).stdout
+
+
+def test_doctor_sends_what_mlflow_missed(home: Path) -> None:
+    resources = toy.resources(home) | {"tracking": TrackingResource(uri="http://127.0.0.1:9")}
+    with open_instance(home) as instance:
+        instance.add_dynamic_partitions("experiment", [toy.KEY])
+        dg.materialize([toy.recipe], instance=instance, partition_key=toy.KEY, resources=resources)
+    (kept,) = (home / "mlflow-outbox").glob("*.jsonl")
+    status, told, _ = _doctor()
+    assert status == 0 and "set MLFLOW_TRACKING_URI to it" in _of(told, "outbox")[0]["text"]
+    kept.write_text(kept.read_text().replace("http://127.0.0.1:9", local_database(home)))
+    status, told, _ = _doctor("--fix")
+    assert status == 0 and _of(told, "outbox")[0]["done"] == "1 sent, 0 left"
+    assert not list((home / "mlflow-outbox").iterdir())
+
+
+@dg.job
+def _nothing() -> None:
+    """What runs that are only looked at are runs of."""
