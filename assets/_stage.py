@@ -9,6 +9,7 @@ Dagster gets the content hash as data version, so that a change stops where cont
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -223,12 +224,14 @@ def _tag_run(context: dg.AssetExecutionContext, recipe: Recipe) -> None:
 
 def _code_reference(body: StageBody) -> dict[str, Any]:
     """Where the body is, which the UI links."""
-    place = dg.LocalFileCodeReference(
-        file_path=inspect.getsourcefile(body) or body.__module__,
-        line_number=body.__code__.co_firstlineno,
-        label=body.__module__,
-    )
-    return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # it would be told to everyone who runs something
+        place = dg.LocalFileCodeReference(
+            file_path=inspect.getsourcefile(body) or body.__module__,
+            line_number=body.__code__.co_firstlineno,
+            label=body.__module__,
+        )
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
 
 
 def _description(spec: Stage, text: str) -> str:
