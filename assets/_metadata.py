@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _CELL_LENGTH = 160
 _LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
 _VERSION_LENGTH = 12
 _MOST_CURVES = 4
+_MOST_NESTED = 24
 _MAIN_TABLES = ("data", "metrics")
 # What an SVG element of the page needs to be a picture by itself.
 _SVG_ALONE = (
@@ -135,10 +137,16 @@ def _curves(folder: Path) -> dict[str, Any]:
     return {"curves": dg.MetadataValue.md(text)} if images and len(text) <= _LARGEST_PLOT else {}
 
 
-def _headline(summary: dict[str, Any]) -> dict[str, Any]:
-    """Numbers at the top of the summary as numbers: the UI plots them over time."""
+def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of the summary as numbers, so that the UI plots them over time; nested ones as far as there is room."""
+    one_below = {
+        f"{name}/{inner}": number
+        for name, values in summary.items()
+        if isinstance(values, Mapping)
+        for inner, number in values.items()
+    }
     return {
         f"summary/{name}": value
-        for name, value in summary.items()
+        for name, value in [*summary.items(), *list(one_below.items())[:_MOST_NESTED]]
         if isinstance(value, int | float) and not isinstance(value, bool)
     }

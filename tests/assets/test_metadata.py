@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from assets._metadata import _curves
+from assets._metadata import _curves, _headline
 
 
 def test_training_curves_are_pictures_that_stand_alone(tmp_path: Path) -> None:
@@ -24,3 +24,13 @@ def test_training_curves_are_pictures_that_stand_alone(tmp_path: Path) -> None:
 
 def test_what_has_no_curves_shows_none(tmp_path: Path) -> None:
     assert _curves(tmp_path) == {}
+
+
+def test_accuracies_are_numbers_that_the_page_can_plot() -> None:
+    summary = {
+        "problems": 25,
+        "grader": "math",
+        "strict": True,
+        "hard_accuracy": {"majority": 0.5, "name": "x"},
+    }
+    assert _headline(summary) == {"summary/problems": 25, "summary/hard_accuracy/majority": 0.5}
