@@ -3,8 +3,8 @@
 The sensor looks at the source of every experiment, and reports a new version of `problem_files` when its content has
 changed: `on_change` then makes `problem_source` again, and what is below it as far as content differs. A source that
 is gone or cannot be read fails the check `source_readable`; its last good version stays, so nothing is made of what is
-left of it. Dagster's conditions read the materializations of an asset that nothing here can execute, not its
-observations, so that is what is reported.
+left of it. Of an asset that nothing here can execute, Dagster's conditions read the materializations, and its page the
+observations when it says why something is out of date; so a new version is reported as both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.problems.source import SourceState, look_at_source
 from e2h_pipeline.recipe import Recipe, RecipeError
 
-Event = dg.AssetMaterialization | dg.AssetCheckEvaluation
+Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 Seen = dict[str, dict[str, str]]
 
 _SECONDS = 60
@@ -79,7 +79,8 @@ def look(
         state, before = states[source], seen.get(key, {"version": "", "error": ""})
         now[key] = {"version": before["version"] if state.error else state.version, "error": state.error}
         if now[key]["version"] != before["version"]:
-            reports.append(_report(instance, key, state))
+            report = _report(instance, key, state)
+            reports += [report, dg.AssetObservation(_ASSET, partition=key, tags=report.tags)]
     return [*reports, *_alerts(seen, now)], now, unknown
 
 

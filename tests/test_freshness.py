@@ -20,7 +20,7 @@ from assets.problems import benchmark_questions, easy_problems, gold_answers, ha
 from assets.recipe import recipe
 from e2h_pipeline.automation import automated
 from e2h_pipeline.definitions import build
-from e2h_pipeline.freshness import look
+from e2h_pipeline.freshness import look, sensor
 from e2h_pipeline.problems import math
 from e2h_pipeline.problems.source import look_at_source
 from e2h_pipeline.recipe import Problems
@@ -78,13 +78,13 @@ class World:
             (self.home / "recipes" / f"{folder.name}.yaml").write_text(RECIPE.format(folder=folder))
         self._seen: dict[str, dict[str, str]] = {}
         self._cursor: dg.AssetDaemonCursor | None = None
-        self._definitions = dg.Definitions(
+        self.definitions = dg.Definitions(
             assets=[*automated(STAGES), problem_files],
             asset_checks=[source_readable],
             resources=self._resources,
         )
 
-    def watch(self) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    def watch(self) -> list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation]:
         """One tick of the sensor, its events reported as the daemon does."""
         events, self._seen, unknown = look(self.instance, self.home, self._seen)
         assert not unknown
@@ -115,7 +115,7 @@ class World:
 
     def tick(self) -> set[tuple[str, str]]:
         """One evaluation of the automation; runs and returns what it asks for, as (asset, experiment)."""
-        found = dg.evaluate_automation_conditions(self._definitions, self.instance, cursor=self._cursor)
+        found = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self._cursor)
         self._cursor = found.cursor
         asked = {
             (stage.key.to_user_string(), key)
@@ -164,7 +164,7 @@ def test_a_touched_file_is_quiet(world: World) -> None:
 def test_a_changed_file_remakes_what_depends_on_it_and_no_other_experiment(world: World) -> None:
     _write(world.one / "math_test.jsonl", "test", [*range(9), 99])
     observed = world.watch()
-    assert [event.partition for event in observed] == ["one"]
+    assert {event.partition for event in observed} == {"one"}
     ticks = world.settle()
     assert ticks[0] == {("problem_source", "one")}
     assert _asked(ticks) == {(stage, "one") for stage in SPLIT}
@@ -263,7 +263,7 @@ def test_an_experiment_whose_recipe_is_gone_does_not_stop_the_watch(world: World
     world.instance.add_dynamic_partitions("experiment", ["no-such-recipe"])
     events, seen, unknown = look(world.instance, world.home, {})
     assert len(unknown) == 1 and "no-such-recipe" in str(unknown[0])
-    assert set(seen) == {"one", "two", "ladder"} and len(events) == 4
+    assert set(seen) == {"one", "two", "ladder"} and len(events) == 7
 
 
 def test_the_check_in_the_ui_says_the_same(world: World) -> None:
@@ -286,3 +286,33 @@ def test_the_sensor_is_on_and_the_experiment_job_does_not_need_it() -> None:
     )
     job = definitions.resolve_job_def("experiment")
     assert dg.AssetKey("problem_files") not in job.asset_layer.selected_asset_keys
+
+
+def _stale_causes(world: World, asset: str, key: str) -> list[str]:
+    """Why Dagster's page calls a partition out of date, as it puts it."""
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver
+    from dagster._core.loader import LoadingContextForTest
+
+    graph = world.definitions.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(world.instance, graph, LoadingContextForTest(world.instance))
+    causes = resolver.get_stale_causes(dg.AssetKey(asset), key)
+    return [f"{cause.dependency.asset_key.to_user_string()}: {cause.reason}" for cause in causes]
+
+
+def test_the_page_says_why_something_is_out_of_date(world: World) -> None:
+    assert _stale_causes(world, "problem_source", "one") == []
+    _write(world.one / "math_test.jsonl", "test", [*range(9), 99])
+    world.watch()
+    assert _stale_causes(world, "problem_source", "one") == [
+        "problem_files: has a new dependency data version"
+    ]
+    assert _stale_causes(world, "problem_source", "two") == []
+
+
+def test_the_sensor_as_the_daemon_runs_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2H_HOME", str(world.home))
+    first = sensor()(dg.build_sensor_context(instance=world.instance))
+    assert isinstance(first, dg.SensorResult) and len(first.asset_events) == 7 and first.cursor
+    second = sensor()(dg.build_sensor_context(instance=world.instance, cursor=first.cursor))
+    assert isinstance(second, dg.SensorResult) and not second.asset_events
+    assert "nothing new in the sources of 3 experiments" in str(second.skip_reason)
