@@ -130,12 +130,13 @@ def run_experiment(
 def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetKey] | None:
     if not select:
         return None
+    graph = definitions.resolve_asset_graph()
     try:
-        chosen = asset_selection(select).resolve(definitions.resolve_asset_graph())
+        chosen = asset_selection(select).resolve(graph) & graph.materializable_asset_keys
     except dg.DagsterError as error:
         raise RunError(f"--select: {_first_line(str(error))}") from None
     if not chosen:
-        raise RunError(f"--select '{select}' names no asset")
+        raise RunError(f"--select '{select}' names no asset that is made")
     return sorted(chosen)
 
 

@@ -13,6 +13,7 @@ import toy_stages as toy
 
 from e2h_pipeline.automation import automated
 from e2h_pipeline.definitions import build
+from e2h_pipeline.runner import RunError, _selected
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "datasets", "mlflow", "pandas", "sympy", "matplotlib", "vllm")
@@ -212,3 +213,9 @@ def test_code_and_recipe_that_change_together_are_made_once(
     assert ticks[0] == {"recipe"}
     assert sum("toy_policy" in tick for tick in ticks) == 1
     assert {"toy_policy", "toy_score"} <= ticks[1]
+
+
+def test_what_is_only_watched_cannot_be_run() -> None:
+    with pytest.raises(RunError, match="names no asset that is made"):
+        _selected(build(), "problem_files")
+    assert _selected(build(), "+problem_source") == [dg.AssetKey("problem_source"), dg.AssetKey("recipe")]
