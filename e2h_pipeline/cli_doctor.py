@@ -49,7 +49,7 @@ def _print(found: list[Finding]) -> None:
     for one in found:
         level = "mended" if one.done else one.level
         style = "cyan" if one.done else _STYLES[one.level]
-        where = "" if one.kind in ("daemon", "version") else f"{one.subject}  "
+        where = "" if one.kind in ("daemon", "version", "making") else f"{one.subject}  "
         told = f"[bold]: {escape(one.done)}[/bold]" if one.done else ""
         out.print(
             f"[{style}]{level:<8}[/{style}] {one.kind:<8} {escape(where + one.text)}{told}", soft_wrap=True

@@ -145,7 +145,7 @@ def _pools(instance: dg.DagsterInstance) -> Iterator[Finding]:
     storage = instance.event_log_storage
     for pool in sorted(storage.get_concurrency_keys()):
         info = storage.get_concurrency_info(pool)
-        text = f"{len(info.claimed_slots)} of {info.slot_count} slots taken, {len(info.pending_steps)} steps wait"
+        text = f"slots taken: {len(info.claimed_slots)} of {info.slot_count}; steps that wait: {len(info.pending_steps)}"
         yield Finding("pool", pool, text, "ok")
 
 
