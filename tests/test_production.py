@@ -38,6 +38,8 @@ mutation($tags: [ExecutionTag!]) {
 }
 """
 
+_CANCEL = "mutation($runId: String!) { terminateRun(runId: $runId) { __typename } }"
+
 
 def _until(condition: Callable[[], Any], what: str, seconds: float = _PATIENCE) -> Any:
     deadline = time.monotonic() + seconds
@@ -119,18 +121,23 @@ class Servers:
         key = f"toy/seed={int(time.time() * 1000) % 1_000_000}"
         with self.instance() as instance:
             instance.add_dynamic_partitions("experiment", [key])
-        body = {"query": _LAUNCH, "variables": {"tags": [{"key": "dagster/partition", "value": key}]}}
+        tags = {"tags": [{"key": "dagster/partition", "value": key}]}
+        run = _until(lambda: self._ask(_LAUNCH, tags)["launchRun"].get("run"), "the webserver launches")
+        return str(run["runId"])
+
+    def cancel(self, run_id: str) -> None:
+        """As the UI does it."""
+        said = self._ask(_CANCEL, {"runId": run_id})["terminateRun"]
+        assert said["__typename"] == "TerminateRunSuccess", said
+
+    def _ask(self, query: str, variables: dict[str, Any]) -> Any:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self._web}/graphql",
-            json.dumps(body).encode(),
+            json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-
-        def ask() -> Any:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.load(answer)["data"]["launchRun"].get("run")
-
-        return str(_until(ask, "the webserver launches")["runId"])
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["data"]
 
     def training(self) -> tuple[int, int, int]:
         """Pids of the run worker, of the training process and of its child."""
@@ -215,6 +222,15 @@ def test_a_run_whose_worker_was_killed_is_closed_and_the_next_proceeds(
     after = servers.launch()
     servers.go.touch()
     _until(lambda: servers.status(after) == "SUCCESS", "a new run proceeds")
+
+
+def test_cancelling_a_run_ends_its_training(servers: Servers) -> None:
+    run_id = servers.launch()
+    _, body, grandchild = servers.training()
+    servers.cancel(run_id)
+    _until(lambda: servers.status(run_id) == "CANCELED", "the run is cancelled")
+    _until(lambda: not alive(body) and not alive(grandchild), "training ends", 20)
+    _until(lambda: not servers.slots(), "its slot is free")
 
 
 def test_a_run_cancelled_while_its_code_server_was_gone_is_ended_by_doctor(servers: Servers) -> None:
