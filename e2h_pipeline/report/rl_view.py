@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +72,24 @@ def training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
     """Panels of the RL curves that are there; a curve may have points at some updates only."""
     if folder is None or not (folder / "curves.jsonl").is_file():
         return []
-    rows = read_curves(folder / "curves.jsonl")
+    return list(_drawn(json.dumps(read_curves(folder / "curves.jsonl"))))
+
+
+@lru_cache(maxsize=4)
+def _drawn(curves: str) -> tuple[tuple[str, list[Legend]], ...]:
+    """The panels of some curves: those of a run are shown at its policy, at `rl_policy`, which is a link to it, and on
+    the page, and drawing them takes longer than all else that is told of a stage."""
+    rows = json.loads(curves)
     panels = []
-    for title, curves in _TRAINING.items():
+    for title, named in _TRAINING.items():
         series = [
             Series(label, color, [x for x, _ in there], [y for _, y in there])
-            for (name, label), color in zip(curves.items(), _COLORS, strict=False)
+            for (name, label), color in zip(named.items(), _COLORS, strict=False)
             if (there := [(row["update"], row[name]) for row in rows if row.get(name) is not None])
         ]
         if series:
-            panels.append((training_panel(title, series), _legend(series) if len(curves) > 1 else []))
-    return panels
+            panels.append((training_panel(title, series), _legend(series) if len(named) > 1 else []))
+    return tuple(panels)
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
