@@ -197,7 +197,10 @@ def _request(
     wanted = spec.inputs(view)
     if any(name not in found for name in wanted):
         return None
-    return request_of(spec, view, {name: found[name] for name in wanted}, engine, key)
+    try:
+        return request_of(spec, view, {name: found[name] for name in wanted}, engine, key)
+    except (OSError, ValueError):  # its data cannot be read: the run will say so, and no other member waits for it
+        return None
 
 
 def _recorded(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, dict[str, str]]:
