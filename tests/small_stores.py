@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,4 +42,5 @@ def age(home: Path, seconds: float = 2 * HOUR) -> None:
     """As if everything in a home had been made a while ago."""
     then = time.time() - seconds
     for path in [*home.glob("store/*/*"), *home.glob("store/.locks/*")]:
-        os.utime(path, (then, then))
+        with suppress(FileNotFoundError):  # collected in between
+            os.utime(path, (then, then))
