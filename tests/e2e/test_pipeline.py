@@ -52,8 +52,8 @@ def test_a_second_run_computes_nothing_and_is_quick(tiny_home: Path) -> None:
 
 def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path) -> None:
     made = run(tiny_home, "tiny/rl.updates=4")["computed"]
-    policies = {"ppo_policy", "grpo_policy", "rl_policy"}
-    assert made == {"recipe", *policies, "rl_answers", "benchmark_metrics", "report"}
+    policies = {"ppo_policy", "grpo_policy", "rest_policy", "dpo_policy", "rl_policy"}
+    assert made == {"recipe", *policies, "rl_answers", "rl_audit", "benchmark_metrics", "report"}
 
 
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:

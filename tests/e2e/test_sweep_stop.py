@@ -16,7 +16,11 @@ from e2h_pipeline.sweep_stop import Judge, rule_of
 from resources.engine import EngineResource
 
 pytestmark = pytest.mark.slow
-LONG = canonical_key("tiny/rl.learning_rate=1e-9/rl.updates=3000")  # no guard has a reason to end it
+# No guard ends it: 16 rollouts an update are noisy enough for several of them.
+LONG = canonical_key(
+    "tiny/rl.updates=3000/rl.learning_rate=1e-9/rl.guards.hack_fall=1/rl.guards.unfinished=1/rl.guards.one_step=1"
+    "/rl.guards.repeated_steps=1/rl.guards.more_steps=99/rl.guards.fewer_steps=0"
+)
 
 
 class AfterTwo:
