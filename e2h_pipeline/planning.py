@@ -199,7 +199,10 @@ def _request(
         return None
     try:
         return request_of(spec, view, {name: found[name] for name in wanted}, engine, key)
-    except (OSError, ValueError):  # its data cannot be read: the run will say so, and no other member waits for it
+    except (
+        OSError,
+        ValueError,
+    ):  # its data cannot be read: the run will say so, and no other member waits for it
         return None
 
 
