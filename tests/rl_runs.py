@@ -52,11 +52,17 @@ class Killer(Reporter):
 
 
 def train(
-    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl = SMALL
+    algorithm: str,
+    evaluator: Path,
+    tables: Path,
+    folder: Path,
+    reporter: Reporter,
+    options: Rl = SMALL,
+    policy: Path = SHIPPED,
 ) -> dict[str, Any]:
-    """Train the shipped base model into `folder / "out"`, with `folder / "work"` to go on from."""
+    """Train a policy into `folder / "out"`, with `folder / "work"` to go on from."""
     if algorithm in ("rest", "dpo"):
-        return _in_rounds(algorithm, evaluator, tables, folder, reporter, options)
+        return _in_rounds(algorithm, evaluator, tables, folder, reporter, options, policy)
     from e2h_pipeline.rl.grpo import Grpo
     from e2h_pipeline.rl.loop import Algorithm, train_policy
     from e2h_pipeline.rl.ppo import Ppo
@@ -64,7 +70,7 @@ def train(
     algorithms: dict[str, type[Algorithm]] = {"ppo": Ppo, "grpo": Grpo}
     return train_policy(
         algorithms[algorithm](),
-        SHIPPED,
+        policy,
         evaluator,
         tables / "easy_problems",
         tables / "hard_questions",
@@ -78,7 +84,7 @@ def train(
 
 
 def _in_rounds(
-    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl
+    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl, policy: Path
 ) -> dict[str, Any]:
     from e2h_pipeline.rl.dpo import IterativePreference
     from e2h_pipeline.rl.rest import RestEm as RestMethod
@@ -88,7 +94,7 @@ def _in_rounds(
     return train_in_rounds(
         methods[algorithm](),
         SHIPPED,
-        SHIPPED,
+        policy,
         evaluator,
         tables / "easy_problems",
         tables / "hard_questions",

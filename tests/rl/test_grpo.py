@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from rl_runs import train
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engine import Sample
 from e2h_pipeline.recipe import Rl
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rl.grpo import Grpo, k3, step_level_advantages
-from e2h_pipeline.rl.loop import train_policy
+from e2h_pipeline.rl.grpo import k3, step_level_advantages
 from e2h_pipeline.rl.rollouts import Question, Rollout, collate
 
 SMALL = Rl(
@@ -29,19 +29,7 @@ SMALL = Rl(
 
 
 def run(policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL) -> dict[str, Any]:
-    return train_policy(
-        Grpo(),
-        policy,
-        evaluator,
-        tables / "easy_problems",
-        tables / "hard_questions",
-        folder / "out",
-        folder / "work",
-        options,
-        0,
-        "exact",
-        Reporter(),
-    )
+    return train("grpo", evaluator, tables, folder, Reporter(), options, policy)
 
 
 def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
@@ -110,39 +98,6 @@ def test_a_run_learns_without_a_critic(
     assert curves[-1]["kl_loss"] > 0
     newest = sorted((tmp_path / "work").glob("update-*"))[-1]
     assert not (newest / "critic").exists()
-
-
-def test_a_run_that_was_interrupted_ends_with_the_same_policy(
-    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
-) -> None:
-    class Interrupted(Exception):
-        pass
-
-    class Interrupting(Reporter):
-        def metrics(self, values: Any, step: int) -> None:
-            if step == 3:
-                raise Interrupted
-
-    run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "whole")
-    with pytest.raises(Interrupted):
-        train_policy(
-            Grpo(),
-            ladder_policy,
-            ladder_evaluator,
-            ladder_tables / "easy_problems",
-            ladder_tables / "hard_questions",
-            tmp_path / "cut" / "out",
-            tmp_path / "cut" / "work",
-            SMALL,
-            0,
-            "exact",
-            Interrupting(),
-        )
-    run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "cut")
-    for name in ("model.safetensors", "curves.jsonl"):
-        assert (tmp_path / "cut" / "out" / name).read_bytes() == (
-            tmp_path / "whole" / "out" / name
-        ).read_bytes()
 
 
 def test_one_sample_a_question_has_nothing_to_be_compared_with(

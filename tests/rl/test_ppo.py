@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rl_runs import train
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -20,8 +21,8 @@ from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rl import loop
 from e2h_pipeline.rl.advantages import whiten
 from e2h_pipeline.rl.curricula import draw_questions
-from e2h_pipeline.rl.loop import lr_scale, read_questions, token_logprobs, train_policy
-from e2h_pipeline.rl.ppo import Ppo, clipped_policy_loss, clipped_value_loss, token_values
+from e2h_pipeline.rl.loop import lr_scale, read_questions, token_logprobs
+from e2h_pipeline.rl.ppo import clipped_policy_loss, clipped_value_loss, token_values
 from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate, roll_out
 from e2h_pipeline.solutions import format_prompt
 from e2h_pipeline.training.sft import train_sft
@@ -179,19 +180,7 @@ SMALL = Rl(
 
 
 def _run(policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL) -> dict[str, Any]:
-    return train_policy(
-        Ppo(),
-        policy,
-        evaluator,
-        tables / "easy_problems",
-        tables / "hard_questions",
-        folder / "out",
-        folder / "work",
-        options,
-        0,
-        "exact",
-        Reporter(),
-    )
+    return train("ppo", evaluator, tables, folder, Reporter(), options, policy)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -6,11 +6,11 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 import torch
+from rl_runs import SHIPPED, train
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.generation.engine import Sample
 from e2h_pipeline.grading.equivalence import ExactGrader
-from e2h_pipeline.models import base as models
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.records import ProblemSplit, question_table
 from e2h_pipeline.recipe import Preference, RestEm, Rl, Sft
@@ -20,11 +20,10 @@ from e2h_pipeline.rl.dpo import IterativePreference, pair_losses
 from e2h_pipeline.rl.loop import read_questions
 from e2h_pipeline.rl.rest import RestEm as RestMethod
 from e2h_pipeline.rl.rollouts import Question, Rollout
-from e2h_pipeline.rl.rounds import Method, train_in_rounds
+from e2h_pipeline.rl.rounds import Method
 from e2h_pipeline.training.batches import Example
 from e2h_pipeline.training.sft import train_sft
 
-SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"
 METHODS: dict[str, Method] = {"rest": RestMethod(), "dpo": IterativePreference()}
 SMALL = Rl(
     max_new_tokens=60,
@@ -47,20 +46,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory, ladder_tables: Path) -> Pat
 def run(
     name: str, policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL
 ) -> dict[str, Any]:
-    return train_in_rounds(
-        METHODS[name],
-        SHIPPED,
-        policy,
-        evaluator,
-        tables / "easy_problems",
-        tables / "hard_questions",
-        folder / "out",
-        folder / "work",
-        options,
-        0,
-        "exact",
-        Reporter(),
-    )
+    return train(name, evaluator, tables, folder, Reporter(), options, policy)
 
 
 def solution(problem: str, answer: str, work: str, score: float, gold: str | None) -> Rollout:
