@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from e2h_pipeline.report.plots import Series, accuracy_panel, level_bars
+from e2h_pipeline.report.published import LABEL as PUBLISHED
+from e2h_pipeline.report.published import published_curves
 
 Row = Mapping[str, Any]
 
@@ -179,7 +181,8 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
         curve_legend=[
             Legend(COLORS[method], _method_name(method, aggregation))
             for method, aggregation in results.methods()
-        ],
+        ]
+        + ([Legend("#9fc8e2", PUBLISHED)] if published_curves(name, "all", results.n) else []),
         bars=_bars(results, name),
     )
 
@@ -308,7 +311,8 @@ def _signed(points: float) -> str:
 def _curves(results: Results, benchmark: str) -> list[str]:
     """One panel of accuracy over N per pooled group, on one scale."""
     lines = {
-        levels: [
+        levels: published_curves(benchmark, levels, results.n)  # below ours
+        + [
             line
             for method, aggregation in results.methods()
             if (line := _curve(results, method, aggregation, levels)).x
