@@ -69,16 +69,18 @@ def _webserver(*more: str) -> tuple[list[str], int]:
 
 
 @pytest.fixture(scope="module")
-def alerted_home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alerted_home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The home of `tiny`, with a second experiment whose data folder is empty, as the sensor reports it."""
     folder = tmp_path_factory.mktemp("no-data")
     text = f"description: problems of our own\nproblems: {{source: math, path: {folder}}}\n"
-    (tiny_home / "recipes" / "own-math.yaml").write_text(text)
+    recipe = tiny_home / "recipes" / "own-math.yaml"
+    recipe.write_text(text)
     with _instance(tiny_home) as instance:
         instance.add_dynamic_partitions("experiment", ["own-math"])
         for event in look(instance, tiny_home, {})[0]:
             instance.report_runless_asset_event(event)
-    return tiny_home
+    yield tiny_home
+    recipe.unlink()  # the version of `recipe` is a hash of all recipe files, and other tests share the home
 
 
 @contextmanager
