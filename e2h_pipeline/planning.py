@@ -6,13 +6,11 @@ lies below the first missing one is not known before that one is made.
 
 from __future__ import annotations
 
-import pkgutil
 import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from typing import Literal
 
 import dagster as dg
@@ -154,8 +152,9 @@ def asset_selection(select: str) -> dg.AssetSelection:
 
 @lru_cache(maxsize=1)
 def _stage_assets() -> tuple[dg.AssetsDefinition, ...]:
-    stage_order()
-    found = dg.load_assets_from_package_module(assets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
+        found = dg.load_assets_from_package_module(assets)
     return tuple(asset for asset in found if isinstance(asset, dg.AssetsDefinition))
 
 
@@ -167,11 +166,7 @@ def running_keys(instance: dg.DagsterInstance) -> set[str]:
 
 @lru_cache(maxsize=1)
 def stage_order() -> tuple[str, ...]:
-    """All stages, upstream first."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
-        for module in pkgutil.iter_modules(assets.__path__):
-            import_module(f"assets.{module.name}")  # fills STAGES
+    """All stages of the package `assets`, upstream first: no others that a process may have defined."""
     order: list[str] = []
 
     def visit(name: str) -> None:
@@ -180,8 +175,10 @@ def stage_order() -> tuple[str, ...]:
                 visit(parent)
             order.append(name)
 
-    for name in STAGES:
-        visit(name)
+    for asset in _stage_assets():
+        for key in asset.keys:
+            if key.to_user_string() in STAGES:
+                visit(key.to_user_string())
     return tuple(order)
 
 

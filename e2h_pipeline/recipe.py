@@ -334,7 +334,9 @@ class Rerank(Section):
     """Reranking of the sample pool (paper section 3.4, appendix L)."""
 
     aggregations: tuple[Literal["product", "min", "mean", "last"], ...] = Field(
-        ("product", "min", "mean", "last"), description="How step scores become a solution score."
+        ("product", "min", "mean", "last"),
+        min_length=1,
+        description="How step scores become a solution score.",
     )
     draws: int = Field(
         64, ge=1, description="Seeded subsamples per N for the vote curves; best-of-N and pass@N are exact."

@@ -126,7 +126,7 @@ def early_stop_metrics(
     measures: list[_Measure] = []
     if whole:
         name = solution_score(evaluator)
-        pool = sample_pool(graded, classes, scores / "data", (name,))
+        pool = sample_pool(graded, classes, *load_step_logits(scores / "data", graded), (name,))
         tokenizer = AutoTokenizer.from_pretrained(policy)
         steps = watched_steps(rows, graded, scores / "data", tokenizer, max(thresholds.values()))
         sound = sound_samples(graded) if problems.source == "ladder" else None

@@ -21,7 +21,7 @@ from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SAMPLE_COLUMNS = ("problem_id", "sample", "completion", "finish_reason")
+_SAMPLE_COLUMNS = ("problem_id", "sample", "completion", "finish_reason", "tokens")
 
 
 class PoolError(ValueError):
@@ -39,6 +39,7 @@ class GradedPool:
         finished: (P, M) False where the length limit cut the sample off.
         answers: P lists of M answers, None where there is none.
         correct: (P, M) whether the answer equals gold.
+        tokens: (P, M) how many tokens were drawn.
         undecided: distinct (gold, answer) pairs the grader gave up on; they count as wrong.
     """
 
@@ -49,6 +50,7 @@ class GradedPool:
     finished: NDArray[np.bool_]
     answers: Sequence[Sequence[str | None]]
     correct: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
     undecided: int
 
     @property
@@ -101,6 +103,7 @@ def load_graded(samples: Path, gold: Path, judge: Grader) -> GradedPool:
         np.array(finished).reshape(-1, per_problem),
         answers,
         correct,
+        rows["tokens"].to_numpy().astype(np.int64).reshape(-1, per_problem),
         undecided,
     )
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, vote_classes
+from e2h_pipeline.evaluation.lengths import lengths_table
 from e2h_pipeline.evaluation.scoreboard import (
     Difference,
     Method,
@@ -65,7 +66,7 @@ def benchmark_metrics(
         answers: policy name -> its answers artifact (`greedy/` and `sampled/` tables).
         rerank_metrics: rerank_metrics artifact of the same benchmark.
         gold: gold_answers artifact.
-        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`.
+        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`, `lengths.parquet`.
         work: where grades are kept until the artifact is made.
         runner: who grades; this process where unset.
 
@@ -85,6 +86,7 @@ def benchmark_metrics(
     write_table(out / "metrics.parquet", metrics)
     write_table(out / "differences.parquet", differences)
     write_table(out / "values.parquet", values_table(board))
+    write_table(out / "lengths.parquet", _lengths(pools, rerank_metrics, easy_levels))
     counts = {name: pool.greedy.summary() | {"samples": pool.sampled.samples} for name, pool in pools.items()}
     return {
         "benchmark": benchmark,
@@ -160,6 +162,20 @@ def _with_rerank_rows(differences: pa.Table, rerank: Path) -> pa.Table:
     return pa.concat_tables(
         [differences, read_table(rerank / "differences.parquet", differences.column_names)]
     )
+
+
+def _lengths(pools: Mapping[str, _Answers], rerank: Path, easy_levels: Collection[int]) -> pa.Table:
+    """Tokens of a policy's greedy and sampled solutions; those of the rerank pool are more, so they count."""
+    import pyarrow as pa
+
+    reranked = read_table(rerank / "lengths.parquet")
+    tables = [
+        lengths_table(policy, decoding, pool, easy_levels)
+        for policy, answers in pools.items()
+        for decoding, pool in (("greedy", answers.greedy), ("sampled", answers.sampled))
+        if decoding == "greedy" or policy not in reranked["policy"].to_pylist()
+    ]
+    return pa.concat_tables([*tables, reranked])
 
 
 def _headline(metrics: pa.Table, differences: pa.Table) -> dict[str, Any]:

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.evaluation.graded import GradedPool, load_graded, load_step_logits, vote_classes
+from e2h_pipeline.evaluation.choices import choices_table
+from e2h_pipeline.evaluation.graded import (
+    GradedPool,
+    benchmark_gold,
+    load_graded,
+    load_step_logits,
+    vote_classes,
+)
+from e2h_pipeline.evaluation.lengths import lengths_table
 from e2h_pipeline.evaluation.scoreboard import (
     Difference,
     Method,
@@ -66,13 +74,15 @@ def rerank_metrics(
     reporter: Reporter,
     runner: Runner | None = None,
 ) -> dict[str, Any]:
-    """Grade a pool, rerank it, and write metrics, differences to majority, and per-problem values.
+    """Grade a pool, rerank it, and write metrics, differences to majority, per-problem values, who chose which
+    solution, and how long solutions are.
 
     Args:
         samples: benchmark_samples artifact.
         scores: rerank_scores artifact.
         gold: gold_answers artifact.
-        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`.
+        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`, `choices.parquet`,
+            `lengths.parquet`.
         benchmark: name of the benchmark, as LADDER500.
         policy: who sampled the pool.
         evaluator: who scored it.
@@ -86,8 +96,10 @@ def rerank_metrics(
         graded = load_graded(samples / "data", gold, judge)
         reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
         classes = vote_classes(graded.answers, judge)
+    logits, offsets = load_step_logits(scores / "data", graded)
+    pool = sample_pool(graded, classes, logits, offsets, rerank.aggregations)
     tables = rerank_tables(
-        sample_pool(graded, classes, scores / "data", rerank.aggregations),
+        pool,
         graded.levels,
         benchmark=benchmark,
         grader_version=judge.version,
@@ -100,6 +112,9 @@ def rerank_metrics(
     write_table(out / "metrics.parquet", tables.metrics)
     write_table(out / "differences.parquet", tables.differences)
     write_table(out / "values.parquet", tables.values)
+    gold_answers = benchmark_gold(gold)["answer"]
+    write_table(out / "choices.parquet", choices_table(graded, pool, gold_answers, logits, offsets))
+    write_table(out / "lengths.parquet", lengths_table(policy, "sampled", graded, easy_levels))
     return {
         "benchmark": benchmark,
         "grader": judge.version,
@@ -139,10 +154,13 @@ def rerank_tables(
 
 
 def sample_pool(
-    graded: GradedPool, classes: NDArray[np.int64], scores: Path, aggregations: Collection[str]
+    graded: GradedPool,
+    classes: NDArray[np.int64],
+    logits: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    aggregations: Collection[str],
 ) -> SamplePool:
-    """A graded pool with its solution scores, ready for reranking."""
-    logits, offsets = load_step_logits(scores, graded)
+    """A graded pool with its solution scores, from flat step logits; ready for reranking."""
     shape = graded.correct.shape
     logs = {name: log_solution_scores(logits, offsets, name).reshape(shape) for name in aggregations}
     return SamplePool(graded.problem_ids, classes, graded.correct, logs)

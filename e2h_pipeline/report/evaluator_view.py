@@ -19,7 +19,7 @@ _METRICS = {
     "step_ece": ("Calibration error of steps", "0 = honest scores"),
     "step_position_slope": ("Slope of right steps' scores", "per step of position"),
     "step_length_slope": ("Slope of right steps' scores", "per step of length"),
-    "first_error_f1": ("First-error F1", "as in ProcessBench, at score one half"),
+    "first_error_f1": ("First-error F1", "as in ProcessBench, threshold of easy validation"),
     "outcome_auroc": ("Solution AUROC", "right answers first"),
     "outcome_auroc_within": ("Solution AUROC", "within one problem: what reranking uses"),
     "outcome_mean_right": ("Mean score, right answer", ""),

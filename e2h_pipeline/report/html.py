@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.report.cost_view import cost_panels
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
 from e2h_pipeline.report.lineage_view import lineage_section
 from e2h_pipeline.report.rl_view import audit_section, training_panels
+from e2h_pipeline.report.solutions_view import SolutionsSection, solutions_section
 from e2h_pipeline.report.view import benchmark_sections
 
 _TEMPLATE = "report.html.j2"
@@ -32,8 +34,8 @@ def write_report(
     """Write `out/report.html`.
 
     Args:
-        inputs: artifact folders: `benchmark_metrics` (needed), `evaluator_generalization`, `rl_policy` and
-            `rl_audit` (their sections are left out where absent); others are ignored.
+        inputs: artifact folders: `benchmark_metrics` (needed), `rerank_metrics`, `evaluator_generalization`,
+            `rl_policy` and `rl_audit` (their sections are left out where absent); others are ignored.
         lineage: one mapping per artifact: asset, data_version, code_version, wall_seconds, inputs.
         key: the experiment's key.
         recipe_json: the recipe as JSON.
@@ -53,7 +55,9 @@ def write_report(
         recipe=recipe,
         confidence=confidence,
         benchmarks=benchmarks,
+        costs=cost_panels(metrics, read_table(inputs["benchmark_metrics"] / "lengths.parquet").to_pylist()),
         evaluator=_evaluator(inputs.get("evaluator_generalization")),
+        solutions=_solutions(inputs.get("rerank_metrics")),
         training=training_panels(inputs.get("rl_policy")),
         audit=audit_section(inputs.get("rl_audit")),
         lineage=lineage_section(lineage),
@@ -93,7 +97,9 @@ def samples_page(
         recipe=None,
         confidence=confidence,
         benchmarks=benchmark_sections(metrics, differences),
+        costs=[],
         evaluator=None,
+        solutions=None,
         training=[],
         audit=None,
         lineage=None,
@@ -118,6 +124,10 @@ def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> st
         recipe_text=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
         **sections,
     )
+
+
+def _solutions(folder: Path | None) -> SolutionsSection | None:
+    return solutions_section(read_table(folder / "choices.parquet").to_pylist()) if folder else None
 
 
 def _evaluator(folder: Path | None) -> EvaluatorSection | None:

@@ -70,6 +70,19 @@ def accuracy_panel(title: str, series: Sequence[Series], bottom: float, top: flo
     return to_svg(figure, f"{title}: accuracy over the number of samples")
 
 
+def cost_panel(title: str, series: Sequence[Series]) -> str:
+    """Accuracy in percent over tokens per problem (doubling axis); single points are diamonds with whiskers."""
+    figure, axes = _figure()
+    for line in series:
+        _line(axes, line, band=len(line.x) > 1)
+        if len(line.x) == 1:
+            axes.vlines(line.x, line.low, line.high, color=line.color, linewidth=1.4)
+    axes.set_xscale("log")
+    axes.set(xlabel="tokens per problem, drawn and read", ylabel="accuracy, %", title=title)
+    axes.margins(x=0.04)
+    return to_svg(figure, f"{title}: accuracy over tokens")
+
+
 def level_bars(title: str, groups: Sequence[str], series: Sequence[Series]) -> str:
     """Grouped bars in percent with interval whiskers; `series[i].x` are indices into `groups`."""
     figure, axes = _figure(width=5.6)

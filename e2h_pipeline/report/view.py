@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from e2h_pipeline.reranking.aggregate import PREFERRED, by_preference
 from e2h_pipeline.report.plots import Series, accuracy_panel, level_bars
 from e2h_pipeline.report.published import LABEL as PUBLISHED
 from e2h_pipeline.report.published import published_curves
@@ -22,11 +23,7 @@ LEVELS = ("1", "2", "3", "4", "5")
 _SHORT = 24
 _READABLE = 40  # accuracies that all lie above this get an axis that does not start at zero
 _POLICIES = ("base", "sft", "rl")
-_POLICY_NAMES = {"base": "Base model", "sft": "SFT on easy problems", "rl": "RL with the easy evaluator"}
-_PREFERRED = {
-    "weighted-vote": ("product", "min", "mean", "last"),
-    "best-of-n": ("min", "product", "mean", "last"),
-}
+POLICY_NAMES = {"base": "Base model", "sft": "SFT on easy problems", "rl": "RL with the easy evaluator"}
 _METHOD_NAMES = {
     "greedy": "greedy",
     "majority": "majority vote",
@@ -106,7 +103,7 @@ class Results:
         there = {row["levels"] for row in self.rows}
         self.pooled = tuple(group for group in POOLED if group in there)
         self.levels = tuple(level for level in LEVELS if level in there)
-        scored = [row for row in self.rows if row["method"] in _PREFERRED]
+        scored = [row for row in self.rows if row["method"] in PREFERRED]
         reranked = scored or [row for row in self.rows if row["method"] == "majority" and row["n"] > 1]
         self.n = max((row["n"] for row in reranked), default=0)
         self.rerank_policy = reranked[0]["policy"] if reranked else ""
@@ -127,12 +124,21 @@ class Results:
         rows = [self.get(policy, method, aggregation, n, levels) for levels in groups or self.pooled]
         return tuple(accuracy_cell(row) if row else None for row in rows)
 
+    def over_n(self, policy: str, method: str, aggregation: str, levels: str) -> list[Row]:
+        """A method's rows at every N, smallest first."""
+        wanted = (policy, method, aggregation, levels)
+        rows = [r for r in self.rows if (r["policy"], r["method"], r["aggregation"], r["levels"]) == wanted]
+        return sorted(rows, key=lambda row: row["n"])
+
+    @staticmethod
+    def label(method: str, aggregation: str) -> str:
+        """A method's name for people."""
+        return _method_name(method, aggregation)
+
     def aggregations(self, method: str) -> list[str]:
         """The aggregations a method was run with, the paper's choice first."""
         there = {row["aggregation"] for row in self.rows if row["method"] == method}
-        return [name for name in _PREFERRED[method] if name in there] + sorted(
-            there - set(_PREFERRED[method])
-        )
+        return by_preference(method, there)
 
     def common_n(self) -> int:
         """The largest N at which every policy has a majority vote; 0 where there is none."""
@@ -144,7 +150,7 @@ class Results:
 
     def methods(self) -> list[tuple[str, str]]:
         """(method, aggregation) of the headline reranking rows."""
-        chosen = [(m, self.aggregations(m)[0]) for m in _PREFERRED if self.aggregations(m)]
+        chosen = [(m, self.aggregations(m)[0]) for m in PREFERRED if self.aggregations(m)]
         return [("majority", ""), *chosen, ("pass", "")] if self.n else []
 
 
@@ -190,7 +196,7 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
 def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell]]:
     """The comparisons the experiment is about, on hard levels (on all problems where levels are unknown)."""
     wanted = []
-    for method in _PREFERRED:
+    for method in PREFERRED:
         for aggregation in results.aggregations(method)[:1]:
             label = f"{_method_name(method, aggregation)} over majority, N = {results.n}"
             wanted.append((label, f"{method} {aggregation}", "majority", results.n))
@@ -234,7 +240,7 @@ def _policy_rows(results: Results) -> list[TableRow]:
         TableRow(name, note, results.cells(policy, method, "", count))
         for policy in results.policies
         for method, count, name, note in (
-            ("greedy", 1, _POLICY_NAMES.get(policy, policy), "greedy"),
+            ("greedy", 1, POLICY_NAMES.get(policy, policy), "greedy"),
             ("majority", n, "", f"majority of {n}"),
         )
         if (method == "greedy" or count > 1) and results.get(policy, method, "", count, "all")
@@ -249,14 +255,14 @@ def _rerank_rows(results: Results) -> list[TableRow]:
             _headed(_METHOD_NAMES[method]),
             aggregation,
             results.cells(results.rerank_policy, method, aggregation, results.n),
-            strong=method in _PREFERRED,
+            strong=method in PREFERRED,
         )
         for method, aggregation in results.methods()
     ]
 
 
 def _aggregation_rows(results: Results) -> list[TableRow]:
-    if not results.n or not (results.levels or any(map(results.aggregations, _PREFERRED))):
+    if not results.n or not (results.levels or any(map(results.aggregations, PREFERRED))):
         return []
     return [
         TableRow(
@@ -264,7 +270,7 @@ def _aggregation_rows(results: Results) -> list[TableRow]:
             name,
             results.cells(results.rerank_policy, method, name, results.n, results.levels + results.pooled),
         )
-        for method, name in [("majority", ""), *((m, a) for m in _PREFERRED for a in results.aggregations(m))]
+        for method, name in [("majority", ""), *((m, a) for m in PREFERRED for a in results.aggregations(m))]
     ]
 
 
@@ -333,15 +339,7 @@ def _curves(results: Results, benchmark: str) -> list[str]:
 
 
 def _curve(results: Results, method: str, aggregation: str, levels: str) -> Series:
-    rows = sorted(
-        (
-            row
-            for row in results.rows
-            if (row["policy"], row["method"], row["aggregation"], row["levels"])
-            == (results.rerank_policy, method, aggregation, levels)
-        ),
-        key=lambda row: row["n"],
-    )
+    rows = results.over_n(results.rerank_policy, method, aggregation, levels)
     bound = method == "pass"
     return Series(
         _method_name(method, aggregation),
@@ -370,7 +368,7 @@ def _bars(results: Results, benchmark: str) -> list[tuple[str, list[Legend]]]:
         if method != "pass"
     ]
     greedy = [
-        (_POLICY_NAMES.get(policy, policy), COLORS.get(policy, "#cc79a7"), policy, "greedy", "", 1)
+        (POLICY_NAMES.get(policy, policy), COLORS.get(policy, "#cc79a7"), policy, "greedy", "", 1)
         for policy in results.policies
     ]
     charts = [

@@ -11,6 +11,7 @@ has score 0: nothing in it was found right.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,6 +19,16 @@ from numpy.typing import NDArray
 
 Aggregation = Literal["product", "min", "mean", "last"]
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
+# Which aggregation speaks for a method where one has to: the paper's choice first, fixed before any result.
+PREFERRED: Mapping[str, tuple[Aggregation, ...]] = {
+    "weighted-vote": ("product", "min", "mean", "last"),
+    "best-of-n": ("min", "product", "mean", "last"),
+}
+
+
+def by_preference(method: str, there: Collection[str]) -> list[str]:
+    """The aggregations that a method was run with, the one that speaks for it first; unknown ones last."""
+    return [name for name in PREFERRED[method] if name in there] + sorted(set(there) - set(PREFERRED[method]))
 
 
 def step_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,0 +1,44 @@
+"""How long answers are: what a method costs is tokens drawn and, where an evaluator chooses, the same tokens read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from e2h_pipeline.evaluation.graded import GradedPool
+from e2h_pipeline.evaluation.statistics import level_groups
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def lengths_table(policy: str, decoding: str, pool: GradedPool, easy_levels: Collection[int]) -> pa.Table:
+    """Mean tokens of a sample by level group (columns: `lengths_schema`).
+
+    Args:
+        policy: who drew the pool.
+        decoding: greedy or sampled.
+        pool: P problems with M samples each; every problem counts alike.
+    """
+    import pyarrow as pa
+
+    per_problem = pool.tokens.mean(axis=1)
+    rows = [
+        {
+            "policy": policy,
+            "decoding": decoding,
+            "levels": group,
+            "tokens": float(per_problem[mask].mean()),
+            "problems": int(mask.sum()),
+        }
+        for group, mask in level_groups(pool.levels, easy_levels).items()
+    ]
+    return pa.Table.from_pylist(rows, lengths_schema())
+
+
+def lengths_schema() -> pa.Schema:
+    """Columns of `lengths.parquet`."""
+    import pyarrow as pa
+
+    names = [pa.field(name, pa.string()) for name in ("policy", "decoding", "levels")]
+    return pa.schema([*names, pa.field("tokens", pa.float64()), pa.field("problems", pa.int32())])
