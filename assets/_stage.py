@@ -204,7 +204,9 @@ def _asset(
         )
         opened = store.open()
         with tracking.stage_run(store.home_folder, info, context.log) as run:
-            artifact, reused = opened.obtain(step.request, lambda draft: _compute(step, draft, compute, run))
+            artifact, reused = opened.obtain(
+                step.request, lambda draft: _compute(step, draft, compute, run, context.run_id)
+            )
             if not reused:
                 run.finish(artifact)
         return dg.MaterializeResult(
@@ -322,9 +324,9 @@ def narrow(recipe: Recipe, sections: Iterable[str]) -> RecipeSlice:
     return recipe.model_copy(update=updates).slice(kept)
 
 
-def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun) -> None:
+def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun, run_id: str) -> None:
     """Run the body into a draft."""
-    draft.tracking_url = run.open()
+    draft.run_id, draft.tracking_url = run_id, run.open()
     job = StageJob(
         recipe=step.slice,
         inputs=step.inputs,

@@ -105,6 +105,8 @@ def as_rows(*nodes: Node) -> list[dict[str, Any]]:
             "created": manifest.created,
             "wall_seconds": manifest.wall_seconds,
             "inputs": sorted(manifest.inputs),
+            "run_id": manifest.run_id,
+            "tracking_url": manifest.tracking_url,
         }
         for manifest in found.values()
     ]

@@ -77,6 +77,7 @@ class Manifest(BaseModel):
     summary: dict[str, Any] = Field(
         default_factory=dict, description="Counts and headline numbers from the stage."
     )
+    run_id: str | None = Field(None, description="Dagster run that made it.")
     tracking_url: str | None = Field(None, description="MLflow run of the stage.")
     created: str
 

@@ -140,6 +140,7 @@ class Draft:
     work: Path
     lock_fd: int
     summary: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
     tracking_url: str | None = None
     device: str = ""
 
@@ -471,6 +472,7 @@ def _manifest(request: Request, draft: Draft, files: dict[str, FileEntry], secon
         tokens=_tokens(summary),
         peak_memory_bytes=_peak_memory(),
         summary=summary,
+        run_id=draft.run_id,
         tracking_url=draft.tracking_url,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

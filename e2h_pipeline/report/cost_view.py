@@ -1,7 +1,7 @@
 """Accuracy against what it costs to answer: tokens that are drawn, and those that the evaluator reads.
 
-A token drawn and a token read are one forward pass of a model each. Where policy and evaluator are of one size, as in the paper and
-on the ladder, their sum is compute; drawing is slower on most machines, because reading goes in parallel.
+A token drawn and a token read are one forward pass of a model each. Where policy and evaluator are of one size, as in
+the paper and on the ladder, their sum is compute; drawing takes longer on most machines, because reading goes in parallel.
 """
 
 from __future__ import annotations
@@ -16,21 +16,28 @@ Row = Mapping[str, Any]
 
 
 def cost_panels(metrics: Sequence[Row], lengths: Sequence[Row]) -> list[tuple[str, list[Legend]]]:
-    """A panel per pooled level group: (svg, legend). Metrics must be of one benchmark."""
+    """A panel per pooled level group: (svg, legend).
+
+    Args:
+        metrics: rows of one benchmark, as in `metrics.parquet`.
+        lengths: rows of `lengths.parquet`.
+    """
     results = Results(metrics)
     tokens = {(row["policy"], row["decoding"], row["levels"]): row["tokens"] for row in lengths}
-    title = metrics[0]["benchmark"] if metrics else ""
     panels = []
     for levels in results.pooled:
-        series = [line for line in _lines(results, tokens, levels) if line.x]
-        name = "all problems" if levels == "all" else f"{levels} levels"
-        panels.append(
-            (cost_panel(f"{title} · {name}", series), [Legend(line.color, line.label) for line in series])
-        )
+        series = cost_lines(results, tokens, levels)
+        title = f"{metrics[0]['benchmark']} · {'all problems' if levels == 'all' else f'{levels} levels'}"
+        panels.append((cost_panel(title, series), [Legend(line.color, line.label) for line in series]))
     return panels
 
 
-def _lines(results: Results, tokens: Mapping[tuple[str, str, str], float], levels: str) -> list[Series]:
+def cost_lines(results: Results, tokens: Mapping[tuple[str, str, str], float], levels: str) -> list[Series]:
+    """Accuracy over tokens per problem, a line a method over N and a point a policy's greedy answers.
+
+    Args:
+        tokens: (policy, greedy or sampled, level group) -> mean tokens of a sample; what is not there is left out.
+    """
     lines = []
     for method, aggregation in results.methods():
         if method != "pass":
@@ -43,7 +50,7 @@ def _lines(results: Results, tokens: Mapping[tuple[str, str, str], float], level
         greedy = tokens.get((policy, "greedy", levels))
         name = f"{POLICY_NAMES.get(policy, policy)}, greedy"
         lines.append(_line(policy, name, [row] if row else [], greedy, 1))
-    return lines
+    return [line for line in lines if line.x]
 
 
 def _line(color: str, label: str, rows: Sequence[Row], tokens: float | None, models: int) -> Series:

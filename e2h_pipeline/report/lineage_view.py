@@ -10,12 +10,14 @@ from typing import Any
 
 EASY_DATA = "easy_problems"
 RESULTS = ("benchmark_metrics", "rerank_metrics")
+_TO_THE_MINUTE = len("2026-11-21T22:56")
 _SHOWN = 10  # characters of a hash; the whole one is in the element's title
 
 
 @dataclass(frozen=True)
 class LineageRow:
-    """One artifact. `share` is its part of the longest stage's time, for the bar."""
+    """One artifact. `share` is its part of the longest stage's time, for the bar; `mlflow` is an address of a web page,
+    or empty."""
 
     asset: str
     inputs: str
@@ -23,6 +25,9 @@ class LineageRow:
     data_version_full: str
     code_version: str
     code_version_full: str
+    made: str
+    run: str
+    mlflow: str
     seconds: str
     share: float
     easy: bool
@@ -38,7 +43,8 @@ class LineageSection:
 
 
 def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
-    """Order and format lineage rows (asset, data_version, code_version, wall_seconds, inputs).
+    """Order and format lineage rows (asset, data_version, code_version, created, run_id, tracking_url, wall_seconds,
+    inputs).
 
     `inputs` are asset names, or a mapping with asset names as keys.
     """
@@ -55,6 +61,9 @@ def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
             data_version_full=str(artifacts[name].get("data_version") or ""),
             code_version=_short(artifacts[name].get("code_version")),
             code_version_full=str(artifacts[name].get("code_version") or ""),
+            made=str(artifacts[name].get("created") or "")[:_TO_THE_MINUTE].replace("T", " "),
+            run=str(artifacts[name].get("run_id") or ""),
+            mlflow=_web_address(artifacts[name].get("tracking_url")),
             seconds=duration(seconds[name]),
             share=seconds[name] / longest,
             easy=name in fed,
@@ -109,6 +118,11 @@ def _fed_by(source: str, inputs: Mapping[str, Iterable[str]]) -> set[str]:
         if fed & set(inputs[name]):
             fed.add(name)
     return fed
+
+
+def _web_address(url: Any) -> str:
+    """An address that a page may link; others could run something when clicked."""
+    return str(url) if str(url or "").startswith(("http://", "https://")) else ""
 
 
 def _short(version: Any) -> str:

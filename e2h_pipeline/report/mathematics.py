@@ -29,26 +29,45 @@ _MATHEMATICS = re.compile(
     r"|\\\((?P<parens>(?:[^\\]|\\(?!\)).){1,2000})\\\)",
     re.DOTALL,
 )
-_MACROS = re.compile(r"\\(?:new|renew|provide)?(?:command|environment)|\\[egx]?def\b|\\let\b|\\DeclareMathOperator")
-_ELEMENTS = frozenset(
-    "math mrow mi mn mo mtext mspace ms mfrac msqrt mroot mstyle mpadded mphantom msub msup msubsup munder mover"
-    " munderover mmultiscripts mprescripts mtable mtr mtd".split()
+_MACROS = re.compile(
+    r"\\(?:new|renew|provide)?(?:command|environment)|\\[egx]?def\b|\\let\b|\\DeclareMathOperator"
 )
+_ELEMENTS = {
+    *("math", "mrow", "mi", "mn", "mo", "mtext", "mspace", "ms", "mstyle", "mpadded", "mphantom"),
+    *("mfrac", "msqrt", "mroot", "msub", "msup", "msubsup", "munder", "mover", "munderover"),
+    *("mmultiscripts", "mprescripts", "mtable", "mtr", "mtd"),
+}
 # Attributes by the form that their values must have.
 _WORD, _LENGTH = re.compile(r"[a-z-]{1,24}"), re.compile(r"-?[\d.]{1,8}(?:em|ex|px|pt|mu|%)?")
 _ATTRIBUTES = {
     **dict.fromkeys(
-        ("display", "displaystyle", "mathvariant", "stretchy", "fence", "separator", "form", "largeop", "symmetric"),
+        (
+            "display",
+            "displaystyle",
+            "mathvariant",
+            "stretchy",
+            "fence",
+            "separator",
+            "form",
+            "largeop",
+            "symmetric",
+        ),
         _WORD,
     ),
     **dict.fromkeys(("accent", "accentunder", "movablelimits"), _WORD),
     **dict.fromkeys(
-        ("width", "height", "depth", "lspace", "rspace", "minsize", "maxsize", "linethickness", "voffset"), _LENGTH
+        ("width", "height", "depth", "lspace", "rspace", "minsize", "maxsize", "linethickness", "voffset"),
+        _LENGTH,
     ),
     **dict.fromkeys(("scriptlevel", "columnspan", "rowspan"), re.compile(r"[+-]?\d{1,2}")),
 }
 # What browsers no longer draw by attributes, by classes of the page.
-_BOXED = {"box": "boxed", "updiagonalstrike": "struck", "downdiagonalstrike": "struck", "horizontalstrike": "struck"}
+_BOXED = {
+    "box": "boxed",
+    "updiagonalstrike": "struck",
+    "downdiagonalstrike": "struck",
+    "horizontalstrike": "struck",
+}
 _ALIGNED = {"left": "left", "right": "right"}
 
 

@@ -1,7 +1,7 @@
 """The browser of solutions: what the vote and the evaluator chose, step by step, for a sample of problems.
 
-Which problems are shown depends on hashes of their ids, so nobody picked them; those on which vote and evaluator differ come
-first, because they are few and tell most. The page filters by style sheets alone and runs no script.
+Which problems are shown depends on hashes of their ids, so nobody picked them; those on which vote and evaluator differ
+come first, because they are few and tell most. The page filters by style sheets alone and runs no script.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LONGEST_STEP = 4_000  # characters of a step, a question or an answer that are 
 
 @dataclass(frozen=True)
 class Step:
-    """A step and the evaluator's probability that it is right; `shade` is 0 (wrong) to 4 (right), as in the page's style."""
+    """A step and the evaluator's probability that it is right; `shade` is 0 (wrong) to 4 (right), as in the style."""
 
     text: Markup
     score: str
@@ -165,10 +165,15 @@ def _solution(row: Row) -> ShownSolution:
         votes=row["votes"],
         weight=f"{100 * row['weight']:.0f}",
         steps=tuple(
-            Step(_text(text.removeprefix(ANSWER_MARKER).strip() or text), f"{score:.2f}", _shade(score))
+            Step(_text(_spoken(text)), f"{score:.2f}", _shade(score))
             for text, score in zip(texts, scores, strict=True)
         ),
     )
+
+
+def _spoken(text: str) -> str:
+    """A step; the answer block, which is scored like one, as a line."""
+    return f"Answer: {text.removeprefix(ANSWER_MARKER).strip()}" if text.startswith(ANSWER_MARKER) else text
 
 
 def _shade(score: float) -> int:

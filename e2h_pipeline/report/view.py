@@ -8,13 +8,13 @@ vote, minimum for best-of-N), fixed before any result, not the best on these pro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from e2h_pipeline.reranking.aggregate import PREFERRED, by_preference
 from e2h_pipeline.report.plots import Series, accuracy_panel, level_bars
 from e2h_pipeline.report.published import LABEL as PUBLISHED
 from e2h_pipeline.report.published import published_curves
+from e2h_pipeline.reranking.aggregate import PREFERRED, by_preference
 
 Row = Mapping[str, Any]
 
@@ -45,7 +45,8 @@ _MARKERS = {"majority": "o", "weighted-vote": "s", "best-of-n": "^", "pass": ""}
 
 @dataclass(frozen=True)
 class Cell:
-    """An estimate with its interval, ready to print. `clear`: a difference whose interval leaves out 0."""
+    """An estimate with its interval, ready to print. `clear`: a difference whose interval leaves out 0, or an accuracy
+    that differs so from what it is compared with."""
 
     value: str
     interval: str
@@ -176,8 +177,8 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
         levels=results.levels,
         tiles=_tiles(results, differences),
         tiles_on=_group_title(results, _tile_group(results)),
-        policies=_policy_rows(results),
-        reranking=_rerank_rows(results),
+        policies=_policy_rows(results, _clear(differences)),
+        reranking=_rerank_rows(results, _clear(differences)),
         aggregations=_aggregation_rows(results),
         differences=difference_rows(differences, results.pooled),
         rerank_policy=results.rerank_policy,
@@ -231,13 +232,50 @@ def _rerank_note(results: Results) -> str:
     return "Scores are used as they were given: the highest for best-of-N, as weights for the vote."
 
 
-def _policy_rows(results: Results) -> list[TableRow]:
-    """Every policy greedy, then voted at the N all of them have; none without greedy answers."""
+def _clear(differences: Sequence[Row]) -> set[tuple[str, str, int, str]]:
+    """Comparisons whose interval leaves out 0: (first, second, n, levels)."""
+    return {
+        (row["first"], row["second"], row["n"], row["levels"])
+        for row in differences
+        if difference_cell(row).clear
+    }
+
+
+def _marked(
+    results: Results,
+    cells: Sequence[Cell | None],
+    clear: set[tuple[str, str, int, str]],
+    first: str,
+    second: str,
+    n: int,
+) -> tuple[Cell | None, ...]:
+    """A row's cells, those clear that differ from the same cell of what the row is compared with."""
+    return tuple(
+        replace(cell, clear=(first, second, n, levels) in clear) if cell else None
+        for cell, levels in zip(cells, results.pooled, strict=True)
+    )
+
+
+def _policy_rows(results: Results, clear: set[tuple[str, str, int, str]]) -> list[TableRow]:
+    """Every policy greedy, then voted at the N all of them have, next to the policy before it; none without greedy
+    answers."""
     if not any(row["method"] == "greedy" for row in results.rows):
         return []
     n = results.common_n()
+    before = dict(zip(results.policies[1:], results.policies, strict=False))
     return [
-        TableRow(name, note, results.cells(policy, method, "", count))
+        TableRow(
+            name,
+            note,
+            _marked(
+                results,
+                results.cells(policy, method, "", count),
+                clear,
+                f"{policy} {method}",
+                f"{before.get(policy)} {method}",
+                count,
+            ),
+        )
         for policy in results.policies
         for method, count, name, note in (
             ("greedy", 1, POLICY_NAMES.get(policy, policy), "greedy"),
@@ -247,14 +285,21 @@ def _policy_rows(results: Results) -> list[TableRow]:
     ]
 
 
-def _rerank_rows(results: Results) -> list[TableRow]:
+def _rerank_rows(results: Results, clear: set[tuple[str, str, int, str]]) -> list[TableRow]:
     one = results.cells(results.rerank_policy, "pass", "", 1)
     mean = [TableRow("One sample", "mean", one)] if any(one) and results.n else []
     return mean + [
         TableRow(
             _headed(_METHOD_NAMES[method]),
             aggregation,
-            results.cells(results.rerank_policy, method, aggregation, results.n),
+            _marked(
+                results,
+                results.cells(results.rerank_policy, method, aggregation, results.n),
+                clear,
+                f"{method} {aggregation}",
+                "majority",
+                results.n,
+            ),
             strong=method in PREFERRED,
         )
         for method, aggregation in results.methods()

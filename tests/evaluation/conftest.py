@@ -47,6 +47,7 @@ def sample_rows(pattern: list[list[str]]) -> pa.Table:
                     "sample": s,
                     "completion": text if kind != "cut" else text.split("\n\n")[0],
                     "finish_reason": "length" if kind == "cut" else "stop",
+                    "tokens": 10 * (s + 1),
                 }
             )
     return pa.Table.from_pylist(rows)

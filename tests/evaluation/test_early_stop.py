@@ -173,7 +173,12 @@ def told(world: Path, ladder_tok: PreTrainedTokenizerFast) -> Path:
             )
         ]
         table = table.append_column("token_ids", pa.array(ids, pa.list_(pa.int32())))
-        write_table(part, table.append_column("tokens", pa.array([len(own) for own in ids], pa.int32())))
+        write_table(
+            part,
+            table.drop_columns("tokens").append_column(
+                "tokens", pa.array([len(own) for own in ids], pa.int32())
+            ),
+        )
     return world
 
 

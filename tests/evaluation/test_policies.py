@@ -6,6 +6,7 @@ import pytest
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.graded import PoolError
+from e2h_pipeline.evaluation.lengths import lengths_schema
 from e2h_pipeline.evaluation.policies import benchmark_metrics
 from e2h_pipeline.recipe import Evaluation
 from e2h_pipeline.reporter import Reporter
@@ -49,6 +50,22 @@ def test_one_row_per_number_and_rerank_rows_stand(world: Path, rerank: Callable[
     for row in read_table(world / "rerank" / "metrics.parquet").to_pylist():
         name = tuple(v for k, v in row.items() if k not in ("accuracy", "ci_low", "ci_high", "problems"))
         assert merged[name] == row
+
+
+def test_greedy_and_sampled_lengths_of_every_policy(
+    world: Path, rerank: Callable[..., dict[str, Any]]
+) -> None:
+    rerank()
+    run(world)
+    table = read_table(world / "benchmark" / "lengths.parquet")
+    assert table.schema.equals(lengths_schema())
+    rows = {(r["policy"], r["decoding"], r["levels"]): r for r in table.to_pylist()}
+    assert len(rows) == table.num_rows == 4 * 8
+    # Sample s has 10 (s + 1) tokens. The pool of sft has four samples, the sampled answers of rl two.
+    assert rows["sft", "sampled", "all"]["tokens"] == 25
+    assert rows["rl", "sampled", "hard"]["tokens"] == 15
+    assert rows["rl", "greedy", "easy"]["tokens"] == 10
+    assert rows["sft", "sampled", "hard"]["problems"] == 3
 
 
 def test_results_of_another_benchmark_are_refused(world: Path, rerank: Callable[..., dict[str, Any]]) -> None:

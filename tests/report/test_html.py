@@ -68,6 +68,13 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     folder = tmp_path / "benchmark_metrics"
     write_table(folder / "metrics.parquet", pa.Table.from_pylist(metrics))
     write_table(folder / "differences.parquet", pa.Table.from_pylist(differences))
+    lengths = [
+        {"policy": p, "decoding": d, "levels": g, "tokens": 20.0, "problems": 100}
+        for p in ("base", "sft", "rl")
+        for d in ("greedy", "sampled")
+        for g in LEVELS
+    ]
+    write_table(folder / "lengths.parquet", pa.Table.from_pylist(lengths))
     policy = tmp_path / "rl_policy"
     policy.mkdir()
     curves = [{"update": u, "reward": 0.1 * u, "kl": 0.01} for u in (1, 2, 3)]
@@ -137,6 +144,17 @@ def test_synthetic_numbers_share_no_table_with_math500(inputs: dict[str, Path], 
     assert any(ladder for ladder, _ in numbers)
     assert any(math for _, math in numbers)
     assert not any(ladder and math for ladder, math in numbers)
+
+
+def test_numbers_that_differ_from_what_they_are_compared_with_are_marked(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    text = page(inputs, tmp_path / "out")
+    rows = re.findall(r'<tr[^>]*><th scope="row">(.*?)</tr>', text, re.DOTALL)
+    marked = {re.sub(r"<.*?>", "", row).split()[0]: row.count('class="clear"') for row in rows}
+    # Of the vote by product and of RL there are differences that leave out zero; of best-of-N and SFT there are none.
+    assert (marked["Weighted"], marked["Best-of-N"]) == (3, 0)
+    assert (marked["RL"], marked["SFT"]) == (3, 0)
 
 
 def test_lineage_names_the_easy_data(inputs: dict[str, Path], tmp_path: Path) -> None:

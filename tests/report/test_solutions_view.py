@@ -1,0 +1,81 @@
+"""Which problems the browser of solutions shows, and what it says of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from e2h_pipeline.report.solutions_view import solutions_section
+
+
+def choice(problem: str, level: int, roles: list[str], right: bool, **more: Any) -> dict[str, Any]:
+    return {
+        "problem_id": problem,
+        "level": level,
+        "question": "1+1",
+        "gold": "2",
+        "roles": roles,
+        "sample": 0,
+        "completion": "1+1=2\n\n# Answer\n\n2",
+        "answer": "2" if right else "9",
+        "right": right,
+        "votes": 3,
+        "weight": 0.754,
+        "step_scores": [0.19, 1.0],
+        "samples": 4,
+        "right_samples": 1,
+        **more,
+    }
+
+
+def problem(name: str, level: int, majority: bool, weighted: bool) -> list[dict[str, Any]]:
+    if majority == weighted:
+        return [choice(name, level, ["majority", "weighted-vote", "best-of-n"], majority)]
+    return [
+        choice(name, level, ["majority"], majority),
+        choice(name, level, ["weighted-vote", "best-of-n"], weighted),
+    ]
+
+
+def test_steps_answers_and_choosers() -> None:
+    section = solutions_section(problem("p", 4, False, True))
+    assert section is not None
+    (shown,) = section.problems
+    assert (shown.outcome, shown.outcome_name) == ("rescued", "majority wrong, evaluator right")
+    first, second = shown.solutions
+    assert (first.roles, first.right, second.roles) == (
+        "majority vote",
+        False,
+        "vote weighted by the evaluator, best-of-N",
+    )
+    assert [(str(s.text), s.score, s.shade) for s in second.steps] == [
+        ("1+1=2", "0.19", 0),
+        ("Answer: 2", "1.00", 4),
+    ]
+    assert second.weight == "75"
+
+
+def test_counts_are_of_all_problems_and_the_sample_takes_levels_in_turn() -> None:
+    rows = [row for i in range(60) for row in problem(f"a{i:02}", 1 + i % 2, True, True)]
+    rows += problem("b", 5, False, True)
+    section = solutions_section(rows)
+    assert section is not None
+    assert section.total == 61 and section.levels == (1, 2, 5)
+    assert dict(section.table)["both right"] == (30, 30, 0)
+    assert ("rescued", "majority wrong, evaluator right", 1) in section.outcomes
+    agreed = [p.level for p in section.problems if p.outcome == "agreed"]
+    assert (agreed.count(1), agreed.count(2)) == (10, 10)
+    # Nothing to see of these: the page says so.
+    assert ("5", "agreed") in section.empty and ("all", "lost") in section.empty
+    assert ("5", "rescued") not in section.empty and ("all", "all") not in section.empty
+
+
+def test_the_sample_does_not_depend_on_order() -> None:
+    problems = [problem(f"a{i:02}", 1, True, True) for i in range(60)]
+    forward, backward = (
+        solutions_section([row for rows in order for row in rows]) for order in (problems, problems[::-1])
+    )
+    assert forward == backward
+
+
+def test_no_answers_no_section() -> None:
+    assert solutions_section([]) is None
