@@ -105,6 +105,7 @@ def as_rows(*nodes: Node) -> list[dict[str, Any]]:
             "created": manifest.created,
             "wall_seconds": manifest.wall_seconds,
             "inputs": sorted(manifest.inputs),
+            "not_trained": manifest.summary.get("not_trained", ""),
             "run_id": manifest.run_id,
             "tracking_url": manifest.tracking_url,
         }

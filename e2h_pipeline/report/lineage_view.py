@@ -64,14 +64,15 @@ def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
             made=str(artifacts[name].get("created") or "")[:_TO_THE_MINUTE].replace("T", " "),
             run=str(artifacts[name].get("run_id") or ""),
             mlflow=_web_address(artifacts[name].get("tracking_url")),
-            seconds=duration(seconds[name]),
+            seconds=_note(artifacts[name]) or duration(seconds[name]),
             share=seconds[name] / longest,
             easy=name in fed,
         )
         for name in made_order(inputs)
     ]
     versions = {row.asset: row.data_version for row in rows}
-    paths = [[(name, versions[name]) for name in path] for path in easy_paths(inputs)]
+    trained = {name: reads for name, reads in inputs.items() if not artifacts[name].get("not_trained")}
+    paths = [[(name, versions[name]) for name in path] for path in easy_paths(trained)]
     return LineageSection(rows, duration(sum(seconds.values())), paths)
 
 
@@ -118,6 +119,11 @@ def _fed_by(source: str, inputs: Mapping[str, Iterable[str]]) -> set[str]:
         if fed & set(inputs[name]):
             fed.add(name)
     return fed
+
+
+def _note(artifact: Mapping[str, Any]) -> str:
+    """Kinds and algorithms that the recipe does not name leave a note, and nothing is made of them."""
+    return "not trained" if artifact.get("not_trained") else ""
 
 
 def _web_address(url: Any) -> str:
