@@ -26,7 +26,8 @@ _MATHEMATICS = re.compile(
     r"|\$\$(?P<display>[^$]{1,2000})\$\$"
     r"|\$(?P<inline>(?:[^$\\]|\\.){1,2000})\$"
     r"|\\\[(?P<brackets>(?:[^\\]|\\(?!\]).){1,2000})\\\]"
-    r"|\\\((?P<parens>(?:[^\\]|\\(?!\)).){1,2000})\\\)",
+    r"|\\\((?P<parens>(?:[^\\]|\\(?!\)).){1,2000})\\\)"
+    r"|(?P<environment>\\begin\{(?P<name>(?:align|equation|gather|eqnarray)\*?)\}.{1,2000}?\\end\{(?P=name)\})",
     re.DOTALL,
 )
 _MACROS = re.compile(
@@ -72,18 +73,19 @@ _ALIGNED = {"left": "left", "right": "right"}
 
 
 def rendered(text: str) -> Markup:
-    """Text as HTML, formulas between `$`, `$$`, `\\(` or `\\[` as MathML; everything else escaped."""
+    """Text as HTML; formulas between `$`, `$$`, `\\(`, `\\[`, and aligned ones, as MathML; everything else escaped."""
     if len(text) > _LONGEST_TEXT:
         return escape(text)
     parts, end = [], 0
     for found in _MATHEMATICS.finditer(text):
         parts.append(escape(text[end : found.start()]))
         end = found.end()
-        if found.lastgroup is None:  # \$
+        group = next((name for name, text in found.groupdict().items() if text is not None), None)
+        if group is None:  # \$
             parts.append(escape("$"))
         else:
-            shown = "block" if found.lastgroup in ("display", "brackets") else "inline"
-            formula = found[found.lastgroup]
+            shown = "inline" if group in ("inline", "parens") else "block"
+            formula = found[group]
             parts.append(_formula(formula, shown) or Markup("<code>{}</code>").format(found[0]))
     parts.append(escape(text[end:]))
     return Markup("").join(parts)

@@ -80,6 +80,14 @@ def test_formulas_become_mathml() -> None:
     assert '<math display="block">' in found
 
 
+def test_aligned_equations_need_no_dollar_signs() -> None:
+    found = str(
+        rendered(r"We get \begin{align*}x&=\$1\\y&=2\end{align*} and \begin{align*}z&=3\end{align*}.")
+    )
+    assert found.count('<math display="block">') == 2 and found.count("<mtr>") == 3
+    assert Elements(found).text.endswith(".") and "begin" not in found
+
+
 def test_boxes_are_drawn_by_the_page() -> None:
     assert '<mrow class="boxed"><mrow><mn>7</mn></mrow></mrow>' in str(rendered(r"$\boxed{7}$"))
 
