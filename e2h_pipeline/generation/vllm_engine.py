@@ -31,7 +31,6 @@ from e2h_pipeline.generation.engine import (
 if TYPE_CHECKING:
     from vllm import LLM
 
-DRAW = "e2h_draw"  # in a request's extra_args, for the sampler: key, index, temperature, top_k, top_p
 # Said only where the environment says nothing.
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -114,6 +113,8 @@ class VllmEngine:
             raise ValueError("this vLLM engine was closed, or another one was made after it")
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
+
+        from e2h_pipeline.generation.vllm_sampler import DRAW
 
         usual = SamplingParams(
             temperature=0.0,

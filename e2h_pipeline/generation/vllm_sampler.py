@@ -20,7 +20,8 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, proces
 from e2h_pipeline.generation.engine import SamplingOptions
 from e2h_pipeline.generation.noise import uniforms
 from e2h_pipeline.generation.transformers_engine import choose
-from e2h_pipeline.generation.vllm_engine import DRAW
+
+DRAW = "e2h_draw"  # in a request's extra_args: key, index, temperature, top_k, top_p
 
 
 class CounterSampler(LogitsProcessor):
