@@ -30,6 +30,22 @@ SMALL = Rl(
 )
 
 
+class Recorder(Reporter):
+    """Keeps what is reported.
+
+    Attributes:
+        points: step and values, in the order in which they came.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """See `Reporter.metrics`."""
+        self.points.append((step, dict(values)))
+
+
 class Killer(Reporter):
     """Sends SIGKILL to its own process when work of the name is reported as done: so many of it, or so many steps."""
 

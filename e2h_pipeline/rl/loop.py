@@ -261,27 +261,35 @@ def train_policy(
             progress = Progress(
                 best_accuracy=easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
             )
+        ahead: _Drawn | None = None
         while progress.update < options.updates and progress.stopped is None:
             started = time.monotonic()
-            metrics, seconds, curriculum, table = _update(algorithm, run, grade, questions, seed, progress)
-            progress.stopped = _trouble(progress, metrics, options)
-            due = (progress.update + 1) % options.checkpoint_every == 0
-            if progress.stopped is None and (due or progress.update + 1 == options.updates):
-                metrics[VALIDATION] = easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
-                progress.stopped = _trouble(progress, metrics, options)
+            drawn = ahead or _draw(run, grade, questions, seed, progress)
+            ahead = None
+            metrics, seconds = _learn(algorithm, run, drawn)
+            progress.stopped = _trouble(progress, [metrics], options)
+            if progress.stopped is None:  # else its rollouts and what it learned from them do not count
+                progress.update += 1
+                progress.curriculum = observe(drawn.curriculum, drawn.update.rollouts, options)
+                write_table(rollouts_of(work, progress.update), drawn.table)
+                if progress.update % options.checkpoint_every == 0 or progress.update == options.updates:
+                    accuracy = easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
+                    # A checkpoint is judged by its own rollouts: those of the next update, behind the last by some more.
+                    ahead = _draw(run, grade, questions, seed, progress)
+                    seen = [metrics, ahead.metrics | {VALIDATION: accuracy}]
+                    progress.stopped = _trouble(progress, seen, options)
+                    metrics[VALIDATION] = accuracy
+            progress.curves.append(metrics)
+            at = len(progress.curves)
+            reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, at)
             if progress.stopped:
-                progress.curves.append(
-                    metrics
-                )  # what the guard saw is told; its rollouts and its policy do not count
+                if ahead:  # what the guard saw
+                    progress.curves.append(ahead.metrics)
+                    reporter.metrics(ahead.metrics, at + 1)
                 reporter.message(
                     f"{algorithm.name} stops at update {progress.update}: {progress.stopped}; the last good policy is kept"
                 )
                 break
-            progress.update += 1
-            write_table(rollouts_of(work, progress.update), table)
-            progress.curriculum = curriculum
-            progress.curves.append(metrics)
-            reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, progress.update)
             reporter.progress(progress.update, options.updates, f"{algorithm.name} updates")
             if VALIDATION in metrics:
                 progress.note(metrics[VALIDATION])
@@ -315,26 +323,36 @@ def read_questions(
     return asked, validation
 
 
-def _trouble(progress: Progress, metrics: dict[str, float], options: Rl) -> str | None:
-    return trouble([*progress.curves, metrics], options, progress.best_update, progress.best_accuracy)
+def _trouble(progress: Progress, latest: Sequence[dict[str, float]], options: Rl) -> str | None:
+    return trouble([*progress.curves, *latest], options, progress.best_update, progress.best_accuracy)
 
 
-def _update(
-    algorithm: Algorithm,
-    run: Run,
-    grade: Grade,
-    questions: Sequence[Question],
-    seed: int,
-    progress: Progress,
-) -> tuple[dict[str, float], dict[str, float], State, pa.Table]:
-    """One rollout batch and its optimizer steps: metrics, where the time went, the curriculum's new state, and what
-    is kept of the rollouts."""
+@dataclass(frozen=True)
+class _Drawn:
+    """A rollout batch of the policy as it is, not learned from yet.
+
+    Attributes:
+        metrics: what people and guards watch of the policy that drew.
+        seconds: where the time went.
+        curriculum: its state behind the draw.
+        table: what is kept of the rollouts.
+    """
+
+    update: Update
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    curriculum: State
+    table: pa.Table
+
+
+def _draw(run: Run, grade: Grade, questions: Sequence[Question], seed: int, progress: Progress) -> _Drawn:
+    """The rollout batch that comes next."""
     options, update, began = run.options, progress.update, time.monotonic()
     drawn, curriculum = draw_questions(questions, options, progress.curriculum, seed, update)
     completions = draw(run.engine, drawn, options, seed, update)
     rolled_out = time.monotonic()
     rollouts = rewarded(completions, run.tokenizer, run.evaluator, run.evaluator_tokenizer, grade, options)
-    rewarded_at = time.monotonic()
+    seconds = {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
     rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
     batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
     if run.policy.dtype == torch.float32:
@@ -345,16 +363,21 @@ def _update(
         batch, options, lambda part: token_logprobs(run.reference, part, options.temperature)[0]
     )
     divergence = (old - reference) * batch.mask
-    run.set_learning_rates(update)
-    learned = algorithm.learn(run, Update(update, seed, rollouts, batch, old, reference))
-    metrics = {**describe(rollouts), **learned, "kl": masked_mean(divergence, batch.mask).item()}
-    seconds = {
-        "seconds_rollout": rolled_out - began,
-        "seconds_score": rewarded_at - rolled_out,
-        "seconds_update": time.monotonic() - rewarded_at,
-    }
-    table = rollout_table(rollouts, update + 1, divergence.sum(1).tolist())
-    return metrics, seconds, observe(curriculum, rollouts, options), table
+    return _Drawn(
+        Update(update, seed, rollouts, batch, old, reference),
+        {**describe(rollouts), "kl": masked_mean(divergence, batch.mask).item()},
+        seconds,
+        curriculum,
+        rollout_table(rollouts, update + 1, divergence.sum(1).tolist()),
+    )
+
+
+def _learn(algorithm: Algorithm, run: Run, drawn: _Drawn) -> tuple[dict[str, float], dict[str, float]]:
+    """The optimizer steps of a rollout batch: metrics, and where the time went."""
+    began = time.monotonic()
+    run.set_learning_rates(drawn.update.number)
+    learned = algorithm.learn(run, drawn.update)
+    return drawn.metrics | learned, drawn.seconds | {"seconds_update": time.monotonic() - began}
 
 
 def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[Tensor]:

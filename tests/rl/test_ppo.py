@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rl_runs import train
+from rl_runs import Recorder, train
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -179,8 +179,15 @@ SMALL = Rl(
 )
 
 
-def _run(policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL) -> dict[str, Any]:
-    return train("ppo", evaluator, tables, folder, Reporter(), options, policy)
+def _run(
+    policy: Path,
+    evaluator: Path,
+    tables: Path,
+    folder: Path,
+    options: Rl = SMALL,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    return train("ppo", evaluator, tables, folder, reporter or Reporter(), options, policy)
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -225,19 +232,52 @@ def test_a_run_that_had_ended_is_only_written_out_again(
     assert _files(tmp_path / "out") == _files(whole / "out")
 
 
+WILD = {"learning_rate": 0.1, "max_kl": 0.2, "updates": 8, "warmup_updates": 0}
+
+
 def test_a_run_that_strays_stops_and_keeps_the_last_good_policy(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    wild = SMALL.model_copy(
-        update={"learning_rate": 0.1, "max_kl": 0.2, "updates": 8, "warmup_updates": 0, "checkpoint_every": 8}
-    )
-    summary = _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild)
+    wild, reported = SMALL.model_copy(update=WILD | {"checkpoint_every": 8}), Recorder()
+    summary = _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
     assert "above rl.max_kl=0.2" in summary["stopped"]
     assert 0 < summary["updates"] < 8
+    _kept_the_first(summary, ladder_policy, tmp_path)
+    curves = _curves(tmp_path)
+    assert len(curves) == summary["updates"] + 1  # what the guard saw is told
+    assert curves[-1]["kl"] > 0.2
+    assert [(step, values["kl"]) for step, values in reported.points] == [
+        (point["update"], point["kl"]) for point in curves
+    ]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"updates": 1}, {"checkpoint_every": 1}], ids=["the last policy", "a checkpoint"]
+)
+def test_a_policy_is_kept_only_if_its_own_rollouts_pass_the_guards(
+    changed: dict[str, int],
+    ladder_policy: Path,
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
+) -> None:
+    """The first update goes astray, and its rollouts are the SFT policy's; greedy answers are no worse than before."""
+    wild, reported = SMALL.model_copy(update=WILD | changed), Recorder()
+    summary = _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
+    assert "above rl.max_kl=0.2" in summary["stopped"]
+    assert summary["updates"] == 1
+    _kept_the_first(summary, ladder_policy, tmp_path)
+    before, after = _curves(tmp_path)
+    assert before["easy_validation_accuracy"] == summary["easy_validation_accuracy"]
+    assert before["kl"] < 0.2 < after["kl"]
+    assert [step for step, _ in reported.points] == [1, 2]
+    assert reported.points[1][1]["kl"] == after["kl"]
+
+
+def _kept_the_first(summary: dict[str, Any], policy: Path, folder: Path) -> None:
     assert summary["best_update"] == 0
-    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
-    assert weights == (ladder_policy / "model.safetensors").read_bytes()
-    assert len(_curves(tmp_path)) == summary["updates"] + 1  # what the guard saw is told
+    weights = (folder / "out" / "model.safetensors").read_bytes()
+    assert weights == (policy / "model.safetensors").read_bytes()
 
 
 def test_the_first_update_by_hand(
