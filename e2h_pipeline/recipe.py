@@ -498,6 +498,17 @@ class Rl(Section):
     kl: float = Field(
         0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward."
     )
+    kl_target: float | None = Field(
+        None,
+        gt=0,
+        description="ppo, grpo: mean KL per token that the coefficient is moved to, from `kl` on (Ziegler et al. 2019); it "
+        "stays `kl` where unset.",
+    )
+    kl_horizon: int = Field(
+        10_000,
+        ge=1,
+        description="Rollouts in which the coefficient moves by about a fifth at most; `rollouts` or more.",
+    )
     max_kl: float = Field(
         0.5,
         gt=0,
@@ -558,6 +569,14 @@ class Rl(Section):
         default_factory=Curriculum, description="Which questions an update rolls out on."
     )
     guards: Guards = Field(default_factory=Guards, description="What stops the run.")
+
+    @model_validator(mode="after")
+    def _controller(self) -> Rl:
+        if self.kl_target is not None and (self.kl == 0 or self.kl_horizon < self.rollouts):
+            raise ValueError(
+                "kl_target needs a kl above 0 to start from, and a kl_horizon of rollouts or more"
+            )
+        return self
 
 
 class Evaluation(Section):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.models import base as models
-from e2h_pipeline.recipe import Preference, RestEm, Rl
+from e2h_pipeline.recipe import Curriculum, Preference, RestEm, Rl
 from e2h_pipeline.reporter import Reporter
 
 SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # right now and then, also without SFT
@@ -27,6 +27,14 @@ SMALL = Rl(
     max_kl=100,
     rest=RestEm(rounds=2, samples=4, top_k=0, epochs=2, batch_size=16, learning_rate=1e-3),
     preference=Preference(rounds=2, samples=4, top_k=0, batch_size=8, learning_rate=1e-4, margin=0.0),
+)
+# With all that a run can carry from update to update beside its models.
+STATEFUL = SMALL.model_copy(
+    update={
+        "curriculum": Curriculum(kind="learning_progress"),
+        "kl_target": 0.01,
+        "kl_horizon": 2 * SMALL.rollouts,
+    }
 )
 
 

@@ -59,7 +59,7 @@ class Grpo:
                     logprobs, was, advantages[rows, :length], part.mask, options.clip
                 )
                 kl_loss = masked_mean(k3(logprobs, base), part.mask)
-                (share * (policy_loss + options.kl * kl_loss)).backward()
+                (share * (policy_loss + update.kl * kl_loss)).backward()
                 outside = ((logprobs - was).exp() - 1).abs() > options.clip
                 metrics = {
                     "policy_loss": policy_loss.item(),

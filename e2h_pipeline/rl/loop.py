@@ -28,6 +28,7 @@ from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.rl.advantages import masked_mean
 from e2h_pipeline.rl.curricula import State, draw_questions, observe
 from e2h_pipeline.rl.guards import STEPS_OF_LEVEL, VALIDATION, trouble
+from e2h_pipeline.rl.kl_controller import next_coefficient
 from e2h_pipeline.rl.rollouts import (
     Batch,
     Grade,
@@ -66,6 +67,7 @@ class Progress:
     best_update: int = 0
     best_accuracy: float = -1.0
     stopped: str | None = None
+    kl_coefficient: float = 0.0
     curriculum: State = field(default_factory=dict)
     curves: list[dict[str, float]] = field(default_factory=list)
 
@@ -190,6 +192,7 @@ class Update:
         rollouts: in the order of the batch's rows.
         old, reference: (batch, length) log-probabilities of the tokens under the policy that drew them, and under
             the policy of the start.
+        kl: coefficient of the KL to the policy of the start.
     """
 
     number: int
@@ -198,6 +201,7 @@ class Update:
     batch: Batch
     old: Tensor
     reference: Tensor
+    kl: float
 
 
 class Algorithm(Protocol):
@@ -259,7 +263,8 @@ def train_policy(
 
         if progress is None:  # the SFT policy is the first candidate: a run that only harms it returns it
             progress = Progress(
-                best_accuracy=easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
+                best_accuracy=easy_accuracy(run.engine, grade, validation, options.max_new_tokens),
+                kl_coefficient=options.kl,
             )
         ahead: _Drawn | None = None
         while progress.update < options.updates and progress.stopped is None:
@@ -271,6 +276,9 @@ def train_policy(
             if progress.stopped is None:  # else its rollouts and what it learned from them do not count
                 progress.update += 1
                 progress.curriculum = observe(drawn.curriculum, drawn.update.rollouts, options)
+                progress.kl_coefficient = next_coefficient(
+                    progress.kl_coefficient, metrics["kl"], len(drawn.update.rollouts), options
+                )
                 write_table(rollouts_of(work, progress.update), drawn.table)
                 if progress.update % options.checkpoint_every == 0 or progress.update == options.updates:
                     accuracy = easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
@@ -364,7 +372,7 @@ def _draw(run: Run, grade: Grade, questions: Sequence[Question], seed: int, prog
     )
     divergence = (old - reference) * batch.mask
     return _Drawn(
-        Update(update, seed, rollouts, batch, old, reference),
+        Update(update, seed, rollouts, batch, old, reference, progress.kl_coefficient),
         {**describe(rollouts), "kl": masked_mean(divergence, batch.mask).item()},
         seconds,
         curriculum,
@@ -377,7 +385,8 @@ def _learn(algorithm: Algorithm, run: Run, drawn: _Drawn) -> tuple[dict[str, flo
     began = time.monotonic()
     run.set_learning_rates(drawn.update.number)
     learned = algorithm.learn(run, drawn.update)
-    return drawn.metrics | learned, drawn.seconds | {"seconds_update": time.monotonic() - began}
+    metrics = drawn.metrics | learned | {"kl_coefficient": drawn.update.kl}
+    return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
 
 
 def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[Tensor]:

@@ -54,7 +54,7 @@ class Ppo:
         """See `Algorithm.learn`: GAE over step rewards less KL, clipped losses of policy and critic."""
         options, critic, batch, old = run.options, run.trained["critic"], update.batch, update.old
         values = by_rows(batch, options, lambda part: token_values(critic, part))
-        rewards = batch.rewards - options.kl * (old - update.reference) * batch.mask
+        rewards = batch.rewards - update.kl * (old - update.reference) * batch.mask
         advantages, returns = generalized_advantages(
             rewards, values * batch.mask, batch.mask, options.gamma, options.lam
         )

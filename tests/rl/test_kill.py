@@ -1,5 +1,6 @@
 """Every algorithm, killed by SIGKILL in the middle of its work, ends with the files of a run that was left alone."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,13 @@ import rl_runs
 from safetensors.torch import load, load_file
 
 from e2h_pipeline.reporter import Reporter
+
+OPTIONS = {"ppo": "STATEFUL", "grpo": "SMALL", "rest": "SMALL", "dpo": "SMALL"}  # names in rl_runs
+
+
+def _train(algorithm: str, evaluator: Path, tables: Path, folder: Path) -> None:
+    options = getattr(rl_runs, OPTIONS[algorithm])
+    rl_runs.train(algorithm, evaluator, tables, folder, Reporter(), options)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +28,7 @@ def whole(
     def files(algorithm: str) -> dict[str, bytes]:
         if algorithm not in made:
             folder = tmp_path_factory.mktemp(algorithm)
-            rl_runs.train(algorithm, ladder_evaluator, ladder_tables, folder, Reporter())
+            _train(algorithm, ladder_evaluator, ladder_tables, folder)
             made[algorithm] = _files(folder)
         return made[algorithm]
 
@@ -30,7 +38,10 @@ def whole(
 def _files(folder: Path) -> dict[str, bytes]:
     """What a run leaves, and the weights it ended with, for those of its best checkpoint may be the first ones."""
     paths = [*folder.glob("out/*"), *folder.glob("work/update-000005/**/*.safetensors")]
-    paths += folder.glob("work/round-02/**/*.safetensors")
+    paths += [
+        *folder.glob("work/update-000005/progress.json"),
+        *folder.glob("work/round-02/**/*.safetensors"),
+    ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -47,7 +58,7 @@ def _kill(
         f"import sys; sys.path.insert(0, {str(Path(rl_runs.__file__).parent)!r})\n"
         "import rl_runs\n"
         f"rl_runs.train({algorithm!r}, Path({str(evaluator)!r}), Path({str(tables)!r}), Path({str(folder)!r}),\n"
-        f"    rl_runs.Killer({at!r}, {done}))\n"
+        f"    rl_runs.Killer({at!r}, {done}), rl_runs.{OPTIONS[algorithm]})\n"
     )
     assert not (folder / "out").exists()
 
@@ -69,7 +80,7 @@ def test_killed_between_two_checkpoints(
     torn = work / ".update-000004.tmp" / "policy"
     torn.mkdir(parents=True)
     (torn / "model.safetensors").write_bytes(b"half")
-    rl_runs.train(algorithm, ladder_evaluator, ladder_tables, tmp_path, Reporter())
+    _train(algorithm, ladder_evaluator, ladder_tables, tmp_path)
     assert _files(tmp_path) == whole(algorithm)
 
 
@@ -97,8 +108,20 @@ def test_killed_in_a_round(
 ) -> None:
     _kill(kill_midway, algorithm, ladder_evaluator, ladder_tables, tmp_path, *at)
     assert (tmp_path / "work" / left).exists()
-    rl_runs.train(algorithm, ladder_evaluator, ladder_tables, tmp_path, Reporter())
+    _train(algorithm, ladder_evaluator, ladder_tables, tmp_path)
     assert _files(tmp_path) == whole(algorithm)
+
+
+def test_a_run_carries_its_curriculum_and_its_kl_coefficient(
+    whole: Callable[[str], dict[str, bytes]],
+) -> None:
+    """Else equal files would not say that both are restored."""
+    curves = [json.loads(line) for line in whole("ppo")["out/curves.jsonl"].splitlines()]
+    coefficients = [point["kl_coefficient"] for point in curves]
+    assert len(set(coefficients[2:])) == 3
+    assert rl_runs.STATEFUL.kl not in coefficients[2:]
+    progress = json.loads(whole("ppo")["work/update-000005/progress.json"])
+    assert all(level["fast"] != level["slow"] for level in progress["curriculum"].values())
 
 
 @pytest.mark.parametrize(
