@@ -46,7 +46,8 @@ class Ppo:
 
         run = Run(policy, evaluator, options)
         critic, _ = load_evaluator(evaluator)  # the paper starts the critic from the reward model
-        critic.score.weight.data.zero_()
+        for parameter in critic.score.parameters():  # weight, and bias where the head has one
+            parameter.data.zero_()
         run.train("critic", critic, options.value_learning_rate)
         return run
 

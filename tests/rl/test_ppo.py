@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.generation.engine import Sample
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
+from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
 from e2h_pipeline.recipe import Rl, Sft
@@ -280,20 +281,29 @@ def _kept_the_first(summary: dict[str, Any], policy: Path, folder: Path) -> None
     assert weights == (policy / "model.safetensors").read_bytes()
 
 
+@pytest.fixture
+def biased_evaluator(ladder_evaluator: Path, tmp_path: Path) -> Path:
+    """An evaluator as training leaves them: its head has a bias."""
+    model, tokenizer = load_evaluator(ladder_evaluator)
+    torch.nn.init.constant_(model.score.bias, 0.7)
+    save_model(model, tokenizer, tmp_path / "evaluator")
+    return tmp_path / "evaluator"
+
+
 def test_the_first_update_by_hand(
-    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+    ladder_policy: Path, biased_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     """One batch, one step, a critic that says 0: losses and entropy are means over completion tokens."""
     options = SMALL.model_copy(
         update={"updates": 1, "minibatch": 12, "epochs": 1, "temperature": 2.0, "gamma": 1.0, "lam": 1.0}
     )
-    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    _run(ladder_policy, biased_evaluator, ladder_tables, tmp_path, options)
     point = _curves(tmp_path)[0]
     policy, tokenizer = load_policy(ladder_policy)
     train, _ = read_questions(ladder_tables / "easy_problems", ladder_tables / "hard_questions", options)
     rollouts = roll_out(
         TransformersEngine(policy, tokenizer),
-        *load_evaluator(ladder_evaluator),
+        *load_evaluator(biased_evaluator),
         lambda pairs: [gold == answer for gold, answer in pairs],
         draw_questions(train, options, {}, 0, 0)[0],
         options,
