@@ -5,8 +5,11 @@ telescopes, so a solution cannot earn more by adding steps. The other schemes ar
 same, and `total`, which does not, as the control. Each says what its rewards sum to, within which bounds, and
 what a step cut in two changes. `SCHEMES` has them by the name a recipe gives.
 
-A solution without a step gets what a single step of score 0 would, but no bonus, where the released code gives
-0: writing nothing must not beat writing something wrong.
+Scores are those of all segments that the evaluator reads: the steps, and the answer block as the last of them (the
+released code rewards only what stands before `# Answer`). Wherever a step is meant below, the answer block is one.
+
+A solution without a step before its answer gets what a single step of score 0 would, but no bonus, where the released
+code gives 0: writing nothing must not beat writing something wrong. Under `clip` it beats more than one wrong step.
 """
 
 from __future__ import annotations
@@ -89,7 +92,7 @@ def delta(scores: Sequence[float]) -> list[float]:
 
     The rewards from step i on sum to p_i, so each step is paid by its own score; all of them to p_1, in [0, 1].
     The sum stays when a step is cut into two of which the first scores as the step did. In the source's figure the last
-    step gets nothing and the one before it keeps its score; its last step states the answer, which is no step here.
+    step, which states the answer, gets nothing and the one before it keeps its score; here the answer block keeps its own.
     """
     return [score - later for score, later in pairwise([*scores, 0.0])]
 
@@ -99,7 +102,8 @@ def clip(scores: Sequence[float], upper_bound: float) -> list[float]:
 
     The sum is at most 0, so no step earns anything; there is no lower bound, for each wrong step costs anew. It
     stays when a step is cut into two of which one scores as the step did and the other `upper_bound` or more.
-    No step costs what one wrong step may and less than two: watch the number of steps.
+    A hole: a solution without steps costs `upper_bound`, as much as one step of score 0 and half as much as two, so
+    where the evaluator likes nothing that is written, writing nothing pays (`rl.guards.one_step` sees it).
     """
     return [min(0.0, score - upper_bound) for score in scores]
 

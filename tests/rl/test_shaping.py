@@ -34,6 +34,7 @@ OPTIONS = st.builds(
 )
 
 HAND = [0.9, 0.3, 0.4, 0.1]
+BOUND = Rl().upper_bound
 
 
 # Worked by hand
@@ -202,6 +203,7 @@ SPLITS: dict[str, Callable[[float, float], tuple[float, float]]] = {
     "the worse scores as the step did": lambda score, u: (score, score + u * (1 - score)),
     "the product is the step's score": lambda score, u: (score ** (1 - u), score**u),
     "both score as the step did": lambda score, u: (score, score),
+    "the other is above the bound": lambda score, u: (score, BOUND + u * (1 - BOUND)),
 }
 
 
@@ -215,6 +217,7 @@ SPLITS: dict[str, Callable[[float, float], tuple[float, float]]] = {
         ("strict_minimum", "both score as the step did"),
         ("delta", "the worse scores as the step did"),
         ("delta", "both score as the step did"),
+        ("clip", "the other is above the bound"),
         ("first_error", "both score as the step did"),
     ],
 )
@@ -291,6 +294,15 @@ def test_writing_nothing_never_beats_writing_something_wrong(scores: list[float]
     """Any one step, and but for clip, where each wrong step costs anew, any solution."""
     for some in [[score] for score in scores] + ([scores] if options.shaping != "clip" else []):
         assert without_steps(options) <= sum(step_rewards(some, options)) - options.step_bonus + 1e-9
+
+
+def test_under_clip_alone_nothing_beats_two_wrong_steps() -> None:
+    """Two of score 0 cost twice what nothing costs; two of .3 cost .4, which is less. Bonus aside."""
+    for name in SCHEMES:
+        options = Rl.model_validate({"shaping": name, "step_bonus": 0.0})
+        nothing = without_steps(options)
+        assert (nothing > sum(step_rewards([0.0, 0.0], options))) == (name == "clip")
+        assert nothing <= sum(step_rewards([0.3, 0.3], options))
 
 
 @pytest.mark.parametrize(
