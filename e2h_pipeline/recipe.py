@@ -474,6 +474,16 @@ class Rl(Section):
     samples_per_question: int = Field(4, ge=1, description="Completions per drawn question.")
     minibatch: int = Field(128, ge=1, description="Completions per optimizer update.")
     epochs: int = Field(1, ge=1, description="Passes over each rollout batch.")
+    pass_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="ppo, grpo: positions of a forward pass, padding included, one completion at least: what bounds the "
+        "memory of an optimizer update. Unset: 1,536 on a CPU, 16,384 on an accelerator.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="ppo, grpo: recompute activations in the backward pass: less memory, about a third more time.",
+    )
     learning_rate: float = Field(
         2e-5, gt=0, description="Peak learning rate of the policy, cosine to 1% of itself."
     )

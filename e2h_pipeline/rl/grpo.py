@@ -50,7 +50,7 @@ class Grpo:
         steps = []
         for minibatch in minibatches(batch, options, update.seed, update.number):
             found = []
-            for rows, share in passes(batch, minibatch):
+            for rows, share in passes(batch, minibatch, options):
                 part = some_rows(batch, rows)
                 length = part.ids.shape[1]
                 was, base = update.old[rows, :length], update.reference[rows, :length]

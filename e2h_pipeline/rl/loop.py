@@ -3,7 +3,10 @@
 An algorithm says what is learned from a batch of rewarded rollouts (`Algorithm`); the rest is the same for
 all: questions of both kinds, rewards from the easy evaluator, checkpoints chosen on easy validation, never on hard
 answers. Killed, a run goes on from its last checkpoint and ends with the same weights on a CPU: every draw is
-counted, so models, optimizers and the number of the update are the whole state.
+counted, so models, optimizers and `Progress` are the whole state.
+
+A run is one process on one device. It draws with the embedded engine, whatever the pipeline samples with: that one
+samples from the weights that learn, and gives the log-probability of each token, which the ratio needs.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,8 +58,9 @@ _BETAS = (0.9, 0.95)  # the paper's released code
 _ADAM_EPSILON = 1e-5
 _MASTER = "master"  # beside the moments in checkpoints
 # Positions of a forward pass. What a CPU holds of more leaves its caches and is allocated anew each time: on the ladder
-# one pass of 128 rows took three times as long as four of 32 of like length (docs/log.md). A GPU takes what it is given.
-_PASS_POSITIONS = {"cpu": 1536}
+# one pass of 128 rows took three times as long as four of 32 of like length (docs/log.md). On a GPU memory is the limit:
+# logits over 32,000 words of so many positions are 2 GB in float32, and there are a few such tensors.
+_PASS_TOKENS_ON_CPU, _PASS_TOKENS = 1536, 16_384
 
 
 @dataclass
@@ -113,6 +117,27 @@ class Run:
         self.optimizers[name] = torch.optim.AdamW(
             self.masters[name], learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
         )
+        if self.options.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Within it trained models keep the inputs of their layers alone and recompute the rest (`gradient_checkpointing`).
+
+        Layers do so in training mode only, and then without a key-value cache. They alone are put into it, for the time of
+        learning: with their dropouts off, log-probabilities stay those of the draw, which needs the cache.
+        """
+        layers = [
+            module
+            for model in self.trained.values()
+            for module in model.modules()
+            if getattr(module, "gradient_checkpointing", False)
+        ]
+        for layer in layers:
+            layer.training = True
+        yield
+        for layer in layers:
+            layer.training = False
 
     def set_learning_rates(self, update: int) -> None:
         """Those of one update."""
@@ -384,7 +409,8 @@ def _learn(algorithm: Algorithm, run: Run, drawn: _Drawn) -> tuple[dict[str, flo
     """The optimizer steps of a rollout batch: metrics, and where the time went."""
     began = time.monotonic()
     run.set_learning_rates(drawn.update.number)
-    learned = algorithm.learn(run, drawn.update)
+    with run.recomputing():
+        learned = algorithm.learn(run, drawn.update)
     metrics = drawn.metrics | learned | {"kl_coefficient": drawn.update.kl}
     return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
 
@@ -397,13 +423,13 @@ def minibatches(batch: Batch, options: Rl, seed: int, update: int) -> Iterator[T
         yield from torch.tensor(order).split(options.minibatch)
 
 
-def passes(batch: Batch, rows: Tensor) -> Iterator[tuple[Tensor, float]]:
+def passes(batch: Batch, rows: Tensor, options: Rl) -> Iterator[tuple[Tensor, float]]:
     """Rows of a minibatch that are one forward pass, and their share of its completion tokens. Rows of like length go
-    together, equal ones side by side.
+    together, equal ones side by side; `rl.pass_tokens` says how many.
 
     A mean over the minibatch's tokens is the sum of share x mean over the passes.
     """
-    most = _PASS_POSITIONS.get(batch.ids.device.type, batch.ids.numel())
+    most = pass_tokens(batch.ids.device, options)
     lengths = batch.attention[rows].sum(1).tolist()
     ids = batch.ids[rows].tolist()
     groups: list[list[int]] = [[]]
@@ -419,12 +445,17 @@ def passes(batch: Batch, rows: Tensor) -> Iterator[tuple[Tensor, float]]:
         yield rows[group], (tokens[group].sum() / tokens.sum().clamp(min=1)).item()
 
 
+def pass_tokens(device: torch.device, options: Rl) -> int:
+    """Positions of a forward pass, padding included, at most; a pass has one row at least."""
+    return options.pass_tokens or (_PASS_TOKENS_ON_CPU if device.type == "cpu" else _PASS_TOKENS)
+
+
 @torch.no_grad()
 def by_rows(batch: Batch, options: Rl, measure: Callable[[Batch], Tensor]) -> Tensor:
     """Something of each token of a batch, (batch, length), no more than a minibatch at a time."""
     found = torch.zeros_like(batch.rewards)
     for some in torch.arange(len(batch.ids)).split(options.minibatch):
-        for rows, _ in passes(batch, some):
+        for rows, _ in passes(batch, some, options):
             part = measure(some_rows(batch, rows))
             found[rows, : part.shape[1]] = part
     return found

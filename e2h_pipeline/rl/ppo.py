@@ -2,7 +2,8 @@
 
 What differs from the released code, and why: whitening and losses are masked (padding has no say),
 the end-of-sequence token is part of the completion and gets its gradient, KL is the plain k1 estimator
-taken off the reward, and checkpoints are chosen on easy validation, never on hard answers.
+taken off the reward, checkpoints are chosen on easy validation, never on hard answers, and the answer block is scored and
+rewarded as the last step (there, only what stands before `# Answer`): the evaluator here is trained on it too.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Ppo:
         steps = []
         for minibatch in minibatches(batch, options, update.seed, update.number):
             found = []
-            for rows, share in passes(batch, minibatch):
+            for rows, share in passes(batch, minibatch, options):
                 part = some_rows(batch, rows)
                 length = part.ids.shape[1]
                 mask, was = part.mask, old[rows, :length]
@@ -119,4 +120,5 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tenso
 def token_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """Value of the state each token is chosen in: (batch, length), position t read before token t."""
     (ids, attention), of = distinct_rows(batch)
-    return shift(critic(input_ids=ids, attention_mask=attention).logits.squeeze(-1).float()[:, :-1])[of]
+    values = critic(input_ids=ids, attention_mask=attention, use_cache=False).logits.squeeze(-1).float()
+    return shift(values[:, :-1])[of]

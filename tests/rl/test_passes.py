@@ -1,17 +1,31 @@
 """Forward passes of the learning part: how rows are put together changes nothing but rounding."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+import rl_runs
 import torch
+from safetensors.torch import load_file
 
 from e2h_pipeline.generation.engine import Sample
 from e2h_pipeline.generation.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Rl
-from e2h_pipeline.rl import loop
+from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rl.advantages import masked_mean
-from e2h_pipeline.rl.loop import by_rows, distinct_rows, minibatches, passes, some_rows, token_logprobs
+from e2h_pipeline.rl.loop import (
+    Run,
+    by_rows,
+    distinct_rows,
+    minibatches,
+    pass_tokens,
+    passes,
+    some_rows,
+    token_logprobs,
+    train_policy,
+)
+from e2h_pipeline.rl.ppo import Ppo
 from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate, draw, drawn_logprobs, reward
 from e2h_pipeline.solutions import parse_completion
 
@@ -33,21 +47,23 @@ def _batch() -> Batch:
     return collate(rows, 0, torch.device("cpu"))
 
 
-def test_passes_hold_each_row_once_and_no_more_distinct_positions_than_allowed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_passes_hold_each_row_once_and_no_more_distinct_positions_than_allowed() -> None:
     """12 positions are two rows of 5 tokens (prompt included), or one of any other length; equal rows count once."""
-    monkeypatch.setitem(loop._PASS_POSITIONS, "cpu", 12)
-    found = list(passes(_batch(), torch.arange(8)))
+    found = list(passes(_batch(), torch.arange(8), Rl(pass_tokens=12)))
     assert [sorted(rows.tolist()) for rows, _ in found] == [[0, 2, 5], [7], [3], [4], [1, 6]]
     assert [share * sum(LENGTHS) for _, share in found] == pytest.approx([9, 4, 5, 7, 18])
 
 
-def test_passes_of_some_rows_are_those_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(loop._PASS_POSITIONS, "cpu", 30)
-    rows = torch.tensor([6, 3, 0])
-    assert sorted(int(row) for part, _ in passes(_batch(), rows) for row in part) == [0, 3, 6]
-    assert sum(share for _, share in passes(_batch(), rows)) == pytest.approx(1)
+def test_passes_of_some_rows_are_those_rows() -> None:
+    found = list(passes(_batch(), torch.tensor([6, 3, 0]), Rl(pass_tokens=30)))
+    assert sorted(int(row) for part, _ in found for row in part) == [0, 3, 6]
+    assert sum(share for _, share in found) == pytest.approx(1)
+
+
+def test_a_pass_is_as_large_as_the_device_bears() -> None:
+    assert pass_tokens(torch.device("cpu"), Rl()) == 1536
+    assert pass_tokens(torch.device("cuda"), Rl()) == 16384
+    assert pass_tokens(torch.device("cuda"), Rl(pass_tokens=7)) == 7
 
 
 def test_distinct_rows_are_put_back_where_they_were() -> None:
@@ -58,19 +74,16 @@ def test_distinct_rows_are_put_back_where_they_were() -> None:
     assert torch.equal(attention[of], batch.attention)
 
 
-def test_gradient_and_logprobs_do_not_depend_on_the_passes(
-    ladder_policy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradient_and_logprobs_do_not_depend_on_the_passes(ladder_policy: Path) -> None:
     model, _ = load_policy(ladder_policy)
     batch = _batch()
     weights = torch.arange(8.0)[:, None] * batch.mask  # a loss that tells rows apart
-    options = Rl(minibatch=8, rollouts=8)
 
     def learned(positions: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        monkeypatch.setitem(loop._PASS_POSITIONS, "cpu", positions)
+        options = Rl(minibatch=8, rollouts=8, pass_tokens=positions)
         model.zero_grad()
         for minibatch in minibatches(batch, options, 0, 0):
-            for rows, share in passes(batch, minibatch):
+            for rows, share in passes(batch, minibatch, options):
                 part = some_rows(batch, rows)
                 logprobs, _ = token_logprobs(model, part, 1.0)
                 own = weights[rows, : part.ids.shape[1]]
@@ -89,6 +102,55 @@ def test_gradient_and_logprobs_do_not_depend_on_the_passes(
     expected = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])
     for a, b in zip(whole[1], expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+class Counted(Ppo):
+    """PPO that counts how often a layer of policy and critic is computed for a gradient."""
+
+    def __init__(self) -> None:
+        self.forwards = {"policy": 0, "critic": 0}
+
+    def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
+        run = super().start(policy, evaluator, options)
+        for name, model in run.trained.items():
+            model.model.layers[0].mlp.register_forward_pre_hook(partial(self._count, name))
+        return run
+
+    def _count(self, name: str, *_: object) -> None:
+        self.forwards[name] += torch.is_grad_enabled()
+
+
+def test_recomputed_activations_give_the_same_policy(
+    ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    """Two updates, so that a draw comes behind learning; each pass computes a layer twice where it keeps nothing."""
+    options = rl_runs.SMALL.model_copy(update={"updates": 2, "max_new_tokens": 12})
+    weights, forwards = [], []
+    for recompute in (False, True):
+        algorithm, folder = Counted(), tmp_path / str(recompute)
+        train_policy(
+            algorithm,
+            ladder_policy,
+            ladder_evaluator,
+            ladder_tables / "easy_problems",
+            ladder_tables / "hard_questions",
+            folder / "out",
+            folder / "work",
+            options.model_copy(update={"gradient_checkpointing": recompute}),
+            0,
+            "exact",
+            Reporter(),
+        )
+        models = [
+            folder / "work" / "update-000002" / name / "model.safetensors" for name in algorithm.forwards
+        ]
+        weights.append([tensor for model in models for tensor in load_file(model).values()])
+        forwards.append(algorithm.forwards)
+    kept, twice = forwards
+    assert kept["policy"] > 0
+    assert twice == {name: 2 * count for name, count in kept.items()}
+    for a, b in zip(*weights, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
