@@ -28,6 +28,18 @@ SMALL = Rl(
     rest=RestEm(rounds=2, samples=4, top_k=0, epochs=2, batch_size=16, learning_rate=1e-3),
     preference=Preference(rounds=2, samples=4, top_k=0, batch_size=8, learning_rate=1e-4, margin=0.0),
 )
+# What people watch in the curves of every algorithm.
+WATCHED = {
+    "evaluator_easy",
+    "evaluator_hard",
+    "kl",
+    "steps",
+    "tokens",
+    "no_answer",
+    "seconds_rollout",
+    "seconds_score",
+    "seconds_update",
+}
 # With all that a run can carry from update to update beside its models.
 STATEFUL = SMALL.model_copy(
     update={

@@ -30,7 +30,9 @@ _MENDS = {
 }
 
 
-def trouble(history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float) -> str | None:
+def trouble(
+    history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float, begins: int = 1
+) -> str | None:
     """Why the run must stop, or None: metric, value, threshold and what to change.
 
     Args:
@@ -40,6 +42,7 @@ def trouble(history: Sequence[Metrics], options: Rl, best_update: int, best_accu
             checkpoints.
         best_update: updates behind the best checkpoint so far; 0 is the SFT policy.
         best_accuracy: its easy validation accuracy.
+        begins: number of the update that the history begins with; 0 where it begins with the SFT policy itself.
     """
     return (
         _not_finite(history[-1])
@@ -47,7 +50,7 @@ def trouble(history: Sequence[Metrics], options: Rl, best_update: int, best_accu
         or _more_of_a_vice(history, options)
         or _other_lengths(history, options)
         or _fell_behind(history, options)
-        or _hacked(history, options, best_update, best_accuracy)
+        or _hacked(history, options, best_update, best_accuracy, begins)
     )
 
 
@@ -129,7 +132,9 @@ def _fell_behind(history: Sequence[Metrics], options: Rl) -> str | None:
     )
 
 
-def _hacked(history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float) -> str | None:
+def _hacked(
+    history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float, begins: int
+) -> str | None:
     """Every validation in the window is far below the best, and the evaluator is happier than it was there.
 
     The evaluator's mean at the best checkpoint is taken over the window that ends with it, or over the first
@@ -141,7 +146,7 @@ def _hacked(history: Sequence[Metrics], options: Rl, best_update: int, best_accu
     accuracies = [metrics[VALIDATION] for metrics in recent if VALIDATION in metrics]
     if not accuracies or max(accuracies) >= best_accuracy - guards.hack_fall:
         return None
-    then = history[: max(best_update, window)][-window:]
+    then = history[: max(best_update + 1 - begins, window)][-window:]
     for name in ("evaluator_easy", "evaluator_hard"):
         before, now = _mean(then, name), _mean(recent, name)
         if before is not None and now is not None and now - before > guards.hack_rise:

@@ -3,6 +3,9 @@
 A method says what is chosen and what is learned from it (`Method`); the rest is the same for all: the resumable
 sample pool, scores of the easy evaluator, guards, and a policy chosen on easy validation. Questions are read from
 the same place as in `loop`. What a killed round had drawn, scored, chosen or trained is there when it goes on.
+
+Guards look at the policy that a round ends with, the last one's too, and compare it with the SFT policy: each answers
+the same questions once, as many as `rl.guards.window` updates of the online algorithms (`_probe`).
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +46,9 @@ if TYPE_CHECKING:
     from e2h_pipeline.grading.verdicts import Grader
     from e2h_pipeline.recipe import Rl, Rounds
 
-_METRICS, _POLICY = "round.json", "policy"
+_METRICS, _POLICY, _PROBE = "round.json", "policy", "probe"
+_AFTER = "after_"  # before the names of what a probe measured, for the round's pool is of the policy before
+_TRAINED = ("loss", VALIDATION)  # what guards look at beside it
 _KL_ROWS = 64  # solutions of a forward pass that only measures
 
 
@@ -106,6 +113,12 @@ class _Run:
         """Whether each (gold, answer) is right."""
         return [verdict is Verdict.EQUAL for verdict in verdicts(self.judge, pairs)]
 
+    def reference(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The SFT policy, which KL is measured to."""
+        from e2h_pipeline.models.load import load_policy
+
+        return load_policy(self.sft)
+
     def accuracy(self, policy: Path) -> float:
         """Greedy accuracy on easy validation."""
         from e2h_pipeline.generation.transformers_engine import TransformersEngine
@@ -162,23 +175,26 @@ def train_in_rounds(
             engine,
             runner,
         )
-        progress = Progress(best_accuracy=run.accuracy(policy))
+        watched = [_probe(run, 0, policy)]
+        progress = Progress(best_accuracy=watched[0][VALIDATION])
         current = best = policy
         while progress.update < total:
-            number = progress.update + 1
-            metrics = _round(run, number, current)
-            history = [*progress.curves, metrics]
-            progress.stopped = trouble(
-                history, guarded, progress.best_update, progress.best_accuracy
-            ) or _nothing_chosen(metrics)
+            started, number = time.monotonic(), progress.update + 1
+            metrics, seconds = _round(run, number, current)
+            progress.curves.append(metrics)
+            reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, number)
+            progress.stopped = _nothing_chosen(metrics)
+            if progress.stopped is None:
+                progress.update = number
+                watched.append(_watched(metrics))
+                progress.stopped = trouble(
+                    watched, guarded, progress.best_update, progress.best_accuracy, begins=0
+                )
             if progress.stopped:
-                progress.curves = history
                 reporter.message(
                     f"{method.name} stops in round {number}: {progress.stopped}; the last good policy is kept"
                 )
                 break
-            progress.update, progress.curves = number, history
-            reporter.metrics(metrics, number)
             reporter.progress(number, total, f"{method.name} rounds")
             progress.note(metrics[VALIDATION])
             current = _folder(work, number) / _POLICY
@@ -199,36 +215,94 @@ def _folder(work: Path, number: int) -> Path:
     return work / f"round-{number:02d}"
 
 
-def _round(run: _Run, number: int, current: Path) -> dict[str, float]:
-    """One round. Its metrics are written last, and are there if and only if its policy and rollouts are."""
+def _watched(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What guards look at of a round: the policy that it ended with."""
+    after = {name.removeprefix(_AFTER): value for name, value in metrics.items() if name.startswith(_AFTER)}
+    return after | {name: metrics[name] for name in _TRAINED}
+
+
+def _round(run: _Run, number: int, current: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """One round: its metrics, and where the time of this process went. The metrics are written last, and are there if and
+    only if its policy and rollouts are."""
     folder = _folder(run.work, number)
     finished = folder / _METRICS
     if finished.exists():
-        return dict(json.loads(finished.read_text(encoding="utf-8")))
+        return _read(finished), {}
     chosen = folder / "chosen.parquet"
     drawn = folder / "drawn.json"
+    seconds: dict[str, float] = {}
     if not chosen.exists():
-        _draw(run, number, current)
+        seconds = _draw(
+            run,
+            folder,
+            current,
+            read_table(run.work / "questions" / "data.parquet"),
+            run.method.rounds(run.options).samples,
+            f"round-{number}",
+            f"round {number} samples",
+        )
         found, examples = _choose(run, number)
         drawn.write_text(json.dumps(found), encoding="utf-8")
         write_table(chosen, examples)
-    metrics: dict[str, float] = json.loads(drawn.read_text(encoding="utf-8"))
+    metrics = _read(drawn)
     if metrics["chosen"]:
+        began = time.monotonic()
         trained = _train(run, number, run.method.start(run.base, current), read_table(chosen))
-        metrics |= trained | {VALIDATION: run.accuracy(folder / _POLICY)}
-    temporary = finished.with_suffix(".tmp")
+        seconds["seconds_update"] = time.monotonic() - began
+        seen = _probe(run, number, folder / _POLICY)
+        metrics |= trained | {VALIDATION: seen.pop(VALIDATION)}
+        metrics |= {f"{_AFTER}{name}": value for name, value in seen.items()}
+    _write(finished, metrics)
+    _clear(folder)
+    return metrics, seconds
+
+
+def _read(file: Path) -> dict[str, float]:
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _write(file: Path, metrics: Mapping[str, float]) -> None:
+    temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(metrics), encoding="utf-8")
-    temporary.rename(finished)
-    for part in ("pool", "samples", "scores", "scored", "training"):  # the largest, and no longer of use
+    temporary.rename(file)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what is largest, and no longer of use."""
+    for part in ("pool", "samples", "scores", "scored", "training"):
         shutil.rmtree(folder / part, ignore_errors=True)
-    return metrics
 
 
-def _draw(run: _Run, number: int, current: Path) -> None:
-    """The round's pool and its scores; shards that are there are not made again."""
-    folder, rounds = _folder(run.work, number), run.method.rounds(run.options)
+def _probe(run: _Run, number: int, policy: Path) -> dict[str, float]:
+    """What guards look at of a round's policy, of the SFT policy where the number is 0: greedy accuracy on easy validation,
+    and the means over one solution each of some questions. Questions and randomness are the same in every round."""
+    folder = _folder(run.work, number) / _PROBE
+    finished = folder / _METRICS
+    if finished.exists():
+        return _read(finished)
+    most = min(len(run.questions), run.options.rollouts * run.options.guards.window)
+    rows = sorted(random.Random(f"rl/probe/{run.seed}").sample(range(len(run.questions)), most))
+    table = read_table(run.work / "questions" / "data.parquet").take(rows)
+    _draw(run, folder, policy, table, 1, _PROBE, f"round {number} policy samples")
+    reference = run.reference()
+
+    def solutions() -> Iterator[dict[str, float]]:
+        for solved in _parts(run, folder, reference[1]):
+            yield from _measures(solved, _divergences(*reference, solved))
+
+    found = dict(sorted(means(solutions()).items())) | {VALIDATION: run.accuracy(policy)}
+    _write(finished, found)
+    _clear(folder)
+    return found
+
+
+def _draw(
+    run: _Run, folder: Path, policy: Path, questions: pa.Table, samples: int, stream: str, unit: str
+) -> dict[str, float]:
+    """A pool of a policy's solutions and its scores, and where the time went; shards that are there are not made again."""
+    rounds, began = run.method.rounds(run.options), time.monotonic()
     drawing = Sampling(
-        samples=rounds.samples,
+        samples=samples,
         temperature=rounds.temperature,
         top_k=rounds.top_k,
         max_new_tokens=run.options.max_new_tokens,
@@ -236,18 +310,19 @@ def _draw(run: _Run, number: int, current: Path) -> None:
     for linked in ("pool", "scores"):
         shutil.rmtree(folder / linked, ignore_errors=True)
     sample_pool(
-        current,
-        read_table(run.work / "questions" / "data.parquet"),
+        policy,
+        questions,
         folder / "pool",
         folder / "samples",
         drawing,
         run.seed,
-        f"rl/{run.method.name}/round-{number}",
+        f"rl/{run.method.name}/{stream}",
         run.reporter,
         run.engine,
         run.runner,
-        unit=f"round {number} samples",
+        unit=unit,
     )
+    rolled_out = time.monotonic()
     score_pool(
         run.evaluator,
         folder / "pool",
@@ -258,36 +333,39 @@ def _draw(run: _Run, number: int, current: Path) -> None:
         run.reporter,
         run.runner,
     )
+    return {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
 
 
 def _choose(run: _Run, number: int) -> tuple[dict[str, float], pa.Table]:
     """What the round trains on, and metrics of all that was drawn. One part of the pool is in memory at a time."""
-    from e2h_pipeline.models.load import load_policy
-
-    reference = load_policy(run.sft)
+    reference = run.reference()
     examples: list[Example] = []
     counts: Counter[str] = Counter()
     kept: list[pa.Table] = []
 
     def solutions() -> Iterator[dict[str, float]]:
-        for solved in _parts(run, number, reference[1]):
+        for solved in _parts(run, _folder(run.work, number), reference[1]):
             divergences = _divergences(*reference, solved)
             kept.append(rollout_table(solved, number, divergences))
             found, became = run.method.choose(solved, run.judge.classes, run.options, run.seed, number)
             examples.extend(found)
             counts.update(became)
-            for rollout, kl in zip(solved, divergences, strict=True):
-                per_token = {} if kl is None else {"kl": kl / max(1, len(rollout.sample.token_ids))}
-                yield measures(rollout) | per_token
+            yield from _measures(solved, divergences)
 
     metrics = dict(sorted(means(solutions()).items()))
     write_table(rollouts_of(run.work, number), _together(kept))
     return {**metrics, **counts, "chosen": len(examples)}, _example_table(examples)
 
 
-def _parts(run: _Run, number: int, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[Rollout]]:
-    """The solutions of each part of the pool, scored and, where the answer may be looked at, graded."""
-    folder = _folder(run.work, number)
+def _measures(solved: Sequence[Rollout], divergences: Sequence[float | None]) -> Iterator[dict[str, float]]:
+    """What people and guards watch, of each solution; KL, per token, of those that have it."""
+    for rollout, kl in zip(solved, divergences, strict=True):
+        per_token = {} if kl is None else {"kl": kl / max(1, len(rollout.sample.token_ids))}
+        yield measures(rollout) | per_token
+
+
+def _parts(run: _Run, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[Rollout]]:
+    """The solutions of each part of a pool, scored and, where the answer may be looked at, graded."""
     for part in sorted((folder / "pool").glob("part-*.parquet")):
         rows = read_table(part).to_pylist()
         logits = read_table(folder / "scores" / part.name, ["step_logits"])["step_logits"].to_pylist()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from rl_runs import train
+from rl_runs import WATCHED, Recorder, train
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engine import Sample
@@ -28,8 +28,15 @@ SMALL = Rl(
 )
 
 
-def run(policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL) -> dict[str, Any]:
-    return train("grpo", evaluator, tables, folder, Reporter(), options, policy)
+def run(
+    policy: Path,
+    evaluator: Path,
+    tables: Path,
+    folder: Path,
+    options: Rl = SMALL,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    return train("grpo", evaluator, tables, folder, reporter or Reporter(), options, policy)
 
 
 def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
@@ -88,8 +95,13 @@ def test_k3_by_hand_and_never_negative() -> None:
 def test_a_run_learns_without_a_critic(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    summary = run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
+    reported = Recorder()
+    summary = run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
     assert (summary["updates"], summary["stopped"]) == (4, None)
+    names = {
+        name for _, values in reported.points for name in values
+    }  # not every update has both kinds of questions
+    assert names >= WATCHED | {"reward", "entropy", "clip_fraction", "kl_coefficient"}
     lines = (tmp_path / "out" / "curves.jsonl").read_text().splitlines()
     curves = [json.loads(line) for line in lines]
     assert all(math.isfinite(value) for point in curves for value in point.values())

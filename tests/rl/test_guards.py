@@ -3,20 +3,24 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import rl_runs
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
 from e2h_pipeline.recipe import Guards, RewardTraining, Rl, Sft
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.training import train_reward_model
+from e2h_pipeline.rl.grpo import Grpo
 from e2h_pipeline.rl.guards import Metrics, trouble
-from e2h_pipeline.rl.loop import train_policy
+from e2h_pipeline.rl.loop import Algorithm, train_policy
 from e2h_pipeline.rl.ppo import Ppo
+from e2h_pipeline.rl.rest import RestEm
+from e2h_pipeline.rl.rounds import train_in_rounds
 from e2h_pipeline.solutions import format_completion
 from e2h_pipeline.training.sft import train_sft
 
@@ -169,6 +173,17 @@ def test_no_hack(accuracies: tuple[float, ...], evaluator: float) -> None:
     assert trouble(history, OPTIONS, best_update=4, best_accuracy=0.85) is None
 
 
+def test_a_history_that_begins_with_the_sft_policy_is_counted_from_it() -> None:
+    """Rounds: the best is round 1, whose evaluator's mean was .6 already; counted from 1, it would be the .5 before it."""
+    means = ((0.5, 0.7), (0.6, 0.85), (0.61, 0.7))
+    history = [
+        {**GOOD, "evaluator_hard": mean, "easy_validation_accuracy": accuracy} for mean, accuracy in means
+    ]
+    options = Rl(guards=Guards(window=1, hack_window=1))
+    assert trouble(history, options, 1, 0.85, begins=0) is None
+    assert "rose from 0.500 to 0.610" in str(trouble(history, options, 1, 0.85))
+
+
 def test_no_hack_is_seen_without_validation_or_in_the_first_window() -> None:
     assert trouble(_history((4, {}), (8, {"evaluator_hard": 0.9})), OPTIONS, 0, 0.85) is None
     assert trouble(_history((1, {}), (3, {"evaluator_hard": 0.9})), OPTIONS, 0, 0.85) is None
@@ -279,8 +294,15 @@ def loves_one_step(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory
     return _evaluator(ladder_policy, tmp_path_factory.mktemp("evaluator"), *judged)
 
 
-def _run(policy: Path, evaluator: Path, folder: Path, guard: str | None, **changed: Any) -> dict[str, Any]:
-    """PPO without a leash, for the evaluator's reward alone, and without any guard but one."""
+def _run(
+    policy: Path,
+    evaluator: Path,
+    folder: Path,
+    guard: str | None,
+    algorithm: Algorithm | None = None,
+    **changed: Any,
+) -> dict[str, Any]:
+    """PPO (or another) without a leash, for the evaluator's reward alone, and without any guard but one."""
     gold = [Problem(f"rl/{i}", 1, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
     split = ProblemSplit(tuple(gold[:8]), tuple(gold[8:]), (), ())
     write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
@@ -304,7 +326,7 @@ def _run(policy: Path, evaluator: Path, folder: Path, guard: str | None, **chang
         "guards": {"window": 3, "hack_window": 4, **watched},
     }
     return train_policy(
-        Ppo(),
+        algorithm or Ppo(),
         policy,
         evaluator,
         folder / "easy_problems",
@@ -365,23 +387,102 @@ def test_an_evaluator_that_loves_one_step_outputs(
     _kept_the_best(summary, one_to_five_steps, tmp_path)
 
 
+def test_a_hole_that_pays_for_solutions_without_steps(ladder_policy: Path, tmp_path: Path) -> None:
+    """Clip, and an evaluator to which everything is wrong: each step costs, and one is the price of none."""
+    lengths = (0, 3, 4, 5)
+    policy = _policy(ladder_policy, tmp_path, *((CHAIN[:steps], "6") for steps in lengths))
+    evaluator = _evaluator(
+        ladder_policy, tmp_path, *((CHAIN[:steps], [0] * (steps + 1)) for steps in lengths)
+    )
+    summary = _run(policy, evaluator, tmp_path, "one_step", shaping="clip")
+    assert str(summary["stopped"]).startswith("one_step is")
+    _kept_the_best(summary, policy, tmp_path)
+    rollouts = read_table(tmp_path / "out" / "rollouts.parquet")
+    first, last = (
+        rollouts.filter(pc.equal(rollouts["update"], update))["steps"].to_pylist()
+        for update in (1, summary["updates"])
+    )
+    assert first.count(0) / len(first) < 0.5 < last.count(0) / len(last)
+
+
+@pytest.fixture(scope="module")
+def mistaken(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A policy that is right two times of three, and an evaluator that loves its mistake.
+
+    Right and wrong solutions are as long as one another; only answers to easy questions can tell.
+    """
+    folder = tmp_path_factory.mktemp("mistaken")
+    right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
+    evaluator = _evaluator(ladder_policy, folder, (right, [0, 0, 0]), (wrong, [1, 1, 1]))
+    return _policy(ladder_policy, folder, (right, "6"), (right, "6"), (wrong, "1")), evaluator
+
+
 @pytest.mark.parametrize(
-    ("checkpoint_every", "says"),
-    [(2, "easy_validation_accuracy is 0.000 at best in the last 4"), (40, "easy_accuracy is 0.")],
-    ids=["seen by validations", "seen between two validations"],
+    ("algorithm", "checkpoint_every", "says"),
+    [
+        (Ppo(), 2, "easy_validation_accuracy is 0.000 at best in the last 4"),
+        (Ppo(), 40, "easy_accuracy is 0."),
+        (Grpo(), 40, "easy_accuracy is 0."),
+    ],
+    ids=["seen by validations", "seen between two validations", "GRPO"],
 )
 def test_an_evaluator_that_loves_a_mistake(
-    checkpoint_every: int, says: str, ladder_policy: Path, tmp_path: Path
+    algorithm: Algorithm, checkpoint_every: int, says: str, mistaken: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Right and wrong solutions are as long as one another; only answers to easy questions can tell."""
-    right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
-    evaluator = _evaluator(ladder_policy, tmp_path, (right, [0, 0, 0]), (wrong, [1, 1, 1]))
-    policy = _policy(ladder_policy, tmp_path, (right, "6"), (right, "6"), (wrong, "1"))
-    summary = _run(policy, evaluator, tmp_path, "hack_fall", checkpoint_every=checkpoint_every)
+    policy, evaluator = mistaken
+    summary = _run(policy, evaluator, tmp_path, "hack_fall", algorithm, checkpoint_every=checkpoint_every)
     assert str(summary["stopped"]).startswith(says)
     assert "the policy has found what the evaluator overlooks" in summary["stopped"]
     assert summary["easy_validation_accuracy"] == 1.0
     _kept_the_best(summary, policy, tmp_path)
+
+
+def _rest(policy: Path, evaluator: Path, base: Path, folder: Path, guard: str) -> dict[str, Any]:
+    """One round of ReST-EM on hard questions, where the evaluator's vote alone says what is right; one guard is on."""
+    gold = [Problem(f"rl/{i}", 4, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
+    split = ProblemSplit((), tuple(gold[8:]), (), ())
+    write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
+    write_table(folder / "hard_questions" / "data.parquet", question_table(tuple(gold[:8])))
+    rest = {"rounds": 1, "samples": 16, "top_k": 0, "epochs": 30, "batch_size": 8, "learning_rate": 2e-2}
+    return train_in_rounds(
+        RestEm(),
+        base,
+        policy,
+        evaluator,
+        folder / "easy_problems",
+        folder / "hard_questions",
+        folder / "out",
+        folder / "work",
+        Rl.model_validate(
+            {
+                "max_kl": 1000.0,
+                "max_new_tokens": 60,
+                "guards": OFF | {guard: ON[guard]},
+                "questions": "hard",
+                "rest": rest,
+            }
+        ),
+        0,
+        "exact",
+        Reporter(),
+    )
+
+
+def test_the_only_round_of_rest_is_watched(
+    ladder_policy: Path, mistaken: tuple[Path, Path], loves_one_step: Path, tmp_path: Path
+) -> None:
+    """What its policy draws, before it may be kept: shorter solutions are found by one, a loved mistake by the other."""
+    both = _policy(ladder_policy, tmp_path, (CHAIN[:1], "6"), (CHAIN[:4], "1"))
+    for guard, says, policy, evaluator in (
+        ("one_step", "one_step is 1.00", both, loves_one_step),
+        ("hack_fall", "easy_validation_accuracy is 0.000", *mistaken),
+    ):
+        folder = tmp_path / guard
+        summary = _rest(policy, evaluator, ladder_policy, folder, guard)
+        assert str(summary["stopped"]).startswith(says)
+        assert (summary["updates"], summary["best_update"]) == (1, 0)
+        weights = (folder / "out" / "model.safetensors").read_bytes()
+        assert weights == (policy / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("minibatch", [16, 48], ids=["within an update", "between two updates"])

@@ -90,8 +90,8 @@ def test_killed_between_two_checkpoints(
         # Round 2 draws in two shards, and one is there
         ("rest", ("round 2 samples", 1), "round-02/samples"),
         ("dpo", ("round 2 samples", 1), "round-02/samples"),
-        ("dpo", ("solutions scored", 1), "round-01/scored"),
-        ("rest", ("round_2/loss", 2), "round-02/chosen.parquet"),
+        ("dpo", ("solutions scored", 100), "round-01/scored"),  # more than guards look at
+        ("rest", ("round 1 policy samples", 1), "round-01/probe/samples"),
         ("dpo", ("round_2/loss", 2), "round-02/chosen.parquet"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value,

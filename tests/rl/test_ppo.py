@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rl_runs import Recorder, train
+from rl_runs import WATCHED, Recorder, train
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -199,16 +199,26 @@ def _curves(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "out" / "curves.jsonl").read_text().splitlines()]
 
 
+REPORTED = Recorder()
+
+
 @pytest.fixture(scope="module")
 def whole(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("ppo")
-    _run(ladder_policy, ladder_evaluator, ladder_tables, folder)
+    _run(ladder_policy, ladder_evaluator, ladder_tables, folder, SMALL, REPORTED)
     return folder
 
 
 def test_a_run_tells_what_happened(whole: Path, ladder_policy: Path) -> None:
+    points = [(step, values) for step, values in REPORTED.points if "kl" in values]
+    assert [step for step, _ in points] == [1, 2, 3, 4, 5]
+    own = {"reward", "entropy", "clip_fraction", "explained_variance", "kl_coefficient"}
+    assert {
+        name for _, values in points for name in values
+    } >= WATCHED | own  # few questions: not all are of both kinds
+    assert all(value > 0 for _, values in points for name, value in values.items() if "seconds" in name)
     curves = _curves(whole)
     assert [point["update"] for point in curves] == [1, 2, 3, 4, 5]
     assert [p["update"] for p in curves if "easy_validation_accuracy" in p] == [2, 4, 5]

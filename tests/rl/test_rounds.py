@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow.compute as pc
 import pytest
 import torch
-from rl_runs import SHIPPED, train
+from rl_runs import SHIPPED, WATCHED, Recorder, train
+from safetensors.torch import load_file
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.generation.engine import Sample
@@ -44,9 +45,15 @@ def policy(tmp_path_factory: pytest.TempPathFactory, ladder_tables: Path) -> Pat
 
 
 def run(
-    name: str, policy: Path, evaluator: Path, tables: Path, folder: Path, options: Rl = SMALL
+    name: str,
+    policy: Path,
+    evaluator: Path,
+    tables: Path,
+    folder: Path,
+    options: Rl = SMALL,
+    reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    return train(name, evaluator, tables, folder, Reporter(), options, policy)
+    return train(name, evaluator, tables, folder, reporter or Reporter(), options, policy)
 
 
 def solution(problem: str, answer: str, work: str, score: float, gold: str | None) -> Rollout:
@@ -136,12 +143,21 @@ def test_the_loss_of_a_batch_is_that_of_its_pairs(name: str) -> None:
 def test_a_run_leaves_policy_curves_and_rollouts(
     name: str, policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    summary = run(name, policy, ladder_evaluator, ladder_tables, tmp_path)
+    reported = Recorder()
+    summary = run(name, policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
     assert (summary["updates"], summary["stopped"]) == (2, None)
     curves = [json.loads(line) for line in (tmp_path / "out" / "curves.jsonl").read_text().splitlines()]
+    points = [(step, values) for step, values in reported.points if "kl" in values]
+    assert [step for step, _ in points] == [1, 2]
+    for (_, values), point in zip(points, curves, strict=True):
+        assert values.keys() >= WATCHED | {"loss", "easy_validation_accuracy"}
+        assert all(values[name] > 0 for name in WATCHED if name.startswith("seconds"))
+        assert sum(values[name] for name in WATCHED if name.startswith("seconds")) < values["seconds"]
+        assert not any(name.startswith("seconds") for name in point)  # a run done again gives the same file
     assert all(math.isfinite(value) for point in curves for value in point.values())
     assert curves[0]["kl"] == pytest.approx(0, abs=1e-4)  # the policy of the start drew
     assert curves[1]["kl"] != pytest.approx(0, abs=1e-4)
+    assert curves[0]["after_kl"] != pytest.approx(0, abs=1e-4)  # the policy that the round ended with
     accuracies = [point["easy_validation_accuracy"] for point in curves]
     assert summary["easy_validation_accuracy"] >= max(accuracies)
     load_policy(tmp_path / "out")
@@ -166,6 +182,29 @@ def test_dpo_starts_at_log_two(
     run("dpo", policy, ladder_evaluator, ladder_tables, tmp_path, options)
     [curve] = (tmp_path / "out" / "curves.jsonl").read_text().splitlines()
     assert json.loads(curve)["loss"] == pytest.approx(math.log(2), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rest", "dpo"])
+def test_rest_starts_over_from_the_base_model_and_dpo_goes_on(
+    name: str, policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    """At a learning rate of next to nothing a round ends where it began; the policy that draws is not the base model."""
+    still = {"learning_rate": 1e-12, "rounds": 1, "epochs": 1}
+    options = SMALL.model_copy(
+        update={
+            "rest": SMALL.rest.model_copy(update=still),
+            "preference": SMALL.preference.model_copy(update=still),
+        }
+    )
+    run(name, policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    base, drew = (load_file(folder / "model.safetensors") for folder in (SHIPPED, policy))
+    assert not _close(base, drew)
+    ended = load_file(tmp_path / "work" / "round-01" / "policy" / "model.safetensors")
+    assert _close(ended, base if name == "rest" else drew)
+
+
+def _close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.allclose(tensor, other[name], atol=1e-6) for name, tensor in one.items())
 
 
 def test_a_round_that_chooses_nothing_ends_the_run_with_the_policy_it_had(
