@@ -1,6 +1,6 @@
 """The ladder's tables of reinforcement learning: methods, shaping schemes, curricula.
 
-    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,shaping,curricula} [--seeds 21,22,23] [--rows PPO GRPO]
+    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,table2,shaping,curricula} [--seeds 21,22,23] [--rows PPO GRPO]
         [--collect]
 
 A row is a recipe key per seed: `ladder/problems.seed=S/seed=S` with the row's own overrides. Keys that are not in the
@@ -51,6 +51,7 @@ REST, DPO = ("rl.algorithm=rest",), ("rl.algorithm=dpo",)
 DPO_ALL = (*DPO, "rl.preference.rounds=3")
 # The paper's dagger rows: reinforcement learning on hard questions with their answers. Not strict.
 ALL_ANSWERS = ("problems.hard_answers=true", "rl.process_scale=0", "strict=false")
+HARD_ANSWERS = (*ALL_ANSWERS, "rl.questions=hard")
 
 Estimate = tuple[float, float, float]
 Values = Mapping[str, float]
@@ -87,6 +88,8 @@ REST_EASY, DPO_EASY, PPO_EASY, GRPO_EASY = (
     f"{name}, easy outcome only" for name in ("ReST-EM", "DPO", "PPO", "GRPO")
 )
 
+DPO_EASY_PRM = "DPO, easy questions, PRM"
+
 SFT = Row("SFT", method=SFT_GREEDY)
 CEILING = Row("ceiling: PPO, all levels supervised", recipe="ladder-ceiling")
 
@@ -107,6 +110,29 @@ TABLES = {
             Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS), REST_EASY),
             Row("control: DPO, all answers", (*DPO_ALL, *ALL_ANSWERS), DPO_EASY),
             Row("control: PPO, all answers", ALL_ANSWERS, PPO_EASY),
+            CEILING,
+        ),
+        baseline=SFT.name,
+        ceiling=CEILING.name,
+    ),
+    # The rows of docs/rl.md, and one more; five rounds of DPO on all questions too, as in the paper.
+    "table2": Table(
+        (
+            SFT,
+            Row(REST_EASY, (*REST, *OUTCOME_ONLY)),
+            Row("control: ReST-EM, hard answers", (*REST, *HARD_ANSWERS), REST_EASY),
+            Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS), REST_EASY),
+            Row("ReST-EM, all questions, PRM", REST, REST_EASY),
+            Row(DPO_EASY_PRM, (*DPO, "rl.questions=easy")),
+            Row(
+                "control: DPO, all answers, PRM",
+                (*DPO, "problems.hard_answers=true", "strict=false"),
+                DPO_EASY_PRM,
+            ),
+            Row(PPO_EASY, OUTCOME_ONLY),
+            Row("control: PPO, hard answers", HARD_ANSWERS, PPO_EASY),
+            Row("control: PPO, all answers", ALL_ANSWERS, PPO_EASY),
+            Row("PPO, all questions, PRM", (), PPO_EASY),
             CEILING,
         ),
         baseline=SFT.name,
