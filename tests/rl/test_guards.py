@@ -437,7 +437,9 @@ def test_an_evaluator_that_loves_a_mistake(
     _kept_the_best(summary, policy, tmp_path)
 
 
-def _rest(policy: Path, evaluator: Path, base: Path, folder: Path, guard: str) -> dict[str, Any]:
+def _rest(
+    policy: Path, evaluator: Path, base: Path, folder: Path, guard: str, reporter: Reporter
+) -> dict[str, Any]:
     """One round of ReST-EM on hard questions, where the evaluator's vote alone says what is right; one guard is on."""
     gold = [Problem(f"rl/{i}", 4, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
     split = ProblemSplit((), tuple(gold[8:]), (), ())
@@ -464,7 +466,7 @@ def _rest(policy: Path, evaluator: Path, base: Path, folder: Path, guard: str) -
         ),
         0,
         "exact",
-        Reporter(),
+        reporter,
     )
 
 
@@ -473,13 +475,15 @@ def test_the_only_round_of_rest_is_watched(
 ) -> None:
     """What its policy draws, before it may be kept: shorter solutions are found by one, a loved mistake by the other."""
     both = _policy(ladder_policy, tmp_path, (CHAIN[:1], "6"), (CHAIN[:4], "1"))
-    for guard, says, policy, evaluator in (
-        ("one_step", "one_step is 1.00", both, loves_one_step),
-        ("hack_fall", "easy_validation_accuracy is 0.000", *mistaken),
+    for guard, says, seen, policy, evaluator in (
+        ("one_step", "one_step is 1.00", {"after_one_step": 1.0}, both, loves_one_step),
+        ("hack_fall", "easy_validation_accuracy is 0.000", {"easy_validation_accuracy": 0.0}, *mistaken),
     ):
-        folder = tmp_path / guard
-        summary = _rest(policy, evaluator, ladder_policy, folder, guard)
+        folder, reported = tmp_path / guard, rl_runs.Recorder()
+        summary = _rest(policy, evaluator, ladder_policy, folder, guard, reported)
         assert str(summary["stopped"]).startswith(says)
+        [point] = [values for _, values in reported.points if "seconds_update" in values]
+        assert point.items() >= seen.items()
         assert (summary["updates"], summary["best_update"]) == (1, 0)
         weights = (folder / "out" / "model.safetensors").read_bytes()
         assert weights == (policy / "model.safetensors").read_bytes()
