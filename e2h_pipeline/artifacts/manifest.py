@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST_NAME = "manifest.json"
 
-# Credentials as their makers shape them, and passwords inside addresses.
+# Credentials as their makers shape them, and logins inside addresses: a token can stand where a user's name does.
 _SECRET = re.compile(
     r"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s:@]+:[^/\s@]+@"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s@]+@"
 )
 
 
@@ -89,13 +89,23 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         ManifestError: a value looks like a credential, or is not plain JSON.
     """
     data = manifest.model_dump(mode="json")
-    for field, text in _strings(data, ""):
-        if _SECRET.search(text):
-            raise ManifestError(
-                f"manifest of {manifest.asset}, field {field}: looks like a credential; keep it out"
-            )
+    refuse_credentials(manifest.asset, data)
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def refuse_credentials(asset: str, values: Mapping[str, Any]) -> None:
+    """Look through all texts of what is about to be written down, or sent to MLflow.
+
+    Raises:
+        ManifestError: one looks like a credential; the message names its field, and does not repeat it.
+    """
+    for field, text in _strings(values, ""):
+        if _SECRET.search(text):
+            raise ManifestError(
+                f"{asset}, field {field}: looks like a credential, and would be in manifests and MLflow for all to read; "
+                f"take it out, libraries find credentials in the environment"
+            )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -121,6 +131,6 @@ def _strings(value: Any, field: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from _strings(item, f"{field}.{name}".lstrip("."))
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             yield from _strings(item, f"{field}[{i}]")

@@ -41,6 +41,7 @@ from e2h_pipeline.artifacts.manifest import (
     Manifest,
     ManifestError,
     read_manifest,
+    refuse_credentials,
     write_manifest,
 )
 from e2h_pipeline.artifacts.tables import sync_folder
@@ -251,10 +252,15 @@ class ArtifactStore:
 
         Returns:
             The artifact, and whether it was already there.
+
+        Raises:
+            ManifestError: what shapes it holds a credential, which its manifest must not; nothing is computed.
         """
         found = self._claim(request)
         if found:
             return found, True
+        shapes = {"experiment": request.experiment, "recipe": request.recipe, "external": request.external}
+        refuse_credentials(request.asset, shapes)
         with self._lock(request) as lock_fd:
             found = self._claim(request)
             if found:

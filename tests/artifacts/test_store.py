@@ -206,12 +206,35 @@ def test_links_are_refused(tmp_path: Path) -> None:
         ArtifactStore(tmp_path).obtain(REQUEST, links)
 
 
-@pytest.mark.parametrize("secret", ["hf_" + "a" * 34, "https://me:pass@hub.example/model"])
-def test_credentials_stay_out_of_manifests(tmp_path: Path, secret: str) -> None:
+SECRETS = ["hf_" + "a" * 34, "https://me:pass@hub.example/model", "https://token@hub.example/model"]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_credential_in_a_recipe_is_refused_before_anything_is_made(tmp_path: Path, secret: str) -> None:
     request = Request("base_model", "c0de", recipe={"base": {"model": secret}})
-    with pytest.raises(ManifestError, match=r"recipe\.base\.model: looks like a credential"):
-        ArtifactStore(tmp_path).obtain(request, _write("42"))
+    with pytest.raises(ManifestError, match=r"recipe\.base\.model: looks like a credential") as refused:
+        ArtifactStore(tmp_path).obtain(request, lambda _: pytest.fail("it was made"))
+    assert secret not in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_credentials_stay_out_of_manifests(tmp_path: Path, secret: str) -> None:
+    def make(draft: Draft) -> None:
+        draft.summary = {"origin": [secret]}
+
+    with pytest.raises(ManifestError, match=r"summary\.origin\[0\]: looks like a credential"):
+        ArtifactStore(tmp_path).obtain(REQUEST, make)
     assert not list((tmp_path / "store" / ".making").iterdir())
+
+
+@pytest.mark.parametrize(
+    "harmless", ["hf://datasets/some/math@main", "http://127.0.0.1:5000/#/runs/a", "person@place.example"]
+)
+def test_what_only_looks_like_an_address_with_a_login_is_kept(tmp_path: Path, harmless: str) -> None:
+    request = Request("base_model", "c0de", recipe={"base": {"model": harmless}})
+    assert (
+        ArtifactStore(tmp_path).obtain(request, _write("42"))[0].manifest.recipe["base"]["model"] == harmless
+    )
 
 
 # Families: requests that differ only in how much they want
