@@ -25,6 +25,8 @@ DEFAULT_KEY = "ladder"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _OVERRIDE = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)=([A-Za-z0-9_.,+-]{1,60})")
 _MAX_KEY_LENGTH = 200
+_REMOTE_CODE = "base.trust_remote_code"
+_WHOSE_CODE = ("base.model", "base.revision")
 
 
 class RecipeError(ValueError):
@@ -654,16 +656,19 @@ class Recipe(Section):
         Recipe files are looked up in `folders` first, then among the shipped ones.
 
         Raises:
-            RecipeError: unknown recipe or field, bad value, or a key that is not well formed.
+            RecipeError: unknown recipe or field, bad value, a key that is not well formed, or one that decides whose
+                Python runs here.
         """
         name, overrides = _split_key(key)
         data = _load(name, [*folders, RECIPE_FOLDER])
         for field, text in overrides.items():
             _override(data, field, _parse_value(text), key)
         try:
-            return cls.model_validate({**data, "name": name})
+            recipe = cls.model_validate({**data, "name": name})
         except ValidationError as error:
             raise RecipeError(f"recipe key '{key}': {_explain(error)}") from None
+        _refuse_remote_code(recipe, overrides)
+        return recipe
 
     def canonical_json(self) -> str:
         """The recipe as one sorted JSON text; equal recipes give equal texts."""
@@ -732,6 +737,18 @@ def _split_key(key: str) -> tuple[str, dict[str, str]]:
             raise RecipeError(f"field {match[1]} is given twice in key '{key}'")
         overrides[match[1]] = match[2]
     return name, overrides
+
+
+def _refuse_remote_code(recipe: Recipe, overrides: Mapping[str, str]) -> None:
+    """A file says whose Python runs here, and of which model; a key, which anyone who reaches Dagster's page may type,
+    says neither."""
+    named = _WHOSE_CODE if recipe.base.trust_remote_code else ()
+    for field in (_REMOTE_CODE, *named):
+        if field in overrides:
+            raise RecipeError(
+                f"{field} cannot be set in a key, because it decides whose Python runs here: write a recipe file that "
+                f"says `extends: {recipe.name}` and sets it"
+            )
 
 
 def _load(name: str, folders: list[Path], above: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -107,6 +107,20 @@ def test_remote_code_runs_only_where_the_recipe_says_so() -> None:
     assert Recipe.from_key("llemma-7b").base.trust_remote_code is False
 
 
+@pytest.mark.parametrize("value", ["true", "false", "1", "yes"])
+def test_no_key_turns_remote_code_on(value: str) -> None:
+    with pytest.raises(RecipeError, match="cannot be set in a key.*write a recipe file"):
+        Recipe.from_key(f"ladder/base.trust_remote_code={value}")
+
+
+def test_a_key_cannot_point_a_recipe_that_trusts_its_model_to_another_one(tmp_path: Path) -> None:
+    (tmp_path / "trusting.yaml").write_text("base: {model: some/model, trust_remote_code: true}\n")
+    assert Recipe.from_key("trusting/seed=1", [tmp_path]).base.trust_remote_code
+    for override in ("base.model=other", "base.revision=main"):
+        with pytest.raises(RecipeError, match="cannot be set in a key"):
+            Recipe.from_key(f"trusting/{override}", [tmp_path])
+
+
 @given(key=HOSTILE)
 def test_a_key_is_refused_or_stays_inside_the_home(key: str) -> None:
     try:
@@ -220,3 +234,23 @@ def test_secrets_reach_no_mlflow_run(
     database = (tmp_path / "mlflow.db").read_bytes()
     assert b"toy_easy" in database
     assert not [name for name, value in SECRETS.items() if value.encode() in database]
+
+
+@pytest.mark.parametrize("secret", ["hf_" + "q" * 34, "https://planted-token-word@huggingface.co/some/model"])
+def test_a_secret_in_a_recipe_stops_the_first_stage_before_anyone_is_told(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    resources = {**toy.resources(tmp_path), "tracking": TrackingResource()}
+    (tmp_path / "recipes" / "leaky.yaml").write_text(f"extends: ladder\nbase: {{model: '{secret}'}}\n")
+    instance.add_dynamic_partitions("experiment", ["leaky"])
+    result = dg.materialize(
+        [toy.recipe], instance=instance, partition_key="leaky", resources=resources, raise_on_error=False
+    )
+    (failure,) = result.get_step_failure_events()
+    assert "recipe.base.model: looks like a credential" in str(failure.step_failure_data.error)
+    events = [str(record) for record in instance.all_logs(result.run_id)]
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 1  # Dagster's and the store's own, and the recipe
+    assert sum(secret.encode() in text for text in written) == 1  # the recipe file itself
+    assert not [event for event in events if secret in event]
