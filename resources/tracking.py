@@ -29,7 +29,8 @@ from resources.mlflow_sender import MlflowSender, tracking_errors
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
 NAME = "e2h"  # of the MLflow experiment
-MLFLOW_PORT = 5000  # where `make ui` serves MLflow, and MLflow's own default
+PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where `e2h ui` serves MLflow, where that is not the port below
+MLFLOW_PORT = 5000  # of `make ui`, and MLflow's own default
 _DIGEST_LENGTH = 16  # MLflow refuses dataset digests longer than 36 characters
 _VALUE_LENGTH = 500
 _BATCH = 500  # points that are sent at once
@@ -184,7 +185,8 @@ class StageRun:
         }
 
     def _address(self) -> str:
-        base = self._uri if self._uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
+        port = os.environ.get(PORT_VARIABLE) or MLFLOW_PORT
+        base = self._uri if self._uri.startswith("http") else f"http://127.0.0.1:{port}"
         sender = self._sender
         page = f"#/experiments/{sender.experiment_id}/runs/{sender.run_id}"
         return f"{without_login(base).rstrip('/')}/{page}"

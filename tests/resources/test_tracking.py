@@ -74,6 +74,20 @@ def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) ->
     assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "FINISHED"]
 
 
+@pytest.mark.parametrize(("port", "served"), [(None, 5000), ("5005", 5005)])
+def test_the_address_is_where_the_pages_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str | None, served: int
+) -> None:
+    if port is None:
+        monkeypatch.delenv("E2H_MLFLOW_PORT", raising=False)
+    else:
+        monkeypatch.setenv("E2H_MLFLOW_PORT", port)
+    easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
+    with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run:
+        address = run.open()
+    assert address is not None and address.startswith(f"http://127.0.0.1:{served}/#/experiments/1/runs/")
+
+
 def test_progress_becomes_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
     with (
