@@ -80,7 +80,7 @@ def train_reward_model(
 
     from e2h_pipeline.models.base import save_model
     from e2h_pipeline.models.load import load_evaluator
-    from e2h_pipeline.training.trainer import Settings, is_main_process, train
+    from e2h_pipeline.training.trainer import CURVES, Settings, is_main_process, train
 
     rows = _read(kind, {"steps": step_labels, "outcomes": outcome_labels})
     set_seed(seed)
@@ -109,6 +109,7 @@ def train_reward_model(
         pad_id=tokenizer.pad_token_id,
         work=work,
         reporter=reporter,
+        curves=out / CURVES,
     )
     result = {
         "kind": kind,

@@ -38,7 +38,7 @@ def train_ladder_base(
     from transformers import set_seed
 
     from e2h_pipeline.models.tokenizer import ladder_tokenizer
-    from e2h_pipeline.training.trainer import Settings, train
+    from e2h_pipeline.training.trainer import CURVES, Settings, train
 
     tokenizer = ladder_tokenizer()
     set_seed(options.seed)
@@ -61,6 +61,7 @@ def train_ladder_base(
         pad_id=tokenizer.pad_token_id,
         work=work,
         reporter=reporter,
+        curves=out / CURVES,
     )
     save_model(model, tokenizer, out)
     origin = json.dumps(origin_of(options, problems), indent=1, sort_keys=True)

@@ -34,7 +34,7 @@ def train_sft(
     from e2h_pipeline.models.base import save_model
     from e2h_pipeline.models.load import load_policy
     from e2h_pipeline.training.objectives import next_token_loss
-    from e2h_pipeline.training.trainer import Settings, train
+    from e2h_pipeline.training.trainer import CURVES, Settings, train
 
     set_seed(seed)
     model, tokenizer = load_policy(base)
@@ -56,6 +56,7 @@ def train_sft(
         pad_id=tokenizer.pad_token_id,
         work=work,
         reporter=reporter,
+        curves=out / CURVES,
     )
     save_model(model, tokenizer, out)
     return {"problems": len(kept), "dropped_for_length": len(examples) - len(kept), **summary}

@@ -10,9 +10,11 @@ whatever the number of processes; the main process alone reports and writes.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import RewardTraining, Rounds, Sft
     from e2h_pipeline.reporter import Reporter
 
+CURVES = "curves.jsonl"  # beside a model: its training, a line per report, as reinforcement learning writes one per update
 GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards
 _COMPLETE = "complete"
+_REPORTS = 50  # about so many points has a curve
 
 # (model, batch, total) -> loss. The batch is that of `batches.collate`, with "progress": the share of training
 # that is done, in [0, 1). `total` counts labelled positions of the whole update, over micro-batches and processes.
@@ -125,8 +129,12 @@ def train(
     pad_id: int,
     work: Path,
     reporter: Reporter,
+    curves: Path | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place and return {"updates", "examples", "final_loss"}.
+
+    `curves` gets JSON lines of the loss (nats, mean since the line before), the learning rate and the gradient's norm
+    over updates: no times, so that they are the same in every run.
 
     Where an accelerate config shards it (FSDP, DeepSpeed), the whole model is in `work / GATHERED` afterwards.
 
@@ -201,12 +209,21 @@ def train(
         result = trainer.train(resume_from_checkpoint=last)
     if sharded:
         _gather(trainer, work / GATHERED)
-    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]  # survives a kill
+    logs = [log for log in trainer.state.log_history if "loss" in log]  # survives a kill
+    if curves is not None and is_main_process():
+        curves.parent.mkdir(parents=True, exist_ok=True)
+        curves.write_text("".join(json.dumps(_point(log)) + "\n" for log in logs), encoding="utf-8")
     return {
         "updates": result.global_step,
         "examples": len(examples),
-        "final_loss": losses[-1] if losses else None,
+        "final_loss": logs[-1]["loss"] if logs else None,
     }
+
+
+def _point(log: Mapping[str, float]) -> dict[str, float]:
+    names = {"loss": "loss", "grad_norm": "gradient_norm", "learning_rate": "learning_rate"}
+    values = {ours: log[theirs] for theirs, ours in names.items() if theirs in log}
+    return {"update": log["step"], **{name: value for name, value in values.items() if math.isfinite(value)}}
 
 
 def _gather(trainer: Trainer, folder: Path) -> None:
@@ -225,6 +242,7 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
 
     micro, accumulation = settings.micro_batch(process_count())
     updates = -(-examples // settings.batch_size) * settings.epochs
+    every = max(1, updates // _REPORTS)
     cuda = torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(work),
@@ -238,9 +256,11 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         lr_scheduler_kwargs={"min_lr_rate": settings.final_lr_ratio},
         warmup_steps=round(settings.warmup * updates),
         seed=settings.seed,
-        logging_steps=max(1, updates // 50),
+        logging_steps=every,
         save_strategy="steps",
-        save_steps=max(1, updates // settings.checkpoints),
+        # Only where a report ends: what Trainer has summed up of the next one is in no checkpoint, so a run that is killed
+        # would tell another loss.
+        save_steps=max(1, updates // settings.checkpoints // every) * every,
         save_total_limit=2,
         remove_unused_columns=False,
         disable_tqdm=True,

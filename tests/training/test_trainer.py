@@ -1,4 +1,5 @@
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def _train(
     objective: Callable[..., torch.Tensor] = _loss,
     examples: Sequence[Mapping[str, Any]] = EXAMPLES,
     reporter: Reporter | None = None,
+    curves: Path | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     model, tokenizer = load_policy(policy)
     summary = train(
@@ -53,6 +55,7 @@ def _train(
         pad_id=tokenizer.pad_token_id,
         work=work,
         reporter=reporter or Reporter(),
+        curves=curves,
     )
     return model, summary
 
@@ -234,6 +237,34 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(
     model, summary = _train(ladder_policy, work)
     assert summary["updates"] == 18
     assert _digest(model) == uninterrupted
+
+
+class Stops(Reporter):
+    """Ends the run when it reports an update."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self._at = at
+
+    def progress(self, done: int, total: int, unit: str, reused: int = 0, tokens: int | None = None) -> None:
+        if done >= self._at:
+            raise InterruptedError
+
+
+def test_curves_are_the_same_whenever_a_run_was_stopped(ladder_policy: Path, tmp_path: Path) -> None:
+    """114 updates: reports of two, and checkpoints that a tenth of the updates would put between two reports."""
+    settings = Settings(epochs=19, batch_size=4, learning_rate=1e-3, warmup=0.2, seed=0)
+    _train(ladder_policy, tmp_path / "whole", settings, curves=tmp_path / "whole.jsonl")
+    for at in (12, 34):
+        with pytest.raises(InterruptedError):
+            _train(ladder_policy, tmp_path / "stopped", settings, reporter=Stops(at))
+        assert list((tmp_path / "stopped").glob("checkpoint-*"))
+    _train(ladder_policy, tmp_path / "stopped", settings, curves=tmp_path / "stopped.jsonl")
+    assert (tmp_path / "stopped.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    points = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
+    assert [point["update"] for point in points] == list(range(2, 115, 2))
+    assert all(point.keys() == {"update", "loss", "gradient_norm", "learning_rate"} for point in points)
+    assert points[-1]["loss"] < points[0]["loss"]
 
 
 def test_a_torn_checkpoint_is_not_believed(ladder_policy: Path, tmp_path: Path, uninterrupted: str) -> None:
