@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from assets._plots import Curve, Panel, bar_picture, curve_picture, training_panels
 from e2h_pipeline.artifacts.lineage import as_rows, data_versions, trace
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.recipe import Recipe
 from resources.store import ARTIFACT_KEY
 
 _PREVIEW_ROWS = 5
 _CELL_LENGTH = 160
 _LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
 _VERSION_LENGTH = 12
-_MOST_CURVES = 4
 _MOST_NESTED = 24
 _MAIN_TABLES = ("data", "metrics")
-# What an SVG element of the page needs to be a picture by itself.
-_SVG_ALONE = (
-    'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="396" height="279"'
-)
+_RECIPE = "recipe.json"
 
 
 def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
@@ -41,9 +40,8 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
         "wall_seconds": manifest.wall_seconds,
         "peak_memory_gib": round(manifest.peak_memory_bytes / 2**30, 3),
         **({} if manifest.tokens is None else {"tokens": manifest.tokens}),
-        **_table(artifact.path),
-        **_plots(artifact.path),
-        **_curves(artifact.path),
+        **_table(artifact),
+        **_pictures(store, artifact),
     }
     if manifest.summary:  # last, because it can be long
         metadata["summary"] = dg.MetadataValue.json(manifest.summary)
@@ -76,12 +74,18 @@ def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
     return metadata
 
 
-def _table(folder: Path) -> dict[str, Any]:
-    """Rows, rows per level, and the first few rows of the artifact's table, or of its main one, if it has any."""
+def _table(artifact: Artifact) -> dict[str, Any]:
+    """Rows, rows per level, and the first few rows of the artifact's table, or of its main one; where it has none, its
+    settings or what its summary says."""
+    folder = artifact.path
     tables = sorted(folder.rglob("*.parquet"), key=lambda path: (path.stem not in _MAIN_TABLES, path))
     first = next(iter(tables), None)
     if first is None:
-        return {}
+        return (
+            _settings(folder / _RECIPE)
+            if (folder / _RECIPE).is_file()
+            else _figures(artifact.manifest.summary)
+        )
     import pyarrow.parquet as pq
 
     place = first.parent if first.name.startswith("part-") else first
@@ -91,16 +95,32 @@ def _table(folder: Path) -> dict[str, Any]:
     counted = read_table(place, ["level"] if "level" in names else names[:1])
     metadata: dict[str, Any] = {"dagster/row_count": counted.num_rows}
     if "level" in names:
-        metadata["rows_by_level"] = dg.MetadataValue.md(_level_table(counted.column("level").to_pylist()))
+        metadata["rows_by_level"] = dg.MetadataValue.md(_by_level(counted.column("level").to_pylist()))
     if batch is not None and batch.num_rows:
         records = [{name: _cell(value) for name, value in row.items()} for row in batch.to_pylist()]
         metadata["preview"] = dg.MetadataValue.table([dg.TableRecord(record) for record in records])
     return metadata
 
 
-def _level_table(levels: list[int]) -> str:
-    rows = [f"| {level} | {levels.count(level):,} |" for level in sorted(set(levels))]
-    return "\n".join(["| level | rows |", "|---|---|", *rows])
+def _by_level(levels: list[int]) -> str:
+    """Rows of each level, as a table and as bars."""
+    counts = {str(level): levels.count(level) for level in sorted(set(levels))}
+    rows = [f"| {level} | {count:,} |" for level, count in counts.items()]
+    return "\n".join(["| level | rows |", "|---|---|", *rows, "", bar_picture({"rows by level": counts})])
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as a table, and bars of what it counts by level."""
+    records = [
+        dg.TableRecord({"name": name, "value": _cell(value)}) for name, value in _flat(summary).items()
+    ]
+    metadata: dict[str, Any] = {"figures": dg.MetadataValue.table(records)} if records else {}
+    counted = {
+        name.replace("_", " "): {str(level): count for level, count in sorted(values.items())}
+        for name, values in summary.items()
+        if isinstance(values, Mapping) and values and all(str(level).isdigit() for level in values)
+    }
+    return {**metadata, **({"by_level": dg.MetadataValue.md(bar_picture(counted))} if counted else {})}
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
@@ -110,31 +130,105 @@ def _cell(value: Any) -> str | int | float | bool | None:
     return text if len(text) <= _CELL_LENGTH else text[: _CELL_LENGTH - 1] + "…"
 
 
-def _plots(folder: Path) -> dict[str, Any]:
-    plots = {}
-    for path in sorted(folder.rglob("*.png")):
-        if path.stat().st_size <= _LARGEST_PLOT:
-            data = base64.b64encode(path.read_bytes()).decode()
-            plots[path.stem] = dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
-    return plots
+def _settings(path: Path) -> dict[str, Any]:
+    """Fields of a recipe that are not at their defaults."""
+    values = _flat(json.loads(path.read_bytes()))
+    defaults = _flat(Recipe(name="").model_dump(mode="json"))
+    records = [
+        dg.TableRecord({"field": name, "value": _cell(value), "default": _cell(defaults.get(name))})
+        for name, value in values.items()
+        if value != defaults.get(name)
+    ]
+    return {"not_at_default": dg.MetadataValue.table(records)}
 
 
-def _curves(folder: Path) -> dict[str, Any]:
-    """The report's curves of what has any: training over updates, accuracy over N."""
-    figures: list[str] = []
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(
+            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        )
+    return flat
+
+
+def _pictures(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    """What a stage drew itself, and small panels of its curves. Nothing is drawn of settings (`recipe`), of a base model
+    that was not trained here, and of notes that something was not asked for: there is nothing to see in them."""
+    pictures: dict[str, str] = {}
+    for path in sorted(artifact.path.rglob("*.png")):
+        pictures[path.stem] = (
+            f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+        )
+    pictures["curves"] = _curves(_main_result(store, artifact).path)
+    return {
+        name: dg.MetadataValue.md(text)
+        for name, text in pictures.items()
+        if text and len(text) <= _LARGEST_PLOT
+    }
+
+
+def _main_result(store: ArtifactStore, artifact: Artifact) -> Artifact:
+    """The artifact whose curves are shown: for the report, that of its headline."""
+    headline = artifact.manifest.inputs.get("benchmark_metrics")
+    found = store.find("benchmark_metrics", headline.key) if headline else None
+    return found or artifact
+
+
+def _curves(folder: Path) -> str:
+    """Curves of what has any: training over updates, accuracy over N, gold accuracy over training."""
     if (folder / "curves.jsonl").is_file():
-        from e2h_pipeline.report.rl_view import training_panels
+        from e2h_pipeline.report.rl_view import read_curves
 
-        figures = [svg for svg, _ in training_panels(folder)[:_MOST_CURVES]]
-    elif (folder / "differences.parquet").is_file():
-        from e2h_pipeline.report.view import benchmark_sections
+        panels = training_panels(read_curves(folder / "curves.jsonl"))
+        return curve_picture(panels, "update") if panels else ""
+    if (folder / "curves.parquet").is_file():
+        return curve_picture(_audit_panels(read_table(folder / "curves.parquet").to_pylist()), "update")
+    if (folder / "differences.parquet").is_file():
+        panels = _accuracy_panels(read_table(folder / "metrics.parquet").to_pylist())
+        return curve_picture(panels, "samples per problem, N", doubling=True) if panels else ""
+    return ""
 
-        tables = (read_table(folder / f"{name}.parquet").to_pylist() for name in ("metrics", "differences"))
-        figures = [svg for section in benchmark_sections(*tables) for svg in section.curves]
-    alone = [svg.replace("<svg", f"<svg {_SVG_ALONE}", 1) for svg in figures]
-    images = [f"![](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})" for svg in alone]
-    text = " ".join(images)
-    return {"curves": dg.MetadataValue.md(text)} if images and len(text) <= _LARGEST_PLOT else {}
+
+def _audit_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """What the rollouts were worth, what the evaluator said of them, and the difference, by level over training."""
+    levels = sorted({row["levels"] for row in rows if row["levels"].isdigit()})
+    titles = {
+        "gold_accuracy": "gold accuracy by level, %",
+        "evaluator_score": "evaluator's score by level, %",
+        "gap": "score minus accuracy by level, %",
+    }
+    return [
+        Panel(
+            title,
+            [_audit_curve([row for row in rows if row["levels"] == level], measure) for level in levels],
+        )
+        for measure, title in titles.items()
+    ]
+
+
+def _audit_curve(rows: Sequence[Mapping[str, Any]], measure: str) -> Curve:
+    x = [(row["first_update"] + row["last_update"]) / 2 for row in rows]
+    return Curve(f"level {rows[0]['levels']}", x, [100 * row[measure] for row in rows])
+
+
+def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Accuracy of the headline methods over N with intervals, on easy, hard and all levels."""
+    from e2h_pipeline.report.view import Results
+
+    results = Results(rows)
+    panels = []
+    for levels in results.pooled:
+        curves = []
+        for method, aggregation in results.methods():
+            points = results.over_n(results.rerank_policy, method, aggregation, levels)
+            y, low, high = (
+                [100 * point[name] for point in points] for name in ("accuracy", "ci_low", "ci_high")
+            )
+            label = results.label(method, "")
+            curves += [Curve(label, [point["n"] for point in points], y, low, high)] if points else []
+        panels += [Panel(f"accuracy on {levels} levels, %", curves)] if curves else []
+    return panels
 
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,67 @@
+"""Every asset of a whole experiment shows on Dagster's page what there is to see of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.problem_files import PROBLEM_FILES
+from e2h_pipeline.definitions import build
+from e2h_pipeline.runner import open_instance
+
+# Settings, and what the recipe does not ask for: nothing that could be drawn.
+NOT_DRAWN = {"recipe", "easy_orm", "easy_oprm", "easy_pairwise", "grpo_policy", "rest_policy", "dpo_policy"}
+
+Metadata = Mapping[str, dg.MetadataValue]
+
+
+@pytest.fixture(scope="module")
+def pages(tiny_home: Path) -> dict[str, Metadata]:
+    """Asset -> metadata of its latest materialization, as Dagster has it."""
+    names = {key.to_user_string() for key in build().resolve_asset_graph().get_all_asset_keys()}
+    found = {}
+    with open_instance(tiny_home) as instance:
+        for name in names - {PROBLEM_FILES}:  # what is watched and not made: tests/test_freshness.py
+            asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=["tiny"])
+            record, *_ = instance.fetch_materializations(asked, limit=1).records
+            assert record.asset_materialization is not None
+            found[name] = record.asset_materialization.metadata
+    return found
+
+
+def _pictures(page: Metadata) -> list[str]:
+    texts = [value.value for value in page.values() if isinstance(value, dg.MarkdownMetadataValue)]
+    return re.findall(r"\(data:image/(?:png|svg\+xml);base64,[^)]{200,}\)", " ".join(map(str, texts)))
+
+
+def test_every_asset_shows_a_table(pages: dict[str, Metadata]) -> None:
+    for name, page in pages.items():
+        tables = [value for value in page.values() if isinstance(value, dg.TableMetadataValue)]
+        assert any(table.records for table in tables), name
+    assert len(pages) > 30
+
+
+def test_every_asset_of_which_something_can_be_drawn_shows_a_picture(pages: dict[str, Metadata]) -> None:
+    assert {name for name, page in pages.items() if not _pictures(page)} == NOT_DRAWN
+
+
+def test_what_is_trained_shows_its_curves(pages: dict[str, Metadata], tiny_home: Path) -> None:
+    for name in ("base_model", "sft_policy", "easy_prm", "evaluator", "ppo_policy", "rl_policy"):
+        assert "curves" in pages[name], name
+        path = Path(str(pages[name]["path"].value)) / "curves.jsonl"
+        points = [json.loads(line) for line in path.read_text().splitlines()]
+        assert points and all("update" in point for point in points)
+        assert not [word for point in points for word in point if "second" in word or "time" in word]
+
+
+def test_pictures_are_small_enough_for_the_event_log(pages: dict[str, Metadata]) -> None:
+    assert max(len(picture) for page in pages.values() for picture in _pictures(page)) < 100_000
+
+
+def test_the_audit_shows_gold_accuracy_by_level(pages: dict[str, Metadata]) -> None:
+    assert {"curves", "over_optimization"} <= pages["rl_audit"].keys()
