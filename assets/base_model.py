@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from assets._stage import stage
+from assets.watched import MODEL_FILES
 from e2h_pipeline.artifacts.hashing import fingerprint
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
@@ -13,10 +13,10 @@ from e2h_pipeline.recipe import RecipeSlice
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     """Files of a shipped or local model; a Hub model's name and commit are in the recipe."""
-    from e2h_pipeline.models.base import SHIPPED
+    from e2h_pipeline.models.base import local_folder
 
-    folders = [] if recipe.base.train else [SHIPPED / recipe.base.model, Path(recipe.base.model)]
-    return next((fingerprint(folder) for folder in folders if folder.is_dir()), {})
+    folder = local_folder(recipe.base)
+    return fingerprint(folder) if folder else {}
 
 
 @stage(
@@ -25,6 +25,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     kinds={"huggingface", "pytorch"},
     gpu=True,
     external=_fingerprint,
+    watches=[MODEL_FILES],
 )
 def base_model(job: StageJob) -> dict[str, Any]:
     """The base model as a Hugging Face folder: shipped, fetched, or trained from nothing on the

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 from assets._stage import stage
-from e2h_pipeline.artifacts.hashing import fingerprint
+from assets.watched import LABEL_FILES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice, Sampling
 
@@ -16,13 +14,10 @@ _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != 
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """The file of labels, where labels come from one."""
-    labels = recipe.labels
-    if labels.path and labels.source in ("prm800k", "shepherd"):
-        return fingerprint(Path(labels.path))
-    if labels.source == "prm800k":
-        return fingerprint(Path(os.environ.get("E2H_DATA_DIR", ".")) / "steps")
-    return {}
+    """The files of labels, where labels come from files."""
+    from e2h_pipeline.problems.label_files import label_fingerprint
+
+    return label_fingerprint(recipe.labels)
 
 
 @stage(
@@ -33,6 +28,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     gpu=True,
     samples=True,
     external=_fingerprint,
+    watches=[LABEL_FILES],
 )
 def easy_step_labels(job: StageJob) -> dict[str, Any]:
     """A label for each step of solutions to easy problems, up to the first error."""

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from assets._stage import stage
-from assets.problem_files import PROBLEM_FILES, SOURCE_FIELDS
+from assets.watched import PROBLEM_FILES, SOURCE_FIELDS
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
 

@@ -21,7 +21,7 @@ def build() -> dg.Definitions:
 
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
-    from assets.problem_files import problem_files
+    from assets.watched import WATCHED
     from e2h_pipeline import freshness, leftovers
     from e2h_pipeline.automation import automated, changed_sweeps, daily_sweeps, experiment_job, sensor
     from resources.compute import ComputeResource
@@ -30,7 +30,7 @@ def build() -> dg.Definitions:
     from resources.tracking import TrackingResource
 
     return dg.Definitions(
-        assets=[*automated(stages), problem_files],
+        assets=[*automated(stages), *(watched.spec for watched in WATCHED)],
         asset_checks=checks,
         jobs=[experiment_job()],
         schedules=[daily_sweeps()],

@@ -124,7 +124,11 @@ class Base(Section):
     model: str = Field(
         "ladder-base", description="A model shipped with the package, a Hub name, or a local folder."
     )
-    revision: str | None = Field(None, description="Commit of the Hub model.")
+    revision: str | None = Field(
+        None,
+        description="Commit of the Hub model; set it, or results can move: what is fetched is the newest, and a newer one is "
+        "neither noticed nor in any key.",
+    )
     train: bool = Field(
         False, description="ladder: train the base model from nothing instead of using the shipped one."
     )

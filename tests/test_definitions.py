@@ -20,16 +20,18 @@ HEAVY = ("torch", "transformers", "datasets", "mlflow", "pandas", "sympy", "matp
 UPSTREAM = {
     "recipe": "",
     "problem_files": "",
+    "label_files": "",
+    "base_model_files": "",
     "problem_source": "problem_files",
     "easy_problems": "problem_source",
     "hard_questions": "problem_source",
     "benchmark_questions": "problem_source",
     "gold_answers": "problem_source",
-    "base_model": "",
+    "base_model": "base_model_files",
     "sft_policy": "base_model easy_problems",
     "easy_samples": "easy_problems sft_policy",
     "easy_outcome_labels": "easy_problems easy_samples",
-    "easy_step_labels": "easy_problems easy_samples sft_policy",
+    "easy_step_labels": "easy_problems easy_samples label_files sft_policy",
     "easy_prm": "base_model easy_step_labels sft_policy",
     "easy_orm": "base_model easy_outcome_labels sft_policy",
     "easy_oprm": "base_model easy_outcome_labels easy_step_labels sft_policy",
@@ -52,6 +54,8 @@ UPSTREAM = {
     "benchmark_metrics": "base_answers gold_answers rerank_metrics rl_answers sft_answers",
     "report": "benchmark_metrics evaluator evaluator_generalization rerank_metrics rl_audit rl_policy",
 }
+
+WATCHED_ASSETS = {"problem_files", "label_files", "base_model_files"}
 
 
 def test_nothing_heavy_is_imported() -> None:
@@ -78,14 +82,14 @@ def test_the_graph_is_the_designs() -> None:
     graph = build().resolve_asset_graph()
     for asset, upstream in UPSTREAM.items():
         parents = {key.to_user_string() for key in graph.get(dg.AssetKey(asset)).parent_keys}
-        always = {"recipe"} if asset not in ("recipe", "problem_files") else set()
+        always = {"recipe"} if asset not in ("recipe", *WATCHED_ASSETS) else set()
         assert parents == set(upstream.split()) | always, asset
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == set(UPSTREAM)
 
 
 def test_every_asset_is_described_owned_versioned_and_automated() -> None:
     for asset in build().resolve_all_asset_specs():
-        made_here = asset.key != dg.AssetKey("problem_files")  # which is only watched
+        made_here = asset.key.to_user_string() not in WATCHED_ASSETS
         assert asset.description and "Version = hash of the content" in asset.description
         assert asset.group_name and asset.owners and asset.kinds
         assert asset.tags["e2h/supervision"] in (("audit", "easy-only") if made_here else ("source",))
@@ -98,9 +102,9 @@ def test_gpu_stages_share_a_pool_and_the_others_another() -> None:
     pools = {key.to_user_string(): graph.get(key).pools for key in graph.get_all_asset_keys()}  # type: ignore[attr-defined]
     on_gpu = {name for name, found in pools.items() if found == {"gpu"}}
     assert {"base_model", "sft_policy", "easy_prm", "ppo_policy", "benchmark_samples"} <= on_gpu
-    assert {name for name, found in pools.items() if found == {"cpu"}} == pools.keys() - on_gpu - {
-        "problem_files"
-    }
+    assert {
+        name for name, found in pools.items() if found == {"cpu"}
+    } == pools.keys() - on_gpu - WATCHED_ASSETS
     assert not on_gpu & {"recipe", "easy_problems", "gold_answers", "rerank_metrics"}
 
 

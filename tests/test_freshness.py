@@ -14,16 +14,21 @@ import dagster as dg
 import pytest
 from toy_stages import resources
 
-from assets.problem_files import READABLE, problem_files, source_readable
+from assets._stage import EXPERIMENTS
+from assets.base_model import base_model
+from assets.easy_step_labels import easy_step_labels
 from assets.problem_source import problem_source
 from assets.problems import benchmark_questions, easy_problems, gold_answers, hard_questions
 from assets.recipe import recipe
+from assets.watched import LABEL_FILES, MODEL_FILES, READABLE, WATCHED, problems_readable
 from e2h_pipeline.automation import automated
 from e2h_pipeline.definitions import build
-from e2h_pipeline.freshness import look, sensor
-from e2h_pipeline.problems import math
+from e2h_pipeline.freshness import Seen, look, sensor
+from e2h_pipeline.problems import files
+from e2h_pipeline.problems.label_files import label_fingerprint, look_at_labels
+from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.problems.source import look_at_source
-from e2h_pipeline.recipe import Problems
+from e2h_pipeline.recipe import Labels, Problems
 
 STAGES = [recipe, problem_source, easy_problems, hard_questions, benchmark_questions, gold_answers]
 RECIPE = """
@@ -76,11 +81,11 @@ class World:
         self.one, self.two = _math(tmp_path / "one"), _math(tmp_path / "two")
         for folder in (self.one, self.two):
             (self.home / "recipes" / f"{folder.name}.yaml").write_text(RECIPE.format(folder=folder))
-        self._seen: dict[str, dict[str, str]] = {}
+        self._seen: Seen = {}
         self._cursor: dg.AssetDaemonCursor | None = None
         self.definitions = dg.Definitions(
-            assets=[*automated(STAGES), problem_files],
-            asset_checks=[source_readable],
+            assets=[*automated(STAGES), *(watched.spec for watched in WATCHED)],
+            asset_checks=[problems_readable],
             resources=self._resources,
         )
 
@@ -224,12 +229,12 @@ def test_what_is_asked_for_of_a_source_that_is_gone_fails_and_makes_nothing(worl
 def test_a_file_is_hashed_again_only_when_it_may_have_changed(tmp_path: Path) -> None:
     options = Problems(source="math", path=str(_math(tmp_path / "one")), strict_counts=False)
     look_at_source(options)
-    before = math._hashed.cache_info().misses
+    before = files._hashed.cache_info().misses
     assert not look_at_source(options).error
-    assert math._hashed.cache_info().misses == before
+    assert files._hashed.cache_info().misses == before
     os.utime(tmp_path / "one" / "math_test.jsonl")
     look_at_source(options)
-    assert math._hashed.cache_info().misses == before + 1
+    assert files._hashed.cache_info().misses == before + 1
 
 
 def test_content_that_hides_behind_an_old_time_is_seen(tmp_path: Path) -> None:
@@ -263,13 +268,14 @@ def test_an_experiment_whose_recipe_is_gone_does_not_stop_the_watch(world: World
     world.instance.add_dynamic_partitions("experiment", ["no-such-recipe"])
     events, seen, unknown = look(world.instance, world.home, {})
     assert len(unknown) == 1 and "no-such-recipe" in str(unknown[0])
-    assert set(seen) == {"one", "two", "ladder"} and len(events) == 7
+    assert all(set(experiments) == {"one", "two", "ladder"} for experiments in seen.values())
+    assert len(seen) == len(WATCHED) and len(events) == 7 * len(WATCHED)
 
 
 def test_the_check_in_the_ui_says_the_same(world: World) -> None:
     (world.two / "math500.jsonl").unlink()
     result = dg.materialize(
-        [source_readable, *STAGES],
+        [problems_readable, *STAGES],
         selection=dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("problem_files"), READABLE)),
         instance=world.instance,
         resources=resources(world.home),
@@ -281,11 +287,9 @@ def test_the_check_in_the_ui_says_the_same(world: World) -> None:
 
 def test_the_sensor_is_on_and_the_experiment_job_does_not_need_it() -> None:
     definitions = build()
-    assert (
-        definitions.resolve_sensor_def("watch_problem_files").default_status == dg.DefaultSensorStatus.RUNNING
-    )
+    assert definitions.resolve_sensor_def("watch_files").default_status == dg.DefaultSensorStatus.RUNNING
     job = definitions.resolve_job_def("experiment")
-    assert dg.AssetKey("problem_files") not in job.asset_layer.selected_asset_keys
+    assert not {dg.AssetKey(watched.name) for watched in WATCHED} & job.asset_layer.selected_asset_keys
 
 
 def _stale_causes(world: World, asset: str, key: str) -> list[str]:
@@ -312,7 +316,143 @@ def test_the_page_says_why_something_is_out_of_date(world: World) -> None:
 def test_the_sensor_as_the_daemon_runs_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("E2H_HOME", str(world.home))
     first = sensor()(dg.build_sensor_context(instance=world.instance))
-    assert isinstance(first, dg.SensorResult) and len(first.asset_events) == 7 and first.cursor
+    assert isinstance(first, dg.SensorResult) and len(first.asset_events) == 7 * len(WATCHED)
+    assert first.cursor
     second = sensor()(dg.build_sensor_context(instance=world.instance, cursor=first.cursor))
     assert isinstance(second, dg.SensorResult) and not second.asset_events
-    assert "nothing new in the sources of 3 experiments" in str(second.skip_reason)
+    assert "nothing new in what 3 experiments read" in str(second.skip_reason)
+
+
+# Step labels and base models
+
+
+def _rated(path: Path, ratings: list[list[int]]) -> None:
+    """Human ratings of solutions, as decoded from PRM800K."""
+    rows = [
+        {"unique_id": f"train/{i}", "level": 1, "problem": f"Question {i}?", "ratings": each}
+        | {"steps": [f"Step {n} of {i}." for n in range(len(each))]}
+        for i, each in enumerate(ratings)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+class Supervised:
+    """An experiment whose labels and base model lie in files, and one on the ladder. Its stages are only said to be made:
+    what is tested is what is asked for."""
+
+    stages = (easy_step_labels, base_model)
+
+    def __init__(self, tmp_path: Path, instance: dg.DagsterInstance) -> None:
+        self.home, self.instance = tmp_path / "home", instance
+        (self.home / "recipes").mkdir(parents=True)
+        self.labels, self.model = tmp_path / "labels.jsonl", tmp_path / "model"
+        self.model.mkdir()
+        (self.model / "config.json").write_text("{}")
+        _rated(self.labels, [[1, 1], [1, -1]])
+        for name in ("one", "two"):  # `two` has a model of its own, so that only the labels are shared
+            model = self.model if name == "one" else "ladder-base"
+            (self.home / "recipes" / f"{name}.yaml").write_text(
+                f"labels: {{source: prm800k, path: {self.labels}}}\nbase: {{model: {model}}}\n"
+            )
+        said = [
+            dg.AssetSpec(name, partitions_def=EXPERIMENTS)
+            for name in ("recipe", "easy_problems", "easy_samples", "sft_policy")
+        ]
+        self.definitions = dg.Definitions(
+            assets=[*automated(self.stages), *said, *(watched.spec for watched in WATCHED)],
+            resources=resources(self.home),
+        )
+        self._seen: Seen = {}
+        self._cursor: dg.AssetDaemonCursor | None = None
+        self.watch()
+        for key in instance.get_dynamic_partitions("experiment"):
+            for spec in (*said, *(spec for stage in self.stages for spec in stage.specs)):
+                instance.report_runless_asset_event(dg.AssetMaterialization(spec.key, partition=key))
+        assert self.asked() == set()
+
+    def watch(self) -> list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation]:
+        """One tick of the sensor, its events reported as the daemon does."""
+        events, self._seen, _ = look(self.instance, self.home, self._seen)
+        for event in events:
+            self.instance.report_runless_asset_event(event)
+        return events
+
+    def asked(self) -> set[tuple[str, str]]:
+        """What one evaluation of the automation asks for."""
+        found = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self._cursor)
+        self._cursor = found.cursor
+        return {
+            (stage.key.to_user_string(), key)
+            for stage in self.stages
+            for key in found.get_requested_partitions(stage.key)
+            if key is not None
+        }
+
+
+@pytest.fixture
+def supervised(tmp_path: Path, instance: dg.DagsterInstance) -> Supervised:
+    """Everything said to be made, observed and quiet."""
+    return Supervised(tmp_path, instance)
+
+
+def test_changed_labels_start_the_labels_of_the_experiments_that_read_them(supervised: Supervised) -> None:
+    assert supervised.watch() == [] and supervised.asked() == set()
+    os.utime(supervised.labels)
+    assert supervised.watch() == []
+    _rated(supervised.labels, [[1, 1], [1, 1]])
+    changed = [event for event in supervised.watch() if isinstance(event, dg.AssetMaterialization)]
+    assert {event.asset_key.to_user_string() for event in changed} == {LABEL_FILES}
+    assert all("labels.jsonl changed from" in str(event.description) for event in changed)
+    assert supervised.asked() == {("easy_step_labels", "one"), ("easy_step_labels", "two")}
+    assert supervised.asked() == set()
+
+
+@pytest.mark.parametrize("broken", ["gone", "empty", "not JSON"])
+def test_labels_that_cannot_be_read_are_an_alert_until_they_are_restored(
+    supervised: Supervised, broken: str
+) -> None:
+    whole = supervised.labels.read_bytes()
+    if broken == "gone":
+        supervised.labels.unlink()
+    else:
+        supervised.labels.write_text({"empty": "", "not JSON": "{\n"}[broken])
+    (alert,) = supervised.watch()
+    assert isinstance(alert, dg.AssetCheckEvaluation) and not alert.passed
+    assert alert.asset_key == dg.AssetKey(LABEL_FILES)
+    assert "labels.jsonl" in str(alert.description) and "(one, two)" in str(alert.description)
+    assert supervised.watch() == [] and supervised.asked() == set()
+    supervised.labels.write_bytes(whole)
+    (restored,) = supervised.watch()
+    assert isinstance(restored, dg.AssetCheckEvaluation) and restored.passed
+    assert supervised.asked() == set()
+
+
+def test_a_label_file_that_is_gone_is_in_no_key(tmp_path: Path) -> None:
+    """It had the fingerprint of an empty folder, so that a stage could have been made of nothing."""
+    with pytest.raises(ProblemError, match=r"labels\.jsonl"):
+        label_fingerprint(Labels(source="prm800k", path=str(tmp_path / "labels.jsonl")))
+
+
+def test_labels_of_the_data_folder_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("E2H_DATA_DIR", raising=False)
+    assert "set labels.path" in look_at_labels(Labels(source="prm800k")).error
+    monkeypatch.setenv("E2H_DATA_DIR", str(tmp_path))
+    assert str(tmp_path / "steps") in look_at_labels(Labels(source="prm800k")).error
+    (tmp_path / "steps").mkdir()
+    _rated(tmp_path / "steps" / "prm800k_human.jsonl", [[1]])
+    (tmp_path / "steps" / "README.md").write_text("not read, so not watched")
+    state = look_at_labels(Labels(source="prm800k"))
+    assert not state.error and set(state.parts) == {"prm800k_human.jsonl"}
+
+
+def test_a_local_base_model_is_watched(supervised: Supervised) -> None:
+    (supervised.model / "config.json").write_text('{"hidden_size": 8}')
+    (changed, _) = supervised.watch()
+    assert isinstance(changed, dg.AssetMaterialization) and changed.partition == "one"
+    assert changed.asset_key == dg.AssetKey(MODEL_FILES) and "config.json changed" in str(changed.description)
+    assert supervised.asked() == {("base_model", "one")}
+    supervised.model.rename(supervised.model.with_name("away"))
+    (alert,) = supervised.watch()
+    assert isinstance(alert, dg.AssetCheckEvaluation) and not alert.passed
+    assert f"base.model {supervised.model}: no such folder" in str(alert.description)
+    assert supervised.asked() == set()

@@ -24,6 +24,12 @@ class ModelError(ValueError):
     """A model that cannot be used; the message names it and the mend."""
 
 
+def local_folder(options: Base) -> Path | None:
+    """The folder of a shipped or local model; None where it comes from the Hub, is trained here, or is not there."""
+    folders = [] if options.train else [SHIPPED / options.model, Path(options.model)]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, Any]:
     """Write the recipe's ready-made base model to `out`.
 

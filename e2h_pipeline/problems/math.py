@@ -17,13 +17,11 @@ do not apply to them), and MATH500 is taken out of the pool by text.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +33,7 @@ from e2h_pipeline.problems.duplicates import (
     near_duplicates,
     spacing_key,
 )
+from e2h_pipeline.problems.files import file_hash
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool, counts_by_level
 from e2h_pipeline.problems.steps import split_steps
@@ -250,28 +249,6 @@ def _refuse_repeats(problems: Iterable[Problem], where: str) -> None:
         raise ProblemError(
             f"{where}: unique_id {repeated[0]} is there more than once; keep one record of each"
         )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes. Hashed again only when size, times or inode are others: sources are looked at
-    every minute, and the time of the last change of an inode cannot be set back as `touch` does with the other.
-
-    Raises:
-        ProblemError: it cannot be read.
-    """
-    try:
-        seen = path.stat()
-        return _hashed(path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
-    except OSError as error:
-        raise ProblemError(
-            f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
-        ) from None
-
-
-@lru_cache(maxsize=256)
-def _hashed(path: Path, *_stat: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # Hub

@@ -53,7 +53,7 @@ def read_prm800k(path: Path | None = None) -> LabelledSolutions:
     Raises:
         ProblemError: no such data, a damaged file, or one of which no line passes.
     """
-    files = _files(path)
+    files = prm800k_files(path)
     counts = Counter({"records": 0})
     solutions: list[LabelledSolution] = []
     bad_lines: list[BadLine] = []
@@ -67,7 +67,12 @@ def read_prm800k(path: Path | None = None) -> LabelledSolutions:
     return refuse_if_all_bad(files, LabelledSolutions(tuple(solutions), dict(counts), tuple(bad_lines)))
 
 
-def _files(path: Path | None) -> list[Path]:
+def prm800k_files(path: Path | None = None) -> list[Path]:
+    """The files that `read_prm800k` reads.
+
+    Raises:
+        ProblemError: no such data.
+    """
     if path is None:
         data = os.environ.get("E2H_DATA_DIR")
         if not data:

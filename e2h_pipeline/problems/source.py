@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.problems.records import (
     ProblemError,
     ProblemPool,
@@ -20,28 +19,6 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Problems
 
 
-@dataclass(frozen=True)
-class SourceState:
-    """What a look at a source finds.
-
-    Attributes:
-        parts: name of a file or Hub data set to SHA-256 or commit; empty where the source cannot be used.
-        sizes: bytes of each local file.
-        modified: time of the last change of each local file, UTC.
-        error: why the source cannot be used, with file, line and mend; empty where it can.
-    """
-
-    parts: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    modified: dict[str, str] = field(default_factory=dict)
-    error: str = ""
-
-    @property
-    def version(self) -> str:
-        """Hash of the parts: times do not count."""
-        return digest_json(self.parts)
-
-
 def look_at_source(options: Problems) -> SourceState:
     """The state of a source. New content is read through once, so that what cannot be read is known before
     anything is made of it; nothing is raised, for a source that is gone is a state too. Of the Hub, only
@@ -51,18 +28,10 @@ def look_at_source(options: Problems) -> SourceState:
     try:
         parts = source_fingerprint(options)
         files = math_files(options) if options.source == "math" else []
-        stats = {path.name: path.stat() for path in files}
-    except (ProblemError, OSError) as error:
-        return SourceState(error=str(error))
-    return SourceState(
-        parts=parts,
-        sizes={name: seen.st_size for name, seen in stats.items()},
-        modified={
-            name: datetime.fromtimestamp(seen.st_mtime, UTC).isoformat(timespec="seconds")
-            for name, seen in stats.items()
-        },
-        error=_unreadable(options.model_dump_json(), digest_json(parts)) if files else "",
-    )
+        error = _unreadable(options.model_dump_json(), digest_json(parts)) if files else ""
+        return SourceState.of_files(files, parts, error)
+    except (ProblemError, OSError) as problem:
+        return SourceState(error=str(problem))
 
 
 @lru_cache(maxsize=64)

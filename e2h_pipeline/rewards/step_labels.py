@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.problems.label_files import read_labels
 from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
 from e2h_pipeline.rewards.labelling import (
     RIGHT,
@@ -77,7 +78,7 @@ def label_easy_samples(
     easy = {row["problem_id"]: row for row in read_table(easy_problems / "data.parquet").to_pylist()}
     details: dict[str, Any] = {"dropped": {}}
     if options.source in ("prm800k", "shepherd"):
-        rows, details = _rated_labels(_read_ratings(options), easy, NEUTRAL[options.neutral])
+        rows, details = _rated_labels(read_labels(options), easy, NEUTRAL[options.neutral])
     elif options.source == "monte_carlo":
         if policy is None or work is None or sampling is None:
             raise ValueError("labels.source=monte_carlo needs a policy, a work folder and sampling options")
@@ -144,18 +145,6 @@ def _per_problem(rows: Rows, options: Labels, seed: int) -> Rows:
 
 
 # Ratings of others
-
-
-def _read_ratings(options: Labels) -> LabelledSolutions:
-    if options.source == "prm800k":
-        from e2h_pipeline.problems.prm800k import read_prm800k
-
-        return read_prm800k(Path(options.path) if options.path else None)
-    from e2h_pipeline.problems.shepherd import read_shepherd
-
-    if not options.path:
-        raise ValueError("labels.source=shepherd needs a file: set labels.path to the .jsonl or .jsonl.gz")
-    return read_shepherd(Path(options.path))
 
 
 def _rated_labels(

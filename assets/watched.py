@@ -1,0 +1,146 @@
+"""What lies outside and may change at any time: what Dagster watches and never makes.
+
+External assets in the graph, one for each kind of thing, whose versions the sensor `watch_files` reports
+(e2h_pipeline/freshness.py). They are no `observable_source_asset`s: those look in a run, each time, and can tell versions
+of partitions but nothing about them; a sensor reports a version with its reasons, and only when it is new.
+"""
+
+# No `from __future__ import annotations`: Dagster wants the real type of `context`.
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from assets._stage import EXPERIMENTS, OWNERS, narrow
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.problems.files import SourceState
+from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
+from resources.store import StoreResource
+
+PROBLEM_FILES, LABEL_FILES, MODEL_FILES = "problem_files", "label_files", "base_model_files"
+READABLE = "source_readable"
+# What the source is, not which of its problems an experiment draws: those fields are left out.
+SOURCE_FIELDS = ("source", "world", "train_per_level", "path", "hub", "hub_revision", "strict_counts")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An asset that is only watched.
+
+    Attributes:
+        fields: of the recipe, that say what there is to watch; experiments that agree on them share it.
+        look: the state of it, from these fields.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    look: Callable[[RecipeSlice], SourceState]
+    group: str
+    description: str
+
+    @property
+    def spec(self) -> dg.AssetSpec:
+        """The asset in Dagster's graph."""
+        fields = ", ".join(f"`{field}`" for field in self.fields)
+        return dg.AssetSpec(
+            self.name,
+            partitions_def=EXPERIMENTS,
+            group_name=self.group,
+            kinds={"file"},
+            owners=OWNERS,
+            tags={"e2h/supervision": "source", "e2h/device": "cpu"},
+            description=f"{self.description} Looked at every minute; the latest event says what changed.\n\n"
+            f"Version = hash of the content. Recipe: {fields}.",
+        )
+
+    def options(self, recipe: Recipe) -> RecipeSlice:
+        """The part of a recipe that says what there is to watch."""
+        return narrow(recipe, self.fields)
+
+
+def _look_at_problems(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.problems.source import look_at_source
+
+    return look_at_source(recipe.problems)
+
+
+def _look_at_labels(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.problems.label_files import look_at_labels
+
+    return look_at_labels(recipe.labels)
+
+
+def _look_at_model(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.models.watch import look_at_model
+
+    return look_at_model(recipe.base)
+
+
+WATCHED = (
+    Watched(
+        PROBLEM_FILES,
+        tuple(f"problems.{field}" for field in SOURCE_FIELDS),
+        _look_at_problems,
+        "data",
+        "The files of `problems.path` or `E2H_DATA_DIR/math`, or the commits of `problems.hub`, that an experiment's "
+        "problems come from. Times do not count, content does.",
+    ),
+    Watched(
+        LABEL_FILES,
+        ("labels.source", "labels.path"),
+        _look_at_labels,
+        "evaluator",
+        "The files of `labels.path` or `E2H_DATA_DIR/steps` that an experiment's step labels come from, where they come "
+        "from files. Times do not count, content does.",
+    ),
+    Watched(
+        MODEL_FILES,
+        ("base.model", "base.revision", "base.train"),
+        _look_at_model,
+        "policy",
+        "The folder of `base.model`, where it is a local one or shipped; of a model of the Hub only `base.revision` is "
+        "known. The files are too large to be read every minute, so their sizes and times count; `base_model` hashes them.",
+    ),
+)
+
+
+def readable_result(errors: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
+    """The check's result.
+
+    Args:
+        errors: why a source cannot be read -> the experiments that have it.
+    """
+    findings = [f"{error} ({', '.join(keys)})" for error, keys in errors.items()]
+    listed = "\n".join(f"- {finding}" for finding in findings) or "nothing"
+    return dg.AssetCheckResult(
+        passed=not errors,
+        description=f"{findings[0]}; nothing is made again of what cannot be read" if findings else None,
+        metadata={
+            "findings": dg.MetadataValue.md(listed),
+            "experiments_stopped": sum(map(len, errors.values())),
+        },
+    )
+
+
+def _readable(watched: Watched) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=watched.name,
+        name=READABLE,
+        description="What every experiment needs of it is there and can be read.",
+    )
+    def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+        errors: dict[str, list[str]] = {}
+        for key in context.instance.get_dynamic_partitions(str(EXPERIMENTS.name)):
+            try:
+                recipe = Recipe.from_key(key, recipe_folders(store.home_folder))
+            except RecipeError:
+                continue  # an old experiment, whose recipe is no longer there
+            if error := watched.look(watched.options(recipe)).error:
+                errors.setdefault(error, []).append(key)
+        return readable_result(errors)
+
+    return check
+
+
+problems_readable, labels_readable, base_model_readable = map(_readable, WATCHED)

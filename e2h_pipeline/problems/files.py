@@ -1,0 +1,75 @@
+"""Data files that are not ours and may change at any time: their state, and hashes that are cheap to ask for again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.problems.records import ProblemError
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """What a look at a source finds.
+
+    Attributes:
+        parts: name of a file or Hub data set to SHA-256 or commit; empty where the source cannot be used.
+        sizes: bytes of each local file.
+        modified: time of the last change of each local file, UTC.
+        error: why the source cannot be used, with file, line and mend; empty where it can.
+    """
+
+    parts: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    modified: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+    @classmethod
+    def of_files(cls, files: Sequence[Path], parts: dict[str, str], error: str = "") -> SourceState:
+        """The state of local files: their parts, with sizes and times.
+
+        Raises:
+            OSError: one is not there.
+        """
+        stats = {path.name: path.stat() for path in files}
+        return cls(
+            parts=parts,
+            sizes={name: seen.st_size for name, seen in stats.items()},
+            modified={
+                name: datetime.fromtimestamp(seen.st_mtime, UTC).isoformat(timespec="seconds")
+                for name, seen in stats.items()
+            },
+            error=error,
+        )
+
+    @property
+    def version(self) -> str:
+        """Hash of the parts: times do not count."""
+        return digest_json(self.parts)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes. Hashed again only when size, times or inode are others: sources are looked at
+    every minute, and the time of the last change of an inode cannot be set back as `touch` does with the other.
+
+    Raises:
+        ProblemError: it cannot be read.
+    """
+    try:
+        seen = path.stat()
+        return _hashed(path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+    except OSError as error:
+        raise ProblemError(
+            f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _hashed(path: Path, *_stat: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
