@@ -16,6 +16,7 @@ from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.recipe import Recipe
 from resources.store import ARTIFACT_KEY
+from resources.tracking import page_address, served_pages
 
 _PREVIEW_ROWS = 5
 _CELL_LENGTH = 160
@@ -49,11 +50,14 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
 
 
 def _pages(artifact: Artifact) -> dict[str, Any]:
-    """Where to read on: MLflow's run, and the report of a whole experiment (a browser opens no file from here, so its
-    path is there to copy)."""
+    """Where to read on: MLflow's run, and the report of a whole experiment, which MLflow serves (a browser opens no file
+    from here, so its path is there to copy)."""
     pages: dict[str, Any] = {}
     for page in sorted(artifact.path.rglob("*.html")):
-        pages[page.stem] = dg.MetadataValue.path(str(page))
+        pages[f"{page.stem}_file"] = dg.MetadataValue.path(str(page))
+    for page in served_pages(artifact):
+        if address := page_address(artifact, page):
+            pages[page.stem] = dg.MetadataValue.url(address)
     if artifact.manifest.tracking_url:
         pages["mlflow"] = dg.MetadataValue.url(artifact.manifest.tracking_url)
     return pages

@@ -5,9 +5,10 @@ An entry is plain data:
     {"kind": "open", "tracking_id", "name", "experiment", "tags", "params", "inputs": [[name, digest, path]], "time"}
     {"kind": "metrics", "points": [[name, value, milliseconds, step]]}
     {"kind": "result", "tags", "points", "model": {"name", "tags", "type"} or null}
+    {"kind": "page", "path"}
     {"kind": "end", "status", "time", "dropped"}
 Each may be told twice and is there once: a run is found again by its tag `e2h.tracking_id`, MLflow's database keeps
-equal points once, and a run's inputs and model are not logged where there are some.
+equal points once, a page takes the place of its like, and a run's inputs and model are not logged where there are some.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class MlflowSender:
             "open": self._open,
             "metrics": lambda entry: self._send(entry["points"]),
             "result": self._result,
+            "page": self._page,
             "end": self._end,
         }
         kinds[entry["kind"]](entry)
@@ -159,6 +161,11 @@ class MlflowSender:
         self._send(entry["points"])
         if entry["model"]:
             self._log_model(entry["model"])
+
+    def _page(self, entry: Entry) -> None:
+        """A copy of a page of the store. One that waited may be gone by now: then there is nothing to look at."""
+        if Path(entry["path"]).is_file():
+            self.client.log_artifact(self.run_id, entry["path"])
 
     def _log_model(self, model: dict[str, Any]) -> None:
         """The model as MLflow's external kind: named and linked, its weights stay in the store."""

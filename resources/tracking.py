@@ -36,6 +36,7 @@ _VALUE_LENGTH = 500
 _BATCH = 500  # points that are sent at once
 _FLUSH_SECONDS = 5.0
 _PROGRESS_SECONDS = 10.0
+_PAGE_BYTES = 20 * 2**20  # of a page that is worth a copy in MLflow; the report of the ladder has 1 MB
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,11 @@ class StageRun:
             self._tell({"kind": "metrics", "points": points})
 
     def finish(self, artifact: Artifact) -> None:
-        """Say what came out: data version, headline numbers, and a model by reference."""
+        """Say what came out: data version, headline numbers, a model by reference, and pages as they are."""
         self.reporter.flush()
         self._tell(_result(artifact))
+        for page in served_pages(artifact):
+            self._tell({"kind": "page", "path": str(page)})
 
     def end(self, status: str) -> None:
         """Close the run."""
@@ -190,6 +193,17 @@ class StageRun:
         sender = self._sender
         page = f"#/experiments/{sender.experiment_id}/runs/{sender.run_id}"
         return f"{without_login(base).rstrip('/')}/{page}"
+
+
+def served_pages(artifact: Artifact) -> list[Path]:
+    """HTML pages of an artifact that MLflow gets, and serves."""
+    return [page for page in sorted(artifact.path.rglob("*.html")) if page.stat().st_size <= _PAGE_BYTES]
+
+
+def page_address(artifact: Artifact, page: Path) -> str | None:
+    """Where MLflow shows a page of an artifact; None where it did not know the stage's run."""
+    run = artifact.manifest.tracking_url
+    return f"{run}/artifacts/{page.name}" if run else None
 
 
 def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:

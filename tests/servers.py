@@ -26,10 +26,10 @@ def listens(port: int) -> bool:
 
 
 @contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[None]:
+def mlflow_server(folder: Path, port: int, database: str = "server.db") -> Iterator[None]:
     """An MLflow server over a database in a folder, gone afterwards with its workers."""
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-    options = ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    options = ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder / database}"]
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -114,6 +114,25 @@ def test_a_server_that_comes_up_later_hears_everything_once(
     assert len(outbox.waiting(tmp_path)) == 1
 
 
+def test_a_report_reaches_mlflow_later_and_one_that_is_gone_holds_nothing_up(tmp_path: Path) -> None:
+    uri = local_database(tmp_path)
+    store = ArtifactStore(tmp_path)
+    info = StageInfo("ladder", "report", "k" * 64, "run-1", {"seed": 1}, {})
+    reports = [_artifact(store, name, files=("report.html",)) for name in ("report", "other_report")]
+    for report in reports:
+        with TrackingResource(uri=_NOBODY).stage_run(tmp_path, info, LOG) as run:
+            run.open()
+            run.finish(report)
+    (reports[1].path / "report.html").unlink()  # as `e2h gc` does
+    for kept in outbox.waiting(tmp_path):
+        kept.path.write_text(kept.path.read_text().replace(_NOBODY, uri))
+    told = list(send_waiting(uri, tmp_path))
+    assert outbox.waiting(tmp_path) == [] and len(told) == 2
+    assert [run.info.status for run in _runs(uri)] == ["FINISHED", "FINISHED"]
+    (copy,) = (tmp_path / "mlflow-artifacts").rglob("report.html")
+    assert copy.read_bytes() == (reports[0].path / "report.html").read_bytes()
+
+
 def test_a_database_that_breaks_during_a_stage_gets_the_rest_later(tmp_path: Path) -> None:
     """What was sent before the loss is not there twice."""
     uri = local_database(tmp_path)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
+from browser import browser, needs_browser
+from servers import free_port, mlflow_server
 
+from assets._metadata import describe
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
-from resources.tracking import StageInfo, TrackingResource, local_database
+from resources import tracking
+from resources.tracking import StageInfo, TrackingResource, local_database, served_pages
 
 LOG = logging.getLogger("test")
 KEY = "ladder/seed=1"
@@ -86,6 +91,62 @@ def test_the_address_is_where_the_pages_are_served(
     with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run:
         address = run.open()
     assert address is not None and address.startswith(f"http://127.0.0.1:{served}/#/experiments/1/runs/")
+
+
+PAGE = "<!doctype html><title>report</title><h1>The numbers of tiny</h1>"
+
+
+def _report(home: Path, page: str = PAGE) -> Artifact:
+    def make(draft: Draft) -> None:
+        (draft.out / "page").mkdir()
+        (draft.out / "page" / "report.html").write_text(page)
+        draft.tracking_url = "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+
+    return ArtifactStore(home).obtain(Request("report", "c0de"), make)[0]
+
+
+def test_dagsters_page_links_to_the_report_and_tells_its_path(tmp_path: Path) -> None:
+    report = _report(tmp_path)
+    shown = describe(ArtifactStore(tmp_path), report, reused=False)
+    assert shown["report"].value == f"{report.manifest.tracking_url}/artifacts/report.html"
+    assert shown["report_file"].value == str(report.path / "page" / "report.html")
+
+
+def test_a_page_that_is_too_large_is_not_sent_and_not_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "_PAGE_BYTES", len(PAGE) - 1)
+    report = _report(tmp_path)
+    assert served_pages(report) == []
+    shown = describe(ArtifactStore(tmp_path), report, reused=False)
+    assert "report" not in shown and "report_file" in shown
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_link_opens_the_report_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to the local database, as without a server; then looked at in MLflow's pages over it, as with `e2h ui`."""
+    port = free_port()
+    monkeypatch.setenv("E2H_MLFLOW_PORT", str(port))
+    report = _report(tmp_path)
+    info = StageInfo("tiny", "report", "k" * 64, "run-1", {}, {})
+    with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, info, LOG) as run:
+        address = run.open()
+        run.finish(report)
+    (copy,) = (tmp_path / "mlflow-artifacts").rglob("report.html")
+    assert copy.read_text() == PAGE
+    with mlflow_server(tmp_path, port, "mlflow.db"), browser(tmp_path / "profile") as page:
+        page.open(f"{address}/artifacts/report.html")
+        deadline = time.monotonic() + 60
+        shown = None  # the page is in a frame, which may not be read; what the frame was given may
+        while not shown and time.monotonic() < deadline:
+            page.run(
+                "fetch(document.querySelector('iframe')?.src || 'about:blank')"
+                ".then(found => found.text()).then(text => { window.shown = text }, () => 0)"
+            )
+            time.sleep(0.5)
+            shown = page.run("window.shown || ''")
+        assert "The numbers of tiny" in str(shown)
 
 
 def test_progress_becomes_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
