@@ -1,4 +1,4 @@
-"""What lies in deploy/ is configuration that Dagster takes; launchers are checked where their packages are installed."""
+"""What lies in deploy/ is configuration that Dagster takes; launchers by the schemas of their packages (extra dev)."""
 
 from __future__ import annotations
 
