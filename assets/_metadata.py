@@ -229,8 +229,7 @@ def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
             y, low, high = (
                 [100 * point[name] for point in points] for name in ("accuracy", "ci_low", "ci_high")
             )
-            label = results.label(method, "")
-            curves += [Curve(label, [point["n"] for point in points], y, low, high)] if points else []
+            curves += [Curve(method, [point["n"] for point in points], y, low, high)] if points else []
         panels += [Panel(f"accuracy on {levels} levels, %", curves)] if curves else []
     return panels
 

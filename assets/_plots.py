@@ -18,6 +18,7 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7")
 _INK, _FAINT = "#3d4550", "#e3e6eb"
 _WIDTH, _HEIGHT, _COLUMNS = 260, 170, 3  # of a panel, in pixels; panels side by side
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 36, 26  # margins of a panel
+_CHARACTER = 6.3  # width of a bold one
 _MOST_POINTS = 120  # of a curve; pictures are kept in Dagster's event log
 _FEW_POINTS = 12  # of a curve whose points are marked
 _LEVELS = re.compile(r"(.+)_(easy|hard|level_\d+)")
@@ -181,7 +182,10 @@ def _legend(labels: Sequence[str]) -> str:
         f'<tspan fill="{color}" dx="{6 if i else 0}">{escape(label)}</tspan>'
         for i, (label, color) in enumerate(zip(labels, _COLORS * len(labels), strict=False))
     )
-    return f'<text x="{_LEFT}" y="28" font-weight="600">{spans}</text>'
+    room = _WIDTH - _LEFT - _RIGHT
+    wide = sum(map(len, labels)) * _CHARACTER + 6 * len(labels)
+    squeezed = f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if wide > room else ""
+    return f'<text x="{_LEFT}" y="28" font-weight="600"{squeezed}>{spans}</text>'
 
 
 def _title(text: str) -> str:
