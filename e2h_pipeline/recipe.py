@@ -126,7 +126,7 @@ class Base(Section):
     )
     revision: str | None = Field(
         None,
-        description="Commit of the Hub model; set it, or results can move: what is fetched is the newest, and a newer one is "
+        description="Commit of the Hub model; set it, or results can move: the newest is fetched, and a newer one is "
         "neither noticed nor in any key.",
     )
     train: bool = Field(

@@ -32,7 +32,9 @@ def read_labels(options: Labels) -> LabelledSolutions:
     else:
         found = read_shepherd(files[0])
     if not found.solutions:
-        raise ProblemError(f"{', '.join(map(str, files))}: no labels in it; put the data back, or set labels.path")
+        raise ProblemError(
+            f"{', '.join(map(str, files))}: no labels in it; put the data back, or set labels.path"
+        )
     return found
 
 

@@ -26,7 +26,9 @@ def pages(tiny_home: Path) -> dict[str, Metadata]:
     names = {key.to_user_string() for key in build().resolve_asset_graph().get_all_asset_keys()}
     found = {}
     with open_instance(tiny_home) as instance:
-        for name in names - {watched.name for watched in WATCHED}:  # what is watched and not made: tests/test_freshness.py
+        for name in names - {
+            watched.name for watched in WATCHED
+        }:  # what is watched and not made: tests/test_freshness.py
             asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=["tiny"])
             record, *_ = instance.fetch_materializations(asked, limit=1).records
             assert record.asset_materialization is not None
