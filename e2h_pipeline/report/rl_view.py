@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +71,7 @@ def training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
     """Panels of the RL curves that are there; a curve may have points at some updates only."""
     if folder is None or not (folder / "curves.jsonl").is_file():
         return []
-    return list(_drawn(json.dumps(read_curves(folder / "curves.jsonl"))))
-
-
-@lru_cache(maxsize=4)
-def _drawn(curves: str) -> tuple[tuple[str, list[Legend]], ...]:
-    """The panels of some curves: those of a run are shown at its policy, at `rl_policy`, which is a link to it, and on
-    the page, and drawing them takes longer than all else that is told of a stage."""
-    rows = json.loads(curves)
+    rows = read_curves(folder / "curves.jsonl")
     panels = []
     for title, named in _TRAINING.items():
         series = [
@@ -89,7 +81,7 @@ def _drawn(curves: str) -> tuple[tuple[str, list[Legend]], ...]:
         ]
         if series:
             panels.append((training_panel(title, series), _legend(series) if len(named) > 1 else []))
-    return tuple(panels)
+    return panels
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
