@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import dagster as dg
 from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
 from e2h_pipeline.artifacts.home import home
 from e2h_pipeline.artifacts.store import ArtifactStore
@@ -129,7 +130,8 @@ def _look_at(instance: dg.DagsterInstance, record: dg.RunRecord, gone: Collectio
         return Finding("run", run.run_id, text, "note")
     process = _process_of(instance, record)
     if process is None:
-        age = time.time() - record.create_timestamp.timestamp()
+        # Since it was last heard of: a run may have waited in the queue for hours before it was started.
+        age = time.time() - record.update_timestamp.timestamp()
         return _dead(instance, run, name, "it never got a process") if age > _START_SECONDS else None
     pid, when = process
     return (
@@ -159,13 +161,19 @@ def _host_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
 def _process_of(instance: dg.DagsterInstance, record: dg.RunRecord) -> tuple[int, float] | None:
     """Pid of a run's process, and a time (seconds since 1970) at which it ran; None before it has one."""
     run = record.dagster_run
-    if run.tags.get(PID_TAG, "").isdecimal():
+    if _is_of_e2h(run):
         return int(run.tags[PID_TAG]), record.create_timestamp.timestamp()
     found = None
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         if match := _WORKER_STARTED.match(entry.message or entry.user_message):
             found = int(match[1]), entry.timestamp
     return found
+
+
+def _is_of_e2h(run: dg.DagsterRun) -> bool:
+    """Whether `e2h` executes it in a process of its own. A run that is executed again from the UI is not: it gets
+    the tags of the run that it repeats, and so the pid of another process."""
+    return run.tags.get(PID_TAG, "").isdecimal() and PARENT_RUN_ID_TAG not in run.tags
 
 
 def held_slots(instance: dg.DagsterInstance) -> list[Finding]:
@@ -203,7 +211,7 @@ def workers_of_ended_runs(
     for record in instance.get_run_records(dg.RunsFilter(statuses=_BROKEN_OFF), limit=_RECENT_RUNS):
         run = record.dagster_run
         # `e2h` runs one experiment after the other in one process: that is a person's, not a run's.
-        if PID_TAG in run.tags or (record.end_time or 0) < recent or _host_of(instance, run) != host():
+        if _is_of_e2h(run) or (record.end_time or 0) < recent or _host_of(instance, run) != host():
             continue
         process = _process_of(instance, record)
         if process and processes.runs_since(*process) and time.time() - (record.end_time or 0) > grace:

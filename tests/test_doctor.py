@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -155,6 +156,56 @@ def test_only_runs_whose_process_is_gone_are_closed(home: Path) -> None:
             "dead": "CANCELED",
             "done": "SUCCESS",
         }
+
+
+def _executed_again(
+    instance: dg.DagsterInstance, parent: dg.DagsterRun, pid: int, status: dg.DagsterRunStatus
+) -> dg.DagsterRun:
+    """A run as the UI makes it of another: with its tags, in a worker of its own."""
+    ids = {"dagster/parent_run_id": parent.run_id, "dagster/root_run_id": parent.run_id}
+    again = instance.create_run_for_job(
+        _nothing,
+        status=status,
+        tags={**parent.tags, **ids},
+        parent_run_id=parent.run_id,
+        root_run_id=parent.run_id,
+    )
+    instance.report_engine_event(f"Started process for run (pid: {pid}).", again)
+    return again
+
+
+def test_a_run_that_repeats_one_of_e2h_is_not_of_its_process(home: Path) -> None:
+    """It has the dead pid among its tags, and a worker that lives."""
+    with open_instance(home) as instance:
+        tags = {**leftovers.own_tags(), leftovers.PID_TAG: str(NOBODY)}
+        parent = instance.create_run_for_job(_nothing, tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        lives = _executed_again(instance, parent, os.getpid(), dg.DagsterRunStatus.STARTED)
+        dead = _executed_again(instance, parent, NOBODY, dg.DagsterRunStatus.STARTED)
+        assert leftovers.release_dead_runs(instance) == [dead.run_id]
+        with subprocess.Popen(["sleep", "60"]) as worker:
+            closed = _executed_again(instance, parent, worker.pid, dg.DagsterRunStatus.STARTED)
+            instance.report_run_canceled(closed)
+            (found,) = leftovers.workers_of_ended_runs(instance, grace=0)
+            assert found.subject == closed.run_id
+            worker.kill()
+        instance.report_run_canceled(lives)  # its process is ours, which is not to be ended
+
+
+def test_a_run_that_waited_long_in_the_queue_has_time_to_start(home: Path) -> None:
+    with open_instance(home) as instance:
+        run = instance.create_run_for_job(_nothing, status=dg.DagsterRunStatus.NOT_STARTED)
+        _set_back(home, run.run_id, "create_timestamp")
+        starting = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, job_name=run.job_name)
+        instance.report_dagster_event(starting, run.run_id)
+        assert leftovers.release_dead_runs(instance) == []
+        _set_back(home, run.run_id, "update_timestamp")
+        assert leftovers.release_dead_runs(instance) == [run.run_id]
+
+
+def _set_back(home: Path, run_id: str, column: str) -> None:
+    """An hour, in Dagster's table of runs."""
+    with sqlite3.connect(home / "dagster" / "history" / "runs.db") as database:
+        database.execute(f"UPDATE runs SET {column} = datetime({column}, '-1 hour') WHERE run_id = ?", [run_id])
 
 
 def test_a_pid_that_belongs_to_somebody_else_now_is_not_the_run() -> None:
