@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import dagster as dg
 
+from assets.problem_files import PROBLEM_FILES
 from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.artifacts.store import ArtifactStore
@@ -28,17 +29,26 @@ _DAILY = "0 2 * * *"
 
 
 def on_change() -> dg.AutomationCondition:
-    """Changed content upstream, changed code, a new experiment, or one retry after a failure; held back
-    while anything upstream is missing, running, or fails a blocking check, and while the recipe itself is about to be
-    made: every stage reads it, so what changed together with it (an edit of code and knobs) is made once, from both."""
+    """Changed content upstream, changed code, or one retry after a failure; held back while anything upstream is
+    missing, running, or fails a blocking check, and while the recipe itself is about to be made: every stage reads it,
+    so what changed together with it (an edit of code and knobs) is made once, from both.
+
+    Only what exists, or is being made, is made again. What nobody asked for, as the stages that a sweep's `select` leaves
+    out or a partition that was only added, is not made by itself; so an upstream that is there for the first time is
+    no change. But a data file is first reported after what was made of it, and may have changed in between."""
     condition = dg.AutomationCondition
+    first_made = (~condition.missing()).newly_true()
+    watched = dg.AssetSelection.assets(PROBLEM_FILES)
     changed = (
-        condition.newly_missing()
-        | condition.any_deps_match(condition.data_version_changed())
+        condition.any_deps_match(condition.data_version_changed() & ~first_made)
+        | condition.any_deps_match(condition.data_version_changed()).allow(watched)
         | condition.code_version_changed()
-    ).since(condition.newly_requested() | condition.initial_evaluation())
+    ) & (~condition.missing() | condition.in_progress())
     return (
-        (changed | condition.execution_failed().newly_true())
+        (
+            changed.since(condition.newly_requested() | condition.initial_evaluation())
+            | condition.execution_failed().newly_true()
+        )
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()

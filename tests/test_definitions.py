@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -118,9 +118,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
 class Automation:
     """Ticks of the automation sensor over the toy stages; each tick runs what it asks for."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
-        self._home, self._instance = home, instance
-        self._definitions = dg.Definitions(assets=automated(toy.TOYS), resources=toy.resources(home))
+    def __init__(
+        self,
+        home: Path,
+        instance: dg.DagsterInstance,
+        stages: Sequence[dg.AssetsDefinition] = toy.TOYS,
+    ) -> None:
+        self._home, self._instance, self._stages = home, instance, stages
+        self._definitions = dg.Definitions(assets=automated(stages), resources=toy.resources(home))
         self._cursor: dg.AssetDaemonCursor | None = None  # type: ignore[name-defined]
 
     def change_code(self, *assets: str) -> None:
@@ -138,10 +143,10 @@ class Automation:
         found = dg.evaluate_automation_conditions(self._definitions, self._instance, cursor=self._cursor)
         self._cursor = found.cursor
         asked = {
-            asset.key.to_user_string(): asset for asset in toy.TOYS if found.get_num_requested(asset.key)
+            asset.key.to_user_string(): asset for asset in self._stages if found.get_num_requested(asset.key)
         }
         if asked:
-            toy.materialize(self._home, self._instance, list(asked.values()))
+            toy.materialize(self._home, self._instance, list(asked.values()), raise_on_error=False)
         return set(asked)
 
     def settle(self) -> list[set[str]]:
@@ -183,12 +188,56 @@ def test_equal_content_after_a_change_is_quiet(tmp_path: Path, instance: dg.Dags
     assert automation.settle() == []
 
 
-def test_a_new_experiment_is_made_from_nothing(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+def test_what_nobody_asked_for_is_not_made(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """A partition that is only added, and the stages that somebody's selection left out; what exists is kept up."""
+    instance.delete_dynamic_partition("experiment", toy.KEY)
     automation = Automation(tmp_path, instance)
-    assert automation.settle() == []  # what is missing at the first look is left alone
-    instance.add_dynamic_partitions("experiment", ["toy/seed=1"])
-    found = dg.evaluate_automation_conditions(automation._definitions, instance, cursor=automation._cursor)
-    assert found.get_requested_partitions(dg.AssetKey("recipe")) == {"toy/seed=1"}
+    assert automation.settle() == []
+    instance.add_dynamic_partitions("experiment", [toy.KEY])
+    assert automation.settle() == []
+    toy.materialize(tmp_path, instance, [toy.recipe, toy.toy_easy])
+    assert automation.settle() == []
+    toy.write_recipe(tmp_path, toy.RECIPE.replace("easy_limit: 4", "easy_limit: 6"))
+    toy.materialize(tmp_path, instance, [toy.recipe])
+    assert automation.settle() == [{"toy_easy"}]
+
+
+def test_a_run_that_is_watched_is_not_made_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """Stage after stage of a first run comes to be while the automation looks."""
+    automation = Automation(tmp_path, instance)
+    assert automation.settle() == []
+    for stage in toy.TOYS:
+        toy.materialize(tmp_path, instance, [stage])
+        assert automation.tick() == set()
+    assert automation.settle() == []
+
+
+def test_a_change_while_a_stage_is_made_for_the_first_time_is_not_lost(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    automation = Automation(tmp_path, instance, [toy.recipe, toy.toy_disturbed])
+    assert automation.settle() == []
+    toy.materialize(tmp_path, instance, [toy.recipe])
+
+    def edit() -> None:
+        assert automation.tick() == set()
+        toy.write_recipe(tmp_path, toy.RECIPE.replace("epochs: 2", "epochs: 4"))
+        toy.materialize(tmp_path, instance, [toy.recipe])
+        assert automation.tick() == set()
+
+    toy.MEANWHILE.append(edit)
+    toy.materialize(tmp_path, instance, [toy.toy_disturbed])
+    assert automation.settle() == [{"toy_disturbed"}]
+
+
+def test_what_failed_is_tried_again_once_with_what_waited_for_it(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    stages = [toy.recipe, toy.toy_broken, toy.toy_after]
+    automation = Automation(tmp_path, instance, stages)
+    assert automation.settle() == []
+    toy.materialize(tmp_path, instance, stages, raise_on_error=False)
+    assert automation.settle() == [{"toy_broken", "toy_after"}]
 
 
 def test_changed_code_is_remade(tmp_path: Path, instance: dg.DagsterInstance) -> None:

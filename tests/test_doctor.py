@@ -205,7 +205,9 @@ def test_a_run_that_waited_long_in_the_queue_has_time_to_start(home: Path) -> No
 def _set_back(home: Path, run_id: str, column: str) -> None:
     """An hour, in Dagster's table of runs."""
     with sqlite3.connect(home / "dagster" / "history" / "runs.db") as database:
-        database.execute(f"UPDATE runs SET {column} = datetime({column}, '-1 hour') WHERE run_id = ?", [run_id])
+        database.execute(
+            f"UPDATE runs SET {column} = datetime({column}, '-1 hour') WHERE run_id = ?", [run_id]
+        )
 
 
 def test_a_pid_that_belongs_to_somebody_else_now_is_not_the_run() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from resources.tracking import TrackingResource
 
 RECIPE = "description: toy\nproblems: {easy_limit: 4}\nsft: {epochs: 2}\n"
 KEY = "toy"
+MEANWHILE: list[Callable[[], object]] = []
 
 
 @stage(group="toy", recipe=["problems.seed", "problems.easy_limit"])
@@ -71,6 +73,20 @@ def toy_broken(job: StageJob) -> dict[str, Any]:
     """Says why it fails."""
     print("about to fail", flush=True)
     raise ValueError("the learning rate is too high")
+
+
+@stage(group="toy", reads=["toy_broken"], recipe=["seed"])
+def toy_after(job: StageJob) -> dict[str, Any]:
+    """Waits for what fails."""
+    return {}
+
+
+@stage(group="toy", recipe=["sft.epochs"])
+def toy_disturbed(job: StageJob) -> dict[str, Any]:
+    """While it is made, what tests put into MEANWHILE is done, once."""
+    while MEANWHILE:
+        MEANWHILE.pop()()
+    return {"epochs": job.recipe.sft.epochs}
 
 
 @stage(group="toy", recipe=["seed"])
