@@ -16,8 +16,10 @@ import dagster as dg
 from assets.problem_files import PROBLEM_FILES
 from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
-from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.manifest import ManifestError
+from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
 from e2h_pipeline.planning import Plan, add_experiments, plans, running_keys, selected_stages
+from e2h_pipeline.recipe import RecipeError
 from e2h_pipeline.sweep import Sweep, SweepError, load_sweep, members, sweep_names
 from resources.engine import EngineResource
 
@@ -26,6 +28,9 @@ SWEEP_TAG = "e2h/sweep"
 _SENSOR_SECONDS = 30
 _SWEEP_SECONDS = 300
 _DAILY = "0 2 * * *"
+
+# What a sweep's file, its recipe, or what lies in the store of a member may be: wrong.
+UNUSABLE = (SweepError, RecipeError, StoreError, ManifestError)
 
 
 def on_change() -> dg.AutomationCondition:
@@ -92,7 +97,7 @@ def due(
     """Plans of the members that have something missing or stale and are not being run.
 
     Raises:
-        SweepError: a member is no recipe.
+        SweepError: a member is no recipe, or `select` names no stage.
     """
     keys = [member.key for member in members(sweep, recipe_folders(store.home))]
     running = running_keys(instance)
@@ -102,20 +107,23 @@ def due(
 
 def sweep_requests(
     instance: dg.DagsterInstance, sweep: Sweep, occasion: str, launched: set[str]
-) -> Iterator[dg.RunRequest]:
+) -> list[dg.RunRequest]:
     """One run for each member of a sweep that is due; what is made is never launched.
 
     Args:
         occasion: a night, or a version of the sweep's file: a member that failed is launched again on the next one.
         launched: keys that are left out; those that are launched are added.
+
+    Raises:
+        SweepError: as of `due`.
     """
     found = due(instance, ArtifactStore(home()), sweep, EngineResource.from_environment())
     found = [plan for plan in found if plan.key not in launched]
     launched.update(plan.key for plan in found)
     add_experiments(instance, [plan.key for plan in found])
     stages = selected_stages(sweep.select)
-    for plan in found:
-        yield dg.RunRequest(
+    return [
+        dg.RunRequest(
             run_key=f"{sweep.name}:{plan.key}:{occasion}",
             partition_key=plan.key,
             asset_selection=None if stages is None else [dg.AssetKey(name) for name in sorted(stages)],
@@ -123,13 +131,12 @@ def sweep_requests(
                 SWEEP_TAG: sweep.name,
                 "dagster/priority": str(sweep.priority),
                 "dagster/max_retries": str(sweep.retries),
+                # dagster.yaml says no: a stage that fails by itself fails again. Whoever writes `retries` says yes.
+                "dagster/retry_on_asset_or_op_failure": "true",
             },
         )
-
-
-def _all_sweeps() -> list[Sweep]:
-    folders = sweep_folders(home())
-    return [load_sweep(name, folders) for name in sweep_names(folders)]
+        for plan in found
+    ]
 
 
 def daily_sweeps() -> dg.ScheduleDefinition:
@@ -142,13 +149,22 @@ def daily_sweeps() -> dg.ScheduleDefinition:
         description="Launches what is missing or stale of the sweeps that say `daily: true`.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        daily = [sweep for sweep in _all_sweeps() if sweep.daily]
+        folders = sweep_folders(home())
         night, launched = str(context.scheduled_execution_time.date()), set[str]()
-        requests = [
-            request for sweep in daily for request in sweep_requests(context.instance, sweep, night, launched)
-        ]
+        requests: list[dg.RunRequest] = []
+        daily, refused = [], []
+        for name in sweep_names(folders):
+            try:
+                sweep = load_sweep(name, folders)
+                if sweep.daily:
+                    daily.append(name)
+                    requests += sweep_requests(context.instance, sweep, night, launched)
+            except UNUSABLE as error:  # one bad file holds up no other
+                context.log.error("sweep %s: %s", name, error)
+                refused.append(f"sweep {name} is left out: {error}")
         if not requests:
-            yield dg.SkipReason(f"all is made of the {len(daily)} sweeps that say daily: true")
+            made = f"all is made of the {len(daily)} sweeps that say daily: true"
+            yield dg.SkipReason("; ".join(refused or [made]))
         yield from requests
 
     return schedule
@@ -161,25 +177,28 @@ def changed_sweeps() -> dg.SensorDefinition:
         name="changed_sweeps",
         job_name=JOB,
         minimum_interval_seconds=_SWEEP_SECONDS,
-        description="Launches what is missing or stale of a sweep file in E2H_HOME/sweeps when it is new or was edited.",
+        description=(
+            "Launches what is missing or stale of a sweep file in E2H_HOME/sweeps when it is new or was edited. What "
+            "is there at the first look is left alone."
+        ),
     )
     def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        seen = json.loads(context.cursor or "{}")
-        now = {
-            path.stem: byte_hash(path)
-            for folder in sweep_folders(home())
-            for path in sorted(folder.glob("*.yaml"))
-        }
+        folders = sweep_folders(home())
+        now = {path.stem: byte_hash(path) for folder in folders for path in sorted(folder.glob("*.yaml"))}
+        seen = now if context.cursor is None else json.loads(context.cursor)
+        requests: list[dg.RunRequest] = []
+        refused, launched = [], set[str]()
         changed = [name for name, digest in now.items() if seen.get(name) != digest]
-        launched: set[str] = set()
         for name in changed:
             try:
-                sweep = load_sweep(name, sweep_folders(home()))
-                yield from sweep_requests(context.instance, sweep, now[name], launched)
-            except SweepError as error:  # one bad file does not hold up the others
-                context.log.error("%s", error)
-        context.update_cursor(json.dumps(now))
-        if not changed:
-            yield dg.SkipReason("no sweep file is new or was edited")
+                requests += sweep_requests(context.instance, load_sweep(name, folders), now[name], launched)
+            except UNUSABLE as error:  # one bad file holds up no other; it is looked at again
+                context.log.error("sweep %s: %s", name, error)
+                refused.append(name)
+        context.update_cursor(json.dumps({name: now[name] for name in now if name not in refused}))
+        if not requests:
+            made = "all is made of what is new or was edited" if changed else "no sweep file is new or was edited"
+            yield dg.SkipReason(f"cannot be used, see the log: {', '.join(refused)}" if refused else made)
+        yield from requests
 
     return sensor_

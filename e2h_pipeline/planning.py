@@ -20,6 +20,7 @@ from assets._stage import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, requ
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Request
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.sweep import SweepError
 from resources.engine import EngineResource
 from resources.store import ARTIFACT_KEY
 
@@ -129,17 +130,22 @@ def _plan(
 
 
 def selected_stages(select: str) -> frozenset[str] | None:
-    """Stages that a selection of assets names; None, all, where it is empty.
+    """Stages that the selection of a sweep names; None, all, where it is empty.
 
     Args:
         select: assets (`easy_prm,rerank_scores+`), or Dagster's selection syntax.
 
     Raises:
-        dagster.DagsterError: it cannot be read.
+        SweepError: it cannot be read, or names no stage.
     """
     if not select:
         return None
-    chosen = asset_selection(select).resolve(_stage_assets())
+    try:
+        chosen = asset_selection(select).resolve(_stage_assets())
+    except dg.DagsterError as error:
+        raise SweepError(f"select: {str(error).strip().splitlines()[0]}") from None
+    if not chosen:
+        raise SweepError(f"select: '{select}' names no stage; +report names all that a report needs")
     return frozenset(key.to_user_string() for key in chosen)
 
 

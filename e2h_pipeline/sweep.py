@@ -69,7 +69,9 @@ class Sweep(BaseModel):
     )
     select: str = Field("", description="Assets to materialize, as of `e2h run --select`; all where empty.")
     retries: int = Field(0, ge=0, le=10, description="How often a member that failed is tried again.")
-    priority: int = Field(0, description="Higher ones leave Dagster's queue first.")
+    priority: int = Field(
+        0, description="Higher ones leave Dagster's queue first; `e2h sweep` has no queue, and takes members in order."
+    )
     stop: Stop = Field(default_factory=Stop, description="Members given up while they learn.")
     daily: bool = Field(False, description="The daily schedule launches what is missing or stale.")
 
@@ -146,27 +148,38 @@ def load_sweep(name_or_file: str, folders: Iterable[Path] = ()) -> Sweep:
         if not path.is_file():
             raise SweepError(f"{path}: no such sweep file")
         return read_sweep(path)
-    for folder in [*folders, SWEEP_FOLDER]:
-        if _NAME.fullmatch(name_or_file) and (folder / f"{name_or_file}.yaml").is_file():
-            return read_sweep(folder / f"{name_or_file}.yaml")
-    raise SweepError(f"no sweep '{name_or_file}'; there are: {', '.join(sweep_names(folders)) or 'none'}")
+    found = _files(folders)
+    if name_or_file in found:
+        return read_sweep(found[name_or_file])
+    raise SweepError(f"no sweep '{name_or_file}'; there are: {', '.join(sorted(found)) or 'none'}")
 
 
 def sweep_names(folders: Iterable[Path] = ()) -> list[str]:
-    """Names of all sweeps that can be found."""
-    return sorted({path.stem for folder in [*folders, SWEEP_FOLDER] for path in Path(folder).glob("*.yaml")})
+    """Names of all sweep files that can be found, usable or not."""
+    return sorted(_files(folders))
+
+
+def _files(folders: Iterable[Path]) -> dict[str, Path]:
+    """Name -> file; of two with one name, that of the folder that comes first."""
+    found: dict[str, Path] = {}
+    for folder in [*folders, SWEEP_FOLDER]:
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
 
 
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        SweepError: it is not YAML, or not a sweep.
+        SweepError: it cannot be read, is not YAML, or not a sweep.
     """
     if not _NAME.fullmatch(path.stem):
         raise SweepError(f"{path}: a sweep's file name is lower-case letters, digits, - and _")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SweepError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
