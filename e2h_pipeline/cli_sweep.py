@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.cli_shared import CommandError, Json, print_json
-from e2h_pipeline.sweep import SWEEP_FOLDER, Sweep, load_sweep, members, sweep_names
+from e2h_pipeline.sweep import SWEEP_FOLDER, Sweep, SweepError, load_sweep, members, sweep_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +33,7 @@ def sweep(
     """Run what is missing or stale of a sweep. What is made is left alone, and what members share is made once."""
     folders = sweep_folders(home())
     if not name:
-        _print_sweeps({found: load_sweep(found, folders) for found in sweep_names(folders)}, as_json)
+        _print_sweeps(folders, as_json)
         return
     chosen = load_sweep(name, folders)
     if not status:
@@ -48,6 +49,8 @@ def sweep(
 
 
 def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
+    from rich.markup import escape
+
     from e2h_pipeline.cli_view import console
     from e2h_pipeline.runner import RunStopped
     from e2h_pipeline.sweep_page import write_page
@@ -61,9 +64,9 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
             told = "[green]made[/green]"
             if event.error or event.given_up:
                 told = (
-                    f"[red]failed[/red] {event.error}"
+                    f"[red]failed[/red] {escape(event.error)}"
                     if event.error
-                    else f"[yellow]given up[/yellow] {event.given_up}"
+                    else f"[yellow]given up[/yellow] {escape(event.given_up or '')}"
                 )
             out.print(f"{event.key}  {told}", soft_wrap=True)
             write_page(chosen, _status(chosen), home())
@@ -76,7 +79,8 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
 
     if not as_json:
         out.print(
-            f"[bold]{chosen.name}[/bold]: {total} members, {workers} at a time, in {home()}", soft_wrap=True
+            f"[bold]{chosen.name}[/bold]: {total} members, {workers} at a time, in {escape(str(home()))}",
+            soft_wrap=True,
         )
     try:
         outcomes = run_sweep(chosen, home(), workers, watch)
@@ -87,7 +91,7 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
         print_json([vars(outcome) for outcome in outcomes])
     else:
         _print_outcomes(total, outcomes)
-        out.print(str(page), soft_wrap=True)
+        out.print(str(page), soft_wrap=True, markup=False)
     failed = [outcome.key for outcome in outcomes if outcome.error]
     if failed:
         raise CommandError(f"{len(failed)} of {total} members failed, the first is {failed[0]}")
@@ -125,7 +129,7 @@ def _print_status(chosen: Sweep, rows: list[MemberStatus]) -> None:
         if any(row.state == state for row in rows)
     )
     print_titled(f"{chosen.name}: {len(rows)} members, {counts}", _status_table(rows))
-    console().print(str(write_page(chosen, rows, home())), soft_wrap=True)
+    console().print(str(write_page(chosen, rows, home())), soft_wrap=True, markup=False)
 
 
 def _status_table(rows: list[MemberStatus]) -> Table:
@@ -140,20 +144,33 @@ def _status_table(rows: list[MemberStatus]) -> Table:
     for column in ("state", "stages", "why"):
         table.add_column(column)
     for row in rows:
-        values = [str(value) for value in row.member.values.values()]
+        values = [escape(str(value)) for value in row.member.values.values()]
         state = f"[{_STYLES[row.state]}]{row.state}[/{_STYLES[row.state]}]"
         table.add_row(*values, state, f"{row.made}/{row.stages}", escape(row.error))
     return table
 
 
-def _print_sweeps(found: dict[str, Sweep], as_json: bool) -> None:
+def _print_sweeps(folders: list[Path], as_json: bool) -> None:
+    """All there are; of one that cannot be used, why: it does not hide the others."""
+    from rich.markup import escape
+
     from e2h_pipeline.cli_view import console
 
+    rows: dict[str, dict[str, Any]] = {}
+    lines = []
+    for name in sweep_names(folders):
+        try:
+            one = load_sweep(name, folders)
+            count = len(members(one, recipe_folders(home())))
+        except SweepError as error:
+            rows[name] = {"error": str(error)}
+            lines.append(f"[bold]{escape(name)}[/bold]  [red]cannot be used[/red]  {escape(str(error))}")
+            continue
+        rows[name] = one.model_dump(mode="json")
+        lines.append(f"[bold]{name}[/bold] ({count} members)  {escape(one.description)}")
     if as_json:
-        print_json({name: sweep.model_dump(mode="json") for name, sweep in found.items()})
+        print_json(rows)
         return
-    out = console()
-    for name, one in found.items():
-        count = len(members(one, recipe_folders(home())))
-        out.print(f"[bold]{name}[/bold] ({count} members)  {one.description}", soft_wrap=True)
-    out.print(f"[dim]your own: {home() / 'sweeps'}, shipped: {SWEEP_FOLDER}[/dim]", soft_wrap=True)
+    lines.append(f"[dim]your own: {escape(str(home() / 'sweeps'))}, shipped: {escape(str(SWEEP_FOLDER))}[/dim]")
+    for line in lines:
+        console().print(line, soft_wrap=True)

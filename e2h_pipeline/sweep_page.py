@@ -8,7 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
+from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.evaluation.results import select
 from e2h_pipeline.lookup import REPORT_STAGE, Experiments, report_page
 from e2h_pipeline.report.sweep import sweep_html
@@ -58,19 +60,27 @@ def _report(experiments: Experiments, row: MemberStatus, home: Path) -> str:
     """The member's report as the page links it, from beside it; nothing where there is none, or an old one."""
     try:
         page = report_page(experiments.artifact(REPORT_STAGE, row.member.key).path)
-    except StoreError:
+    except (StoreError, ManifestError):
         return ""
     return os.path.relpath(page, home / "reports") if row.state == "made" else ""
 
 
 def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, str] | None]:
     """Accuracy on hard levels and its interval, of the largest N and the recipe's first aggregation; none where the
-    member is not made: numbers of another recipe would be taken for its own."""
-    if row.state != "made" or experiments.metrics_artifact(row.member.key) is None:
-        return [None] * len(_HEADLINES)
+    member is not made, as numbers of another recipe would be taken for its own, or what it made cannot be read: that is
+    for `e2h results` and `e2h verify` to say, and the sweep goes on."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
-    for result in select(experiments.results(row.member.key), levels=("hard",)):
+    for result in select(_results(experiments, row), levels=("hard",)):
         interval = f"[{100 * result['ci_low']:.1f}, {100 * result['ci_high']:.1f}]"
         told = (f"{100 * result['accuracy']:.1f}", interval)
         found.setdefault((result["policy"], result["method"]), told)
     return [found.get((policy, method)) for _, policy, method in _HEADLINES]
+
+
+def _results(experiments: Experiments, row: MemberStatus) -> list[dict[str, Any]]:
+    try:
+        if row.state != "made" or experiments.metrics_artifact(row.member.key) is None:
+            return []
+        return experiments.results(row.member.key)
+    except (StoreError, ManifestError, TableError):
+        return []

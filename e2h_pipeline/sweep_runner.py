@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -165,17 +166,22 @@ class _Crew:
         return list(self._outcomes.values())
 
     def _hand_out(self) -> None:
-        for worker in self._workers:
+        for worker in list(self._workers):
             if worker.outcome is None and self._waiting:
                 chosen = self._choose()
                 if chosen is None:
                     return
+                if not worker.process.is_alive():  # killed while it had nothing to do, which is no member's fault
+                    worker = self._replace(worker)
                 key, worker.claimed = chosen
                 self._waiting.remove(key)
                 worker.outcome = self._outcomes[key]
                 worker.outcome.attempts += 1
                 worker.outcome.error = None
-                worker.connection.send(key)
+                try:
+                    worker.connection.send(key)
+                except OSError:
+                    self._lost(worker)
 
     def _choose(self) -> tuple[str, Request | None] | None:
         """A member whose next stage nobody is making; None where there is none and somebody is at work."""
@@ -221,7 +227,8 @@ class _Crew:
             if worker.outcome and not worker.outcome.given_up:
                 worker.outcome.given_up = self._judge.gives_up(worker.outcome.key, worker.stage)
                 if worker.outcome.given_up:
-                    worker.connection.send(_GIVE_UP)
+                    with suppress(OSError):  # it has just died, which `_listen` will see
+                        worker.connection.send(_GIVE_UP)
 
     def _note(self, worker: _Worker, event: StageEvent) -> None:
         outcome = worker.outcome
@@ -240,9 +247,14 @@ class _Crew:
         worker.process.join(_PATIENCE_SECONDS)
         status = worker.process.exitcode
         name = signal.Signals(-status).name if status is not None and status < 0 else f"status {status}"
-        number = self._workers.index(worker)
         self._ended(worker, f"its process was ended by {name}; its output is in {worker.log}")
+        self._replace(worker)
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        number = self._workers.index(worker)
+        worker.connection.close()
         self._workers[number] = _Worker(self._sweep, self._home, number)
+        return self._workers[number]
 
     def _ended(self, worker: _Worker, error: str | None) -> None:
         outcome = worker.outcome
