@@ -9,7 +9,9 @@ update that arrives while a long training runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -18,7 +20,8 @@ from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
-from e2h_pipeline.planning import Plan, add_experiments, plans, running_keys, selected_stages
+from e2h_pipeline.leftovers import PID_TAG
+from e2h_pipeline.planning import UNFINISHED, Plan, add_experiments, plans, running_keys, selected_stages
 from e2h_pipeline.recipe import RecipeError
 from e2h_pipeline.sweep import Sweep, SweepError, load_sweep, members, sweep_names
 from resources.engine import EngineResource
@@ -27,6 +30,7 @@ JOB = "experiment"
 SWEEP_TAG = "e2h/sweep"
 _SENSOR_SECONDS = 30
 _SWEEP_SECONDS = 300
+_PAGE_SECONDS = 60
 _DAILY = "0 2 * * *"
 
 # What a sweep's file, its recipe, or what lies in the store of a member may be: wrong.
@@ -197,8 +201,55 @@ def changed_sweeps() -> dg.SensorDefinition:
                 refused.append(name)
         context.update_cursor(json.dumps({name: now[name] for name in now if name not in refused}))
         if not requests:
-            made = "all is made of what is new or was edited" if changed else "no sweep file is new or was edited"
+            made = (
+                "all is made of what is new or was edited"
+                if changed
+                else "no sweep file is new or was edited"
+            )
             yield dg.SkipReason(f"cannot be used, see the log: {', '.join(refused)}" if refused else made)
         yield from requests
 
     return sensor_
+
+
+def sweep_pages() -> dg.SensorDefinition:
+    """The pages of sweeps whose members were launched, while they run and once after; `e2h sweep` writes its own."""
+
+    @dg.sensor(
+        name="write_sweep_pages",
+        minimum_interval_seconds=_PAGE_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Writes the pages of sweeps that were launched: E2H_HOME/reports/sweep-NAME.html.",
+    )
+    def sensor_(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from e2h_pipeline.sweep_page import write_page
+        from e2h_pipeline.sweep_status import sweep_status
+
+        began = time.time()
+        store, folders = ArtifactStore(home()), sweep_folders(home())
+        # A look reaches over the one before: clocks of hosts differ, and a page that is written twice costs nothing.
+        since = float(context.cursor or 0) - _PAGE_SECONDS
+        names = _launched_sweeps(context.instance, sweep_names(folders), since)
+        written = []
+        for name in names:
+            try:
+                sweep = load_sweep(name, folders)
+                rows = sweep_status(context.instance, store, sweep)
+                written.append(str(write_page(context.instance, store, sweep, rows)))
+            except UNUSABLE as error:
+                context.log.error("sweep %s: %s", name, error)
+        context.update_cursor(str(began))
+        return dg.SkipReason("; ".join(written) or "no sweep has a run that is new or has changed")
+
+    return sensor_
+
+
+def _launched_sweeps(instance: dg.DagsterInstance, names: Sequence[str], since: float) -> list[str]:
+    """Those with a run that goes on, or that has changed since a time (seconds since 1970)."""
+    tags = {SWEEP_TAG: names}
+    changed = datetime.fromtimestamp(max(since, 0), UTC)
+    runs = [
+        *instance.get_runs(dg.RunsFilter(tags=tags, statuses=list(UNFINISHED))),
+        *instance.get_runs(dg.RunsFilter(tags=tags, updated_after=changed)),
+    ]
+    return sorted({run.tags[SWEEP_TAG] for run in runs if PID_TAG not in run.tags})

@@ -15,7 +15,8 @@ from e2h_pipeline.sweep import SWEEP_FOLDER, Sweep, SweepError, load_sweep, memb
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from e2h_pipeline.sweep_runner import MemberStatus, Outcome
+    from e2h_pipeline.sweep_runner import Outcome
+    from e2h_pipeline.sweep_status import MemberStatus
 
 _STYLES = {"made": "green", "running": "cyan", "failed": "red", "stale": "yellow", "missing": "dim"}
 
@@ -39,13 +40,13 @@ def sweep(
     if not status:
         _run(chosen, workers or os.cpu_count() or 1, as_json)
         return
-    rows = _status(chosen)
+    rows, page = _look(chosen)
     if as_json:
-        from e2h_pipeline.sweep_runner import as_row
+        from e2h_pipeline.sweep_status import as_row
 
         print_json([dict(as_row(row)) for row in rows])
     else:
-        _print_status(chosen, rows)
+        _print_status(chosen, rows, page)
 
 
 def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
@@ -53,7 +54,6 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
 
     from e2h_pipeline.cli_view import console
     from e2h_pipeline.runner import RunStopped
-    from e2h_pipeline.sweep_page import write_page
     from e2h_pipeline.sweep_runner import SweepEvent, run_sweep
 
     out = console()
@@ -69,7 +69,7 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
                     else f"[yellow]given up[/yellow] {escape(event.given_up or '')}"
                 )
             out.print(f"{event.key}  {told}", soft_wrap=True)
-            write_page(chosen, _status(chosen), home())
+            _look(chosen)
         elif event.stage.kind in ("computed", "check_failed") and not as_json:
             took = f"{event.stage.seconds:8.1f} s" if event.stage.kind == "computed" else ""
             out.print(
@@ -82,11 +82,12 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
             f"[bold]{chosen.name}[/bold]: {total} members, {workers} at a time, in {escape(str(home()))}",
             soft_wrap=True,
         )
+    _look(chosen)  # the page is there from the start
     try:
         outcomes = run_sweep(chosen, home(), workers, watch)
     except RunStopped as error:
         raise CommandError(str(error)) from None
-    page = write_page(chosen, _status(chosen), home())
+    _, page = _look(chosen)
     if as_json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
@@ -110,18 +111,21 @@ def _print_outcomes(total: int, outcomes: list[Outcome]) -> None:
     )
 
 
-def _status(chosen: Sweep) -> list[MemberStatus]:
+def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path]:
+    """How far the members are, and the page that says so, written anew."""
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.runner import open_instance
-    from e2h_pipeline.sweep_runner import sweep_status
-
-    with open_instance(home()) as instance:
-        return sweep_status(instance, ArtifactStore(home()), chosen)
-
-
-def _print_status(chosen: Sweep, rows: list[MemberStatus]) -> None:
-    from e2h_pipeline.cli_view import console, print_titled
     from e2h_pipeline.sweep_page import write_page
+    from e2h_pipeline.sweep_status import sweep_status
+
+    store = ArtifactStore(home())
+    with open_instance(home()) as instance:
+        rows = sweep_status(instance, store, chosen)
+        return rows, write_page(instance, store, chosen, rows)
+
+
+def _print_status(chosen: Sweep, rows: list[MemberStatus], page: Path) -> None:
+    from e2h_pipeline.cli_view import console, print_titled
 
     counts = ", ".join(
         f"{sum(row.state == state for row in rows)} {state}"
@@ -129,7 +133,7 @@ def _print_status(chosen: Sweep, rows: list[MemberStatus]) -> None:
         if any(row.state == state for row in rows)
     )
     print_titled(f"{chosen.name}: {len(rows)} members, {counts}", _status_table(rows))
-    console().print(str(write_page(chosen, rows, home())), soft_wrap=True, markup=False)
+    console().print(str(page), soft_wrap=True, markup=False)
 
 
 def _status_table(rows: list[MemberStatus]) -> Table:
@@ -171,6 +175,8 @@ def _print_sweeps(folders: list[Path], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    lines.append(f"[dim]your own: {escape(str(home() / 'sweeps'))}, shipped: {escape(str(SWEEP_FOLDER))}[/dim]")
+    lines.append(
+        f"[dim]your own: {escape(str(home() / 'sweeps'))}, shipped: {escape(str(SWEEP_FOLDER))}[/dim]"
+    )
     for line in lines:
         console().print(line, soft_wrap=True)

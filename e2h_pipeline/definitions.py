@@ -23,7 +23,14 @@ def build() -> dg.Definitions:
         checks = dg.load_asset_checks_from_package_module(assets)
     from assets.watched import WATCHED
     from e2h_pipeline import freshness, leftovers
-    from e2h_pipeline.automation import automated, changed_sweeps, daily_sweeps, experiment_job, sensor
+    from e2h_pipeline.automation import (
+        automated,
+        changed_sweeps,
+        daily_sweeps,
+        experiment_job,
+        sensor,
+        sweep_pages,
+    )
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
     from resources.store import StoreResource
@@ -34,7 +41,7 @@ def build() -> dg.Definitions:
         asset_checks=checks,
         jobs=[experiment_job()],
         schedules=[daily_sweeps()],
-        sensors=[sensor(), changed_sweeps(), freshness.sensor(), leftovers.sensor()],
+        sensors=[sensor(), changed_sweeps(), sweep_pages(), freshness.sensor(), leftovers.sensor()],
         resources={
             "store": StoreResource(),
             "compute": ComputeResource.from_environment(),

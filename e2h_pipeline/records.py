@@ -6,6 +6,7 @@ passed over here. What an artifact is, and what it was made from, its manifest s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from e2h_pipeline.artifacts.verify import Finding
 from e2h_pipeline.planning import stage_order
 from resources.store import ARTIFACT_KEY
 
+_MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
 _DATA_VERSION_TAG = "dagster/data_version"
 _QUERIED = 500  # records of one query
 _HISTORY = 1000  # records of one asset in one partition that are looked through for an older one
@@ -160,3 +162,18 @@ def _record(record: dg.EventLogRecord) -> Record:
 
 def _text(value: object) -> str:
     return str(getattr(value, "value", "") or "")
+
+
+def failure_cause(event: dg.DagsterEvent) -> str:
+    """The innermost message of a step failure: what the stage itself said."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if event.step_failure_data.user_failure_data and event.step_failure_data.user_failure_data.description:
+        return event.step_failure_data.user_failure_data.description
+    return _MODULE_PATH.sub("", first_line(error.message)) if error is not None else "no reason given"
+
+
+def first_line(text: str) -> str:
+    """The first line of a message, for people."""
+    return text.strip().splitlines()[0] if text.strip() else "no reason given"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from e2h_pipeline.automation import JOB
 from e2h_pipeline.definitions import build
 from e2h_pipeline.leftovers import own_tags, release_dead_runs
 from e2h_pipeline.planning import asset_selection
+from e2h_pipeline.records import failure_cause, first_line
 
 _PARTITIONS = "experiment"
 _LOGGER = "stages"
 
-_MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
 _INSTANCE_CONFIG = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
 
 
@@ -134,7 +133,7 @@ def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetK
     try:
         chosen = asset_selection(select).resolve(graph) & graph.materializable_asset_keys
     except dg.DagsterError as error:
-        raise RunError(f"--select: {_first_line(str(error))}") from None
+        raise RunError(f"--select: {first_line(str(error))}") from None
     if not chosen:
         raise RunError(f"--select '{select}' names no asset that is made")
     return sorted(chosen)
@@ -155,20 +154,6 @@ def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
             raise RunError(f"{event.step_key} failed: {failure_cause(event)}")
     if not result.success:
         raise RunError("the run did not succeed; see the Dagster UI (make ui)")
-
-
-def failure_cause(event: dg.DagsterEvent) -> str:
-    """The innermost message of a step failure: what the stage itself said."""
-    error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    if event.step_failure_data.user_failure_data and event.step_failure_data.user_failure_data.description:
-        return event.step_failure_data.user_failure_data.description
-    return _MODULE_PATH.sub("", _first_line(error.message)) if error is not None else "no reason given"
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "no reason given"
 
 
 class _Watcher(logging.Handler):

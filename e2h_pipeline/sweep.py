@@ -70,7 +70,8 @@ class Sweep(BaseModel):
     select: str = Field("", description="Assets to materialize, as of `e2h run --select`; all where empty.")
     retries: int = Field(0, ge=0, le=10, description="How often a member that failed is tried again.")
     priority: int = Field(
-        0, description="Higher ones leave Dagster's queue first; `e2h sweep` has no queue, and takes members in order."
+        0,
+        description="Higher ones leave Dagster's queue first; `e2h sweep` has no queue, and takes members in order.",
     )
     stop: Stop = Field(default_factory=Stop, description="Members given up while they learn.")
     daily: bool = Field(False, description="The daily schedule launches what is missing or stale.")

@@ -1,4 +1,5 @@
-"""The page of a sweep: every member, how far it is, and its headline numbers. Static, written again by each `e2h sweep`."""
+"""The page of a sweep: every member, how far it is, and its headline numbers. Static; written again by `e2h sweep` and,
+for what was launched, by the daemon."""
 
 from __future__ import annotations
 
@@ -8,15 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
+
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.evaluation.results import select
 from e2h_pipeline.lookup import REPORT_STAGE, Experiments, report_page
 from e2h_pipeline.report.sweep import sweep_html
-from e2h_pipeline.runner import open_instance
 from e2h_pipeline.sweep import Sweep
-from e2h_pipeline.sweep_runner import MemberStatus
+from e2h_pipeline.sweep_status import MemberStatus
 
 # What is shown of a member, on hard levels: its name, policy and method.
 _HEADLINES = (
@@ -28,14 +30,15 @@ _HEADLINES = (
 )
 
 
-def write_page(sweep: Sweep, rows: Sequence[MemberStatus], home: Path) -> Path:
+def write_page(
+    instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus]
+) -> Path:
     """Write the page to E2H_HOME/reports and say where."""
-    with open_instance(home) as instance:
-        experiments = Experiments(instance, ArtifactStore(home))
-        shown = [_member(experiments, row, home) for row in rows]
-    page = home / "reports" / f"sweep-{sweep.name}.html"
+    experiments = Experiments(instance, store)
+    shown = [_member(experiments, row) for row in rows]
+    page = store.home / "reports" / f"sweep-{sweep.name}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    temporary = page.with_suffix(".tmp")
+    temporary = page.with_suffix(f".{os.getpid()}.tmp")  # a command and the daemon may write it at once
     names = [name for name, *_ in _HEADLINES]
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     temporary.write_text(sweep_html(sweep.name, sweep.description, names, shown, now), encoding="utf-8")
@@ -43,7 +46,7 @@ def write_page(sweep: Sweep, rows: Sequence[MemberStatus], home: Path) -> Path:
     return page
 
 
-def _member(experiments: Experiments, row: MemberStatus, home: Path) -> dict[str, Any]:
+def _member(experiments: Experiments, row: MemberStatus) -> dict[str, Any]:
     return {
         "key": row.member.key,
         "values": dict(row.member.values),
@@ -52,17 +55,17 @@ def _member(experiments: Experiments, row: MemberStatus, home: Path) -> dict[str
         "stages": row.stages,
         "error": row.error,
         "numbers": _headlines(experiments, row),
-        "report": _report(experiments, row, home),
+        "report": _report(experiments, row),
     }
 
 
-def _report(experiments: Experiments, row: MemberStatus, home: Path) -> str:
+def _report(experiments: Experiments, row: MemberStatus) -> str:
     """The member's report as the page links it, from beside it; nothing where there is none, or an old one."""
     try:
         page = report_page(experiments.artifact(REPORT_STAGE, row.member.key).path)
     except (StoreError, ManifestError):
         return ""
-    return os.path.relpath(page, home / "reports") if row.state == "made" else ""
+    return os.path.relpath(page, experiments.store.home / "reports") if row.state == "made" else ""
 
 
 def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, str] | None]:

@@ -1,4 +1,4 @@
-"""Run the members of a sweep side by side, in processes of their own, and tell how far each is.
+"""Run the members of a sweep side by side, in processes of their own, and say what became of each.
 
 Members share stages. The store computes a stage once, whoever asks: who comes second waits for who came first. So
 that nobody waits in vain, a member whose next stage is being made elsewhere is handed out last.
@@ -12,32 +12,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
-
-import dagster as dg
 
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.store import ArtifactStore, Request
 from e2h_pipeline.automation import SWEEP_TAG
-from e2h_pipeline.planning import Plan, plan_by_store, plans, running_keys, selected_stages
-from e2h_pipeline.runner import (
-    RunError,
-    RunStopped,
-    StageEvent,
-    failure_cause,
-    open_instance,
-    run_experiment,
-)
-from e2h_pipeline.sweep import Member, Sweep, members
+from e2h_pipeline.planning import Plan, plan_by_store, plans, selected_stages
+from e2h_pipeline.runner import RunError, RunStopped, StageEvent, open_instance, run_experiment
+from e2h_pipeline.sweep import Sweep, members
 from e2h_pipeline.sweep_stop import Judge, rule_of
 from resources.engine import EngineResource
-
-MemberState = Literal["made", "running", "failed", "stale", "missing"]
 
 _POLL_SECONDS = 0.5
 _JUDGE_SECONDS = 5
@@ -171,7 +159,9 @@ class _Crew:
                 chosen = self._choose()
                 if chosen is None:
                     return
-                if not worker.process.is_alive():  # killed while it had nothing to do, which is no member's fault
+                if (
+                    not worker.process.is_alive()
+                ):  # killed while it had nothing to do, which is no member's fault
                     worker = self._replace(worker)
                 key, worker.claimed = chosen
                 self._waiting.remove(key)
@@ -332,65 +322,3 @@ class _Inbox:
             key = self._keys.pop(0)
             self._working = key is not None
             return key
-
-
-@dataclass(frozen=True)
-class MemberStatus:
-    """How far a member is.
-
-    Attributes:
-        stages, made: how many stages count, and how many of them are as recipe, code and inputs ask for.
-        run_id: its latest run, if it ever had one.
-        error: why that run failed, where the member is "failed".
-    """
-
-    member: Member
-    state: MemberState
-    stages: int
-    made: int
-    run_id: str = ""
-    error: str = ""
-
-
-def sweep_status(instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep) -> list[MemberStatus]:
-    """Every member of a sweep, in its order."""
-    found = members(sweep, recipe_folders(store.home))
-    engine = EngineResource.from_environment()
-    planned = plans(instance, store, [m.key for m in found], engine, selected_stages(sweep.select))
-    running = running_keys(instance)
-    return [_status(instance, member, plan, running) for member, plan in zip(found, planned, strict=True)]
-
-
-def _status(instance: dg.DagsterInstance, member: Member, plan: Plan, running: set[str]) -> MemberStatus:
-    made = sum(stage.state == "made" for stage in plan.stages)
-    last = next(iter(instance.get_runs(dg.RunsFilter(tags={"dagster/partition": member.key}), limit=1)), None)
-    run_id = last.run_id if last else ""
-    state: MemberState = plan.state
-    error = ""
-    if plan.key in running:
-        state = "running"
-    elif not plan.done and last and last.status == dg.DagsterRunStatus.FAILURE:
-        state, error = "failed", _why(instance, last.run_id)
-    return MemberStatus(member, state, len(plan.stages), made, run_id, error)
-
-
-def _why(instance: dg.DagsterInstance, run_id: str) -> str:
-    """The first failed step of a run and what it said."""
-    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-        event = entry.dagster_event
-        if event is not None:
-            return f"{event.step_key}: {failure_cause(event)}"
-    return "see the run's log"
-
-
-def as_row(status: MemberStatus) -> Mapping[str, Any]:
-    """A member's status as plain data."""
-    return {
-        "key": status.member.key,
-        **{f"axis.{name}": value for name, value in status.member.values.items()},
-        "state": status.state,
-        "stages": status.stages,
-        "made": status.made,
-        "run_id": status.run_id,
-        "error": status.error,
-    }

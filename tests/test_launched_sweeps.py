@@ -13,10 +13,14 @@ import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from tiny_experiment import new_home
 
-from e2h_pipeline.automation import JOB, changed_sweeps, daily_sweeps
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.automation import JOB, changed_sweeps, daily_sweeps, sweep_pages
 from e2h_pipeline.definitions import build
 from e2h_pipeline.planning import add_experiments
 from e2h_pipeline.runner import open_instance, run_experiment
+from e2h_pipeline.sweep import Member, load_sweep
+from e2h_pipeline.sweep_page import write_page
+from e2h_pipeline.sweep_status import MemberStatus
 
 SWEEP = """
 recipe: tiny
@@ -106,7 +110,9 @@ def test_the_schedule_launches_what_is_not_made_and_nothing_else(
     assert {key.to_user_string() for key in request.asset_selection} == STAGES
     assert request.tags.items() >= TAGS.items()
     assert instance.get_dynamic_partitions("experiment") == KEYS
-    assert [again.run_key for again in night(instance).run_requests] == [request.run_key]  # the daemon drops it
+    assert [again.run_key for again in night(instance).run_requests] == [
+        request.run_key
+    ]  # the daemon drops it
     assert night(instance, 2).run_requests[0].run_key != request.run_key
     assert run(instance, request).is_success
     after = night(instance, 2)
@@ -195,3 +201,49 @@ def test_a_stage_that_fails_is_tried_again_as_often_as_the_sweep_says(
     assert failed.status == dg.DagsterRunStatus.FAILURE
     assert failed.tags["dagster/failure_reason"] == "STEP_FAILURE"
     assert failed.tags["dagster/will_retry"] == str(retries > 0).lower()
+
+
+def pages(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str]:
+    """One tick of the sensor that writes pages: what it says, and its cursor."""
+    with dg.build_sensor_context(cursor=cursor, instance_ref=instance.get_ref()) as context:
+        found = sweep_pages().evaluate_tick(context)
+    return str(found.skip_message), str(found.cursor)
+
+
+def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    write(home, SWEEP + "description: <script>alert(1)</script>\n")
+    page = home / "reports" / "sweep-small.html"
+    assert pages(instance, None)[0] == "no sweep has a run that is new or has changed"
+    first, second = night(instance).run_requests
+    going_on = instance.create_run_for_job(
+        definitions().resolve_job_def(JOB),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={**first.tags, "dagster/partition": KEYS[0], "e2h/host": "elsewhere"},
+    )
+    said, cursor = pages(instance, None)
+    assert said == str(page)
+    assert "1 running" in page.read_text() and "1 missing" in page.read_text()
+    later = str(float(cursor) + 3600)
+    page.unlink()
+    assert pages(instance, later)[0] == str(page)  # it still goes on
+    instance.report_run_canceled(going_on)
+    page.unlink()
+    assert run(instance, second).is_success
+    assert pages(instance, cursor)[0] == str(page)
+    assert "1 made" in page.read_text() and "running" not in page.read_text().split("<body>")[1]
+    assert "&lt;script&gt;" in page.read_text() and "<script" not in page.read_text()
+    assert pages(instance, later)[0] == "no sweep has a run that is new or has changed"
+
+
+def test_numbers_that_cannot_be_read_leave_the_rest_of_the_page(
+    home: Path, instance: dg.DagsterInstance
+) -> None:
+    """A record that some other program made: `e2h results` refuses it."""
+    instance.report_runless_asset_event(dg.AssetMaterialization("benchmark_metrics", partition="tiny"))
+    instance.report_runless_asset_event(dg.AssetMaterialization("report", partition="tiny"))
+    rows = [MemberStatus(Member("tiny", {"seed": 0}), "made", made=7, stages=7)]
+    write(home, SWEEP)
+    page = write_page(instance, ArtifactStore(home), load_sweep("small", [home / "sweeps"]), rows)
+    assert "7/7" in page.read_text()

@@ -86,6 +86,7 @@ def test_workers_end_with_the_command(home: Path) -> None:
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
     assert len(workers) == 2
+    assert (home / "reports" / "sweep-long.html").is_file()  # although no member has ended
     while _workers_of(home) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not _workers_of(home)
