@@ -152,7 +152,7 @@ def _dead(instance: dg.DagsterInstance, run: dg.DagsterRun, name: str, why: str)
 
 
 def _host_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-    """SQLite is of one host; otherwise the launcher or `e2h` must have said so."""
+    """As the launcher, or `e2h`, noted it. A run that nobody has launched yet is of this host where SQLite keeps it."""
     if HOST_TAG in run.tags:
         return run.tags[HOST_TAG]
     return host() if isinstance(instance.run_storage, SqliteRunStorage) else None

@@ -1,5 +1,6 @@
-"""Dagster's local launcher, which also notes on which host a run is: with one database for several hosts (Postgres),
-only that host can tell whether the run's process lives. `run_launcher` in deploy/dagster-postgres.yaml names it.
+"""Dagster's local launcher, which also notes on which host a run is: with one database for several hosts (Postgres) or
+containers (SQLite on a volume), only that one can tell whether the run's process lives. `run_launcher` in dagster.yaml
+and deploy/dagster-postgres.yaml names it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def test_dagster_takes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_variants_differ_only_where_they_have_to(path: Path) -> None:
     """A setting that is added to dagster.yaml is not forgotten here."""
     shipped, variant = _read(SHIPPED), _read(path)
-    assert variant.keys() - shipped.keys() == {"storage", "run_launcher"}
+    assert variant.keys() - shipped.keys() == {"storage"}
     assert shipped.keys() <= variant.keys()
     for section in ("telemetry", "nux", "run_retries"):
         assert variant[section] == shipped[section]
@@ -48,8 +48,9 @@ def test_variants_differ_only_where_they_have_to(path: Path) -> None:
         assert variant[section].keys() == shipped[section].keys()
 
 
-def test_the_launcher_of_the_postgres_variant_is_ours() -> None:
-    named = _read(VARIANTS[0])["run_launcher"]
+@pytest.mark.parametrize("path", [SHIPPED, VARIANTS[0]], ids=lambda path: path.name)
+def test_the_local_launcher_is_ours(path: Path) -> None:
+    named = _read(path)["run_launcher"]
     assert getattr(importlib.import_module(named["module"]), named["class"]).__name__ == "HostRunLauncher"
 
 

@@ -143,6 +143,11 @@ def test_only_runs_whose_process_is_gone_are_closed(home: Path) -> None:
                 status=dg.DagsterRunStatus.STARTED,
             ),
             "done": instance.create_run_for_job(_nothing, status=dg.DagsterRunStatus.SUCCESS),
+            "of another container": instance.create_run_for_job(
+                _nothing,
+                tags={leftovers.HOST_TAG: "other", leftovers.PID_TAG: str(NOBODY)},
+                status=dg.DagsterRunStatus.STARTED,
+            ),
         }
         storage = instance.event_log_storage
         storage.set_concurrency_slots("gpu", 2)
@@ -155,6 +160,7 @@ def test_only_runs_whose_process_is_gone_are_closed(home: Path) -> None:
             "ours": "STARTED",
             "dead": "CANCELED",
             "done": "SUCCESS",
+            "of another container": "STARTED",
         }
 
 

@@ -22,6 +22,7 @@ from processes import alive
 
 from e2h_pipeline import leftovers
 from e2h_pipeline.doctor import mend
+from resources.launcher import HOST_TAG, host
 
 pytestmark = [
     pytest.mark.slow,
@@ -227,6 +228,9 @@ def test_a_run_whose_worker_was_killed_is_closed_and_the_next_proceeds(
 def test_cancelling_a_run_ends_its_training(servers: Servers) -> None:
     run_id = servers.launch()
     _, body, grandchild = servers.training()
+    with servers.instance() as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None and run.tags[HOST_TAG] == host()  # another container leaves it alone
     servers.cancel(run_id)
     _until(lambda: servers.status(run_id) == "CANCELED", "the run is cancelled")
     _until(lambda: not alive(body) and not alive(grandchild), "training ends", 20)
