@@ -6,6 +6,7 @@ every time; the store answers for what is already made, so an unchanged experime
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.runs import SqliteRunStorage
 
 from assets._stage import CPU_POOL, GPU_POOL
 from e2h_pipeline.artifacts.home import project_file
@@ -25,8 +27,13 @@ from e2h_pipeline.records import failure_cause, first_line
 
 _PARTITIONS = "experiment"
 _LOGGER = "stages"
+_OUR_LIMITS = "e2h/pool_limits"  # a note in Dagster's database
 
-_INSTANCE_CONFIG = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+_INSTANCE_CONFIG = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_launcher: {module: resources.launcher, class: HostRunLauncher}
+"""
 
 
 @dataclass(frozen=True)
@@ -56,19 +63,31 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     folder = dagster_home(home)
     os.environ["DAGSTER_HOME"] = str(folder)
     instance = dg.DagsterInstance.get()
-    _set_pool_limits(instance)
+    _set_pool_limits(instance, _has_gpu(), os.cpu_count() or 1)
     return instance
 
 
-def _set_pool_limits(instance: dg.DagsterInstance) -> None:
-    """Slots of the pools that nobody has set: one for a host's GPUs, and as many as there are cores for what runs on
-    the CPU, which is all where there is no GPU. dagster.yaml has no place for the limit of a single pool."""
-    storage = instance.event_log_storage
-    explicit = {pool.name for pool in storage.get_pool_limits() if not pool.from_default}
-    cores = os.cpu_count() or 1
-    for pool, slots in {CPU_POOL: cores, GPU_POOL: 1 if _has_gpu() else cores}.items():
-        if pool not in explicit:
+def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> None:
+    """Slots of the pools, where no person has set them: one for a host's GPUs, and as many as there are cores for what
+    runs on the CPU, which is all where there is no GPU. dagster.yaml has no place for the limit of a single pool.
+
+    What was set here is noted, and follows the facts; a limit that is another by now is a person's. That of the GPUs only
+    ever falls: a host without one that shares the home, or its database, with a host that has one knows nothing of it.
+    """
+    storage, notes = instance.event_log_storage, instance.daemon_cursor_storage
+    ours: dict[str, int] = json.loads(notes.get_cursor_values({_OUR_LIMITS}).get(_OUR_LIMITS, "{}"))
+    limits = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
+    alone = isinstance(instance.run_storage, SqliteRunStorage)
+    for_gpus = cores if alone and not gpu else 1
+    wanted = {
+        CPU_POOL: cores if alone else ours.get(CPU_POOL, cores),
+        GPU_POOL: min(for_gpus, ours.get(GPU_POOL, for_gpus)),
+    }
+    for pool, slots in wanted.items():
+        if limits.get(pool) == ours.get(pool) != slots:
             storage.set_concurrency_slots(pool, slots)
+            ours[pool] = slots
+            notes.set_cursor_values({_OUR_LIMITS: json.dumps(ours)})
 
 
 def _has_gpu() -> bool:

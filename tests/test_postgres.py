@@ -12,6 +12,7 @@ import toy_stages as toy
 from databases import ROOT, check_nothing_is_lost, postgres, write_at_once
 
 from e2h_pipeline import leftovers
+from e2h_pipeline.runner import _set_pool_limits
 from resources.launcher import HOST_TAG, HostRunLauncher, host
 
 pytestmark = pytest.mark.slow
@@ -33,6 +34,14 @@ def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("E2H_POSTGRES_URL", url)
         patch.setenv("DAGSTER_HOME", str(folder))
         yield folder
+
+
+def test_a_host_without_a_gpu_lets_no_two_stages_on_the_card_of_another(on_postgres: Path) -> None:
+    with dg.DagsterInstance.get() as instance:
+        for cores in (8, 4):  # two login nodes
+            _set_pool_limits(instance, gpu=False, cores=cores)
+        found = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    assert found == {"cpu": 8, "gpu": 1}
 
 
 def test_an_experiment_is_recorded_on_postgres(on_postgres: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ training. easy -> policy -> score <- gold, as in the real graph."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -78,6 +79,16 @@ def toy_broken(job: StageJob) -> dict[str, Any]:
 @stage(group="toy", reads=["toy_broken"], recipe=["seed"])
 def toy_after(job: StageJob) -> dict[str, Any]:
     """Waits for what fails."""
+    return {}
+
+
+@stage(group="toy", recipe=["seed"], gpu=True)
+def toy_timed(job: StageJob) -> dict[str, Any]:
+    """Takes long enough for another to come in between, and notes its beginning and end in TOY_NOTES."""
+    began = time.time()
+    time.sleep(1.5)
+    note = Path(os.environ["TOY_NOTES"]) / f"{job.recipe.seed}.json"
+    note.write_text(json.dumps([began, time.time()]))
     return {}
 
 
