@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,22 @@ def content_hash(path: Path, known_bytes: str | None = None) -> str:
 
 def fingerprint(path: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of a file that is not ours, or of every file below a folder; empty where
-    there is nothing."""
+    there is nothing. A plan asks for every member of a sweep, so a process reads a file again only when its size, times
+    or inode are others."""
     if path.is_file():
-        return {path.name: byte_hash(path)}
+        return {path.name: _remembered_hash(path)}
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
-    return {file.relative_to(path).as_posix(): byte_hash(file) for file in files}
+    return {file.relative_to(path).as_posix(): _remembered_hash(file) for file in files}
+
+
+def _remembered_hash(path: Path) -> str:
+    seen = path.stat()  # before it is read: what is written meanwhile is seen by its times the next time
+    return _hash_as_seen(path.absolute(), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _hash_as_seen(path: Path, *_stat: int) -> str:
+    return byte_hash(path)
 
 
 def data_version(contents: Mapping[str, str]) -> str:

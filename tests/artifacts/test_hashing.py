@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from e2h_pipeline.artifacts import hashing
 from e2h_pipeline.artifacts.hashing import content_hash, data_version, fingerprint, parquet_hash
 
 SCHEMA = pa.schema(
@@ -116,3 +118,18 @@ def test_a_fingerprint_names_every_file(tmp_path: Path) -> None:
     assert list(before) == ["sub/a"]
     assert fingerprint(tmp_path) != before
     assert fingerprint(tmp_path / "missing") == {}
+
+
+def test_what_is_not_ours_is_read_again_only_when_it_may_have_changed(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"one")
+    first = fingerprint(tmp_path)
+    read = hashing._hash_as_seen.cache_info().misses
+    assert fingerprint(tmp_path) == first
+    assert hashing._hash_as_seen.cache_info().misses == read
+    times = weights.stat()
+    weights.write_bytes(b"two")
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if nothing had happened
+    assert fingerprint(tmp_path) != first
+    weights.unlink()
+    assert fingerprint(tmp_path) == {}
