@@ -121,7 +121,7 @@ def stage(
         gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
         audit: may see gold answers.
         external: fingerprint of files or Hub commits that shape the result.
-        version_suffix: added to the code version, for code that is data (recipe files).
+        version_suffix: added to the code version, for code that is data (templates).
         name: asset name where it is not the body's.
         distributed: the body may run in several processes, of which the main one alone writes.
         grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that

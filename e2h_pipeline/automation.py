@@ -15,14 +15,23 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from assets._stage import RECIPE_ASSET
 from assets.problem_files import PROBLEM_FILES
-from e2h_pipeline.artifacts.hashing import byte_hash
+from e2h_pipeline.artifacts.hashing import byte_hash, digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
 from e2h_pipeline.leftovers import PID_TAG
-from e2h_pipeline.planning import UNFINISHED, Plan, add_experiments, plans, running_keys, selected_stages
-from e2h_pipeline.recipe import RecipeError
+from e2h_pipeline.planning import (
+    UNFINISHED,
+    Plan,
+    add_experiments,
+    changed_recipes,
+    plans,
+    running_keys,
+    selected_stages,
+)
+from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe, RecipeError
 from e2h_pipeline.sweep import Sweep, SweepError, load_sweep, members, sweep_names
 from resources.engine import EngineResource
 
@@ -61,7 +70,9 @@ def on_change() -> dg.AutomationCondition:
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
-        & ~condition.any_deps_match(condition.will_be_requested()).allow(dg.AssetSelection.assets("recipe"))
+        & ~condition.any_deps_match(condition.will_be_requested()).allow(
+            dg.AssetSelection.assets(RECIPE_ASSET)
+        )
         & condition.all_deps_blocking_checks_passed()
     ).with_label("on_change")
 
@@ -84,6 +95,38 @@ def sensor() -> dg.AutomationConditionSensorDefinition:
         minimum_interval_seconds=_SENSOR_SECONDS,
         description="Re-makes what a changed recipe, easy split or code makes stale, per experiment.",
     )
+
+
+def watch_recipes() -> dg.SensorDefinition:
+    """Makes `recipe` again where its files were edited; what depends on it follows by `on_change`. What was edited
+    before the first look is left alone, as by the condition."""
+
+    @dg.sensor(
+        name="watch_recipes",
+        job_name=JOB,
+        minimum_interval_seconds=_SENSOR_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Makes the recipes of experiments again whose files were edited, and by that what depends on them.",
+    )
+    def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        seen, now = context.cursor, _recipe_files()
+        changed: list[str] = []
+        if seen not in (None, now):
+            changed = changed_recipes(context.instance, ArtifactStore(home()))
+        context.update_cursor(now)
+        if not changed:
+            yield dg.SkipReason("no experiment has another recipe")
+        for key in changed:
+            yield dg.RunRequest(partition_key=key, asset_selection=[dg.AssetKey(RECIPE_ASSET)])
+
+    return sensor_
+
+
+def _recipe_files() -> str:
+    """Hash of all recipe files, and of the defaults as this process knows them: an edit of those needs a reload."""
+    folders = [*recipe_folders(home()), RECIPE_FOLDER]
+    files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    return digest_json([[str(path), byte_hash(path)] for path in files] + [Recipe.model_json_schema()])
 
 
 def experiment_job() -> dg.UnresolvedAssetJobDefinition:

@@ -22,26 +22,25 @@ def build() -> dg.Definitions:
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
     from assets.watched import WATCHED
-    from e2h_pipeline import freshness, leftovers
-    from e2h_pipeline.automation import (
-        automated,
-        changed_sweeps,
-        daily_sweeps,
-        experiment_job,
-        sensor,
-        sweep_pages,
-    )
+    from e2h_pipeline import automation, freshness, leftovers
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
     from resources.store import StoreResource
     from resources.tracking import TrackingResource
 
     return dg.Definitions(
-        assets=[*automated(stages), *(watched.spec for watched in WATCHED)],
+        assets=[*automation.automated(stages), *(watched.spec for watched in WATCHED)],
         asset_checks=checks,
-        jobs=[experiment_job()],
-        schedules=[daily_sweeps()],
-        sensors=[sensor(), changed_sweeps(), sweep_pages(), freshness.sensor(), leftovers.sensor()],
+        jobs=[automation.experiment_job()],
+        schedules=[automation.daily_sweeps()],
+        sensors=[
+            automation.sensor(),
+            automation.watch_recipes(),
+            automation.changed_sweeps(),
+            automation.sweep_pages(),
+            freshness.sensor(),
+            leftovers.sensor(),
+        ],
         resources={
             "store": StoreResource(),
             "compute": ComputeResource.from_environment(),

@@ -17,9 +17,10 @@ import dagster as dg
 
 import assets
 from assets._stage import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, request_of
+from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Request
-from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.recipe import Recipe, RecipeError
 from e2h_pipeline.sweep import SweepError
 from resources.engine import EngineResource
 from resources.store import ARTIFACT_KEY
@@ -96,8 +97,27 @@ def plans(
         RecipeError: a key is no recipe.
         StoreError: a manifest cannot be read.
     """
-    recorded = _recorded(instance, keys)
+    recorded = _recorded(instance, keys, stage_order())
     return [_plan(store, key, engine, selected, recorded[key]) for key in keys]
+
+
+def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[str]:
+    """Experiments whose recipe has been made, and whose files say something else by now. One whose recipe cannot be
+    read is none of them: `watch_problem_files` tells of it."""
+    keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    recorded = _recorded(instance, keys, [RECIPE_ASSET])
+    found = []
+    for key in keys:
+        last = recorded[key].get(RECIPE_ASSET)
+        artifact = store.peek(RECIPE_ASSET, last) if last else None
+        try:
+            recipe = Recipe.from_key(key, recipe_folders(store.home))
+        except RecipeError:
+            continue
+        now = narrow(recipe, STAGES[RECIPE_ASSET].sections).as_dict()
+        if artifact and digest_json(artifact.manifest.recipe) != digest_json(now):
+            found.append(key)
+    return found
 
 
 def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:
@@ -209,13 +229,15 @@ def _request(
         return None
 
 
-def _recorded(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, dict[str, str]]:
+def _recorded(
+    instance: dg.DagsterInstance, keys: Sequence[str], names: Iterable[str]
+) -> dict[str, dict[str, str]]:
     """Partition -> asset -> artifact key of its latest materialization. Events from outside of runs are none.
 
     Two queries an asset, however many partitions: thousands of keys are asked for by sweeps.
     """
     found: dict[str, dict[str, str]] = {key: {} for key in keys}
-    for name in stage_order():
+    for name in names:
         asset = dg.AssetKey(name)
         latest = instance.event_log_storage.get_latest_storage_id_by_partition(
             asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
