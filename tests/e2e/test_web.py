@@ -80,7 +80,7 @@ def alerted_home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         for event in look(instance, tiny_home, {})[0]:
             instance.report_runless_asset_event(event)
     yield tiny_home
-    recipe.unlink()  # the version of `recipe` is a hash of all recipe files, and other tests share the home
+    recipe.unlink()  # other tests share the home
 
 
 @contextmanager
@@ -197,3 +197,19 @@ def test_the_pages_listen_on_loopback_only(alerted_home: Path) -> None:
     command = ["e2h_pipeline.cli", "ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
     with _server(command, alerted_home, ports):
         assert not any(_answers("127.0.0.2", port) for port in ports)
+        # What runs under Dagster's server links MLflow's pages, wherever they are.
+        assert f"E2H_MLFLOW_PORT={ports[1]}" in _environments_of("dagster", "e2h_pipeline.definitions")
+
+
+def _environments_of(*words: str) -> set[str]:
+    """Environment variables of the processes that have all of these words in their command."""
+    found: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text()
+            variables = (process / "environ").read_text(errors="replace")
+        except OSError:
+            continue
+        if all(word in command for word in words):
+            found |= set(variables.split("\0"))
+    return found
