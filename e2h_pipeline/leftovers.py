@@ -26,7 +26,7 @@ from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 from e2h_pipeline.artifacts.home import home
 from e2h_pipeline.artifacts.store import ArtifactStore
 from resources import processes
-from resources.launcher import HOST_TAG, host
+from resources.launcher import HOST_TAG, HostRunLauncher, host
 
 Level = Literal["ok", "note", "problem"]
 
@@ -152,8 +152,10 @@ def _dead(instance: dg.DagsterInstance, run: dg.DagsterRun, name: str, why: str)
 
 
 def _host_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-    """As the launcher, or `e2h`, noted it. A run that nobody has launched yet is of this host where SQLite keeps it."""
-    if HOST_TAG in run.tags:
+    """As the launcher, or `e2h`, noted it. A run that nobody has launched yet is of this host where SQLite keeps it.
+    Launchers of clusters note nothing, so a run that one of them executes again has the host of what it repeats."""
+    inherited = PARENT_RUN_ID_TAG in run.tags and not isinstance(instance.run_launcher, HostRunLauncher)
+    if HOST_TAG in run.tags and not inherited:
         return run.tags[HOST_TAG]
     return host() if isinstance(instance.run_storage, SqliteRunStorage) else None
 

@@ -197,6 +197,19 @@ def test_a_run_that_repeats_one_of_e2h_is_not_of_its_process(home: Path) -> None
         instance.report_run_canceled(lives)  # its process is ours, which is not to be ended
 
 
+def test_where_no_launcher_notes_hosts_a_repeated_run_is_not_of_the_host_of_the_first(tmp_path: Path) -> None:
+    """As on Kubernetes, where `e2h run` in a pod that is gone can be executed again from the page."""
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        tags = {leftovers.HOST_TAG: "pod", leftovers.PID_TAG: str(NOBODY)}
+        parent = instance.create_run_for_job(_nothing, tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        again = _executed_again(instance, parent, os.getpid(), dg.DagsterRunStatus.STARTED)
+        assert leftovers.dead_runs(instance, gone=["pod"]) == []
+        first = instance.create_run_for_job(_nothing, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert [found.subject for found in leftovers.dead_runs(instance, gone=["pod"])] == [first.run_id]
+        instance.report_run_canceled(again)
+
+
 def test_a_run_that_waited_long_in_the_queue_has_time_to_start(home: Path) -> None:
     with open_instance(home) as instance:
         run = instance.create_run_for_job(_nothing, status=dg.DagsterRunStatus.NOT_STARTED)
