@@ -19,7 +19,7 @@ import assets
 from assets._stage import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, request_of
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.home import recipe_folders
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Request
+from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Request, StoreError
 from e2h_pipeline.recipe import Recipe, RecipeError
 from e2h_pipeline.sweep import SweepError
 from resources.engine import EngineResource
@@ -103,16 +103,16 @@ def plans(
 
 def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[str]:
     """Experiments whose recipe has been made, and whose files say something else by now. One whose recipe cannot be
-    read is none of them: `watch_problem_files` tells of it."""
+    read is none of them, before or after: `watch_problem_files` and `e2h verify` tell of it."""
     keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
     recorded = _recorded(instance, keys, [RECIPE_ASSET])
     found = []
     for key in keys:
         last = recorded[key].get(RECIPE_ASSET)
-        artifact = store.peek(RECIPE_ASSET, last) if last else None
         try:
+            artifact = store.peek(RECIPE_ASSET, last) if last else None
             recipe = Recipe.from_key(key, recipe_folders(store.home))
-        except RecipeError:
+        except (RecipeError, StoreError):
             continue
         now = narrow(recipe, STAGES[RECIPE_ASSET].sections).as_dict()
         if artifact and digest_json(artifact.manifest.recipe) != digest_json(now):
