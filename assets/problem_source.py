@@ -13,7 +13,7 @@ from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.recipe import Problems, RecipeSlice
 
-_HUB_SECONDS = 60  # as often as the sensor `watch_problem_files` asks
+_HUB_SECONDS = 60  # as often as the sensor `watch_files` asks
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets._stage import RECIPE_ASSET
-from assets.problem_files import PROBLEM_FILES
+from assets.watched import WATCHED
 from e2h_pipeline.artifacts.hashing import byte_hash, digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.artifacts.manifest import ManifestError
@@ -56,7 +56,7 @@ def on_change() -> dg.AutomationCondition:
     no change. But a data file is first reported after what was made of it, and may have changed in between."""
     condition = dg.AutomationCondition
     first_made = (~condition.missing()).newly_true()
-    watched = dg.AssetSelection.assets(PROBLEM_FILES)
+    watched = dg.AssetSelection.assets(*(watched.name for watched in WATCHED))
     changed = (
         condition.any_deps_match(condition.data_version_changed() & ~first_made)
         | condition.any_deps_match(condition.data_version_changed()).allow(watched)

@@ -103,7 +103,7 @@ def plans(
 
 def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[str]:
     """Experiments whose recipe has been made, and whose files say something else by now. One whose recipe cannot be
-    read is none of them, before or after: `watch_problem_files` and `e2h verify` tell of it."""
+    read is none of them, before or after: `watch_files` and `e2h verify` tell of it."""
     keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
     recorded = _recorded(instance, keys, [RECIPE_ASSET])
     found = []

@@ -19,10 +19,9 @@ from types import FrameType
 
 from e2h_pipeline.leftovers import release_dead_runs
 from e2h_pipeline.runner import dagster_home, open_instance
-from resources.tracking import local_database
+from resources.tracking import PORT_VARIABLE, local_database
 
 HOST = "127.0.0.1"
-MLFLOW_PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where the links of what is made meanwhile lead
 _START_SECONDS = 180
 _POLL_SECONDS = 0.3
 
@@ -45,7 +44,7 @@ def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None])
         signal.signal(number, _interrupt)
     servers: list[subprocess.Popen[bytes]] = []
     try:
-        told = {"DAGSTER_HOME": str(dagster_home(home)), MLFLOW_PORT_VARIABLE: str(mlflow_port)}
+        told = {"DAGSTER_HOME": str(dagster_home(home)), PORT_VARIABLE: str(mlflow_port)}
         servers.append(_start(_dagster(port), home, told, "dagster"))
         servers.append(_start(_mlflow(home, mlflow_port), home, _MLFLOW_ENVIRONMENT, "mlflow"))
         _wait_for(servers, (port, mlflow_port), home)
