@@ -20,7 +20,6 @@ from e2h_pipeline.evaluation.pgr import gap_recovered_rows
 from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
 from e2h_pipeline.evaluation.statistics import Bootstrap
 from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
-from e2h_pipeline.records import runs_of
 from resources.store import latest_artifact
 
 # Stages with a metrics.parquet, the fullest first.
@@ -137,27 +136,8 @@ class Experiments:
             "artifact": _step(node),
             "numbers": numbers,
             "sources": {stage: source for stage, source in sources.items() if stage in used},
-            "artifacts": self._made(node),
+            "artifacts": _made(node),
         }
-
-    def _made(self, node: Node) -> list[dict[str, Any]]:
-        """Who made each artifact behind a node, where and when."""
-        behind = [ancestor.artifact for ancestor in ancestors(node)]
-        runs = runs_of(self.instance, behind)
-        return [
-            {
-                "asset": artifact.asset,
-                "key": artifact.key,
-                "data_version": artifact.data_version,
-                "code_version": artifact.manifest.code_version,
-                "experiment": artifact.manifest.experiment,
-                "created": artifact.manifest.created,
-                "dagster_run": runs.get(artifact.key),
-                "mlflow": artifact.manifest.tracking_url,
-                "path": str(artifact.path),
-            }
-            for artifact in behind
-        ]
 
     def difference(self, first: str, second: str, everything: bool = False) -> dict[str, Any]:
         """What differs upstream of two results, and by how much the numbers moved.
@@ -228,6 +208,24 @@ def tree(experiments: Experiments, key: str) -> Node:
     if artifact is None:
         raise StoreError(f"{key} has no results yet; run: e2h run {key}")
     return trace(experiments.store, artifact)
+
+
+def _made(node: Node) -> list[dict[str, Any]]:
+    """Who made each artifact behind a node, where and when."""
+    return [
+        {
+            "asset": artifact.asset,
+            "key": artifact.key,
+            "data_version": artifact.data_version,
+            "code_version": artifact.manifest.code_version,
+            "experiment": artifact.manifest.experiment,
+            "created": artifact.manifest.created,
+            "dagster_run": artifact.manifest.run_id,
+            "mlflow": artifact.manifest.tracking_url,
+            "path": str(artifact.path),
+        }
+        for artifact in (ancestor.artifact for ancestor in ancestors(node))
+    ]
 
 
 def report_page(folder: Path) -> Path:

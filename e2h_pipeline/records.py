@@ -1,4 +1,4 @@
-"""Dagster's records of artifacts: which are the latest of a partition, which run made one, which records are not ours.
+"""Dagster's records of artifacts: which are the latest of a partition, which records are not ours.
 
 A record decides nothing alone. Anyone who reaches the web server can report a materialization; it has no run, and is
 passed over here. What an artifact is, and what it was made from, its manifest says.
@@ -14,7 +14,7 @@ import dagster as dg
 
 from assets._stage import EXPERIMENTS
 from e2h_pipeline.artifacts.inventory import Place, place_of
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
 from e2h_pipeline.artifacts.verify import Finding
 from e2h_pipeline.planning import stage_order
 from resources.store import ARTIFACT_KEY
@@ -35,7 +35,6 @@ class Record:
     key: str
     data_version: str
     run: str
-    reused: bool
 
     @property
     def ours(self) -> bool:
@@ -131,21 +130,6 @@ def _problem(store: ArtifactStore, record: Record) -> str | None:
     return None
 
 
-def runs_of(instance: dg.DagsterInstance, artifacts: Iterable[Artifact]) -> dict[str, str]:
-    """Artifact key -> the Dagster run that computed it; one that used it where that record is gone."""
-    found: dict[str, str] = {}
-    for artifact in artifacts:
-        naming = [
-            record
-            for record in history(instance, artifact.asset, artifact.manifest.experiment)
-            if record.ours and record.key == artifact.key
-        ]
-        computed = [record for record in naming if not record.reused]
-        if naming:
-            found[artifact.key] = (computed or naming)[-1].run
-    return found
-
-
 def _record(record: dg.EventLogRecord) -> Record:
     event = record.asset_materialization
     metadata = event.metadata if event else {}
@@ -156,7 +140,6 @@ def _record(record: dg.EventLogRecord) -> Record:
         key=_text(metadata.get(ARTIFACT_KEY)),
         data_version=str(tags.get(_DATA_VERSION_TAG, "")),
         run=record.run_id,
-        reused=bool(getattr(metadata.get("reused"), "value", False)),
     )
 
 
