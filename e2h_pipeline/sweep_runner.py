@@ -159,9 +159,8 @@ class _Crew:
                 chosen = self._choose()
                 if chosen is None:
                     return
-                if (
-                    not worker.process.is_alive()
-                ):  # killed while it had nothing to do, which is no member's fault
+                # One that was killed while it had nothing to do: that is no member's fault.
+                if not worker.process.is_alive():
                     worker = self._replace(worker)
                 key, worker.claimed = chosen
                 self._waiting.remove(key)

@@ -119,6 +119,19 @@ def train(
     )
 
 
+def run(
+    algorithm: str,
+    policy: Path,
+    evaluator: Path,
+    tables: Path,
+    folder: Path,
+    options: Rl = SMALL,
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """`train` a policy, and tell nobody where there is nobody to tell."""
+    return train(algorithm, evaluator, tables, folder, reporter or Reporter(), options, policy)
+
+
 def _in_rounds(
     algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl, policy: Path
 ) -> dict[str, Any]:

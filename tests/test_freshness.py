@@ -21,10 +21,10 @@ from assets.problem_source import problem_source
 from assets.problems import benchmark_questions, easy_problems, gold_answers, hard_questions
 from assets.recipe import recipe
 from assets.watched import LABEL_FILES, MODEL_FILES, READABLE, WATCHED, problems_readable
+from e2h_pipeline.artifacts import hashing
 from e2h_pipeline.automation import automated
 from e2h_pipeline.definitions import build
 from e2h_pipeline.freshness import Seen, look, sensor
-from e2h_pipeline.problems import files
 from e2h_pipeline.problems.label_files import label_fingerprint, look_at_labels
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.problems.source import look_at_source
@@ -229,12 +229,12 @@ def test_what_is_asked_for_of_a_source_that_is_gone_fails_and_makes_nothing(worl
 def test_a_file_is_hashed_again_only_when_it_may_have_changed(tmp_path: Path) -> None:
     options = Problems(source="math", path=str(_math(tmp_path / "one")), strict_counts=False)
     look_at_source(options)
-    before = files._hashed.cache_info().misses
+    before = hashing._hash_as_seen.cache_info().misses
     assert not look_at_source(options).error
-    assert files._hashed.cache_info().misses == before
+    assert hashing._hash_as_seen.cache_info().misses == before
     os.utime(tmp_path / "one" / "math_test.jsonl")
     look_at_source(options)
-    assert files._hashed.cache_info().misses == before + 1
+    assert hashing._hash_as_seen.cache_info().misses == before + 1
 
 
 def test_content_that_hides_behind_an_old_time_is_seen(tmp_path: Path) -> None:

@@ -52,15 +52,21 @@ def content_hash(path: Path, known_bytes: str | None = None) -> str:
 
 def fingerprint(path: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of a file that is not ours, or of every file below a folder; empty where
-    there is nothing. A plan asks for every member of a sweep, so a process reads a file again only when its size, times
-    or inode are others."""
+    there is nothing."""
     if path.is_file():
-        return {path.name: _remembered_hash(path)}
+        return {path.name: remembered_hash(path)}
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
-    return {file.relative_to(path).as_posix(): _remembered_hash(file) for file in files}
+    return {file.relative_to(path).as_posix(): remembered_hash(file) for file in files}
 
 
-def _remembered_hash(path: Path) -> str:
+def remembered_hash(path: Path) -> str:
+    """`byte_hash` of a file that is not ours. A plan asks for every member of a sweep and a sensor every minute, so a
+    process reads a file again only when its size, times or inode are others; the time of the last change of an inode
+    cannot be set back as `touch` does with the other.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     seen = path.stat()  # before it is read: what is written meanwhile is seen by its times the next time
     return _hash_as_seen(path.absolute(), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 

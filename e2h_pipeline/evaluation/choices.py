@@ -6,7 +6,6 @@ highest. Tied answers share the credit in the metrics; here the one that was dra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,6 @@ UNCHOSEN_RIGHT, TRUSTED_WRONG = "right, chosen by nobody", "wrong, scored highes
 def choices_table(
     graded: GradedPool,
     pool: SamplePool,
-    gold: Sequence[str],
     logits: NDArray[np.float64],
     offsets: NDArray[np.int64],
 ) -> pa.Table:
@@ -35,7 +33,6 @@ def choices_table(
     Args:
         graded: P problems with M samples each.
         pool: the same, with solution scores; the vote and best-of-N use the aggregations that speak for them.
-        gold: P gold answers.
         logits: step logits of all samples, flat.
         offsets: (P * M + 1) where each sample's logits begin.
 
@@ -58,7 +55,7 @@ def choices_table(
                     "problem_id": problem,
                     "level": int(graded.levels[p]),
                     "question": graded.questions[p],
-                    "gold": gold[p],
+                    "gold": graded.gold[p],
                     "roles": roles,
                     "sample": sample,
                     "completion": graded.completions[flat],

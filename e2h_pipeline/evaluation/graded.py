@@ -34,6 +34,7 @@ class GradedPool:
 
     Attributes:
         questions: P questions.
+        gold: P answers.
         levels: (P,)
         completions: P x M texts, flat.
         finished: (P, M) False where the length limit cut the sample off.
@@ -45,6 +46,7 @@ class GradedPool:
 
     problem_ids: tuple[str, ...]
     questions: tuple[str, ...]
+    gold: tuple[str, ...]
     levels: NDArray[np.int64]
     completions: Sequence[str]
     finished: NDArray[np.bool_]
@@ -98,6 +100,7 @@ def load_graded(samples: Path, gold: Path, judge: Grader) -> GradedPool:
     return GradedPool(
         tuple(problems["problem_id"]),
         tuple(problems["question"]),
+        tuple(problems["answer"]),
         np.array(problems["level"], dtype=np.int64),
         completions,
         np.array(finished).reshape(-1, per_problem),

@@ -20,7 +20,6 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.evaluation.choices import choices_table
 from e2h_pipeline.evaluation.graded import (
     GradedPool,
-    benchmark_gold,
     load_graded,
     load_step_logits,
     vote_classes,
@@ -112,8 +111,7 @@ def rerank_metrics(
     write_table(out / "metrics.parquet", tables.metrics)
     write_table(out / "differences.parquet", tables.differences)
     write_table(out / "values.parquet", tables.values)
-    gold_answers = benchmark_gold(gold)["answer"]
-    write_table(out / "choices.parquet", choices_table(graded, pool, gold_answers, logits, offsets))
+    write_table(out / "choices.parquet", choices_table(graded, pool, logits, offsets))
     write_table(out / "lengths.parquet", lengths_table(policy, "sampled", graded, easy_levels))
     return {
         "benchmark": benchmark,

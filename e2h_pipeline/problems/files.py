@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.artifacts.hashing import digest_json, remembered_hash
 from e2h_pipeline.problems.records import ProblemError
 
 
@@ -54,22 +53,30 @@ class SourceState:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes. Hashed again only when size, times or inode are others: sources are looked at
-    every minute, and the time of the last change of an inode cannot be set back as `touch` does with the other.
+    """`remembered_hash`, for files of data.
 
     Raises:
         ProblemError: it cannot be read.
     """
     try:
-        seen = path.stat()
-        return _hashed(path, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino)
+        return remembered_hash(path)
     except OSError as error:
         raise ProblemError(
             f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
         ) from None
 
 
-@lru_cache(maxsize=256)
-def _hashed(path: Path, *_stat: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@lru_cache(maxsize=64)
+def why_unreadable(read: Callable[[str], object], options: str, _version: str) -> str:
+    """Why data cannot be read, or nothing; asked once for each content.
+
+    Args:
+        read: reads all of it; a function of a module, so that it is the same one each time.
+        options: the section of the recipe that says where it is, as JSON.
+        _version: hash of the content.
+    """
+    try:
+        read(options)
+    except (ProblemError, OSError) as error:
+        return str(error)
+    return ""

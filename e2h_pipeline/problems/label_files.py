@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.artifacts.hashing import digest_json
-from e2h_pipeline.problems.files import SourceState, file_hash
+from e2h_pipeline.problems.files import SourceState, file_hash, why_unreadable
 from e2h_pipeline.problems.records import ProblemError
 
 if TYPE_CHECKING:
@@ -69,20 +68,13 @@ def look_at_labels(options: Labels) -> SourceState:
     try:
         files = label_files(options)
         parts = label_fingerprint(options) or {"made here": options.source}
-        return SourceState.of_files(files, parts, _unreadable(options.model_dump_json(), digest_json(parts)))
-    except (ProblemError, OSError) as error:
-        return SourceState(error=str(error))
+        error = why_unreadable(_read, options.model_dump_json(), digest_json(parts)) if files else ""
+        return SourceState.of_files(files, parts, error)
+    except (ProblemError, OSError) as problem:
+        return SourceState(error=str(problem))
 
 
-@lru_cache(maxsize=64)
-def _unreadable(options: str, _version: str) -> str:
-    """Why the labels cannot be read, or nothing; asked once for each content."""
+def _read(options: str) -> None:
     from e2h_pipeline.recipe import Labels
 
-    labels = Labels.model_validate_json(options)
-    try:
-        if labels.source in _FROM_FILES:
-            read_labels(labels)
-    except (ProblemError, OSError) as error:
-        return str(error)
-    return ""
+    read_labels(Labels.model_validate_json(options))

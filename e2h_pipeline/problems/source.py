@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.hashing import digest_json
-from e2h_pipeline.problems.files import SourceState
+from e2h_pipeline.problems.files import SourceState, why_unreadable
 from e2h_pipeline.problems.records import (
     ProblemError,
     ProblemPool,
@@ -28,22 +27,16 @@ def look_at_source(options: Problems) -> SourceState:
     try:
         parts = source_fingerprint(options)
         files = math_files(options) if options.source == "math" else []
-        error = _unreadable(options.model_dump_json(), digest_json(parts)) if files else ""
+        error = why_unreadable(_read, options.model_dump_json(), digest_json(parts)) if files else ""
         return SourceState.of_files(files, parts, error)
     except (ProblemError, OSError) as problem:
         return SourceState(error=str(problem))
 
 
-@lru_cache(maxsize=64)
-def _unreadable(options: str, _version: str) -> str:
-    """Why the problems cannot be read, or nothing; asked once for each content."""
+def _read(options: str) -> None:
     from e2h_pipeline.recipe import Problems
 
-    try:
-        load_pool(Problems.model_validate_json(options))
-    except (ProblemError, OSError) as error:
-        return str(error)
-    return ""
+    load_pool(Problems.model_validate_json(options))
 
 
 def load_pool(options: Problems) -> ProblemPool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from e2h_pipeline.report.plots import Series, cost_panel
-from e2h_pipeline.report.view import COLORS, POLICY_NAMES, Legend, Results
+from e2h_pipeline.report.view import COLORS, POLICY_NAMES, Legend, Results, method_name
 
 Row = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def cost_lines(results: Results, tokens: Mapping[tuple[str, str, str], float], l
             rows = results.over_n(results.rerank_policy, method, aggregation, levels)
             models = 2 if aggregation else 1  # who draws, and who reads
             sampled = tokens.get((results.rerank_policy, "sampled", levels))
-            lines.append(_line(method, results.label(method, aggregation), rows, sampled, models))
+            lines.append(_line(method, method_name(method, aggregation), rows, sampled, models))
     for policy in results.policies:
         row = results.get(policy, "greedy", "", 1, levels)
         greedy = tokens.get((policy, "greedy", levels))

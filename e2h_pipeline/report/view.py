@@ -131,11 +131,6 @@ class Results:
         rows = [r for r in self.rows if (r["policy"], r["method"], r["aggregation"], r["levels"]) == wanted]
         return sorted(rows, key=lambda row: row["n"])
 
-    @staticmethod
-    def label(method: str, aggregation: str) -> str:
-        """A method's name for people."""
-        return _method_name(method, aggregation)
-
     def aggregations(self, method: str) -> list[str]:
         """The aggregations a method was run with, the paper's choice first."""
         there = {row["aggregation"] for row in self.rows if row["method"] == method}
@@ -169,6 +164,7 @@ def benchmark_sections(metrics: Sequence[Row], differences: Sequence[Row]) -> li
 
 
 def _section(name: str, results: Results, differences: Sequence[Row]) -> BenchmarkSection:
+    clear = _clear(differences)
     return BenchmarkSection(
         name=name,
         grader=", ".join(sorted({row["grader"] for row in results.rows})),
@@ -177,8 +173,8 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
         levels=results.levels,
         tiles=_tiles(results, differences),
         tiles_on=_group_title(results, _tile_group(results)),
-        policies=_policy_rows(results, _clear(differences)),
-        reranking=_rerank_rows(results, _clear(differences)),
+        policies=_policy_rows(results, clear),
+        reranking=_rerank_rows(results, clear),
         aggregations=_aggregation_rows(results),
         differences=difference_rows(differences, results.pooled),
         rerank_policy=results.rerank_policy,
@@ -186,7 +182,7 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
         n=results.n,
         curves=_curves(results, name),
         curve_legend=[
-            Legend(COLORS[method], _method_name(method, aggregation))
+            Legend(COLORS[method], method_name(method, aggregation))
             for method, aggregation in results.methods()
         ]
         + ([Legend("#9fc8e2", PUBLISHED)] if published_curves(name, "all", results.n) else []),
@@ -199,7 +195,7 @@ def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell
     wanted = []
     for method in PREFERRED:
         for aggregation in results.aggregations(method)[:1]:
-            label = f"{_method_name(method, aggregation)} over majority, N = {results.n}"
+            label = f"{method_name(method, aggregation)} over majority, N = {results.n}"
             wanted.append((label, f"{method} {aggregation}", "majority", results.n))
     wanted.append(("RL over SFT, greedy", "rl greedy", "sft greedy", 1))
     group = _tile_group(results)
@@ -387,7 +383,7 @@ def _curve(results: Results, method: str, aggregation: str, levels: str) -> Seri
     rows = results.over_n(results.rerank_policy, method, aggregation, levels)
     bound = method == "pass"
     return Series(
-        _method_name(method, aggregation),
+        method_name(method, aggregation),
         COLORS[method],
         [row["n"] for row in rows],
         [100 * row["accuracy"] for row in rows],
@@ -402,7 +398,7 @@ def _bars(results: Results, benchmark: str) -> list[tuple[str, list[Legend]]]:
     """Accuracy by level: reranking methods at the largest N, and the policies' greedy answers."""
     reranking = [
         (
-            _method_name(method, aggregation),
+            method_name(method, aggregation),
             COLORS[method],
             results.rerank_policy,
             method,
@@ -455,7 +451,8 @@ def _short(name: str) -> str:
     return name if len(name) <= _SHORT else name[: _SHORT - 1] + "…"
 
 
-def _method_name(method: str, aggregation: str) -> str:
+def method_name(method: str, aggregation: str) -> str:
+    """A method's name for people."""
     return f"{_METHOD_NAMES[method]} ({aggregation})" if aggregation else _METHOD_NAMES[method]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from browser import BROWSER, OPTIONS, needs_browser
 from tiny_experiment import e2h, environment
 
 from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
@@ -24,8 +24,6 @@ from e2h_pipeline.freshness import look
 from resources.store import latest_artifact
 
 pytestmark = pytest.mark.slow
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH")
 _SECONDS = 120
 _LARGEST_PICTURE = 300_000  # bytes
 
@@ -114,10 +112,7 @@ def browse(site: str, tmp_path: Path) -> Callable[[str, str], tuple[str, Path]]:
     def open_page(path: str, size: str) -> tuple[str, Path]:
         picture = tmp_path / "page.png"
         options = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
+            *OPTIONS,
             f"--user-data-dir={tmp_path / 'profile'}",
             f"--window-size={size}",
             "--virtual-time-budget=30000",

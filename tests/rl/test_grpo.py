@@ -1,16 +1,15 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
+import rl_runs
 import torch
-from rl_runs import WATCHED, Recorder, train
+from rl_runs import WATCHED, Recorder
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engine import Sample
 from e2h_pipeline.recipe import Rl
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rl.grpo import k3, step_level_advantages
 from e2h_pipeline.rl.rollouts import Question, Rollout, collate
 
@@ -26,17 +25,6 @@ SMALL = Rl(
     warmup_updates=1,
     epochs=2,
 )
-
-
-def run(
-    policy: Path,
-    evaluator: Path,
-    tables: Path,
-    folder: Path,
-    options: Rl = SMALL,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    return train("grpo", evaluator, tables, folder, reporter or Reporter(), options, policy)
 
 
 def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
@@ -96,7 +84,7 @@ def test_a_run_learns_without_a_critic(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     reported = Recorder()
-    summary = run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
+    summary = rl_runs.run("grpo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
     assert (summary["updates"], summary["stopped"]) == (4, None)
     names = {
         name for _, values in reported.points for name in values
@@ -117,7 +105,7 @@ def test_one_sample_a_question_has_nothing_to_be_compared_with(
 ) -> None:
     alone = SMALL.model_copy(update={"samples_per_question": 1})
     with pytest.raises(ValueError, match=r"set rl\.samples_per_question to 2 or more"):
-        run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, alone)
+        rl_runs.run("grpo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, alone)
 
 
 def test_the_token_of_a_better_step_becomes_likelier(ladder_tok: PreTrainedTokenizerFast) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rl_runs
 import torch
-from rl_runs import WATCHED, Recorder, train
+from rl_runs import WATCHED, Recorder
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
@@ -180,17 +181,6 @@ SMALL = Rl(
 )
 
 
-def _run(
-    policy: Path,
-    evaluator: Path,
-    tables: Path,
-    folder: Path,
-    options: Rl = SMALL,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    return train("ppo", evaluator, tables, folder, reporter or Reporter(), options, policy)
-
-
 def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -207,7 +197,7 @@ def whole(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("ppo")
-    _run(ladder_policy, ladder_evaluator, ladder_tables, folder, SMALL, REPORTED)
+    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, folder, SMALL, REPORTED)
     return folder
 
 
@@ -238,7 +228,7 @@ def test_a_run_that_had_ended_is_only_written_out_again(
     whole: Path, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole / "work", tmp_path / "work")
-    summary = _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
+    summary = rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, SMALL)
     assert summary["updates"] == 5
     assert _files(tmp_path / "out") == _files(whole / "out")
 
@@ -250,7 +240,7 @@ def test_a_run_that_strays_stops_and_keeps_the_last_good_policy(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     wild, reported = SMALL.model_copy(update=WILD | {"checkpoint_every": 8}), Recorder()
-    summary = _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
+    summary = rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
     assert "above rl.max_kl=0.2" in summary["stopped"]
     assert 0 < summary["updates"] < 8
     _kept_the_first(summary, ladder_policy, tmp_path)
@@ -274,7 +264,7 @@ def test_a_policy_is_kept_only_if_its_own_rollouts_pass_the_guards(
 ) -> None:
     """The first update goes astray, and its rollouts are the SFT policy's; greedy answers are no worse than before."""
     wild, reported = SMALL.model_copy(update=WILD | changed), Recorder()
-    summary = _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
+    summary = rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
     assert "above rl.max_kl=0.2" in summary["stopped"]
     assert summary["updates"] == 1
     _kept_the_first(summary, ladder_policy, tmp_path)
@@ -307,7 +297,7 @@ def test_the_first_update_by_hand(
     options = SMALL.model_copy(
         update={"updates": 1, "minibatch": 12, "epochs": 1, "temperature": 2.0, "gamma": 1.0, "lam": 1.0}
     )
-    _run(ladder_policy, biased_evaluator, ladder_tables, tmp_path, options)
+    rl_runs.run("ppo", ladder_policy, biased_evaluator, ladder_tables, tmp_path, options)
     point = _curves(tmp_path)[0]
     policy, tokenizer = load_policy(ladder_policy)
     train, _ = read_questions(ladder_tables / "easy_problems", ladder_tables / "hard_questions", options)
@@ -353,9 +343,9 @@ def test_more_padding_changes_nothing(
         )
 
     options = SMALL.model_copy(update={"updates": 1})
-    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "usual", options)
+    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "usual", options)
     monkeypatch.setattr(loop, "collate", wider)
-    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "wider", options)
+    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "wider", options)
     usual, padded = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("usual", "wider"))
     for name, weights in usual.items():
         torch.testing.assert_close(padded[name], weights, rtol=0, atol=1e-4)
@@ -366,7 +356,7 @@ def test_the_critic_can_warm_up_alone(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     options = SMALL.model_copy(update={"updates": 2, "value_warmup_updates": 2})
-    _run(ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (ladder_policy / "model.safetensors").read_bytes()
     critic = load_file(tmp_path / "work" / "update-000002" / "critic" / "model.safetensors")
@@ -401,7 +391,8 @@ def test_ppo_finds_the_answer_that_is_rewarded(
     split = ProblemSplit(tuple(gold[:8]), tuple(gold[8:]), (), ())
     write_table(tmp_path / "easy_problems" / "data.parquet", easy_table(split))
     write_table(tmp_path / "hard_questions" / "data.parquet", question_table(()))
-    summary = _run(
+    summary = rl_runs.run(
+        "ppo",
         policy,
         ladder_evaluator,
         tmp_path,

@@ -1,12 +1,12 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+import rl_runs
 import torch
-from rl_runs import SHIPPED, WATCHED, Recorder, train
+from rl_runs import SHIPPED, WATCHED, Recorder
 from safetensors.torch import load_file
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
@@ -42,18 +42,6 @@ def policy(tmp_path_factory: pytest.TempPathFactory, ladder_tables: Path) -> Pat
         SHIPPED, ladder_tables / "easy_problems", folder / "out", folder / "work", options, 0, Reporter()
     )
     return folder / "out"
-
-
-def run(
-    name: str,
-    policy: Path,
-    evaluator: Path,
-    tables: Path,
-    folder: Path,
-    options: Rl = SMALL,
-    reporter: Reporter | None = None,
-) -> dict[str, Any]:
-    return train(name, evaluator, tables, folder, reporter or Reporter(), options, policy)
 
 
 def solution(problem: str, answer: str, work: str, score: float, gold: str | None) -> Rollout:
@@ -144,7 +132,7 @@ def test_a_run_leaves_policy_curves_and_rollouts(
     name: str, policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     reported = Recorder()
-    summary = run(name, policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
+    summary = rl_runs.run(name, policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
     assert (summary["updates"], summary["stopped"]) == (2, None)
     curves = [json.loads(line) for line in (tmp_path / "out" / "curves.jsonl").read_text().splitlines()]
     points = [(step, values) for step, values in reported.points if "kl" in values]
@@ -179,7 +167,7 @@ def test_dpo_starts_at_log_two(
     """The policy that drew is the reference, so at a learning rate of next to nothing each loss is log 2."""
     still = SMALL.preference.model_copy(update={"learning_rate": 1e-12, "rounds": 1})
     options = SMALL.model_copy(update={"preference": still})
-    run("dpo", policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    rl_runs.run("dpo", policy, ladder_evaluator, ladder_tables, tmp_path, options)
     [curve] = (tmp_path / "out" / "curves.jsonl").read_text().splitlines()
     assert json.loads(curve)["loss"] == pytest.approx(math.log(2), abs=1e-4)
 
@@ -196,7 +184,7 @@ def test_rest_starts_over_from_the_base_model_and_dpo_goes_on(
             "preference": SMALL.preference.model_copy(update=still),
         }
     )
-    run(name, policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    rl_runs.run(name, policy, ladder_evaluator, ladder_tables, tmp_path, options)
     base, drew = (load_file(folder / "model.safetensors") for folder in (SHIPPED, policy))
     assert not _close(base, drew)
     ended = load_file(tmp_path / "work" / "round-01" / "policy" / "model.safetensors")
@@ -212,7 +200,7 @@ def test_a_round_that_chooses_nothing_ends_the_run_with_the_policy_it_had(
 ) -> None:
     """A random policy never ends its solutions: there is nothing to tell apart."""
     options = SMALL.model_copy(update={"max_new_tokens": 2})
-    summary = run("rest", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    summary = rl_runs.run("rest", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
     assert summary["updates"] == 0
     assert "nothing was chosen" in summary["stopped"]
     kept = load_policy(tmp_path / "out")[0].state_dict()
