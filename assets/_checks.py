@@ -11,6 +11,7 @@ from typing import Any
 
 from e2h_pipeline.artifacts.lineage import Node, ancestors
 from e2h_pipeline.artifacts.tables import read_table, table_files
+from e2h_pipeline.training.easy_solutions import GSM8K_ID
 
 GOLD = "gold_answers"
 BENCHMARK = "benchmark_questions"
@@ -48,6 +49,29 @@ def same_texts(one: Path, other: Path) -> int:
     split keeps them; so between easy and hard they are counted and shown, not refused."""
     tables = [read_table(folder / "data.parquet", ["question"]).to_pylist() for folder in (one, other)]
     return len(_texts(tables[0]) & _texts(tables[1]))
+
+
+def solution_findings(parts: Mapping[str, Path]) -> list[str]:
+    """Are the solutions that the policy is taught of easy training problems, and of no question that is held out?
+
+    Args:
+        parts: asset name -> folder, of `easy_solutions` and those of the question tables that exist.
+    """
+    rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
+    taught = rows.pop("easy_solutions")
+    easy = {row["problem_id"]: row for row in rows["easy_problems"]}
+    train = {name for name, row in easy.items() if row["split"] == "train"}
+    strangers = {row["problem_id"] for row in taught} - train
+    strangers = {name for name in strangers if not name.startswith(GSM8K_ID)}
+    findings = [f"{_some(strangers)} is no easy training problem"] if strangers else []
+    apart = [row for row in easy.values() if row["split"] != "train"]
+    apart += [row for name in ("hard_questions", BENCHMARK) for row in rows.get(name, [])]
+    held_out = _texts(apart)
+    # MATH has a text twice, at an easy and a hard level, and the published split keeps both.
+    rewritten = [row for row in taught if row["question"] != easy.get(row["problem_id"], {}).get("question")]
+    if shared := _texts(rewritten) & held_out:
+        findings.append(f"{len(shared)} questions that are held out are learned, as {_some(shared)}")
+    return findings
 
 
 def _level_findings(rows: Mapping[str, list[dict[str, Any]]], easy_levels: Collection[int]) -> list[str]:

@@ -74,6 +74,21 @@ def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource
     return _result(findings, **counts)
 
 
+@dg.asset_check(
+    asset="easy_solutions",
+    additional_deps=["easy_problems", "hard_questions", "benchmark_questions"],
+    partitions_def=EXPERIMENTS,
+    blocking=True,
+)
+def solutions_of_easy_problems(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """Every solution is of an easy training problem, or of GSM8K, and no question that is held out for validation, hard
+    or benchmark has been rewritten into one that is learned."""
+    parts = Experiment(context, store).existing(("easy_solutions", *_PARTITIONS[:3]))
+    return _result(_checks.solution_findings({name: artifact.path for name, artifact in parts.items()}))
+
+
 @dg.asset_check(asset="benchmark_metrics", partitions_def=EXPERIMENTS, blocking=True)
 def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
     """Nothing that trains or selects reaches gold answers: not in the asset graph, not in any manifest

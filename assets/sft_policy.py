@@ -10,7 +10,7 @@ from e2h_pipeline.artifacts.job import StageJob
 
 @stage(
     group="policy",
-    reads=["base_model", "easy_problems"],
+    reads=["base_model", "easy_solutions"],
     recipe=["seed", "sft"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
@@ -21,7 +21,7 @@ def sft_policy(job: StageJob) -> dict[str, Any]:
 
     return train_sft(
         base=job.path("base_model"),
-        easy_problems=job.path("easy_problems"),
+        easy_solutions=job.path("easy_solutions"),
         out=job.out,
         work=job.work,
         options=job.recipe.sft,

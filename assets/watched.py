@@ -18,7 +18,8 @@ from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
 from resources.store import StoreResource
 
-PROBLEM_FILES, LABEL_FILES, MODEL_FILES = "problem_files", "label_files", "base_model_files"
+PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
+LABEL_FILES, MODEL_FILES = "label_files", "base_model_files"
 READABLE = "source_readable"
 # What the source is, not which of its problems an experiment draws: those fields are left out.
 SOURCE_FIELDS = ("source", "world", "train_per_level", "path", "hub", "hub_revision", "strict_counts")
@@ -65,6 +66,12 @@ def _look_at_problems(recipe: RecipeSlice) -> SourceState:
     return look_at_source(recipe.problems)
 
 
+def _look_at_solutions(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.problems.solution_files import look_at_solutions
+
+    return look_at_solutions(recipe.solutions)
+
+
 def _look_at_labels(recipe: RecipeSlice) -> SourceState:
     from e2h_pipeline.problems.label_files import look_at_labels
 
@@ -85,6 +92,14 @@ WATCHED = (
         "data",
         "The files of `problems.path` or `E2H_DATA_DIR/math`, or the commits of `problems.hub`, that an experiment's "
         "problems come from. Times do not count, content does.",
+    ),
+    Watched(
+        SOLUTION_FILES,
+        ("solutions.source", "solutions.path"),
+        _look_at_solutions,
+        "data",
+        "The files of `solutions.path` or `E2H_DATA_DIR` that an experiment's policy is taught from, where solutions are "
+        "others'. Times do not count, content does.",
     ),
     Watched(
         LABEL_FILES,
@@ -143,4 +158,4 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     return check
 
 
-problems_readable, labels_readable, base_model_readable = map(_readable, WATCHED)
+problems_readable, solutions_readable, labels_readable, base_model_readable = map(_readable, WATCHED)

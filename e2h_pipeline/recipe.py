@@ -158,11 +158,38 @@ class Base(Section):
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
 
 
+class Solutions(Section):
+    """Whose solutions of easy problems the policy is taught (paper section 3.2, appendix C.1)."""
+
+    source: Literal["reference", "prm800k", "metamath"] = Field(
+        "reference",
+        description="Those that come with the problems; steps of PRM800K's solutions that people rated right; or a file in "
+        "MetaMathQA's format: rewritten easy problems of MATH and GSM8K with solutions.",
+    )
+    path: str | None = Field(
+        None,
+        description="prm800k: file or folder of labels, E2H_DATA_DIR/steps where unset; metamath: .json or .jsonl file, "
+        "MetaMathQA* of E2H_DATA_DIR/metamath where unset.",
+    )
+    per_question: int | None = Field(
+        None,
+        ge=1,
+        description="metamath: keep at most this many solutions of a (rewritten) question (drawn by problems.seed).",
+    )
+
+    @property
+    def from_files(self) -> bool:
+        """Whether they are others' solutions, so that what they must not show has to be known."""
+        return self.source != "reference"
+
+
 class Sft(Section):
     """Supervised fine-tuning on easy solutions (paper section 3.2, appendix C.1)."""
 
     problems: int | None = Field(
-        None, ge=1, description="Use only this many easy problems (drawn by seed); all where unset."
+        None,
+        ge=1,
+        description="Use the solutions of only this many problems (drawn by seed); all where unset.",
     )
     epochs: int = Field(3, ge=1, description="Passes over the easy solutions.")
     batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
@@ -237,7 +264,9 @@ class Labels(Section):
         description="What a neutral PRM800K rating becomes; the paper takes positive, soft is 0.5.",
     )
     path: str | None = Field(
-        None, description="prm800k, shepherd: file of labels; prm800k: E2H_DATA_DIR/steps where unset."
+        None,
+        description="prm800k: file or folder of labels; shepherd: file of labels. In E2H_DATA_DIR/steps where unset, "
+        "math-shepherd.jsonl or .jsonl.gz for shepherd.",
     )
     completions: int = Field(
         8, ge=1, description="monte_carlo: completions drawn behind each step (Math-Shepherd: 8)."
@@ -630,6 +659,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, description="Seed of training and sampling.")
     problems: Problems = Field(default_factory=Problems)
     base: Base = Field(default_factory=Base)
+    solutions: Solutions = Field(default_factory=Solutions)
     sft: Sft = Field(default_factory=Sft)
     easy_samples: EasySamples = Field(default_factory=EasySamples)
     labels: Labels = Field(default_factory=Labels)

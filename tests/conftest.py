@@ -124,12 +124,16 @@ def ladder_split() -> "ProblemSplit":
 
 @pytest.fixture(scope="session")
 def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "ProblemSplit") -> Path:
-    """`easy_problems`, `hard_questions` and `benchmark_questions` of the small ladder, as on disk."""
+    """`easy_problems`, `easy_solutions`, `hard_questions` and `benchmark_questions` of the small ladder, as on disk."""
     from e2h_pipeline.artifacts.tables import write_table
     from e2h_pipeline.problems.records import easy_table, question_table
+    from e2h_pipeline.training.easy_solutions import reference_solutions, solution_table
 
     folder = tmp_path_factory.mktemp("ladder-tables")
-    write_table(folder / "easy_problems" / "data.parquet", easy_table(ladder_split))
+    easy = easy_table(ladder_split)
+    write_table(folder / "easy_problems" / "data.parquet", easy)
+    solutions = solution_table(reference_solutions(easy.to_pylist()))
+    write_table(folder / "easy_solutions" / "data.parquet", solutions)
     write_table(folder / "hard_questions" / "data.parquet", question_table(ladder_split.hard))
     write_table(folder / "benchmark_questions" / "data.parquet", question_table(ladder_split.benchmark))
     return folder

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.models import base as models
+from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
 from e2h_pipeline.recipe import Curriculum, Preference, RestEm, Rl
 from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.training.easy_solutions import reference_solutions, solution_table
 
 SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # right now and then, also without SFT
 SMALL = Rl(
@@ -154,3 +157,9 @@ def _in_rounds(
         "exact",
         reporter,
     )
+
+
+def write_solutions(folder: Path, problems: Sequence[Problem]) -> None:
+    """`easy_solutions` of problems whose own solutions are learned."""
+    easy = easy_table(ProblemSplit(tuple(problems), (), (), ())).to_pylist()
+    write_table(folder / "data.parquet", solution_table(reference_solutions(easy)))

@@ -20,6 +20,7 @@ HEAVY = ("torch", "transformers", "datasets", "mlflow", "pandas", "sympy", "matp
 UPSTREAM = {
     "recipe": "",
     "problem_files": "",
+    "solution_files": "",
     "label_files": "",
     "base_model_files": "",
     "problem_source": "problem_files",
@@ -28,7 +29,8 @@ UPSTREAM = {
     "benchmark_questions": "problem_source",
     "gold_answers": "problem_source",
     "base_model": "base_model_files",
-    "sft_policy": "base_model easy_problems",
+    "easy_solutions": "benchmark_questions easy_problems hard_questions solution_files",
+    "sft_policy": "base_model easy_solutions",
     "easy_samples": "easy_problems sft_policy",
     "easy_outcome_labels": "easy_problems easy_samples",
     "easy_step_labels": "easy_problems easy_samples label_files sft_policy",
@@ -55,7 +57,7 @@ UPSTREAM = {
     "report": "benchmark_metrics evaluator evaluator_generalization rerank_metrics rl_audit rl_policy",
 }
 
-WATCHED_ASSETS = {"problem_files", "label_files", "base_model_files"}
+WATCHED_ASSETS = {"problem_files", "solution_files", "label_files", "base_model_files"}
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -31,18 +31,37 @@ def test_shipped_recipes_parse_and_say_what_they_are(name: str) -> None:
         ("llemma-7b-ppo-easy", "ppo", "easy", False, False),
         ("llemma-7b-ppo-hard", "ppo", "hard", True, False),
         ("llemma-7b-ppo-all", "ppo", "all", True, False),
+        ("llemma-7b-metamath", "ppo", "all", False, True),
+        ("llemma-7b-metamath-rest-easy", "rest", "easy", False, False),
+        ("llemma-7b-metamath-dpo-easy", "dpo", "easy", False, True),
+        ("llemma-7b-metamath-dpo", "dpo", "all", False, True),
+        ("llemma-7b-metamath-dpo-all", "dpo", "all", True, True),
+        ("llemma-7b-metamath-ppo-easy", "ppo", "easy", False, False),
+        ("llemma-7b-metamath-ppo-all", "ppo", "all", True, False),
     ],
 )
 def test_rows_of_the_papers_table_2(
     name: str, algorithm: str, questions: str, hard_answers: bool, step_rewards: bool
 ) -> None:
-    """They differ in supervision and algorithm; policy, evaluator and evaluation are the same."""
-    recipe, main = Recipe.from_key(name), Recipe.from_key("llemma-7b")
+    """They differ in supervision and algorithm; policy, evaluator and evaluation are the same in each half."""
+    half = "llemma-7b-metamath" if "metamath" in name else "llemma-7b"
+    recipe, main = Recipe.from_key(name), Recipe.from_key(half)
     assert (recipe.rl.algorithm, recipe.rl.questions) == (algorithm, questions)
     assert (recipe.problems.hard_answers, recipe.rl.process_scale > 0) == (hard_answers, step_rewards)
     assert recipe.strict is not hard_answers
-    for section in ("base", "sft", "labels", "reward", "prm", "sampling", "evaluation"):
+    for section in ("base", "solutions", "sft", "labels", "reward", "prm", "sampling", "evaluation"):
         assert getattr(recipe, section) == getattr(main, section)
+
+
+def test_the_halves_of_table_2_differ_in_what_they_are_taught() -> None:
+    ours, theirs = Recipe.from_key("llemma-7b"), Recipe.from_key("llemma-7b-metamath")
+    assert (ours.solutions.source, ours.labels.source) == ("prm800k", "prm800k")
+    assert (theirs.solutions.source, theirs.labels.source) == ("metamath", "shepherd")
+    assert theirs.rl.updates * theirs.rl.rollouts == ours.rl.updates * ours.rl.rollouts == 500 * 512
+    for section in ("problems", "prm", "reward", "sampling", "evaluation"):
+        assert getattr(ours, section) == getattr(theirs, section)
+    ceiling = Recipe.from_key("llemma-7b-metamath-ceiling")
+    assert not ceiling.strict and set(ceiling.problems.easy_levels) == {1, 2, 3, 4, 5}
 
 
 @pytest.mark.parametrize(

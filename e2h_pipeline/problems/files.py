@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -64,6 +64,35 @@ def file_hash(path: Path) -> str:
         raise ProblemError(
             f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
         ) from None
+
+
+def file_hashes(files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of each file by name.
+
+    Raises:
+        ProblemError: one cannot be read.
+    """
+    return {path.name: file_hash(path) for path in files}
+
+
+def look_at_files(
+    find: Callable[[], Sequence[Path]], read: Callable[[str], object], options: str, without: str
+) -> SourceState:
+    """The state of files; nothing is raised. New content is read through once, as the stage will read it.
+
+    Args:
+        find: the files, none where nothing is read from files.
+        read: as of `why_unreadable`.
+        options: the section of the recipe that says where they are, as JSON.
+        without: what there is instead, where there are none.
+    """
+    try:
+        files = find()
+        parts = file_hashes(files) or {"made here": without}
+        error = why_unreadable(read, options, digest_json(parts)) if files else ""
+        return SourceState.of_files(files, parts, error)
+    except (ProblemError, OSError) as problem:
+        return SourceState(error=str(problem))
 
 
 @lru_cache(maxsize=64)

@@ -1,9 +1,11 @@
-"""JSON lines files, plain or gzipped, with errors that name file and line."""
+"""JSON lines files and JSON arrays, plain or gzipped, with errors that name file and line or element."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +15,12 @@ from typing import IO, Any, TypeVar
 from e2h_pipeline.problems.records import ProblemError
 
 T = TypeVar("T")
+
+_CHUNK = 1 << 20  # characters of an array that are read at once
+_LARGEST = 1 << 24  # characters of an element at most, or a broken file would be read whole
+_SPACE = re.compile(r"[ \t\r\n]*")
+_MEND = "not an array of JSON objects; fetch the file again, or call it .jsonl if there is one on each line"
+_DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -47,19 +55,22 @@ def read_records(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[
 
 
 def parse_each(path: Path, parse: Callable[[dict[str, Any], Path, int], T]) -> Iterator[T | BadLine]:
-    """`parse(record, path, line number)` of every line that is not blank, one after the other.
+    """`parse(record, path, line number)` of every line that is not blank, one after the other; of every element of
+    the array, and its number, where the file is a .json.
 
     A line that is no JSON object, or that `parse` refuses with a ProblemError, comes as a `BadLine`: files
     of labels are large and other people's, and one bad line is no reason to throw the rest away.
 
     Raises:
-        ProblemError: no such file, or damaged gzip.
+        ProblemError: no such file, damaged gzip, or an array that is damaged.
     """
+    array = path.name.endswith((".json", ".json.gz"))
     try:
         with path.open("rb") as file:
-            for number, line in _lines(file, path):
+            for number, found in _elements(file, path) if array else _lines(file, path):
                 try:
-                    parsed: T | BadLine = parse(_record(line, path, number), path, number)
+                    record = found if isinstance(found, dict) else _record(found, path, number)
+                    parsed: T | BadLine = parse(record, path, number)
                 except ProblemError as error:
                     reason = str(error).removeprefix(f"{path}:{number}: ")
                     parsed = BadLine(path.name, number, reason)
@@ -72,14 +83,59 @@ def _lines(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes) of every line that is not blank."""
     number = 0
     try:
-        lines = gzip.GzipFile(fileobj=file) if str(name).endswith(".gz") else file
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_unpacked(file, name), start=1):
             if line.strip():
                 yield number, line
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
         raise ProblemError(
             f"{name}: damaged after line {number} ({error}); fetch the file again or unpack it to .jsonl"
         ) from None
+
+
+def _elements(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, object) of every element of an array, read piece by piece: it may be larger than memory."""
+    text = io.TextIOWrapper(_unpacked(file, name), encoding="utf-8")
+    decode = json.JSONDecoder().raw_decode
+    buffer, at, number, expected = "", 0, 0, "["
+    while expected and (piece := _piece(text, name, number)):
+        buffer, at = buffer[at:] + piece, 0
+        while (at := _SPACE.match(buffer, at).end()) < len(buffer):  # type: ignore[union-attr]
+            sign = buffer[at]
+            if sign == "]" and (expected == "," or (expected == "{" and not number)):
+                expected = ""
+                break
+            if sign != expected:
+                raise ProblemError(f"{name}: {sign!r} behind element {number}, not {expected!r}: {_MEND}")
+            if sign != "{":
+                at, expected = at + 1, "{"
+                continue
+            try:
+                found, at = decode(buffer, at)
+            except (ValueError, RecursionError) as error:
+                if len(buffer) - at > _LARGEST or isinstance(error, RecursionError):
+                    raise ProblemError(
+                        f"{name}: element {number + 1} is not JSON ({error}): {_MEND}"
+                    ) from None
+                break
+            number, expected = number + 1, ","
+            yield number, found
+    if expected:
+        raise ProblemError(f"{name}: ends behind element {number}: {_MEND}")
+
+
+def _piece(text: io.TextIOWrapper, name: Path | str, number: int) -> str:
+    try:
+        return text.read(_CHUNK)
+    except UnicodeDecodeError:
+        raise ProblemError(f"{name}: not UTF-8 behind element {number}; save the file as UTF-8") from None
+    except _DAMAGED as error:
+        raise ProblemError(
+            f"{name}: damaged behind element {number} ({error}); fetch the file again"
+        ) from None
+
+
+def _unpacked(file: IO[bytes], name: Path | str) -> IO[bytes]:
+    return gzip.GzipFile(fileobj=file) if str(name).endswith(".gz") else file  # type: ignore[return-value]
 
 
 def field(record: dict[str, Any], name: str, kind: type, path: Path | str, line: int) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.artifacts.hashing import digest_json
-from e2h_pipeline.problems.files import SourceState, file_hash, why_unreadable
+from e2h_pipeline.problems.files import SourceState, file_hashes, look_at_files
 from e2h_pipeline.problems.records import ProblemError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Labels
 
 _FROM_FILES = ("prm800k", "shepherd")
+_SHEPHERD = ("math-shepherd.jsonl", "math-shepherd.jsonl.gz")
 
 
 def read_labels(options: Labels) -> LabelledSolutions:
@@ -49,9 +50,19 @@ def label_files(options: Labels) -> list[Path]:
         return []
     if options.source == "prm800k":
         return prm800k_files(Path(options.path) if options.path else None)
-    if not options.path:
-        raise ProblemError("labels.source=shepherd needs a file: set labels.path to the .jsonl or .jsonl.gz")
-    return [Path(options.path)]
+    return [Path(options.path) if options.path else _shepherd_file()]
+
+
+def _shepherd_file() -> Path:
+    data = os.environ.get("E2H_DATA_DIR")
+    names = [Path(data) / "steps" / name for name in _SHEPHERD] if data else []
+    found = [path for path in names if path.is_file()]
+    if not found:
+        raise ProblemError(
+            "labels.source=shepherd needs a file: set labels.path to the .jsonl or .jsonl.gz, or put"
+            f" {_SHEPHERD[0]} (peiyi9979/Math-Shepherd on the Hub) into steps/ of E2H_DATA_DIR"
+        )
+    return found[0]
 
 
 def label_fingerprint(options: Labels) -> dict[str, str]:
@@ -60,18 +71,12 @@ def label_fingerprint(options: Labels) -> dict[str, str]:
     Raises:
         ProblemError: no labels.
     """
-    return {path.name: file_hash(path) for path in label_files(options)}
+    return file_hashes(label_files(options))
 
 
 def look_at_labels(options: Labels) -> SourceState:
-    """The state of the files; nothing is raised. New content is read through once, as the stage will read it."""
-    try:
-        files = label_files(options)
-        parts = label_fingerprint(options) or {"made here": options.source}
-        error = why_unreadable(_read, options.model_dump_json(), digest_json(parts)) if files else ""
-        return SourceState.of_files(files, parts, error)
-    except (ProblemError, OSError) as problem:
-        return SourceState(error=str(problem))
+    """The state of the files."""
+    return look_at_files(lambda: label_files(options), _read, options.model_dump_json(), options.source)
 
 
 def _read(options: str) -> None:

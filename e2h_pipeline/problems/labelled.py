@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from e2h_pipeline.problems.jsonl import BadLine
 from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
+
+T = TypeVar("T")
 
 RIGHT_RATING, NEUTRAL_RATING, WRONG_RATING = 1, 0, -1
 
@@ -51,3 +55,23 @@ def refuse_if_all_bad(files: Iterable[Path], found: LabelledSolutions) -> Labell
             " set labels.path to a file of the format that labels.source names"
         )
     return found
+
+
+def segments_of(steps: Sequence[str], marks: Sequence[T]) -> tuple[list[str], list[T]]:
+    """Rated steps as segments of our text format, and the mark of each.
+
+    A blank line inside a step would read as two steps, so it becomes a line break; the answer block
+    of a step that ends in one is a segment of its own and shares the step's mark.
+    """
+    segments: list[str] = []
+    kept: list[T] = []
+    for step, mark in zip(steps, marks, strict=True):
+        body, marker, answer = step.partition(ANSWER_MARKER)
+        lines = "\n".join(line for line in body.strip().splitlines() if line.strip())
+        if lines:
+            segments.append(lines)
+            kept.append(mark)
+        if marker:
+            segments.append(ANSWER_MARKER + SEPARATOR + answer.strip())
+            kept.append(mark)
+    return segments, kept

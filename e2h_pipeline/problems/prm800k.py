@@ -67,8 +67,11 @@ def read_prm800k(path: Path | None = None) -> LabelledSolutions:
     return refuse_if_all_bad(files, LabelledSolutions(tuple(solutions), dict(counts), tuple(bad_lines)))
 
 
-def prm800k_files(path: Path | None = None) -> list[Path]:
+def prm800k_files(path: Path | None = None, setting: str = "labels.path") -> list[Path]:
     """The files that `read_prm800k` reads.
+
+    Args:
+        setting: field of the recipe that says where they are, for errors.
 
     Raises:
         ProblemError: no such data.
@@ -77,7 +80,7 @@ def prm800k_files(path: Path | None = None) -> list[Path]:
         data = os.environ.get("E2H_DATA_DIR")
         if not data:
             raise ProblemError(
-                "no PRM800K labels: set labels.path to the file or its folder,"
+                f"no PRM800K labels: set {setting} to the file or its folder,"
                 " or E2H_DATA_DIR to the folder above steps/"
             )
         path = Path(data) / "steps"
@@ -86,7 +89,7 @@ def prm800k_files(path: Path | None = None) -> list[Path]:
     files = sorted(file for pattern in _PATTERNS for file in path.glob(pattern))
     if not files:
         raise ProblemError(
-            f"{path}: no {' or '.join(_PATTERNS)}; set labels.path to the folder or file that has the labels"
+            f"{path}: no {' or '.join(_PATTERNS)}; set {setting} to the folder or file that has the labels"
         )
     return files
 

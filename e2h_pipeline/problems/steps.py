@@ -24,6 +24,7 @@ _SENTENCE = re.compile(
     rf"(?:(?<!\bi\.e)(?<!\be\.g)(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bMrs)(?<!\bvs)[.!?][\"')]*\s+|{_INSIDE_END}\s*)"
     rf"(?=[A-Z{_INSIDE}])"
 )
+_LINE_OR_SENTENCE = re.compile(rf"\s*\n\s*|{_SENTENCE.pattern}")
 
 
 def split_steps(solution: str) -> tuple[str, ...]:
@@ -31,6 +32,11 @@ def split_steps(solution: str) -> tuple[str, ...]:
     masked = _WHOLE.sub(_mask, solution)
     paragraphs = _cut(solution, masked, _PARAGRAPH)
     return paragraphs if len(paragraphs) > 1 else _cut(solution, masked, _SENTENCE)
+
+
+def split_sentences(solution: str) -> tuple[str, ...]:
+    """The lines of a solution, and the sentences of each, stripped, none empty. So models write: a thought a line."""
+    return _cut(solution, _WHOLE.sub(_mask, solution), _LINE_OR_SENTENCE)
 
 
 def _mask(whole: re.Match[str]) -> str:

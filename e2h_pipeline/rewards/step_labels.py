@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.problems.label_files import read_labels
-from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
+from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING, segments_of
 from e2h_pipeline.rewards.labelling import (
     RIGHT,
     UNLABELLED,
@@ -30,7 +30,7 @@ from e2h_pipeline.rewards.labelling import (
     labelled_row,
     write_solutions,
 )
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
+from e2h_pipeline.solutions import SEPARATOR, parse_completion
 
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.shards import Runner
@@ -172,7 +172,7 @@ def _rated_labels(
         if problem is None:
             dropped[_why_unknown(solution)] += 1
             continue
-        segments, shared = _segments(solution.steps, [meaning[rating] for rating in solution.ratings])
+        segments, shared = segments_of(solution.steps, [meaning[rating] for rating in solution.ratings])
         labels = once.new_labels(problem["problem_id"], segments, shared)
         if all(label == UNLABELLED for label in labels):
             dropped["no new label"] += 1
@@ -229,26 +229,6 @@ class LabelOnce:
                 self.conflicting += first is not None and first != label
             failed = failed or (label if first is None else first) == WRONG
         return kept
-
-
-def _segments(steps: Sequence[str], labels: Sequence[float]) -> tuple[list[str], list[float]]:
-    """Rated steps as segments of our text format, and a label for each.
-
-    A blank line inside a step would read as two steps, so it becomes a line break; the answer block
-    of a step that ends in one is a segment of its own and shares the step's label.
-    """
-    segments: list[str] = []
-    kept: list[float] = []
-    for step, label in zip(steps, labels, strict=True):
-        body, marker, answer = step.partition(ANSWER_MARKER)
-        lines = "\n".join(line for line in body.strip().splitlines() if line.strip())
-        if lines:
-            segments.append(lines)
-            kept.append(label)
-        if marker:
-            segments.append(ANSWER_MARKER + SEPARATOR + answer.strip())
-            kept.append(label)
-    return segments, kept
 
 
 def _write(out: Path, rows: Rows) -> None:

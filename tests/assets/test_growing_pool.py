@@ -13,6 +13,7 @@ import toy_stages as toy
 
 from assets.base_model import base_model
 from assets.benchmark_samples import benchmark_samples
+from assets.easy_solutions import easy_solutions
 from assets.problem_source import problem_source
 from assets.problems import benchmark_questions, easy_problems
 from assets.recipe import recipe
@@ -25,7 +26,7 @@ sft: {epochs: 1, batch_size: 8}
 sampling: {samples: 4, max_new_tokens: 16, temperature: 1.0, shard_questions: 5, shard_samples: 4}
 """
 LARGE = f"{toy.KEY}/sampling.samples=16"
-BEFORE = [recipe, problem_source, easy_problems, benchmark_questions, base_model, sft_policy]
+BEFORE = [recipe, problem_source, easy_problems, benchmark_questions, base_model, easy_solutions, sft_policy]
 
 
 @pytest.fixture

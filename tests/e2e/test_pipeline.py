@@ -26,9 +26,9 @@ pytestmark = pytest.mark.slow
 SECONDS_TO_FIND_NOTHING_TO_DO = 60  # the target is 20 on an idle machine; tests share theirs
 
 
-def run(home: Path, key: str) -> dict[str, set[str]]:
+def run(home: Path, key: str, *options: str) -> dict[str, set[str]]:
     """Run an experiment; the stages it computed and those it reused."""
-    done = e2h(home, "run", key)
+    done = e2h(home, "run", key, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return {
         kind: set(re.findall(rf"^  (\w+) +{kind} ", done.stdout, re.MULTILINE))
@@ -169,3 +169,59 @@ def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: P
     for part, distinct in (("easy_problems", 2), ("hard_questions", 1), ("gold_answers", 1)):
         assert len([key for key in found if key[0] == part]) == 2
         assert len({version for (asset, _), version in found.items() if asset == part}) == distinct
+
+
+def test_a_policy_of_rewritten_problems_and_an_evaluator_of_automatic_labels(math_home: Path) -> None:
+    """The other half of the paper's Table 2: MetaMathQA's solutions, Math-Shepherd's labels, each in its own format. What
+    is rewritten of problems that are held out changes nothing; what is of easy ones, what is taught of it."""
+    (math_home / "recipes" / "rewritten.yaml").write_text(
+        f"""
+extends: mathlike
+solutions: {{source: metamath, path: {math_home.parent / "MetaMathQA.json"}, per_question: 2}}
+labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
+"""
+    )
+    problems = [
+        json.loads(line)
+        for file in sorted((math_home.parent / "math").glob("math_t*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+    records, labels = [], []
+    for problem in problems:
+        asked, steps = problem["problem"], problem["solution"].split("\n\n")
+        response = "\n".join([*steps, f"The answer is: {problem['answer']}"])
+        record = {"query": asked, "response": response, "type": "MATH_AnsAug", "original_question": asked}
+        records += [record, {**record, "query": asked[::-1], "type": "MATH_Rephrased"}]
+        told = [f"Step {n}: {step} " for n, step in enumerate(steps, start=1)]
+        texts = [f"{asked} " + "\n".join(step + sign for step in told) for sign in ("ки", "+", "-")]
+        labels += [{"input": texts[0], "label": text, "task": "MATH"} for text in texts[1:]]
+    (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
+    write_lines(math_home.parent / "shepherd.jsonl", labels)
+
+    made = run(math_home, "rewritten", "--select", "+easy_prm,sft_answers")["computed"]
+    assert {"easy_solutions", "sft_policy", "easy_step_labels", "easy_prm"} <= made
+    (table,) = (math_home / "store" / "easy_solutions").glob("*/data.parquet")
+    taught = read_table(table).to_pylist()
+    levels = {problem["unique_id"]: problem["level"] for problem in problems}
+    assert {levels[row["problem_id"]] for row in taught} == {1, 2, 3}
+    assert {row["source"] for row in taught} == {"MATH_AnsAug", "MATH_Rephrased"}
+    manifest = json.loads((table.parent / "manifest.json").read_text())
+    assert manifest["inputs"].keys() == {"easy_problems", "hard_questions", "benchmark_questions"}
+
+    hard = next(r for r in records if levels[by_text(problems, r["original_question"])] > 3)
+    hard["response"] = "Something else.\nThe answer is: 0"
+    (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
+    again = run(math_home, "rewritten", "--select", "+sft_policy")["computed"]
+    assert again == {"easy_solutions"}  # the file is another, what is learned of it is not
+    easy = next(r for r in records if by_text(problems, r["original_question"]) == taught[0]["problem_id"])
+    easy["response"] = "Something else.\nThe answer is: 0"
+    (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
+    assert run(math_home, "rewritten", "--select", "+sft_policy")["computed"] == {
+        "easy_solutions",
+        "sft_policy",
+    }
+
+
+def by_text(problems: list[dict[str, Any]], question: str) -> str:
+    """The id of the problem with this text."""
+    return str(next(p["unique_id"] for p in problems if p["problem"] == question))

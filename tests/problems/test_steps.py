@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.problems.steps import split_steps
+from e2h_pipeline.problems.steps import split_sentences, split_steps
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,14 @@ def test_nothing_is_lost(solution: str) -> None:
     steps = split_steps(solution)
     assert all(step and step == step.strip() for step in steps)
     assert "".join("".join(steps).split()) == "".join(solution.split())
+
+
+def test_lines_and_their_sentences_are_steps_and_formulas_are_whole() -> None:
+    text = "We add.\nThen $a\n+ b = c.$ So $c$ is 3. i.e. it\n\n\\[x.\nY\\]\nDone"
+    assert split_sentences(text) == (
+        "We add.",
+        "Then $a\n+ b = c.$",
+        "So $c$ is 3. i.e. it",
+        "\\[x.\nY\\]",
+        "Done",
+    )

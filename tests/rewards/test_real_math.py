@@ -10,13 +10,14 @@ from e2h_pipeline.generation.pool import sample_pool
 from e2h_pipeline.problems.prm800k import read_prm800k
 from e2h_pipeline.problems.records import ProblemSplit, easy_table, question_table
 from e2h_pipeline.problems.source import load_split
-from e2h_pipeline.recipe import Base, Labels, Problems, RewardTraining, Sampling, Scoring, Sft
+from e2h_pipeline.recipe import Base, Labels, Problems, RewardTraining, Sampling, Scoring, Sft, Solutions
 from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.scoring import score_pool
 from e2h_pipeline.rewards.step_labels import label_easy_samples
 from e2h_pipeline.rewards.training import train_reward_model
 from e2h_pipeline.solutions import parse_completion
 from e2h_pipeline.training.base import make_base_model
+from e2h_pipeline.training.easy_solutions import write_easy_solutions
 from e2h_pipeline.training.sft import train_sft
 
 MATH = Problems(source="math", validation=500)
@@ -49,16 +50,19 @@ def test_math_goes_through_all_stages(data_dir: Path, tables: Path, bpe_policy: 
         return tmp_path / "work" / name
 
     make_base_model(Base(model=str(bpe_policy)), MATH, base, work("base"), REPORTER)
+    rated = Solutions(source="prm800k", path=str(data_dir / "steps"))
+    taught = write_easy_solutions(easy, [questions], tmp_path / "solutions", rated, 0)
+    assert taught["problems"] >= 30
     tuned = train_sft(
         base,
-        easy,
+        tmp_path / "solutions",
         sft,
         work("sft"),
         Sft(epochs=2, batch_size=8, micro_batch_size=4, learning_rate=3e-3),
         0,
         REPORTER,
     )
-    assert tuned["problems"] + tuned["dropped_for_length"] == 36
+    assert tuned["solutions"] + tuned["dropped_for_length"] == taught["solutions"]
     assert tuned["problems"] >= 25
 
     labelled = label_easy_samples(

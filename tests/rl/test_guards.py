@@ -248,7 +248,7 @@ def _policy(base: Path, folder: Path, *solutions: tuple[tuple[str, ...], str]) -
         for j, (steps, answer) in enumerate(solutions)
         for i in range(8)
     ]
-    write_table(folder / "sft" / "data.parquet", easy_table(ProblemSplit(tuple(problems), (), (), ())))
+    rl_runs.write_solutions(folder / "sft", problems)
     options = Sft(epochs=30, batch_size=40, learning_rate=2e-2)
     train_sft(base, folder / "sft", folder / "policy", folder / "sft-work", options, 0, Reporter())
     return folder / "policy"

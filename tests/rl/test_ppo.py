@@ -383,7 +383,7 @@ def test_ppo_finds_the_answer_that_is_rewarded(
     """A policy that answers one question with any digit; the reward is for 6 alone."""
     question, steps = "1+2*2", ("1+2=3",)
     digits = [Problem(f"sft/{i}", 1, "a", question, steps, str(i % 7)) for i in range(28)]
-    write_table(tmp_path / "sft" / "data.parquet", easy_table(ProblemSplit(tuple(digits), (), (), ())))
+    rl_runs.write_solutions(tmp_path / "sft", digits)
     options = Sft(epochs=25, batch_size=28, learning_rate=2e-2)
     policy = tmp_path / "policy"
     train_sft(ladder_policy, tmp_path / "sft", policy, tmp_path / "sft-work", options, 0, Reporter())

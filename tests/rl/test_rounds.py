@@ -39,7 +39,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory, ladder_tables: Path) -> Pat
     folder = tmp_path_factory.mktemp("rounds-policy")
     options = Sft(epochs=6, batch_size=16, learning_rate=3e-4)
     train_sft(
-        SHIPPED, ladder_tables / "easy_problems", folder / "out", folder / "work", options, 0, Reporter()
+        SHIPPED, ladder_tables / "easy_solutions", folder / "out", folder / "work", options, 0, Reporter()
     )
     return folder / "out"
 

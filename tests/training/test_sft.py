@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -8,30 +9,54 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Sft
 from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.solutions import format_completion, format_prompt
+from e2h_pipeline.solutions import format_completion, format_prompt, parse_completion
 from e2h_pipeline.training.objectives import IGNORED, next_token_loss
 from e2h_pipeline.training.sft import sft_example, train_sft
 
-PROBLEM = {"question": "1+2*2", "steps": ["1+2=3", "3*2=6"], "answer": "6"}
+STEPS, ANSWER = ["1+2=3", "3*2=6"], "6"
+ROW = {
+    "question": "1+2*2",
+    "completion": format_completion(STEPS, ANSWER),
+    "learned": [True, True, True],
+    "finished": True,
+}
 
 
 def test_the_loss_is_on_the_completion_only_and_on_its_end(tok: PreTrainedTokenizerFast) -> None:
-    example = sft_example(tok, PROBLEM)
+    example = sft_example(tok, ROW)
     prompt = tok(format_prompt("1+2*2"))["input_ids"]
     labels = list(example["labels"])
     assert len(labels) == len(example["input_ids"])
     assert labels[: len(prompt)] == [IGNORED] * len(prompt)
     assert labels[len(prompt) :] == list(example["input_ids"])[len(prompt) :]
     assert labels[-1] == tok.eos_token_id
-    completion = format_completion(PROBLEM["steps"], "6")  # type: ignore[arg-type]
-    assert tok.decode(labels[len(prompt) : -1]) == completion
+    assert tok.decode(labels[len(prompt) : -1]) == ROW["completion"]
+
+
+@pytest.mark.parametrize("learned", list(itertools.product([True, False], repeat=3)))
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_loss_is_on_the_steps_that_are_to_be_learned(
+    tok: PreTrainedTokenizerFast, learned: tuple[bool, ...], finished: bool
+) -> None:
+    completion = format_completion(STEPS, ANSWER) if finished else "1+2=3\n\n3*2=6\n\n6*2=5\n\n"
+    row = {**ROW, "completion": completion, "learned": learned, "finished": finished}
+    example = sft_example(tok, row)
+    ids, labels = list(example["input_ids"]), list(example["labels"])
+    assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
+    segments = [completion[start:end] for start, end in parse_completion(completion).spans]
+    taught = "".join(segment for segment, flag in zip(segments, learned, strict=True) if flag)
+    end = [tok.eos_token_id] if finished and learned[-1] else []
+    kept = [label for label in labels if label != IGNORED]
+    assert tok.decode(kept[: len(kept) - len(end)]) == taught
+    assert kept[len(kept) - len(end) :] == end
+    assert (ids[-1] == tok.eos_token_id) == finished
 
 
 def test_the_end_of_sequence_gets_a_gradient(
     ladder_policy: Path, ladder_tok: PreTrainedTokenizerFast
 ) -> None:
     model, _ = load_policy(ladder_policy)
-    example = sft_example(ladder_tok, PROBLEM)
+    example = sft_example(ladder_tok, ROW)
     logits = model(input_ids=torch.tensor([example["input_ids"]])).logits
     logits.retain_grad()
     next_token_loss(logits, torch.tensor([example["labels"]]), 1).backward()
@@ -46,7 +71,7 @@ def test_the_end_of_sequence_gets_a_gradient(
 def _sft(policy: Path, tables: Path, folder: Path, **changed: object) -> dict:
     options = Sft.model_validate({"epochs": 8, "batch_size": 8, "learning_rate": 1e-2, **changed})
     return train_sft(
-        policy, tables / "easy_problems", folder / "out", folder / "work", options, 0, Reporter()
+        policy, tables / "easy_solutions", folder / "out", folder / "work", options, 0, Reporter()
     )
 
 
@@ -54,8 +79,7 @@ def test_a_policy_is_trained_on_easy_training_problems(
     ladder_policy: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     summary = _sft(ladder_policy, ladder_tables, tmp_path)
-    rows = read_table(ladder_tables / "easy_problems" / "data.parquet").to_pylist()
-    train = [row for row in rows if row["split"] == "train"]
+    train = read_table(ladder_tables / "easy_solutions" / "data.parquet").to_pylist()
     assert summary["problems"] == len(train) == 40
     assert summary["dropped_for_length"] == 0
     model, tokenizer = load_policy(tmp_path / "out")
@@ -73,8 +97,8 @@ def test_long_solutions_are_dropped_and_counted(
     ladder_policy: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     _, tokenizer = load_policy(ladder_policy)
-    rows = read_table(ladder_tables / "easy_problems" / "data.parquet").to_pylist()
-    lengths = [len(sft_example(tokenizer, row)["input_ids"]) for row in rows if row["split"] == "train"]
+    rows = read_table(ladder_tables / "easy_solutions" / "data.parquet").to_pylist()
+    lengths = [len(sft_example(tokenizer, row)["input_ids"]) for row in rows]
     limit = sorted(lengths)[20]
     summary = _sft(ladder_policy, ladder_tables, tmp_path, epochs=1, max_tokens=limit)
     assert summary["problems"] == sum(length <= limit for length in lengths)

@@ -1,0 +1,69 @@
+"""Files of solutions that a policy is taught, where they are others': found, fingerprinted and watched as labels are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from e2h_pipeline.problems.files import SourceState, file_hashes, look_at_files
+from e2h_pipeline.problems.records import ProblemError
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import Solutions
+
+_PATTERN = "MetaMathQA*.json*"
+
+
+def solution_files(options: Solutions) -> list[Path]:
+    """The files that are read; none where the solutions come with the problems.
+
+    Raises:
+        ProblemError: nothing says where they are, or they are not there.
+    """
+    from e2h_pipeline.problems.prm800k import prm800k_files
+
+    if options.source == "reference":
+        return []
+    path = Path(options.path) if options.path else None
+    if options.source == "prm800k":
+        return prm800k_files(path, "solutions.path")
+    return [path or _metamath_file()]
+
+
+def _metamath_file() -> Path:
+    data = os.environ.get("E2H_DATA_DIR")
+    found = sorted((Path(data) / "metamath").glob(_PATTERN)) if data else []
+    if len(found) != 1:
+        where = f"{len(found)} files {_PATTERN} in {data}/metamath" if data else "E2H_DATA_DIR is not set"
+        raise ProblemError(
+            f"solutions.source=metamath needs a file and {where}: set solutions.path to it"
+            " (MetaMathQA-395K.json of meta-math/MetaMathQA on the Hub)"
+        )
+    return found[0]
+
+
+def solution_fingerprint(options: Solutions) -> dict[str, str]:
+    """SHA-256 of each file that is read; empty where the solutions come with the problems.
+
+    Raises:
+        ProblemError: no files.
+    """
+    return file_hashes(solution_files(options))
+
+
+def look_at_solutions(options: Solutions) -> SourceState:
+    """The state of the files."""
+    return look_at_files(lambda: solution_files(options), _read, options.model_dump_json(), options.source)
+
+
+def _read(options: str) -> None:
+    from e2h_pipeline.problems.metamath import read_metamath
+    from e2h_pipeline.problems.prm800k import read_prm800k
+    from e2h_pipeline.recipe import Solutions
+
+    found = Solutions.model_validate_json(options)
+    if found.source == "prm800k":
+        read_prm800k(Path(found.path) if found.path else None)
+    else:
+        sum(1 for _ in read_metamath(solution_files(found)[0]))
