@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,10 @@ def _table(artifact: Artifact) -> dict[str, Any]:
     return metadata
 
 
-def _by_level(levels: list[int]) -> str:
-    """Rows of each level, as a table and as bars."""
-    counts = {str(level): levels.count(level) for level in sorted(set(levels))}
+def _by_level(levels: list[int | None]) -> str:
+    """Rows of each level, as a table and as bars; last those without one, as problems of GSM8K are."""
+    found = Counter("none" if level is None else str(level) for level in levels)
+    counts = dict(sorted(found.items()))
     rows = [f"| {level} | {count:,} |" for level, count in counts.items()]
     return "\n".join(["| level | rows |", "|---|---|", *rows, "", bar_picture({"rows by level": counts})])
 

@@ -1,11 +1,11 @@
 """Watches what experiments read from outside, and tells Dagster when there is something new.
 
-The sensor looks at problems, step labels and base model of every experiment, and reports a new version of
-`problem_files`, `label_files` or `base_model_files` when the content has changed: `on_change` then makes the stage that
-reads it again, and what is below as far as content differs. What is gone or cannot be read fails the check
-`source_readable` of that asset; its last good version stays, so nothing is made of what is left of it. Of an asset that
-nothing here can execute, Dagster's conditions read the materializations, and its page the observations when it says why
-something is out of date; so a new version is reported as both.
+The sensor looks at problems, others' solutions, step labels and base model of every experiment, and reports a new
+version of `problem_files`, `solution_files`, `label_files` or `base_model_files` when the content has changed: `on_change`
+then makes the stage that reads it again, and what is below as far as content differs. What is gone or cannot be read fails
+the check `source_readable` of that asset; its last good version stays, so nothing is made of what is left of it. Of an
+asset that nothing here can execute, Dagster's conditions read the materializations, and its page the observations when it
+says why something is out of date; so a new version is reported as both.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def sensor() -> dg.SensorDefinition:
         name="watch_files",
         minimum_interval_seconds=_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reports changed, missing and unreadable files of problems, labels and base models, and moved Hub "
-        "revisions, per experiment.",
+        description="Reports changed, missing and unreadable files of problems, solutions, labels and base models, and "
+        "moved Hub revisions, per experiment.",
     )
     def watch_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         events, seen, unknown = look(context.instance, home(), json.loads(context.cursor or "{}"))

@@ -16,11 +16,12 @@ from toy_stages import resources
 
 from assets._stage import EXPERIMENTS
 from assets.base_model import base_model
+from assets.easy_solutions import easy_solutions
 from assets.easy_step_labels import easy_step_labels
 from assets.problem_source import problem_source
 from assets.problems import benchmark_questions, easy_problems, gold_answers, hard_questions
 from assets.recipe import recipe
-from assets.watched import LABEL_FILES, MODEL_FILES, READABLE, WATCHED, problems_readable
+from assets.watched import LABEL_FILES, MODEL_FILES, READABLE, SOLUTION_FILES, WATCHED, problems_readable
 from e2h_pipeline.artifacts import hashing
 from e2h_pipeline.automation import automated
 from e2h_pipeline.definitions import build
@@ -337,10 +338,10 @@ def _rated(path: Path, ratings: list[list[int]]) -> None:
 
 
 class Supervised:
-    """An experiment whose labels and base model lie in files, and one on the ladder. Its stages are only said to be made:
-    what is tested is what is asked for."""
+    """An experiment whose labels and base model lie in files, one whose solutions do, and one on the ladder. Their stages
+    are only said to be made: what is tested is what is asked for."""
 
-    stages = (easy_step_labels, base_model)
+    stages = (easy_step_labels, base_model, easy_solutions)
 
     def __init__(self, tmp_path: Path, instance: dg.DagsterInstance) -> None:
         self.home, self.instance = tmp_path / "home", instance
@@ -349,14 +350,27 @@ class Supervised:
         self.model.mkdir()
         (self.model / "config.json").write_text("{}")
         _rated(self.labels, [[1, 1], [1, -1]])
+        self.solutions = tmp_path / "MetaMathQA.json"
+        self.solutions.write_text("[]")
         for name in ("one", "two"):  # `two` has a model of its own, so that only the labels are shared
-            model = self.model if name == "one" else "ladder-base"
+            own = (
+                f"base: {{model: {self.model}}}"
+                if name == "one"
+                else f"solutions: {{source: metamath, path: {self.solutions}}}"
+            )
             (self.home / "recipes" / f"{name}.yaml").write_text(
-                f"labels: {{source: prm800k, path: {self.labels}}}\nbase: {{model: {model}}}\n"
+                f"labels: {{source: prm800k, path: {self.labels}}}\n{own}\n"
             )
         said = [
             dg.AssetSpec(name, partitions_def=EXPERIMENTS)
-            for name in ("recipe", "easy_problems", "easy_samples", "sft_policy")
+            for name in (
+                "recipe",
+                "easy_problems",
+                "hard_questions",
+                "benchmark_questions",
+                "easy_samples",
+                "sft_policy",
+            )
         ]
         self.definitions = dg.Definitions(
             assets=[*automated(self.stages), *said, *(watched.spec for watched in WATCHED)],
@@ -424,6 +438,20 @@ def test_labels_that_cannot_be_read_are_an_alert_until_they_are_restored(
     supervised.labels.write_bytes(whole)
     (restored,) = supervised.watch()
     assert isinstance(restored, dg.AssetCheckEvaluation) and restored.passed
+    assert supervised.asked() == set()
+
+
+def test_changed_solutions_start_what_the_policy_is_taught(supervised: Supervised) -> None:
+    supervised.solutions.write_text('[{"query": "q"}]')
+    changed = [event for event in supervised.watch() if isinstance(event, dg.AssetMaterialization)]
+    assert [(event.asset_key.to_user_string(), event.partition) for event in changed] == [
+        (SOLUTION_FILES, "two")
+    ]
+    assert supervised.asked() == {("easy_solutions", "two")}
+    supervised.solutions.write_text('[{"query": "q"}')
+    (alert,) = supervised.watch()
+    assert isinstance(alert, dg.AssetCheckEvaluation) and not alert.passed
+    assert "MetaMathQA.json: ends behind element 1" in str(alert.description)
     assert supervised.asked() == set()
 
 

@@ -20,6 +20,8 @@ from e2h_pipeline.solutions import ANSWER_MARKER
 
 MATH, GSM8K = "MATH", "GSM"
 _ANSWER, _GSM8K_ANSWER = "The answer is", "####"
+_LONGEST = 20_000
+"""Characters of a response at most: formulas that never end would take quadratic time, and no model is taught so much."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def _read(record: dict[str, Any], path: Path, line: int) -> RewrittenSolution:
         raise ProblemError(f"{where}: type {kind!r} is neither {MATH}_... nor {GSM8K}_...")
     if not query or not original:
         raise ProblemError(f"{where}: no question in 'query' or in 'original_question'")
+    if len(response) > _LONGEST:
+        raise ProblemError(f"{where}: 'response' has {len(response):,} characters, more than {_LONGEST:,}")
     body, marker, answer = response.rpartition(_ANSWER)
     steps = split_sentences(body.partition(_GSM8K_ANSWER)[0])
     answer = answer.removeprefix(":").strip()

@@ -7,6 +7,7 @@ solutions of rewritten problems of MATH, and of all of GSM8K, which has no level
 
 Others' solutions are of easy training problems only, by id or by the text of the question they were made of: what is
 held out for validation, hard or benchmark is left out and counted, and so is a rewritten question that is one of these.
+MATH has a few texts twice, at an easy and a hard level: by its text, such a problem is held out.
 """
 
 from __future__ import annotations
@@ -62,13 +63,14 @@ def write_easy_solutions(
         questions = [row["question"] for row in easy if row["split"] != "train"]
         for folder in held_out:
             questions += read_table(folder / "data.parquet", ["question"])["question"].to_pylist()
-        rows, details = _of_others([row for row in easy if row["split"] == "train"], questions, options, seed)
+        apart = {spacing_key(question) for question in questions}
+        rows, details = _of_others([row for row in easy if row["split"] == "train"], apart, options, seed)
     write_table(out / "data.parquet", solution_table(rows))
     return {
         "solutions": len(rows),
         "problems": len({row["problem_id"] for row in rows}),
         "learned_steps": sum(sum(row["learned"]) for row in rows),
-        "by_level": _counts(str(row["level"] or "unknown") for row in rows),
+        "by_level": _counts(str(row["level"] or "none") for row in rows),
         "by_source": _counts(row["source"] for row in rows),
         **details,
     }
@@ -125,22 +127,26 @@ def _counts(names: Iterable[str]) -> dict[str, int]:
 
 
 def _of_others(
-    train: Sequence[dict[str, Any]], held_out: Iterable[str], options: Solutions, seed: int
+    train: Sequence[dict[str, Any]], apart: set[str], options: Solutions, seed: int
 ) -> tuple[Rows, dict[str, Any]]:
     from e2h_pipeline.problems.prm800k import read_prm800k
     from e2h_pipeline.problems.solution_files import solution_files
 
     files = solution_files(options)
+    by_text: dict[str, dict[str, Any]] = {}
+    for problem in train:
+        if (text := spacing_key(problem["question"])) not in apart:
+            by_text.setdefault(text, problem)
     dropped: Counter[str] = Counter()
     bad: list[BadLine] = []
     if options.source == "prm800k":
         found = read_prm800k(Path(options.path) if options.path else None)
         bad += found.bad_lines
-        rows = list(_rated_right(found, train, dropped))
+        by_id = {problem["problem_id"]: problem for problem in train}
+        rows = list(_rated_right(found, by_id, by_text, dropped))
     else:
-        apart = {spacing_key(question) for question in held_out}
         rewritten = _without_bad_lines(read_metamath(files[0]), bad)
-        rows = list(_rewritten(rewritten, train, apart, dropped))
+        rows = list(_rewritten(rewritten, by_text, apart, dropped))
         rows = _at_most(rows, options.per_question, seed, dropped)
     if not rows:
         why = f"; the first of {len(bad)} bad lines: {bad[0]}" if bad else f"; left out: {dict(dropped)}"
@@ -156,11 +162,12 @@ def _of_others(
 
 
 def _rated_right(
-    found: LabelledSolutions, train: Sequence[dict[str, Any]], dropped: Counter[str]
+    found: LabelledSolutions,
+    by_id: Mapping[str, dict[str, Any]],
+    by_text: Mapping[str, dict[str, Any]],
+    dropped: Counter[str],
 ) -> Iterator[dict[str, Any]]:
     """Solutions up to their last step that is rated right and has not been learned before behind the same steps."""
-    by_id = {problem["problem_id"]: problem for problem in train}
-    by_text = _by_text(train)
     known: set[tuple[str, ...]] = set()
     for solution in found.solutions:
         if solution.unique_id is None:
@@ -207,11 +214,10 @@ def _without_bad_lines(
 
 def _rewritten(
     found: Iterable[RewrittenSolution],
-    train: Sequence[dict[str, Any]],
+    by_text: Mapping[str, dict[str, Any]],
     apart: set[str],
     dropped: Counter[str],
 ) -> Iterator[dict[str, Any]]:
-    by_text = _by_text(train)
     seen: set[str] = set()
     for each in found:
         original, question = spacing_key(each.original_question), spacing_key(each.question)
@@ -220,7 +226,7 @@ def _rewritten(
             problem = {"problem_id": GSM8K_ID + digest_json(original)[:16], "level": None}
         if problem is None:
             dropped["not an easy training problem"] += 1
-        elif question in apart and question != original:
+        elif question in apart:
             dropped["rewritten as a question that is held out"] += 1
         else:
             row = _row(problem, each.kind, each.question, format_completion(each.steps, each.answer))
@@ -230,14 +236,6 @@ def _rewritten(
                 continue
             seen.add(same)
             yield row
-
-
-def _by_text(problems: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Problems by the text of their question; of two with the same text the first."""
-    found: dict[str, dict[str, Any]] = {}
-    for problem in problems:
-        found.setdefault(spacing_key(problem["question"]), problem)
-    return found
 
 
 def _at_most(rows: Rows, most: int | None, seed: int, dropped: Counter[str]) -> Rows:

@@ -195,6 +195,7 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
         told = [f"Step {n}: {step} " for n, step in enumerate(steps, start=1)]
         texts = [f"{asked} " + "\n".join(step + sign for step in told) for sign in ("ки", "+", "-")]
         labels += [{"input": texts[0], "label": text, "task": "MATH"} for text in texts[1:]]
+    records.append({**records[0], "type": "GSM_AnsAug", "query": "1+2+3", "original_question": "1+2+3"})
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
     write_lines(math_home.parent / "shepherd.jsonl", labels)
 
@@ -203,12 +204,12 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
     (table,) = (math_home / "store" / "easy_solutions").glob("*/data.parquet")
     taught = read_table(table).to_pylist()
     levels = {problem["unique_id"]: problem["level"] for problem in problems}
-    assert {levels[row["problem_id"]] for row in taught} == {1, 2, 3}
-    assert {row["source"] for row in taught} == {"MATH_AnsAug", "MATH_Rephrased"}
+    assert {levels.get(row["problem_id"]) for row in taught} == {1, 2, 3, None}
+    assert {row["source"] for row in taught} == {"MATH_AnsAug", "MATH_Rephrased", "GSM_AnsAug"}
     manifest = json.loads((table.parent / "manifest.json").read_text())
     assert manifest["inputs"].keys() == {"easy_problems", "hard_questions", "benchmark_questions"}
 
-    hard = next(r for r in records if levels[by_text(problems, r["original_question"])] > 3)
+    hard = next(r for r in records[:-1] if levels[by_text(problems, r["original_question"])] > 3)
     hard["response"] = "Something else.\nThe answer is: 0"
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
     again = run(math_home, "rewritten", "--select", "+sft_policy")["computed"]

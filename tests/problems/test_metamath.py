@@ -72,6 +72,7 @@ def test_the_last_answer_is_the_answer(tmp_path: Path) -> None:
         ({"response": "We add.\nThe answer is:"}, "'response' must be a solution"),
         ({"response": "The answer is: 4"}, "'response' must be a solution"),
         ({"response": "# Answer\n\n5\n\nThe answer is: 4"}, "'# Answer' within a solution"),
+        ({"response": "\\[" * 10_001}, "'response' has 20,002 characters, more than 20,000"),
         ({"response": 4}, "'response' must be str, not int"),
     ],
 )

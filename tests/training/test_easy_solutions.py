@@ -24,7 +24,11 @@ def problem(name: str, level: int, question: str) -> Problem:
     return Problem(name, level, "a", question, ("We look.", "We see."), "7")
 
 
-TRAIN = (problem("train/1", 1, "What is $3 + 4$?"), problem("train/2", 3, "What is $14/2$?"))
+TRAIN = (
+    problem("train/1", 1, "What is $3 + 4$?"),
+    problem("train/2", 3, "What is $14/2$?"),
+    problem("train/6", 3, "What is $\\int_0^7\\,dx$?"),  # there twice, as MATH has a few
+)
 VALIDATION, HARD, BENCHMARK = (
     problem("train/3", 2, "What is $8 - 1$?"),
     problem("train/4", 5, "What is $\\int_0^7 dx$?"),
@@ -71,17 +75,17 @@ def metamath(tables: Path, *records: dict[str, str]) -> str:
 
 def test_the_solutions_that_come_with_the_problems(tables: Path) -> None:
     rows, summary = written(tables)
-    assert [row["problem_id"] for row in rows] == ["train/1", "train/2"]
+    assert [row["problem_id"] for row in rows] == ["train/1", "train/2", "train/6"]
     for row, own in zip(rows, TRAIN, strict=True):
         assert row["question"] == own.question
         assert row["completion"] == format_completion(own.steps, own.answer)
         assert (row["learned"], row["finished"]) == ([True, True, True], True)
     assert summary == {
-        "solutions": 2,
-        "problems": 2,
-        "learned_steps": 6,
-        "by_level": {"1": 1, "3": 1},
-        "by_source": {"reference": 2},
+        "solutions": 3,
+        "problems": 3,
+        "learned_steps": 9,
+        "by_level": {"1": 1, "3": 2},
+        "by_source": {"reference": 3},
     }
     assert findings(tables) == []
 
@@ -96,6 +100,7 @@ def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> Non
         rewrite(gsm, "Ann has x apples and buys 4. She has 7. What is x?", "GSM_SV", "3"),
         rewrite(VALIDATION.question),
         rewrite(HARD.question),
+        rewrite(TRAIN[2].question),  # who knows which of the two it is of
         rewrite(BENCHMARK.question),
         rewrite("What is $100$?"),
         rewrite(HARD.question, kind="GSM_AnsAug"),  # what a hard problem is called does not matter
@@ -113,12 +118,12 @@ def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> Non
     assert rows[2]["problem_id"] == rows[3]["problem_id"]
     assert rows[3]["completion"] == "We look at it.\n\nWe see 3.\n\n# Answer\n\n3"
     assert summary["dropped"] == {
-        "not an easy training problem": 5,
+        "not an easy training problem": 6,
         "rewritten as a question that is held out": 1,
         "there already": 1,
     }
-    assert summary["by_level"] == {"1": 1, "3": 1, "unknown": 2}
-    assert summary["bad_lines"] == 1 and "MetaMathQA.json:12: no field 'response'" in str(
+    assert summary["by_level"] == {"1": 1, "3": 1, "none": 2}
+    assert summary["bad_lines"] == 1 and "MetaMathQA.json:13: no field 'response'" in str(
         summary["first_bad_lines"]
     )
     assert findings(tables) == []
@@ -208,7 +213,7 @@ def test_the_check_sees_what_must_not_be_learned(tables: Path) -> None:
     def changed(**values: str) -> list[str]:
         import pyarrow as pa
 
-        write_table(path, pa.Table.from_pylist([{**rows[0], **values}, rows[1]], schema=table.schema))
+        write_table(path, pa.Table.from_pylist([{**rows[0], **values}, *rows[1:]], schema=table.schema))
         return findings(tables)
 
     assert changed(problem_id="train/4") == ["train/4 is no easy training problem"]
