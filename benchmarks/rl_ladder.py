@@ -10,7 +10,9 @@ store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would; sta
 Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval over problems; differences are
 paired, with the table's baseline or the row that the line names. PGR is (row - SFT) / (ceiling - SFT) on hard levels.
 Checkpoints are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its
-highest. A table for people, then one JSON line.
+highest. Errors are the first ones of wrong answers to hard questions, of all seeds: facts (the next operation with a wrong
+result) and the rest (an operand that is skipped, repeated or miscopied, or an answer that is not the last result). A
+table for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -33,12 +36,15 @@ from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.scoreboard import Method, read_values
 from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, mean_intervals, mean_over_seeds
+from e2h_pipeline.problems.ladder import parse_question, step_labels
 from e2h_pipeline.recipe import Recipe, canonical_key
+from e2h_pipeline.solutions import parse_completion
 
 if TYPE_CHECKING:
     from e2h_pipeline.lookup import Experiments
 
 SELECT = "+benchmark_metrics"
+EASY_LEVELS = 3  # the highest of them
 GROUPS = ("easy", "hard", "all")
 GREEDY, SFT_GREEDY = Method("rl", "greedy", 1), Method("sft", "greedy", 1)
 
@@ -224,6 +230,7 @@ class Measured:
         training: summary of the policy artifact, with `kl`, `highest_kl` and `seconds`; empty for rows
             that count no trained policy's answers.
         easy_data: data version of the easy problems.
+        errors: wrong answers to hard questions by their first error, `fact` or `operand`.
     """
 
     row: Row
@@ -231,6 +238,7 @@ class Measured:
     training: dict[int, dict[str, Any]] = field(default_factory=dict)
     easy_data: dict[int, str] = field(default_factory=dict)
     levels: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
 
 
 def measure(table: Table, seeds: Sequence[int]) -> list[Measured]:
@@ -257,6 +265,7 @@ def _measured(experiments: Experiments, row: Row, seeds: Sequence[int]) -> Measu
         found.levels = dict(zip(table["problem_id"].to_pylist(), table["level"].to_pylist(), strict=True))
         found.values[seed] = read_values(table)[row.method]
         found.easy_data[seed] = experiments.artifact("easy_problems", key).data_version
+        found.errors.update(_first_errors(experiments, key, row.method.policy))
         if row.method.policy == "rl":
             found.training[seed] = _training(experiments, key)
     return found
@@ -275,6 +284,22 @@ def _training(experiments: Experiments, key: str) -> dict[str, Any]:
         "highest_kl": max(divergence.values(), default=None),
         "seconds": trained.manifest.wall_seconds,
     }
+
+
+def _first_errors(experiments: Experiments, key: str, policy: str) -> Iterator[str]:
+    """What the first wrong step of each greedy solution of a hard question has wrong."""
+    table = read_table(experiments.artifact("benchmark_questions", key).path / "data.parquet")
+    questions = {
+        row["problem_id"]: row["question"] for row in table.to_pylist() if row["level"] > EASY_LEVELS
+    }
+    answers = experiments.artifact(f"{policy}_answers", key).path / "greedy"
+    for row in read_table(answers, ["problem_id", "completion"]).to_pylist():
+        question = questions.get(row["problem_id"], "")
+        if question and (labels := step_labels(question, row["completion"])) and 0 in labels:
+            place = labels.index(0)
+            written, right = parse_completion(row["completion"]).steps, parse_question(question).true_steps()
+            same = place < min(len(written), len(right)) and written[place][:-1] == right[place][:-1]
+            yield "fact" if same else "operand"
 
 
 def _curves(file: Path) -> list[dict[str, Any]]:
@@ -299,6 +324,7 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
             "against": measured.row.against or table.baseline,
             "difference": {},
             "training": measured.training,
+            "errors": measured.errors,
             "easy_data": measured.easy_data,
         }
         own = _mean(measured, measured.values, problems)
@@ -355,6 +381,7 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
         "best update",
         "KL (highest)",
         "seconds",
+        "errors: facts + rest",
     ]
     print("| " + " | ".join(heads) + " |")
     print("|" + "---|" * len(heads))
@@ -374,6 +401,7 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
         highest = _each(trained, "highest_kl", ".3f")
         cells.append(f"{_each(trained, 'kl', '.3f')} ({highest})" if highest else "")
         cells.append(_each(trained, "seconds", ".0f"))
+        cells.append(f"{line['errors']['fact']} + {line['errors']['operand']}")
         print("| " + " | ".join(cells) + " |")
         notes += [
             f"{line['row']}, seed {seed}, stopped: {training['stopped']}"
