@@ -148,9 +148,10 @@ def _text(value: object) -> str:
 
 
 def failure_cause(event: dg.DagsterEvent) -> str:
-    """The innermost message of a step failure: what the stage itself said."""
+    """What the stage itself said of a step failure: the first error that is not Dagster's own. What that one was raised
+    from is for the log; it says less, as that a name could not be resolved and not which model was wanted."""
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
     if event.step_failure_data.user_failure_data and event.step_failure_data.user_failure_data.description:
         return event.step_failure_data.user_failure_data.description

@@ -16,6 +16,7 @@ from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
 from e2h_pipeline.artifacts.verify import verify_store
 from e2h_pipeline.records import (
     experiment_places,
+    failure_cause,
     latest_records,
     record_findings,
     wanted_places,
@@ -119,3 +120,22 @@ def test_a_deleted_partition_wants_nothing(tmp_path: Path, instance: dg.DagsterI
     store = ArtifactStore(tmp_path)
     collect(store, plan_collection(store, set(), {}, grace_seconds=0))
     assert left(tmp_path) == set()
+
+
+def test_what_is_told_of_a_failure_is_what_the_stage_said() -> None:
+    """Not what that was raised from, nor Dagster's words around it."""
+
+    @dg.op
+    def load() -> None:
+        try:
+            raise OSError("[Errno -2] Name or service not known")
+        except OSError as error:
+            raise ValueError("base.model 'x' cannot be loaded: no network\nand more") from error
+
+    @dg.job
+    def loading() -> None:
+        load()
+
+    failed = loading.execute_in_process(raise_on_error=False)
+    (event,) = (e for e in failed.all_events if e.is_step_failure)
+    assert failure_cause(event) == "ValueError: base.model 'x' cannot be loaded: no network"
