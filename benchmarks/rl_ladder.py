@@ -7,8 +7,9 @@ A row is a recipe key per seed: `ladder/problems.seed=S/seed=S` with the row's o
 store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would; stages that keys share are made once. With
 --collect nothing is run, and rows that were never run are left out.
 
-Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval over problems; differences are
-paired, with the table's baseline or the row that the line names. PGR is (row - SFT) / (ceiling - SFT) on hard levels.
+Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval over problems, which says nothing of how
+much other seeds would differ: hard levels are also told seed by seed. Differences are paired, with the table's baseline or
+the row that the line names. PGR is (row - SFT) / (ceiling - SFT) on hard levels.
 Checkpoints are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its
 highest. Errors are the first ones of wrong answers to hard questions, of all seeds: facts (the next operation with a wrong
 result) and the rest (an operand that is skipped, repeated or miscopied, or an answer that is not the last result). A
@@ -321,6 +322,7 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
             "row": measured.row.name,
             "seeds": sorted(measured.values),
             "accuracy": {},
+            "hard_by_seed": {},
             "against": measured.row.against or table.baseline,
             "difference": {},
             "training": measured.training,
@@ -328,6 +330,8 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
             "easy_data": measured.easy_data,
         }
         own = _mean(measured, measured.values, problems)
+        for seed in sorted(measured.values):
+            line["hard_by_seed"][seed] = float(_mean(measured, [seed], problems)[masks["hard"]].mean())
         for group in GROUPS:
             line["accuracy"][group] = _estimate(own[masks[group]], bootstrap)
         baseline = by_name.get(line["against"])
@@ -375,6 +379,7 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
     heads = [
         "row",
         *GROUPS,
+        "hard by seed",
         f"hard - {table.baseline}",
         *(["PGR"] if table.ceiling else []),
         "easy validation",
@@ -389,6 +394,7 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
     for line in lines:
         partial = "" if line["seeds"] == seeds else f" (seeds {', '.join(map(str, line['seeds']))})"
         cells = [line["row"] + partial, *(_percent(line["accuracy"][group]) for group in GROUPS)]
+        cells.append("/".join(f"{100 * value:.1f}" for value in line["hard_by_seed"].values()))
         gain = _percent(line["difference"].get("hard"), signed=True)
         cells.append(
             gain if line["against"] == table.baseline or not gain else f"{gain} to {line['against']}"
