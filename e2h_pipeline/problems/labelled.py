@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from e2h_pipeline.problems.duplicates import spacing_key
 from e2h_pipeline.problems.jsonl import BadLine
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
@@ -55,6 +56,17 @@ def refuse_if_all_bad(files: Iterable[Path], found: LabelledSolutions) -> Labell
             " set labels.path to a file of the format that labels.source names"
         )
     return found
+
+
+def problem_of(solution: LabelledSolution, by_id: Mapping[str, T], by_text: Mapping[str, T]) -> T | None:
+    """The problem that a solution is of, by its id, or where it has none by the text of its question.
+
+    Args:
+        by_text: problems by `spacing_key` of their question.
+    """
+    if solution.unique_id is None:
+        return by_text.get(spacing_key(solution.question))
+    return by_id.get(solution.unique_id)
 
 
 def segments_of(steps: Sequence[str], marks: Sequence[T]) -> tuple[list[str], list[T]]:

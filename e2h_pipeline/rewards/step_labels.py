@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.problems.label_files import read_labels
-from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING, segments_of
+from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING, problem_of, segments_of
 from e2h_pipeline.rewards.labelling import (
     RIGHT,
     UNLABELLED,
@@ -165,10 +165,7 @@ def _rated_labels(
     dropped: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for solution in found.solutions:
-        if solution.unique_id is None:
-            problem = by_text.get(spacing_key(solution.question))
-        else:
-            problem = easy.get(solution.unique_id)
+        problem = problem_of(solution, easy, by_text)
         if problem is None:
             dropped[_why_unknown(solution)] += 1
             continue

@@ -22,7 +22,13 @@ from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.problems.duplicates import spacing_key
 from e2h_pipeline.problems.jsonl import BadLine
-from e2h_pipeline.problems.labelled import RIGHT_RATING, WRONG_RATING, LabelledSolutions, segments_of
+from e2h_pipeline.problems.labelled import (
+    RIGHT_RATING,
+    WRONG_RATING,
+    LabelledSolutions,
+    problem_of,
+    segments_of,
+)
 from e2h_pipeline.problems.metamath import MATH, RewrittenSolution, read_metamath
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.solutions import SEPARATOR, format_completion, parse_completion
@@ -170,10 +176,7 @@ def _rated_right(
     """Solutions up to their last step that is rated right and has not been learned before behind the same steps."""
     known: set[tuple[str, ...]] = set()
     for solution in found.solutions:
-        if solution.unique_id is None:
-            problem = by_text.get(spacing_key(solution.question))
-        else:
-            problem = by_id.get(solution.unique_id)
+        problem = problem_of(solution, by_id, by_text)
         if problem is None:
             dropped["not an easy training problem"] += 1
             continue
