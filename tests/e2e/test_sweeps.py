@@ -28,7 +28,15 @@ select: "+sft_policy"
 retries: 1
 """
 # Members that differ in what no selected stage but `recipe` reads share all others: two SFT policies, four recipes.
-DISTINCT = {"base_model": 1, "problem_source": 1, "easy_problems": 1, "sft_policy": 2, "recipe": 5}
+SHARED = (
+    "base_model",
+    "problem_source",
+    "easy_problems",
+    "hard_questions",
+    "benchmark_questions",
+    "easy_solutions",
+)
+DISTINCT = {**dict.fromkeys(SHARED, 1), "sft_policy": 2, "recipe": 5}
 
 
 @pytest.fixture(scope="module")
