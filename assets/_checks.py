@@ -57,7 +57,12 @@ def solution_findings(parts: Mapping[str, Path]) -> list[str]:
     Args:
         parts: asset name -> folder, of `easy_solutions` and those of the question tables that exist.
     """
-    rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
+    rows = {
+        name: read_table(
+            path / "data.parquet", ["problem_id", "question", *(["split"] if name == "easy_problems" else [])]
+        ).to_pylist()
+        for name, path in parts.items()
+    }
     taught = rows.pop("easy_solutions")
     easy = {row["problem_id"]: row for row in rows["easy_problems"]}
     train = {name for name, row in easy.items() if row["split"] == "train"}

@@ -11,9 +11,9 @@ Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval ove
 much other seeds would differ: hard levels are also told seed by seed. Differences are paired, with the table's baseline or
 the row that the line names. PGR is (row - SFT) / (ceiling - SFT) on hard levels.
 Checkpoints are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its
-highest. Errors are the first ones of wrong answers to hard questions, of all seeds: facts (the next operation with a wrong
-result) and the rest (an operand that is skipped, repeated or miscopied, or an answer that is not the last result). A
-table for people, then one JSON line.
+highest. Errors are the first ones of solutions of hard questions, of all seeds, also where the answer came out right: facts
+(the next operation with a wrong result) and the rest (an operand that is skipped, repeated or miscopied, or an answer that
+is not the last result). A table for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from e2h_pipeline.lookup import Experiments
 
 SELECT = "+benchmark_metrics"
-EASY_LEVELS = 3  # the highest of them
 GROUPS = ("easy", "hard", "all")
 GREEDY, SFT_GREEDY = Method("rl", "greedy", 1), Method("sft", "greedy", 1)
 
@@ -231,7 +230,7 @@ class Measured:
         training: summary of the policy artifact, with `kl`, `highest_kl` and `seconds`; empty for rows
             that count no trained policy's answers.
         easy_data: data version of the easy problems.
-        errors: wrong answers to hard questions by their first error, `fact` or `operand`.
+        errors: solutions of hard questions that have an error, by the first: `fact` or `operand`.
     """
 
     row: Row
@@ -290,9 +289,8 @@ def _training(experiments: Experiments, key: str) -> dict[str, Any]:
 def _first_errors(experiments: Experiments, key: str, policy: str) -> Iterator[str]:
     """What the first wrong step of each greedy solution of a hard question has wrong."""
     table = read_table(experiments.artifact("benchmark_questions", key).path / "data.parquet")
-    questions = {
-        row["problem_id"]: row["question"] for row in table.to_pylist() if row["level"] > EASY_LEVELS
-    }
+    easy = Recipe.from_key(key, recipe_folders(home())).evaluation.easy_levels
+    questions = {row["problem_id"]: row["question"] for row in table.to_pylist() if row["level"] not in easy}
     answers = experiments.artifact(f"{policy}_answers", key).path / "greedy"
     for row in read_table(answers, ["problem_id", "completion"]).to_pylist():
         question = questions.get(row["problem_id"], "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,43 +53,46 @@ class SourceState:
         return digest_json(self.parts)
 
 
-def file_hash(path: Path) -> str:
-    """`remembered_hash`, for files of data.
-
-    Raises:
-        ProblemError: it cannot be read.
-    """
-    try:
-        return remembered_hash(path)
-    except OSError as error:
-        raise ProblemError(
-            f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
-        ) from None
+def data_folder(name: str) -> Path | None:
+    """The folder of this name in E2H_DATA_DIR, whether it is there or not; None where that is not set."""
+    data = os.environ.get("E2H_DATA_DIR")
+    return Path(data) / name if data else None
 
 
 def file_hashes(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each file by name.
+    """SHA-256 of each file by name: `remembered_hash`, for files of data.
 
     Raises:
         ProblemError: one cannot be read.
     """
-    return {path.name: file_hash(path) for path in files}
+    hashes = {}
+    for path in files:
+        try:
+            hashes[path.name] = remembered_hash(path)
+        except OSError as error:
+            raise ProblemError(
+                f"{path}: cannot be read ({error.strerror or error}); mend its permissions or put the file back"
+            ) from None
+    return hashes
 
 
 def look_at_files(
-    find: Callable[[], Sequence[Path]], read: Callable[[str], object], options: str, without: str
+    find: Callable[[], Sequence[Path]],
+    fingerprint: Callable[[], dict[str, str]],
+    read: Callable[[str], object],
+    options: str,
 ) -> SourceState:
-    """The state of files; nothing is raised. New content is read through once, as the stage will read it.
+    """The state of a source. New content of files is read through once, so that what cannot be read is known before
+    anything is made of it; nothing is raised, for a source that is gone is a state too.
 
     Args:
         find: the files, none where nothing is read from files.
+        fingerprint: the parts of the state.
         read: as of `why_unreadable`.
         options: the section of the recipe that says where they are, as JSON.
-        without: what there is instead, where there are none.
     """
     try:
-        files = find()
-        parts = file_hashes(files) or {"made here": without}
+        files, parts = find(), fingerprint()
         error = why_unreadable(read, options, digest_json(parts)) if files else ""
         return SourceState.of_files(files, parts, error)
     except (ProblemError, OSError) as problem:

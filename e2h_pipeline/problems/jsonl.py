@@ -7,7 +7,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -16,6 +16,7 @@ from e2h_pipeline.problems.records import ProblemError
 
 T = TypeVar("T")
 
+_SHOWN_BAD_LINES = 20
 _CHUNK = 1 << 20  # characters of an array that are read at once
 _LARGEST = 1 << 24  # characters of an element at most, or a broken file would be read whole
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -33,6 +34,14 @@ class BadLine:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.reason}"
+
+
+def told_bad_lines(bad_lines: Sequence[BadLine]) -> dict[str, Any]:
+    """How many there are and the first of them in words, for a summary."""
+    return {
+        "bad_lines": len(bad_lines),
+        "first_bad_lines": [str(bad) for bad in bad_lines[:_SHOWN_BAD_LINES]],
+    }
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.problems.files import SourceState, file_hashes, look_at_files
+from e2h_pipeline.problems.files import SourceState, data_folder, file_hashes, look_at_files
 from e2h_pipeline.problems.records import ProblemError
 
 if TYPE_CHECKING:
@@ -54,9 +53,8 @@ def label_files(options: Labels) -> list[Path]:
 
 
 def _shepherd_file() -> Path:
-    data = os.environ.get("E2H_DATA_DIR")
-    names = [Path(data) / "steps" / name for name in _SHEPHERD] if data else []
-    found = [path for path in names if path.is_file()]
+    folder = data_folder("steps")
+    found = [folder / name for name in _SHEPHERD if (folder / name).is_file()] if folder else []
     if not found:
         raise ProblemError(
             "labels.source=shepherd needs a file: set labels.path to the .jsonl or .jsonl.gz, or put"
@@ -76,7 +74,12 @@ def label_fingerprint(options: Labels) -> dict[str, str]:
 
 def look_at_labels(options: Labels) -> SourceState:
     """The state of the files."""
-    return look_at_files(lambda: label_files(options), _read, options.model_dump_json(), options.source)
+    return look_at_files(
+        lambda: label_files(options),
+        lambda: label_fingerprint(options) or {"made here": options.source},
+        _read,
+        options.model_dump_json(),
+    )
 
 
 def _read(options: str) -> None:

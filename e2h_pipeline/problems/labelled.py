@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from e2h_pipeline.problems.duplicates import spacing_key
 from e2h_pipeline.problems.jsonl import BadLine
@@ -58,11 +58,19 @@ def refuse_if_all_bad(files: Iterable[Path], found: LabelledSolutions) -> Labell
     return found
 
 
+def by_question(problems: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Rows of problems by `spacing_key` of their question; of two with the same text the first."""
+    found: dict[str, dict[str, Any]] = {}
+    for problem in problems:
+        found.setdefault(spacing_key(problem["question"]), problem)
+    return found
+
+
 def problem_of(solution: LabelledSolution, by_id: Mapping[str, T], by_text: Mapping[str, T]) -> T | None:
     """The problem that a solution is of, by its id, or where it has none by the text of its question.
 
     Args:
-        by_text: problems by `spacing_key` of their question.
+        by_text: as of `by_question`.
     """
     if solution.unique_id is None:
         return by_text.get(spacing_key(solution.question))

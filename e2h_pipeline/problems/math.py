@@ -17,7 +17,6 @@ do not apply to them), and MATH500 is taken out of the pool by text.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,7 +32,7 @@ from e2h_pipeline.problems.duplicates import (
     near_duplicates,
     spacing_key,
 )
-from e2h_pipeline.problems.files import file_hash
+from e2h_pipeline.problems.files import data_folder, file_hashes
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool, counts_by_level
 from e2h_pipeline.problems.steps import split_steps
@@ -95,7 +94,7 @@ def math_fingerprint(options: Problems) -> dict[str, str]:
         ProblemError: no data.
     """
     if not options.hub:
-        return {path.name: file_hash(path) for path in math_files(options)}
+        return file_hashes(math_files(options))
     names = zip((options.hub, HUB_BENCHMARK), _revisions(options.hub_revision), strict=True)
     return {name: _commit(name, revision) for name, revision in names}
 
@@ -176,13 +175,13 @@ def _check_counts(pool: Sequence[Problem], known: Sequence[Problem], benchmark: 
 def _folder(options: Problems) -> Path:
     if options.path:
         return Path(options.path)
-    data = os.environ.get("E2H_DATA_DIR")
-    if not data:
+    folder = data_folder("math")
+    if folder is None:
         raise ProblemError(
             "problems.source is math, but there is no data: set problems.path to a folder with"
             f" {', '.join(_PARTS)} (.jsonl or .jsonl.gz), or E2H_DATA_DIR to its parent, or problems.hub"
         )
-    return Path(data) / "math"
+    return folder
 
 
 def _part(folder: Path, part: str) -> Path:

@@ -16,13 +16,13 @@ The same problem and prefix may come many times over; what to make of that is fo
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.problems.files import data_folder
 from e2h_pipeline.problems.jsonl import BadLine, field, parse_each
 from e2h_pipeline.problems.labelled import (
     NEUTRAL_RATING,
@@ -77,13 +77,12 @@ def prm800k_files(path: Path | None = None, setting: str = "labels.path") -> lis
         ProblemError: no such data.
     """
     if path is None:
-        data = os.environ.get("E2H_DATA_DIR")
-        if not data:
+        path = data_folder("steps")
+        if path is None:
             raise ProblemError(
                 f"no PRM800K labels: set {setting} to the file or its folder,"
                 " or E2H_DATA_DIR to the folder above steps/"
             )
-        path = Path(data) / "steps"
     if not path.is_dir():
         return [path]
     files = sorted(file for pattern in _PATTERNS for file in path.glob(pattern))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.problems.files import SourceState, file_hashes, look_at_files
+from e2h_pipeline.problems.files import SourceState, data_folder, file_hashes, look_at_files
 from e2h_pipeline.problems.records import ProblemError
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ def solution_files(options: Solutions) -> list[Path]:
 
 
 def _metamath_file() -> Path:
-    data = os.environ.get("E2H_DATA_DIR")
-    found = sorted((Path(data) / "metamath").glob(_PATTERN)) if data else []
+    folder = data_folder("metamath")
+    found = sorted(folder.glob(_PATTERN)) if folder else []
     if len(found) != 1:
-        where = f"{len(found)} files {_PATTERN} in {data}/metamath" if data else "E2H_DATA_DIR is not set"
+        where = f"{len(found)} files {_PATTERN} in {folder}" if folder else "E2H_DATA_DIR is not set"
         raise ProblemError(
             f"solutions.source=metamath needs a file and {where}: set solutions.path to it"
             " (MetaMathQA-395K.json of meta-math/MetaMathQA on the Hub)"
@@ -54,7 +53,12 @@ def solution_fingerprint(options: Solutions) -> dict[str, str]:
 
 def look_at_solutions(options: Solutions) -> SourceState:
     """The state of the files."""
-    return look_at_files(lambda: solution_files(options), _read, options.model_dump_json(), options.source)
+    return look_at_files(
+        lambda: solution_files(options),
+        lambda: solution_fingerprint(options) or {"made here": options.source},
+        _read,
+        options.model_dump_json(),
+    )
 
 
 def _read(options: str) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.hashing import digest_json
-from e2h_pipeline.problems.files import SourceState, why_unreadable
+from e2h_pipeline.problems.files import SourceState, look_at_files
 from e2h_pipeline.problems.records import (
-    ProblemError,
     ProblemPool,
     ProblemSplit,
     counts_by_level,
@@ -19,18 +17,15 @@ if TYPE_CHECKING:
 
 
 def look_at_source(options: Problems) -> SourceState:
-    """The state of a source. New content is read through once, so that what cannot be read is known before
-    anything is made of it; nothing is raised, for a source that is gone is a state too. Of the Hub, only
-    commits are asked for."""
+    """The state of a source. Of the Hub, only commits are asked for."""
     from e2h_pipeline.problems.math import math_files
 
-    try:
-        parts = source_fingerprint(options)
-        files = math_files(options) if options.source == "math" else []
-        error = why_unreadable(_read, options.model_dump_json(), digest_json(parts)) if files else ""
-        return SourceState.of_files(files, parts, error)
-    except (ProblemError, OSError) as problem:
-        return SourceState(error=str(problem))
+    return look_at_files(
+        lambda: math_files(options) if options.source == "math" else [],
+        lambda: source_fingerprint(options),
+        _read,
+        options.model_dump_json(),
+    )
 
 
 def _read(options: str) -> None:

@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.problems.jsonl import told_bad_lines
 from e2h_pipeline.problems.label_files import read_labels
-from e2h_pipeline.problems.labelled import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING, problem_of, segments_of
+from e2h_pipeline.problems.labelled import (
+    NEUTRAL_RATING,
+    RIGHT_RATING,
+    WRONG_RATING,
+    by_question,
+    problem_of,
+    segments_of,
+)
 from e2h_pipeline.rewards.labelling import (
     RIGHT,
     UNLABELLED,
@@ -40,7 +48,6 @@ if TYPE_CHECKING:
 
 NEUTRAL = {"positive": RIGHT, "negative": WRONG, "soft": 0.5, "drop": UNLABELLED}
 """Label of a neutral rating by `labels.neutral`."""
-SHOWN_BAD_LINES = 20
 
 
 def label_easy_samples(
@@ -154,11 +161,7 @@ def _rated_labels(
 
     Problems are known by id, or by the text of their question where the data has no ids.
     """
-    from e2h_pipeline.problems.duplicates import spacing_key
-
-    by_text: dict[str, dict[str, Any]] = {}
-    for own in easy.values():
-        by_text.setdefault(spacing_key(own["question"]), own)
+    by_text = by_question(easy.values())
     meaning = {RIGHT_RATING: RIGHT, NEUTRAL_RATING: neutral, WRONG_RATING: WRONG, None: UNLABELLED}
     once = LabelOnce()
     rows: Rows = []
@@ -186,8 +189,7 @@ def _rated_labels(
         "repeated_steps": once.repeated,
         "conflicting_steps": once.conflicting,
         "source_records": dict(found.counts),
-        "bad_lines": len(found.bad_lines),
-        "first_bad_lines": [str(bad) for bad in found.bad_lines[:SHOWN_BAD_LINES]],
+        **told_bad_lines(found.bad_lines),
     }
 
 

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.problems.duplicates import spacing_key
-from e2h_pipeline.problems.jsonl import BadLine
+from e2h_pipeline.problems.jsonl import BadLine, told_bad_lines
 from e2h_pipeline.problems.labelled import (
     RIGHT_RATING,
     WRONG_RATING,
     LabelledSolutions,
+    by_question,
     problem_of,
     segments_of,
 )
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 GSM8K_ID = "gsm8k/"
 """How ids of problems of GSM8K begin; they are made of the text, for GSM8K has none."""
-SHOWN_BAD_LINES = 20
 
 
 def write_easy_solutions(
@@ -106,7 +106,7 @@ def solution_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         "learned": pa.list_(pa.bool_()),
         "finished": pa.bool_(),
     }
-    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in types.items()})
+    return pa.Table.from_pylist(list(rows), pa.schema(types))
 
 
 def _row(
@@ -139,10 +139,7 @@ def _of_others(
     from e2h_pipeline.problems.solution_files import solution_files
 
     files = solution_files(options)
-    by_text: dict[str, dict[str, Any]] = {}
-    for problem in train:
-        if (text := spacing_key(problem["question"])) not in apart:
-            by_text.setdefault(text, problem)
+    by_text = {text: problem for text, problem in by_question(train).items() if text not in apart}
     dropped: Counter[str] = Counter()
     bad: list[BadLine] = []
     if options.source == "prm800k":
@@ -160,11 +157,7 @@ def _of_others(
             f"{', '.join(map(str, files))}: no solution of an easy training problem{why};"
             " set solutions.path to a file of the format that solutions.source names"
         )
-    return rows, {
-        "dropped": dict(dropped),
-        "bad_lines": len(bad),
-        "first_bad_lines": [str(line) for line in bad[:SHOWN_BAD_LINES]],
-    }
+    return rows, {"dropped": dict(dropped), **told_bad_lines(bad)}
 
 
 def _rated_right(
