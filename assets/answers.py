@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets._stage import TABLE, stage
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.stages.asset import stage
 
 # The number of samples is evaluation.samples here: raising the rerank pool's N must not draw these again.
 _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
@@ -17,7 +17,7 @@ _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != 
 
 def _answers(name: str, policy: str) -> dg.AssetsDefinition:
     def answers(job: StageJob) -> dict[str, Any]:
-        from e2h_pipeline.generation.pool import answers_pool
+        from e2h_pipeline.generation.sample_pool import answers_pool
 
         return answers_pool(
             policy=job.path(policy),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from assets.watched import MODEL_FILES
 from e2h_pipeline.artifacts.hashing import fingerprint
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.stages.asset import stage
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
@@ -30,6 +30,6 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 def base_model(job: StageJob) -> dict[str, Any]:
     """The base model as a Hugging Face folder: shipped, fetched, or trained from nothing on the
     ladder's flawed corpus."""
-    from e2h_pipeline.training.base import make_base_model
+    from e2h_pipeline.training.from_nothing import make_base_model
 
     return make_base_model(job.recipe.base, job.recipe.problems, job.out, job.work, job.reporter)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import TABLE, stage
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.tables import TABLE, read_table
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(
@@ -21,8 +21,8 @@ from e2h_pipeline.artifacts.tables import read_table
 )
 def benchmark_samples(job: StageJob) -> dict[str, Any]:
     """N completions of every benchmark question by the SFT policy."""
-    from e2h_pipeline.generation.pool import sample_pool
-    from e2h_pipeline.rewards.watch import easy_watch
+    from e2h_pipeline.generation.sample_pool import sample_pool
+    from e2h_pipeline.rewards.early_stop import easy_watch
 
     stop = job.recipe.early_stop
     watch = None

@@ -11,12 +11,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets import _checks
-from assets._stage import EXPERIMENTS, RECIPE_ASSET, STAGES, TABLE, load_recipe
 from e2h_pipeline.artifacts.lineage import trace
-from e2h_pipeline.artifacts.store import Artifact
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.request import Artifact
+from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.stages import findings as _checks
+from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
 from resources.store import StoreResource, input_artifact, latest_artifact
 
 _PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_answers")
@@ -124,7 +124,7 @@ def base_model_as_shipped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """A base model trained from nothing by the shipped model's knobs is the shipped model, or as good."""
-    from e2h_pipeline.training.base import compare_with_shipped
+    from e2h_pipeline.training.from_nothing import compare_with_shipped
 
     seen = Experiment(context, store)
     recipe = seen.recipe()

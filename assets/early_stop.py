@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(
@@ -25,7 +25,7 @@ from e2h_pipeline.artifacts.job import StageJob
 def early_stop_metrics(job: StageJob) -> dict[str, Any]:
     """Tokens saved and accuracy lost by giving up samples with a step below a threshold of easy validation."""
     from e2h_pipeline.evaluation.early_stop import early_stop_metrics
-    from e2h_pipeline.rewards.watch import right_lowest_scores
+    from e2h_pipeline.rewards.early_stop import right_lowest_scores
 
     return early_stop_metrics(
         samples=job.path("benchmark_samples"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(
@@ -16,7 +16,7 @@ from e2h_pipeline.artifacts.job import StageJob
 )
 def easy_outcome_labels(job: StageJob) -> dict[str, Any]:
     """Solutions of easy problems with a right or a wrong answer, balanced per problem."""
-    from e2h_pipeline.rewards.outcome_labels import label_easy_outcomes
+    from e2h_pipeline.supervision.outcome_labels import label_easy_outcomes
 
     return label_easy_outcomes(
         easy_samples=job.path("easy_samples") / "data",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import TABLE, stage
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.tables import TABLE, read_table
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(
@@ -20,7 +20,7 @@ from e2h_pipeline.artifacts.tables import read_table
 )
 def easy_samples(job: StageJob) -> dict[str, Any]:
     """Completions of every easy problem by the SFT policy."""
-    from e2h_pipeline.generation.pool import sample_pool
+    from e2h_pipeline.generation.sample_pool import sample_pool
 
     return sample_pool(
         policy=job.path("sft_policy"),

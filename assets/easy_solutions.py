@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from assets.watched import SOLUTION_FILES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.stages.asset import stage
 
 _HELD_OUT = ("hard_questions", "benchmark_questions")
 
@@ -31,7 +31,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 def easy_solutions(job: StageJob) -> dict[str, Any]:
     """Solutions of easy training problems, for supervised fine-tuning: those that come with the problems, or others'.
     Questions that are held out are read only to keep them out."""
-    from e2h_pipeline.training.easy_solutions import write_easy_solutions
+    from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
 
     options = job.recipe.solutions
     return write_easy_solutions(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from assets.watched import LABEL_FILES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice, Sampling
+from e2h_pipeline.stages.asset import stage
 
 # Completions are drawn as the benchmark's samples are; how many is labels.completions.
 _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
@@ -15,7 +15,7 @@ _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     """The files of labels, where labels come from files."""
-    from e2h_pipeline.problems.label_files import label_fingerprint
+    from e2h_pipeline.problems.supplied_files import label_fingerprint
 
     return label_fingerprint(recipe.labels)
 
@@ -32,7 +32,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 )
 def easy_step_labels(job: StageJob) -> dict[str, Any]:
     """A label for each step of solutions to easy problems, up to the first error."""
-    from e2h_pipeline.rewards.step_labels import label_easy_samples
+    from e2h_pipeline.supervision.step_labels import label_easy_samples
 
     return label_easy_samples(
         easy_samples=job.path("easy_samples") / "data",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(
@@ -18,7 +18,7 @@ from e2h_pipeline.artifacts.job import StageJob
 def evaluator_generalization(job: StageJob) -> dict[str, Any]:
     """Step and outcome AUROC, calibration and first-error F1 of the easy evaluator by level."""
     from e2h_pipeline.evaluation.generalization import evaluator_generalization
-    from e2h_pipeline.evaluation.process_bench import easy_threshold
+    from e2h_pipeline.evaluation.step_benchmarks.process_bench import easy_threshold
 
     checked = job.recipe.problems.source == "ladder"
     return evaluator_generalization(

@@ -10,11 +10,11 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from assets._stage import stage
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 
 if TYPE_CHECKING:
-    from e2h_pipeline.rewards.training import Kind
+    from e2h_pipeline.rewards.train import Kind
 
 EVALUATORS = ("easy_prm", "easy_orm", "easy_oprm", "easy_pairwise")
 _STEPS, _OUTCOMES = "easy_step_labels", "easy_outcome_labels"
@@ -32,7 +32,7 @@ def _train(job: StageJob, kind: Kind) -> dict[str, Any]:
     chosen = job.recipe.reward.kind
     if kind != chosen:
         return leave_note(job, f"the recipe has reward.kind={chosen}")
-    from e2h_pipeline.rewards.training import train_reward_model
+    from e2h_pipeline.rewards.train import train_reward_model
 
     options = getattr(job.recipe, kind)
     return train_reward_model(

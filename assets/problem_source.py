@@ -7,11 +7,11 @@ import time
 from functools import lru_cache
 from typing import Any
 
-from assets._stage import stage
 from assets.watched import PROBLEM_FILES, SOURCE_FIELDS
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.recipe import Problems, RecipeSlice
+from e2h_pipeline.stages.asset import stage
 
 _HUB_SECONDS = 60  # as often as the sensor `watch_files` asks
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import TABLE, stage
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.tables import TABLE, write_table
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})

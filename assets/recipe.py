@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from assets._stage import RECIPE_FILE, stage
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.stages.asset import stage
+from e2h_pipeline.stages.spec import RECIPE_FILE
 
 
 @stage(group="data", recipe=Recipe.model_fields, kinds={"json"})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from assets._stage import stage
 from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
+from e2h_pipeline.stages.asset import stage
 
 _INPUTS = [
     "benchmark_metrics",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from assets.evaluators import leave_note
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 
 _ROLLOUTS = "rollouts.parquet"
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import dagster as dg
 
-from assets._stage import stage
 from assets.evaluators import leave_note
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 from resources.compute import StageBody
 
 ALGORITHMS = {
@@ -31,9 +31,9 @@ def _online(name: str) -> StageBody:
     def body(job: StageJob) -> dict[str, Any]:
         if name != job.recipe.rl.algorithm:
             return _not_asked(job)
-        from e2h_pipeline.rl.grpo import Grpo
-        from e2h_pipeline.rl.loop import Algorithm, train_policy
-        from e2h_pipeline.rl.ppo import Ppo
+        from e2h_pipeline.rl.online.grpo import Grpo
+        from e2h_pipeline.rl.online.loop import Algorithm, train_policy
+        from e2h_pipeline.rl.online.ppo import Ppo
 
         algorithms: dict[str, type[Algorithm]] = {"ppo": Ppo, "grpo": Grpo}
         return train_policy(
@@ -59,9 +59,10 @@ def _rounds(name: str) -> StageBody:
     def body(job: StageJob) -> dict[str, Any]:
         if name != job.recipe.rl.algorithm:
             return _not_asked(job)
-        from e2h_pipeline.rl.dpo import IterativePreference
-        from e2h_pipeline.rl.rest import RestEm
-        from e2h_pipeline.rl.rounds import Method, train_in_rounds
+        from e2h_pipeline.rl.rounds.loop import train_in_rounds
+        from e2h_pipeline.rl.rounds.preference import IterativePreference
+        from e2h_pipeline.rl.rounds.rest_em import RestEm
+        from e2h_pipeline.rl.rounds.run import Method
 
         methods: dict[str, type[Method]] = {"rest": RestEm, "dpo": IterativePreference}
         return train_in_rounds(

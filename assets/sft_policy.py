@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._stage import stage
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.stages.asset import stage
 
 
 @stage(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from assets._stage import EXPERIMENTS, OWNERS, narrow
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
+from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, narrow
 from resources.store import StoreResource
 
 PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
@@ -73,7 +73,7 @@ def _look_at_solutions(recipe: RecipeSlice) -> SourceState:
 
 
 def _look_at_labels(recipe: RecipeSlice) -> SourceState:
-    from e2h_pipeline.problems.label_files import look_at_labels
+    from e2h_pipeline.problems.supplied_files import look_at_labels
 
     return look_at_labels(recipe.labels)
 

@@ -40,10 +40,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from e2h_pipeline.grading.equivalence import grader
-from e2h_pipeline.grading.extract import extract
-from e2h_pipeline.grading.mathematical import MathGrader
-from e2h_pipeline.grading.pool import WorkerPool
+from e2h_pipeline.grading.graders import grader
+from e2h_pipeline.grading.mathematics.extract import extract
+from e2h_pipeline.grading.mathematics.grader import MathGrader
+from e2h_pipeline.grading.worker_pool import WorkerPool
 from e2h_pipeline.problems.jsonl import read_jsonl
 
 WORKERS = 2

@@ -14,10 +14,10 @@ import argparse
 import json
 from pathlib import Path
 
-from e2h_pipeline.evaluation.prm_bench import judge_prm_bench
-from e2h_pipeline.evaluation.process_bench import METRICS, judge_process_bench
-from e2h_pipeline.evaluation.statistics import Bootstrap
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.evaluation.step_benchmarks.prm_bench import judge_prm_bench
+from e2h_pipeline.evaluation.step_benchmarks.process_bench import METRICS, judge_process_bench
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 
 def main() -> None:

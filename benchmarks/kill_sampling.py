@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline import models
-from e2h_pipeline.artifacts.store import ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.request import Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table, table_files
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.reporter import Reporter
 
 POLICY = Path(models.__file__).parent / "shipped" / "ladder-base"
 
@@ -55,7 +56,7 @@ def main() -> None:
 
 def draw(home: Path, problems: int, samples: int) -> dict[str, Any]:
     """Make the pool, or what is missing of it, and count it part by part."""
-    from e2h_pipeline.generation.pool import sample_pool
+    from e2h_pipeline.generation.sample_pool import sample_pool
     from e2h_pipeline.problems.records import question_table
     from e2h_pipeline.problems.source import load_split
 
@@ -121,7 +122,7 @@ def command(options: argparse.Namespace, home: Path) -> list[str]:
 
 def shard_count(options: argparse.Namespace) -> int:
     """Shards of the whole pool."""
-    from e2h_pipeline.generation.pool import sample_blocks
+    from e2h_pipeline.generation.sample_pool import sample_blocks
 
     sampling = Recipe.from_key("ladder").sampling
     blocks = len(sample_blocks(options.samples, sampling.shard_samples))

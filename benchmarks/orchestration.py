@@ -20,11 +20,11 @@ from pathlib import Path
 DIRECT = """
 import sys
 from pathlib import Path
-from assets._stage import STAGES, narrow, request_of
+from e2h_pipeline.stages.asset import STAGES, narrow, request_of
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.lineage import as_rows, trace
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.planning import stage_order
+from e2h_pipeline.orchestration.planning import stage_order
 from e2h_pipeline.recipe import Recipe
 from resources.compute import BODIES
 from resources.engine import EngineResource
@@ -53,7 +53,7 @@ def main() -> None:
         direct = timed(
             [sys.executable, "-c", DIRECT, f"{folder}/direct", options.key], Path(folder) / "direct"
         )
-        run = [sys.executable, "-m", "e2h_pipeline.cli", "run", options.key]
+        run = [sys.executable, "-m", "e2h_pipeline.cli.app", "run", options.key]
         dagster = timed(run, Path(folder) / "dagster")
         same = versions(Path(folder) / "direct") == versions(Path(folder) / "dagster")
     found = {

@@ -34,18 +34,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.evaluation.ranking_metrics import ranking_quality
-from e2h_pipeline.evaluation.statistics import Bootstrap
 from e2h_pipeline.evaluation.transfer import measured_auroc
 from e2h_pipeline.models.load import load_evaluator
-from e2h_pipeline.problems.prm800k import read_prm800k
+from e2h_pipeline.problems.math.prm800k import read_prm800k
 from e2h_pipeline.recipe import Labels, Problems, RewardTraining
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.scoring import score_solutions
-from e2h_pipeline.rewards.step_labels import label_easy_samples
-from e2h_pipeline.rewards.training import train_reward_model
+from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import SEPARATOR
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.ranking import ranking_quality
+from e2h_pipeline.supervision.step_labels import label_easy_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -128,7 +128,7 @@ def _options() -> argparse.Namespace:
 
 def make_examples(size: Size, seed: int) -> list[dict[str, list[float]]]:
     """Solutions of MATH-like lengths with random tokens and step labels."""
-    from e2h_pipeline.training.objectives import IGNORED
+    from e2h_pipeline.training.next_token import IGNORED
 
     rng = random.Random(seed)
     center = _log_center()
@@ -181,8 +181,8 @@ def run_plain(model: Any, examples: Sequence[Mapping[str, Any]], size: Size, wor
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
+    from e2h_pipeline.rewards.kinds.stepwise import step_loss
     from e2h_pipeline.training.batches import collate
-    from e2h_pipeline.training.objectives import step_loss
 
     timing = Timing(0.0, [])
     began = 0.0
@@ -248,8 +248,8 @@ def run_packed(
 def _run_ours(
     model: Any, examples: Sequence[Mapping[str, Any]], size: Size, work: Path, seed: int, packing: bool
 ) -> Timing:
-    from e2h_pipeline.reporter import Reporter
-    from e2h_pipeline.rewards.training import step_objective
+    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.rewards.kinds.stepwise import step_objective
     from e2h_pipeline.training.trainer import Settings, train
 
     timing = Timing(0.0, [])
@@ -309,8 +309,9 @@ def loss_differences(model: Any, examples: Sequence[Mapping[str, Any]], size: Si
 def _mean_loss(model: Any, batch: Mapping[str, Any]) -> float:
     import torch
 
+    from e2h_pipeline.rewards.kinds.stepwise import step_loss
     from e2h_pipeline.training.batches import run_model
-    from e2h_pipeline.training.objectives import IGNORED, step_loss
+    from e2h_pipeline.training.next_token import IGNORED
 
     placed = {
         name: value.to(model.device) if hasattr(value, "to") else value for name, value in batch.items()

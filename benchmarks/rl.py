@@ -43,7 +43,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import Rl
-    from e2h_pipeline.rl.loop import Run
+    from e2h_pipeline.rl.online.models import Run
     from e2h_pipeline.rl.rollouts import Grade
 
 # Completions an update and an optimizer step.
@@ -273,9 +273,9 @@ class Clock:
 
 def ours(spec: Mapping[str, Any], seed: int) -> list[Update]:
     """A run of ours."""
-    from e2h_pipeline.reporter import Reporter
-    from e2h_pipeline.rl import loop
-    from e2h_pipeline.rl.grpo import Grpo
+    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.rl.online import loop
+    from e2h_pipeline.rl.online.grpo import Grpo
 
     clock = Clock()
     options = make_options(spec)
@@ -325,9 +325,9 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from e2h_pipeline.grading.equivalence import Verdict, grader, verdicts
+    from e2h_pipeline.grading.graders import Verdict, grader, verdicts
     from e2h_pipeline.rl.curricula import draw_questions
-    from e2h_pipeline.rl.loop import read_questions
+    from e2h_pipeline.rl.questions import read_questions
     from e2h_pipeline.solutions import format_prompt
 
     clock = Clock()
@@ -411,7 +411,7 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
 
 def reward_function(spec: Mapping[str, Any], options: Rl, grade: Grade) -> Callable[..., list[float]]:
     """A reward function for TRL: the sum of the rewards that ours spreads over a completion's tokens."""
-    from e2h_pipeline.grading.extract import final_answer
+    from e2h_pipeline.grading.mathematics.extract import final_answer
     from e2h_pipeline.models.load import load_evaluator
     from e2h_pipeline.rewards.scoring import score_solutions
     from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps

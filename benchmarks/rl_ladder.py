@@ -33,16 +33,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.home import home, recipe_folders
-from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.scoreboard import Method, read_values
-from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, mean_intervals, mean_over_seeds
-from e2h_pipeline.problems.ladder import parse_question, step_labels
+from e2h_pipeline.problems.ladder.checker import step_labels
+from e2h_pipeline.problems.ladder.world import parse_question
 from e2h_pipeline.recipe import Recipe, canonical_key
 from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals, mean_over_seeds
+from e2h_pipeline.statistics.levels import level_groups
 
 if TYPE_CHECKING:
-    from e2h_pipeline.lookup import Experiments
+    from e2h_pipeline.orchestration.experiments import Experiments
 
 SELECT = "+benchmark_metrics"
 GROUPS = ("easy", "hard", "all")
@@ -200,7 +203,7 @@ def main() -> None:
 
 def run_missing(table: Table, seeds: Sequence[int], beginnings: Sequence[str]) -> list[str]:
     """Run the keys of a table one after another, each through Dagster and the store; what failed, and why."""
-    from e2h_pipeline.runner import RunError, run_experiment
+    from e2h_pipeline.operations.runner import RunError, run_experiment
 
     rows = [row for row in table.rows if any(row.name.startswith(name) for name in beginnings)]
     keys = list(dict.fromkeys(row.key(seed) for row, seed in product(rows, seeds)))
@@ -243,8 +246,8 @@ class Measured:
 
 def measure(table: Table, seeds: Sequence[int]) -> list[Measured]:
     """Rows of which at least one seed has results."""
-    from e2h_pipeline.lookup import Experiments
-    from e2h_pipeline.runner import open_instance
+    from e2h_pipeline.orchestration.experiments import Experiments
+    from e2h_pipeline.orchestration.instance import open_instance
 
     with open_instance(home()) as instance:
         experiments = Experiments(instance, ArtifactStore(home()))

@@ -311,7 +311,7 @@ def _widen(model: PreTrainedModel) -> dict[str, Any]:
 
 def make_questions(spread: str, problems: int) -> list[str]:
     """Benchmark questions of all levels, or long chains."""
-    from e2h_pipeline.problems.ladder import ladder_pool
+    from e2h_pipeline.problems.ladder.problems import ladder_pool
     from e2h_pipeline.recipe import Problems
 
     if spread == "ladder":
@@ -406,9 +406,9 @@ def draw_pool(spec: dict[str, Any], seed: int) -> dict[str, float]:
     """Fill a sample pool in a folder that is then removed. Peak and earlier memory in MiB."""
     import pyarrow as pa
 
-    from e2h_pipeline.generation.pool import sample_pool
+    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.generation.sample_pool import sample_pool
     from e2h_pipeline.recipe import Sampling
-    from e2h_pipeline.reporter import Reporter
 
     questions = pa.table(
         {
@@ -440,20 +440,20 @@ def _peak_memory() -> float:
 
 
 def embedded(spec: dict[str, Any]) -> Way:
-    from e2h_pipeline.generation.transformers_engine import TransformersEngine
+    from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
     from e2h_pipeline.models.load import load_policy
 
     return _ours(TransformersEngine(*load_policy(Path(spec["folder"]))), spec)
 
 
 def vllm_engine(spec: dict[str, Any]) -> Way:
-    from e2h_pipeline.generation.vllm_engine import VllmEngine
+    from e2h_pipeline.generation.engines.vllm_engine import VllmEngine
 
     return _ours(VllmEngine(Path(spec["folder"])), spec)
 
 
 def _ours(engine: Any, spec: dict[str, Any]) -> Way:
-    from e2h_pipeline.generation.engine import Request, SamplingOptions
+    from e2h_pipeline.generation.engines.protocol import Request, SamplingOptions
     from e2h_pipeline.generation.noise import stream_key
     from e2h_pipeline.recipe import Sampling
 
@@ -528,7 +528,7 @@ def continuous_batching(spec: dict[str, Any]) -> Way:
 
 
 def bare_vllm(spec: dict[str, Any], logprobs: int | None = None) -> Way:
-    from e2h_pipeline.generation.vllm_engine import prepare_environment
+    from e2h_pipeline.generation.engines.vllm_engine import prepare_environment
 
     prepare_environment()
     from vllm import LLM, SamplingParams

@@ -28,10 +28,11 @@ from e2h_pipeline.artifacts.garbage import plan_collection
 from e2h_pipeline.artifacts.inventory import take_inventory
 from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.verify import verify_store
-from e2h_pipeline.records import record_findings, wanted_places
-from e2h_pipeline.runner import open_instance
+from e2h_pipeline.orchestration.instance import open_instance
+from e2h_pipeline.orchestration.records import record_findings, wanted_places
 from resources.store import ARTIFACT_KEY, latest_artifact
 
 T = TypeVar("T")
@@ -151,7 +152,7 @@ def measure_real(
     instance: dg.DagsterInstance, store: ArtifactStore, key: str, figures: dict[str, Any]
 ) -> None:
     """An experiment of the real stages among all the others."""
-    from e2h_pipeline.lookup import Experiments
+    from e2h_pipeline.orchestration.experiments import Experiments
 
     experiments = Experiments(instance, store)
     figures["real_lineage_s"], _ = timed(lambda: experiments.lineage(key))

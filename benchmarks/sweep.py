@@ -58,7 +58,7 @@ def launch(sweep: str, workers: int, home: Path) -> tuple[list[dict[str, Any]], 
     command = [
         sys.executable,
         "-m",
-        "e2h_pipeline.cli",
+        "e2h_pipeline.cli.app",
         "sweep",
         sweep,
         "--workers",

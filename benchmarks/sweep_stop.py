@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.home import home
-from e2h_pipeline.evaluation.learning_curves import (
+from e2h_pipeline.sweeps.learning_curves import (
     Curve,
     Median,
     Never,
@@ -23,7 +23,7 @@ from e2h_pipeline.evaluation.learning_curves import (
     predict_end,
     replay,
 )
-from e2h_pipeline.sweep_stop import WATCHED, validation
+from e2h_pipeline.sweeps.stop import WATCHED, validation
 
 KNOBS = ("kl", "learning_rate", "process_scale", "step_bonus")
 

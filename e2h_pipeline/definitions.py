@@ -22,7 +22,9 @@ def build() -> dg.Definitions:
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
     from assets.watched import WATCHED
-    from e2h_pipeline import automation, freshness, leftovers
+    from e2h_pipeline.orchestration import automation, leftovers
+    from e2h_pipeline.orchestration import source_watch as freshness
+    from e2h_pipeline.sweeps import sensors
     from resources.compute import ComputeResource
     from resources.engine import EngineResource
     from resources.store import StoreResource
@@ -32,12 +34,12 @@ def build() -> dg.Definitions:
         assets=[*automation.automated(stages), *(watched.spec for watched in WATCHED)],
         asset_checks=checks,
         jobs=[automation.experiment_job()],
-        schedules=[automation.daily_sweeps()],
+        schedules=[sensors.daily_sweeps()],
         sensors=[
             automation.sensor(),
             automation.watch_recipes(),
-            automation.changed_sweeps(),
-            automation.sweep_pages(),
+            sensors.changed_sweeps(),
+            sensors.sweep_pages(),
             freshness.sensor(),
             leftovers.sensor(),
         ],

@@ -25,9 +25,9 @@ from typing import IO, Any, Literal
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.commit import device_name
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.store import device_name
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.artifacts.reporter import Reporter
 from resources.processes import mark_step
 
 StageBody = Callable[[StageJob], dict[str, Any]]

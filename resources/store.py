@@ -7,7 +7,8 @@ from pathlib import Path
 import dagster as dg
 
 from e2h_pipeline.artifacts.home import home
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError
+from e2h_pipeline.artifacts.request import Artifact, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 ARTIFACT_KEY = "artifact_key"
 

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from e2h_pipeline.artifacts.store import Artifact
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.request import Artifact
 from resources.mlflow_sender import MlflowSender, tracking_errors
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 

@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.commit import device_name
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import read_manifest
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.shards import LocalRunner
-from e2h_pipeline.artifacts.store import Artifact, device_name
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.reporter import Reporter
 from resources.compute import BODIES, ERROR_NOTE, REPORT_MARK
 from resources.ray_runner import RayRunner
 

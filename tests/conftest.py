@@ -33,7 +33,7 @@ MATH_TEXTS = (
 @pytest.fixture(scope="session")
 def ladder_tok() -> "PreTrainedTokenizerFast":
     """The ladder's tokenizer: a token per character or marker."""
-    from e2h_pipeline.models.tokenizer import ladder_tokenizer
+    from e2h_pipeline.problems.ladder.tokenizer import ladder_tokenizer
 
     return ladder_tokenizer()
 
@@ -127,7 +127,7 @@ def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "Probl
     """`easy_problems`, `easy_solutions`, `hard_questions` and `benchmark_questions` of the small ladder, as on disk."""
     from e2h_pipeline.artifacts.tables import write_table
     from e2h_pipeline.problems.records import easy_table, question_table
-    from e2h_pipeline.training.easy_solutions import reference_solutions, solution_table
+    from e2h_pipeline.supervision.easy_solutions import reference_solutions, solution_table
 
     folder = tmp_path_factory.mktemp("ladder-tables")
     easy = easy_table(ladder_split)
@@ -149,7 +149,7 @@ def kill_midway(tmp_path: Path) -> Callable[[str], None]:
     preamble = (
         "import os, signal\n"
         "from pathlib import Path\n"
-        "from e2h_pipeline.reporter import Reporter\n"
+        "from e2h_pipeline.artifacts.reporter import Reporter\n"
         "class SuicidalReporter(Reporter):\n"
         "    def __init__(self, after):\n"
         "        super().__init__()\n"

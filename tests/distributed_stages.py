@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.recipe import RewardTraining
-from e2h_pipeline.reporter import Reporter
 from resources.compute import BODIES
 
 # 31 examples in batches of 8: the last is not full, and two processes cannot share it evenly
@@ -32,7 +32,7 @@ class Suicidal(Reporter):
 
 def train(job: StageJob) -> dict[str, Any]:
     """A tiny process reward model from the files that E2H_TEST_INPUTS names."""
-    from e2h_pipeline.rewards.training import train_reward_model
+    from e2h_pipeline.rewards.train import train_reward_model
 
     print(f"rank {os.environ.get('RANK')} speaks", flush=True)
     if os.environ.get("E2H_TEST_SHARD_ON_CPU"):

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.models import base as models
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
 from e2h_pipeline.recipe import Curriculum, Preference, RestEm, Rl
-from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.training.easy_solutions import reference_solutions, solution_table
+from e2h_pipeline.supervision.easy_solutions import reference_solutions, solution_table
 
 SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # right now and then, also without SFT
 SMALL = Rl(
@@ -102,9 +102,9 @@ def train(
     """Train a policy into `folder / "out"`, with `folder / "work"` to go on from."""
     if algorithm in ("rest", "dpo"):
         return _in_rounds(algorithm, evaluator, tables, folder, reporter, options, policy)
-    from e2h_pipeline.rl.grpo import Grpo
-    from e2h_pipeline.rl.loop import Algorithm, train_policy
-    from e2h_pipeline.rl.ppo import Ppo
+    from e2h_pipeline.rl.online.grpo import Grpo
+    from e2h_pipeline.rl.online.loop import Algorithm, train_policy
+    from e2h_pipeline.rl.online.ppo import Ppo
 
     algorithms: dict[str, type[Algorithm]] = {"ppo": Ppo, "grpo": Grpo}
     return train_policy(
@@ -138,9 +138,10 @@ def run(
 def _in_rounds(
     algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl, policy: Path
 ) -> dict[str, Any]:
-    from e2h_pipeline.rl.dpo import IterativePreference
-    from e2h_pipeline.rl.rest import RestEm as RestMethod
-    from e2h_pipeline.rl.rounds import Method, train_in_rounds
+    from e2h_pipeline.rl.rounds.loop import train_in_rounds
+    from e2h_pipeline.rl.rounds.preference import IterativePreference
+    from e2h_pipeline.rl.rounds.rest_em import RestEm as RestMethod
+    from e2h_pipeline.rl.rounds.run import Method
 
     methods: dict[str, type[Method]] = {"rest": RestMethod, "dpo": IterativePreference}
     return train_in_rounds(

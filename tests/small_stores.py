@@ -10,7 +10,8 @@ from typing import Any
 
 from e2h_pipeline.artifacts.inventory import Place, place_of
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 HOUR = 3600.0
 

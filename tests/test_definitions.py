@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 import toy_stages as toy
 
-from e2h_pipeline.automation import automated
 from e2h_pipeline.definitions import build
-from e2h_pipeline.runner import RunError, _selected
+from e2h_pipeline.operations.runner import RunError, _selected
+from e2h_pipeline.orchestration.automation import automated
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "datasets", "mlflow", "pandas", "sympy", "matplotlib", "vllm")

@@ -14,10 +14,11 @@ import toy_stages as toy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.models import base
 from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
-from e2h_pipeline.sweep import SweepError, load_sweep, read_sweep
+from e2h_pipeline.sweeps.spec import SweepError, load_sweep, read_sweep
 from resources.store import latest_artifact
 from resources.tracking import TrackingResource
 

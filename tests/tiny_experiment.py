@@ -38,7 +38,7 @@ def environment(home: Path) -> dict[str, str]:
 def e2h(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a home folder."""
     return subprocess.run(
-        [sys.executable, "-m", "e2h_pipeline.cli", *arguments],
+        [sys.executable, "-m", "e2h_pipeline.cli.app", *arguments],
         env=environment(home),
         capture_output=True,
         text=True,

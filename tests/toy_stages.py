@@ -15,10 +15,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets._stage import stage
 from assets.recipe import recipe
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.stages.asset import stage
 from resources.compute import ComputeResource
 from resources.engine import EngineResource
 from resources.store import StoreResource

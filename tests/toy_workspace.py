@@ -14,9 +14,9 @@ from typing import Any
 import dagster as dg
 import toy_stages as toy
 
-from assets._stage import stage
-from e2h_pipeline import leftovers
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.orchestration import leftovers
+from e2h_pipeline.stages.asset import stage
 
 JOB = "hold"
 

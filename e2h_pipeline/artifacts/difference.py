@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from e2h_pipeline.artifacts.lineage import Node
-from e2h_pipeline.artifacts.store import Artifact
+from e2h_pipeline.artifacts.request import Artifact
 
 ABSENT = "(not there)"
 """Stands for a field that one side does not have."""

@@ -29,13 +29,9 @@ from e2h_pipeline.artifacts.inventory import (
     take_inventory,
     with_ancestors,
 )
-from e2h_pipeline.artifacts.store import (
-    REMOVAL_LOCK,
-    ArtifactStore,
-    free_lock,
-    lock_is_held,
-    request_behind,
-)
+from e2h_pipeline.artifacts.locks import free_lock, lock_is_held
+from e2h_pipeline.artifacts.request import request_behind
+from e2h_pipeline.artifacts.store import REMOVAL_LOCK, ArtifactStore
 
 Kind = Literal["artifact", "work", "leftover", "lock"]
 

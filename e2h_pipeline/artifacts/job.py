@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner
-from e2h_pipeline.artifacts.store import Artifact
 from e2h_pipeline.recipe import RecipeSlice
-from e2h_pipeline.reporter import Reporter
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from e2h_pipeline.artifacts.manifest import MANIFEST_NAME, InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, StoreError, manifest_damage
+from e2h_pipeline.artifacts.request import Artifact, StoreError, manifest_damage
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 EASY_DATA = "easy_problems"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from e2h_pipeline.artifacts.hashing import parquet_hash, table_hash
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.reporter import Reporter
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -81,3 +81,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+TABLE = "data.parquet"

@@ -17,7 +17,8 @@ from typing import Literal
 
 from e2h_pipeline.artifacts.inventory import Entry, Inventory, Place, take_inventory, with_ancestors
 from e2h_pipeline.artifacts.manifest import MANIFEST_NAME
-from e2h_pipeline.artifacts.store import ArtifactStore, manifest_damage
+from e2h_pipeline.artifacts.request import manifest_damage
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 Kind = Literal["damaged", "missing", "extra", "foreign", "manifest", "input", "event"]
 

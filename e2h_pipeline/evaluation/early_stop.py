@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.evaluation.generalization import solution_score
 from e2h_pipeline.evaluation.graded import (
     GradedPool,
     PoolError,
@@ -31,20 +30,22 @@ from e2h_pipeline.evaluation.graded import (
     load_step_logits,
     vote_classes,
 )
+from e2h_pipeline.evaluation.judged import solution_score
 from e2h_pipeline.evaluation.rerank import sample_pool
-from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups
-from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.reranking.aggregate import step_probabilities
 from e2h_pipeline.reranking.curves import SamplePool, selection_curves, vote_curves
-from e2h_pipeline.rewards.watch import completed_steps, threshold_losing
+from e2h_pipeline.rewards.early_stop import completed_steps, threshold_losing
 from e2h_pipeline.solutions import parse_completion, segment_ends, token_offsets
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.levels import level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import EarlyStop, Evaluation, Problems
-    from e2h_pipeline.reporter import Reporter
 
 LOSSES = (0.001, 0.01, 0.05, 0.1)
 """Shares of right easy validation solutions that may be lost, beside the recipe's own."""
@@ -222,7 +223,7 @@ def replay(steps: WatchedSteps, threshold: float, every: int) -> NDArray[np.int6
 
 def sound_samples(graded: GradedPool) -> NDArray[np.bool_]:
     """(P, M) right answers that come of right steps alone, by the ladder's exact checker."""
-    from e2h_pipeline.problems.ladder import step_labels
+    from e2h_pipeline.problems.ladder.checker import step_labels
 
     sound = graded.correct.copy()
     flat = sound.reshape(-1)  # a view

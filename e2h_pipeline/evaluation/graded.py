@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.grading.extract import final_answer
+from e2h_pipeline.grading.mathematics.extract import final_answer
 from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
 
 if TYPE_CHECKING:

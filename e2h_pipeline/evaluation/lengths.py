@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.evaluation.graded import GradedPool
-from e2h_pipeline.evaluation.statistics import level_groups
+from e2h_pipeline.statistics.levels import level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,17 +28,17 @@ from e2h_pipeline.evaluation.scoreboard import (
     read_values,
     values_table,
 )
-from e2h_pipeline.evaluation.statistics import Bootstrap
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import Grader
 from e2h_pipeline.reranking.curves import SamplePool, selection_curves, vote_curves
 from e2h_pipeline.reranking.draws import sample_counts
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import Evaluation
-    from e2h_pipeline.reporter import Reporter
 
 _ORDER = ("base", "sft", "rl")
 

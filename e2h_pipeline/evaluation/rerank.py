@@ -33,16 +33,16 @@ from e2h_pipeline.evaluation.scoreboard import (
     metrics_table,
     values_table,
 )
-from e2h_pipeline.evaluation.statistics import Bootstrap
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.reranking.aggregate import log_solution_scores
 from e2h_pipeline.reranking.curves import SamplePool, rerank_curves
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import Evaluation, Rerank
-    from e2h_pipeline.reporter import Reporter
 
 _WITHOUT_EVALUATOR = ("majority", "pass")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, read_values
-from e2h_pipeline.evaluation.statistics import Bootstrap, mean_over_seeds
+from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_over_seeds
 
 if TYPE_CHECKING:
     import pyarrow as pa

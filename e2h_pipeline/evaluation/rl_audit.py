@@ -25,15 +25,16 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.graded import PoolError
-from e2h_pipeline.evaluation.statistics import LEVELS, Bootstrap, level_groups
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.levels import LEVELS, level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import Evaluation
-    from e2h_pipeline.reporter import Reporter
 
 WINDOWS = 20
 """Points of a curve: as many as can be told apart in a plot."""

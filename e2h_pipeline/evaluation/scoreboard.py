@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups, mean_intervals
+from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals
+from e2h_pipeline.statistics.levels import level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.evaluation.ranking_metrics import auroc, resampled_auroc, win_matrix
-from e2h_pipeline.evaluation.statistics import LEVELS, Bootstrap
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.levels import LEVELS
+from e2h_pipeline.statistics.ranking import auroc, resampled_auroc, win_matrix
 
 GENERATOR = "generator_accuracy"
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner, complete_shards, shard_path
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.remembered import RememberingGrader
 from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from e2h_pipeline.reporter import Reporter
+    from e2h_pipeline.artifacts.reporter import Reporter
 
 PAIRS = 1024
 """Pairs of a shard: a second or two of canonical forms, up to some minutes of algebra."""

@@ -56,7 +56,7 @@ def main() -> None:
 def _prepare(name: str, tasks: dict[str, Compare]) -> str:
     """Load a task and compare its warm-up pair; `ready`, or what is broken."""
     try:
-        path = Path(__file__).with_name(f"task_{name.replace('-', '_')}.py")
+        path = Path(__file__).parent / "tasks" / f"{name.replace('-', '_')}.py"
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.problems.records import Problem
 
+if TYPE_CHECKING:
+    pass
+
 NEAR_THRESHOLD = 0.8
 NGRAM = 5
-
 _SPACING = re.compile(r"\s+|\\[,;:! ]|\\q?quad|\$|\\[\[\]()]")
 _LAYOUT = re.compile(r"\\left|\\right|[{}]")
 _WORD = re.compile(r"\\[a-z]+|[a-z]+|\d+|[^\w\s]")
@@ -82,3 +85,32 @@ def _ngrams(question: str) -> set[tuple[str, ...]]:
 
 def _one_frac(text: str) -> str:
     return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+
+
+def duplicate_report(
+    pool: Sequence[Problem], benchmark: Sequence[Problem], easy_levels: Sequence[int]
+) -> dict[str, Any]:
+    """Duplicate groups within the pool, how many pool problems are benchmark problems, and near-duplicates
+    of those. `crossing` are groups with an easy and a hard member: hard questions whose answer
+    easy supervision shows. Ids and levels only, no answers."""
+    keys: dict[str, Callable[[str], str]] = {"exact": exact_key, "spacing": spacing_key, "layout": layout_key}
+    report: dict[str, Any] = {}
+    for name, key in keys.items():
+        groups = duplicate_groups(pool, key)
+        crossing = [g for g in groups if len({p.level in easy_levels for p in g}) == 2]
+        of_benchmark = {key(p.question) for p in benchmark}
+        report[name] = {
+            "groups": [_named(group) for group in groups],
+            "crossing": [_named(group) for group in crossing],
+            "in_benchmark": sum(key(p.question) in of_benchmark for p in pool),
+        }
+    near = near_duplicates(pool, benchmark)
+    report["near_benchmark"] = {
+        "pairs": [[*_named([pair.first, pair.second]), round(pair.similarity, 3)] for pair in near],
+        "benchmark_problems": len({pair.first.problem_id for pair in near}),
+    }
+    return report
+
+
+def _named(problems: Iterable[Problem]) -> list[str]:
+    return [f"{problem.problem_id} (level {problem.level})" for problem in problems]

@@ -20,7 +20,7 @@ def solution_files(options: Solutions) -> list[Path]:
     Raises:
         ProblemError: nothing says where they are, or they are not there.
     """
-    from e2h_pipeline.problems.prm800k import prm800k_files
+    from e2h_pipeline.problems.math.prm800k import prm800k_files
 
     if options.source == "reference":
         return []
@@ -64,7 +64,7 @@ def look_at_solutions(options: Solutions) -> SourceState:
 def _read(options: str) -> None:
     """Read all of it; of MetaMathQA, which is large for a sensor's minute, without taking solutions apart."""
     from e2h_pipeline.problems.jsonl import parse_each
-    from e2h_pipeline.problems.prm800k import read_prm800k
+    from e2h_pipeline.problems.math.prm800k import read_prm800k
     from e2h_pipeline.recipe import Solutions
 
     found = Solutions.model_validate_json(options)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def look_at_source(options: Problems) -> SourceState:
     """The state of a source. Of the Hub, only commits are asked for."""
-    from e2h_pipeline.problems.math import math_files
+    from e2h_pipeline.problems.math.problems import math_files
 
     return look_at_files(
         lambda: math_files(options) if options.source == "math" else [],
@@ -37,10 +37,10 @@ def _read(options: str) -> None:
 def load_pool(options: Problems) -> ProblemPool:
     """All problems of the recipe's source, before the split."""
     if options.source == "ladder":
-        from e2h_pipeline.problems.ladder import ladder_pool
+        from e2h_pipeline.problems.ladder.problems import ladder_pool
 
         return ladder_pool(options)
-    from e2h_pipeline.problems.math import math_pool
+    from e2h_pipeline.problems.math.problems import math_pool
 
     return math_pool(options)
 
@@ -57,7 +57,7 @@ def source_fingerprint(options: Problems) -> dict[str, str]:
     """
     if options.source == "ladder":
         return {"generator": "ladder"}
-    from e2h_pipeline.problems.math import math_fingerprint
+    from e2h_pipeline.problems.math.problems import math_fingerprint
 
     return math_fingerprint(options)
 
@@ -80,6 +80,6 @@ def _duplicates(pool: ProblemPool, options: Problems) -> dict[str, Any]:
     """Looked for once, here, and not by every stage that reads the pool; the ladder draws none."""
     if options.source == "ladder":
         return {}
-    from e2h_pipeline.problems.math import duplicate_report
+    from e2h_pipeline.problems.duplicates import duplicate_report
 
     return {"duplicates": duplicate_report(pool.train, pool.benchmark, options.easy_levels)}

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from e2h_pipeline.report.cells import Legend
+from e2h_pipeline.report.names import COLORS, POLICY_NAMES, method_name
 from e2h_pipeline.report.plots import Series, cost_panel
-from e2h_pipeline.report.view import COLORS, POLICY_NAMES, Legend, Results, method_name
+from e2h_pipeline.report.results import Results
 
 Row = Mapping[str, Any]
 

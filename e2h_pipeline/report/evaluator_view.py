@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from e2h_pipeline.report.cells import Cell, Legend, TableRow
+from e2h_pipeline.report.names import LEVELS, POOLED
 from e2h_pipeline.report.plots import Series, interval_panel, reliability_panel
-from e2h_pipeline.report.view import LEVELS, POOLED, Cell, Legend, TableRow
 
 Row = Mapping[str, Any]
 

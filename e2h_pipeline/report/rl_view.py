@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.report.cells import Cell, Legend, TableRow, accuracy_cell, difference_cell
+from e2h_pipeline.report.names import LEVELS
 from e2h_pipeline.report.plots import (
     Series,
     over_optimization_figure,
     over_optimization_panel,
     training_panel,
 )
-from e2h_pipeline.report.view import LEVELS, Cell, Legend, TableRow, accuracy_cell, difference_cell
 
 Row = Mapping[str, Any]
 

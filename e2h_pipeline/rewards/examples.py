@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from e2h_pipeline.solutions import QUESTION_HEADING, EncodedSolution, encode
 from e2h_pipeline.training.batches import Example, together
-from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import Scoring
-    from e2h_pipeline.reporter import Reporter
 
 # Rows read and scored at a time: what is held of a pool, however large its parts are.
 _ROWS = 8192

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from e2h_pipeline.generation.engine import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.grading.extract import final_answer
+from e2h_pipeline.grading.mathematics.extract import final_answer
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
 from e2h_pipeline.solutions import format_prompt, parse_completion, segment_ends, token_offsets
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.generation.transformers_engine import TransformersEngine
+    from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
     from e2h_pipeline.recipe import Rl
 
 Grade = Callable[[Sequence[tuple[str, str]]], list[bool]]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     import torch

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.solutions import encode
-from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import Sft
-    from e2h_pipeline.reporter import Reporter
 
 
 def train_sft(
@@ -34,7 +34,7 @@ def train_sft(
 
     from e2h_pipeline.models.base import save_model
     from e2h_pipeline.models.load import load_policy
-    from e2h_pipeline.training.objectives import next_token_loss
+    from e2h_pipeline.training.next_token import next_token_loss
     from e2h_pipeline.training.trainer import CURVES, Settings, train
 
     set_seed(seed)

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from e2h_pipeline.training.batches import Example, collate, packed_attention
-from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+    from e2h_pipeline.artifacts.reporter import Reporter
     from e2h_pipeline.recipe import RewardTraining, Rounds, Sft
-    from e2h_pipeline.reporter import Reporter
 
 CURVES = "curves.jsonl"  # beside a model: its training, a line per report, as reinforcement learning writes one per update
 GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards

@@ -77,7 +77,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-LAZY = "def body(job):\n    from e2h_pipeline.rl.ppo import train\n    return train()\n"
+LAZY = "def body(job):\n    from e2h_pipeline.rl.online.ppo import train\n    return train()\n"
 
 
 @pytest.mark.parametrize(

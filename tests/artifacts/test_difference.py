@@ -9,7 +9,8 @@ from small_stores import make
 
 from e2h_pipeline.artifacts.difference import ABSENT, Change, as_row, changes, compare
 from e2h_pipeline.artifacts.lineage import Node, trace
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore
+from e2h_pipeline.artifacts.request import Artifact
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 
 def result(

@@ -23,7 +23,8 @@ from e2h_pipeline.artifacts.garbage import Plan, _remove_lock, collect, plan_col
 from e2h_pipeline.artifacts.inventory import take_inventory
 from e2h_pipeline.artifacts.lineage import Node, ancestors, trace
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.verify import verify_store
 
 GROWS = {"benchmark_samples": "sampling.samples"}

@@ -9,7 +9,8 @@ import pytest
 
 from e2h_pipeline.artifacts.lineage import ancestors, as_rows, data_versions, paths, trace
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request, StoreError
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 
 def make(store: ArtifactStore, asset: str, *inputs: Artifact, text: str = "") -> Artifact:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from e2h_pipeline.artifacts.hashing import parquet_hash, table_hash
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import (
     CONTENT,
     Call,
@@ -19,7 +20,6 @@ from e2h_pipeline.artifacts.shards import (
     write_shard,
 )
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.reporter import Reporter
 
 CALLS: list[Call] = [(f"part-{number}", (number,)) for number in range(4)]
 made: list[int] = []

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from e2h_pipeline.artifacts.manifest import InputRef, ManifestError, read_manifest
-from e2h_pipeline.artifacts.store import ArtifactStore, Draft, Request, StoreError
+from e2h_pipeline.artifacts.request import Draft, Request, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 
 REQUEST = Request(asset="sft_policy", code_version="c0de", recipe={"seed": 3, "sft": {"epochs": 2}})
 

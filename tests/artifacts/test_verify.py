@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from small_stores import make, place
 
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.verify import verify_store
 
 

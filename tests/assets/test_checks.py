@@ -12,14 +12,15 @@ import pyarrow as pa
 import pytest
 import toy_stages as toy
 
-from assets import _checks
-from assets._stage import STAGES
 from assets.checks import split_integrity, supervision_firewall
 from e2h_pipeline.artifacts.lineage import trace
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.definitions import build
+from e2h_pipeline.stages import findings as _checks
+from e2h_pipeline.stages.spec import STAGES
 from resources.compute import BODIES
 
 AUDIT = {
@@ -224,7 +225,7 @@ def test_the_checks_run_on_a_real_split(tmp_path: Path, instance: dg.DagsterInst
 
 
 def test_a_recipe_that_is_not_strict_passes_and_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    from assets._stage import stage
+    from e2h_pipeline.stages.asset import stage
 
     stages, bodies = dict(STAGES), dict(BODIES)
     try:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import assets.evaluators  # noqa: F401 - fills BODIES
-from assets._stage import STAGES, narrow
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.store import ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.stages.spec import STAGES, narrow
 from resources.compute import BODIES
 
 EVALUATORS = ("easy_prm", "easy_orm", "easy_oprm", "easy_pairwise")

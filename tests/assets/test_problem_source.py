@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "a" * 40
 _ASK = """
-from assets._stage import STAGES, narrow
+from e2h_pipeline.stages.asset import STAGES, narrow
 from assets.problem_source import problem_source
 from e2h_pipeline.recipe import Problems, Recipe
 

@@ -12,7 +12,7 @@ import pytest
 
 from assets.watched import WATCHED
 from e2h_pipeline.definitions import build
-from e2h_pipeline.runner import open_instance
+from e2h_pipeline.orchestration.instance import open_instance
 
 # Settings, and what the recipe does not ask for: nothing that could be drawn.
 NOT_DRAWN = {"recipe", "easy_orm", "easy_oprm", "easy_pairwise", "grpo_policy", "rest_policy", "dpo_policy"}

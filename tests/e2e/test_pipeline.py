@@ -18,8 +18,8 @@ from tiny_experiment import e2h, environment, new_home
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.base import save_model
-from e2h_pipeline.models.tokenizer import ladder_tokenizer
-from e2h_pipeline.problems.ladder import draw_chain
+from e2h_pipeline.problems.ladder.problems import draw_chain
+from e2h_pipeline.problems.ladder.tokenizer import ladder_tokenizer
 from e2h_pipeline.recipe import LadderWorld
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path)
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:
     """Run the experiment and kill -9 the process as soon as `ready`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "e2h_pipeline.cli", "run", "tiny"],
+        [sys.executable, "-m", "e2h_pipeline.cli.app", "run", "tiny"],
         env=environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.evaluation.learning_curves import Curve, Median, Never, Predicted
+from e2h_pipeline.operations.sweep_runner import SweepEvent, _Crew
 from e2h_pipeline.recipe import canonical_key
-from e2h_pipeline.sweep import Member, Sweep
-from e2h_pipeline.sweep_runner import SweepEvent, _Crew
-from e2h_pipeline.sweep_stop import Judge, rule_of
+from e2h_pipeline.sweeps.learning_curves import Curve, Median, Never, Predicted
+from e2h_pipeline.sweeps.spec import Member, Sweep
+from e2h_pipeline.sweeps.stop import Judge, rule_of
 from resources.engine import EngineResource
 
 pytestmark = pytest.mark.slow

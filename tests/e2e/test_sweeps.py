@@ -84,7 +84,7 @@ def test_the_status_says_which_member_failed_and_why(home: Path) -> None:
 def test_workers_end_with_the_command(home: Path) -> None:
     """A killed command leaves no worker, and what is run afterwards goes on."""
     (home / "sweeps" / "long.yaml").write_text("recipe: tiny/base.updates=4000\naxes: {seed: [1, 2]}\n")
-    command = [sys.executable, "-m", "e2h_pipeline.cli", "sweep", "long", "--workers", "2"]
+    command = [sys.executable, "-m", "e2h_pipeline.cli.app", "sweep", "long", "--workers", "2"]
     started = subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL)
     workers: set[int] = set()
     deadline = time.monotonic() + 120

@@ -19,8 +19,9 @@ import pytest
 from browser import BROWSER, OPTIONS, needs_browser
 from tiny_experiment import e2h, environment
 
-from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
-from e2h_pipeline.freshness import look
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.orchestration.source_watch import look
 from resources.store import latest_artifact
 
 pytestmark = pytest.mark.slow
@@ -189,7 +190,7 @@ def test_viewers_of_a_read_only_server_change_nothing(alerted_home: Path) -> Non
 def test_the_pages_listen_on_loopback_only(alerted_home: Path) -> None:
     """127.0.0.2 is this machine, too: a server on all interfaces would answer there."""
     ports = [_free_port(), _free_port()]
-    command = ["e2h_pipeline.cli", "ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
+    command = ["e2h_pipeline.cli.app", "ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
     with _server(command, alerted_home, ports):
         assert not any(_answers("127.0.0.2", port) for port in ports)
         # What runs under Dagster's server links MLflow's pages, wherever they are.

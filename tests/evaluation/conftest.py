@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.evaluation.rerank import rerank_metrics
 from e2h_pipeline.recipe import Evaluation, Rerank
-from e2h_pipeline.reporter import Reporter
 
 # question, answer; levels 1-5 and once more 5
 QUESTIONS = [("3+5", "1"), ("1+1-2", "0"), ("2*3+1", "0"), ("5-4*2", "2"), ("6+5*3-1", "4"), ("5*1", "5")]

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.early_stop import (
     WatchedSteps,
@@ -19,18 +20,17 @@ from e2h_pipeline.evaluation.early_stop import (
     watched_steps,
 )
 from e2h_pipeline.evaluation.graded import PoolError, load_graded, load_step_logits
-from e2h_pipeline.generation.engine import Request
+from e2h_pipeline.generation.engines.protocol import Request
+from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.generation.pool import sample_pool, sampling_options
-from e2h_pipeline.generation.transformers_engine import TransformersEngine
-from e2h_pipeline.grading.equivalence import grader
+from e2h_pipeline.generation.sample_pool import sample_pool, sampling_options
+from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.records import gold_table
 from e2h_pipeline.recipe import EarlyStop, Evaluation, Problems, Sampling, Scoring
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.reranking.aggregate import step_probabilities
+from e2h_pipeline.rewards.early_stop import StepWatch, completed_steps
 from e2h_pipeline.rewards.scoring import score_pool
-from e2h_pipeline.rewards.watch import StepWatch, completed_steps
 from e2h_pipeline.solutions import parse_completion
 
 if TYPE_CHECKING:

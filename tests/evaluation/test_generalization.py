@@ -3,16 +3,13 @@ from typing import Any
 
 import pytest
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.evaluation.generalization import (
-    evaluator_generalization,
-    metrics_schema,
-    solution_score,
-)
+from e2h_pipeline.evaluation.generalization import evaluator_generalization, metrics_schema
 from e2h_pipeline.evaluation.graded import PoolError
-from e2h_pipeline.evaluation.process_bench import Threshold
+from e2h_pipeline.evaluation.judged import solution_score
+from e2h_pipeline.evaluation.step_benchmarks.process_bench import Threshold
 from e2h_pipeline.recipe import Evaluation, Problems
-from e2h_pipeline.reporter import Reporter
 
 HALF = Threshold(0.5, validation_f1=1.0, solutions=8)
 

@@ -10,7 +10,7 @@ import pytest
 
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, values_table
-from e2h_pipeline.evaluation.statistics import Bootstrap
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 EASY = (1, 2, 3)
 BOOTSTRAP = Bootstrap(resamples=400)

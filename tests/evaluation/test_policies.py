@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.graded import PoolError
 from e2h_pipeline.evaluation.lengths import lengths_schema
 from e2h_pipeline.evaluation.policies import benchmark_metrics
 from e2h_pipeline.recipe import Evaluation
-from e2h_pipeline.reporter import Reporter
 
 
 def run(world: Path, benchmark: str = "LADDER500") -> dict[str, Any]:

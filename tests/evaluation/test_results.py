@@ -3,7 +3,7 @@ import pytest
 
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS, pooled_over_seeds, result_rows, select
 from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, values_table
-from e2h_pipeline.evaluation.statistics import Bootstrap
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 MAJORITY = [Method("sft", "majority", n) for n in (1, 2)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from assets._stage import STAGES
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.definitions import build
 from e2h_pipeline.evaluation.graded import PoolError
@@ -18,7 +18,7 @@ from e2h_pipeline.evaluation.rl_audit import (
     update_windows,
 )
 from e2h_pipeline.recipe import Evaluation
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.stages.spec import STAGES
 
 # (update, problem, level, right, answer, evaluator_score, kl): hard problems h1 (gold 3) and h2 (gold 5).
 ROLLOUTS = [

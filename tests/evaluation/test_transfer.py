@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from e2h_pipeline.evaluation.statistics import Bootstrap, level_groups
 from e2h_pipeline.evaluation.transfer import (
     GENERATOR,
     Measured,
@@ -11,6 +10,8 @@ from e2h_pipeline.evaluation.transfer import (
     measured_accuracy,
     measured_auroc,
 )
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.levels import level_groups
 
 BOOTSTRAP = Bootstrap(300)
 

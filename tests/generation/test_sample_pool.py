@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2h_pipeline.artifacts.hashing import parquet_hash
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.request import Draft, Request, StoreError
 from e2h_pipeline.artifacts.shards import Call, LocalRunner
-from e2h_pipeline.artifacts.store import ArtifactStore, Draft, Request, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.engine import Sample, SamplingOptions
-from e2h_pipeline.generation.pool import (
+from e2h_pipeline.generation.engines.protocol import Sample, SamplingOptions
+from e2h_pipeline.generation.sample_pool import (
     answers_pool,
     pool_table,
     sample_blocks,
@@ -28,7 +30,6 @@ from e2h_pipeline.generation.pool import (
     sampling_options,
 )
 from e2h_pipeline.recipe import Evaluation, Sampling
-from e2h_pipeline.reporter import Reporter
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -286,9 +287,9 @@ from pathlib import Path
 import torch, transformers
 from e2h_pipeline.artifacts.store import ArtifactStore, Request
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.pool import load_engine, sample_pool
+from e2h_pipeline.generation.sample_pool import load_engine, sample_pool
 from e2h_pipeline.recipe import Sampling
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.artifacts.reporter import Reporter
 
 policy, questions, home = Path(sys.argv[1]), read_table(Path(sys.argv[2])), Path(sys.argv[3])
 options = Sampling(samples=32, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)

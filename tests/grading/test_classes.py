@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2h_pipeline.grading.classes import MAX_HEADS, answer_classes, pairwise_classes
-from e2h_pipeline.grading.equivalence import ExactGrader, Grade, Grader, Verdict, grader
+from e2h_pipeline.grading.exact import ExactGrader
+from e2h_pipeline.grading.graders import Grade, Grader, Verdict, grader
 
 ANSWERS = [
     "1/2",

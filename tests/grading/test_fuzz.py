@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.grading.equivalence import Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Grader, Verdict, grader, verdicts
 
 MODE = "math"
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED

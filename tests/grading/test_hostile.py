@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from e2h_pipeline.grading.equivalence import GRADERS, Grader, Verdict, grader, verdicts
-from e2h_pipeline.grading.extract import Extraction, extract
+from e2h_pipeline.grading.graders import GRADERS, Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.mathematics.extract import Extraction, extract
 
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED
 

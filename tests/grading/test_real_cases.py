@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from e2h_pipeline.grading.equivalence import Verdict, grader
-from e2h_pipeline.grading.extract import extract
+from e2h_pipeline.grading.graders import Verdict, grader
+from e2h_pipeline.grading.mathematics.extract import extract
 
 DATA = os.environ.get("E2H_DATA_DIR", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="E2H_DATA_DIR is not set: no real grading cases")

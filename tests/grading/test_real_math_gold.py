@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2h_pipeline.grading.equivalence import Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Grader, Verdict, grader, verdicts
 from e2h_pipeline.problems.jsonl import read_jsonl
 
 MODE = "math"

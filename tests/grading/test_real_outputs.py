@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2h_pipeline.grading.equivalence import Grader, Verdict, grader, verdicts
-from e2h_pipeline.grading.extract import final_answer
+from e2h_pipeline.grading.graders import Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.mathematics.extract import final_answer
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.reranking.vote import pass_at_n, subset_shares, vote_accuracy
 

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 from processes import children_of
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import Call, LocalRunner
 from e2h_pipeline.grading import sharded
-from e2h_pipeline.grading.equivalence import grader, verdicts
-from e2h_pipeline.grading.pool import WorkerPool
+from e2h_pipeline.grading.graders import grader, verdicts
 from e2h_pipeline.grading.sharded import sharded_grader
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.grading.worker_pool import WorkerPool
 
 PAIRS = [
     ("\\frac{1}{2}", "0.5"),

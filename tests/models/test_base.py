@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.models import base as base_module
 from e2h_pipeline.models.base import ModelError
 from e2h_pipeline.models.load import load_policy
-from e2h_pipeline.problems.ladder import corpus_document
+from e2h_pipeline.problems.ladder.corpus import corpus_document
 from e2h_pipeline.recipe import Base, LadderWorld, Problems
-from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.training.base import CorpusRows, compare_with_shipped, make_base_model
-from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.from_nothing import CorpusRows, compare_with_shipped, make_base_model
+from e2h_pipeline.training.next_token import IGNORED
 
 TINY = Base(train=True, hidden=16, layers=1, heads=2, updates=12, batch_size=4, row_tokens=48, seed=3)
 LADDER = Problems()

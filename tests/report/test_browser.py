@@ -12,7 +12,7 @@ from browser import Page, browser, needs_browser
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.choices import choices_schema
 from e2h_pipeline.report.html import write_report
-from e2h_pipeline.report.view import POOLED
+from e2h_pipeline.report.names import POOLED
 
 pytestmark = needs_browser
 SCRIPT = (

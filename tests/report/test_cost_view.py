@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from e2h_pipeline.report.cost_view import cost_lines, cost_panels
-from e2h_pipeline.report.view import Results
+from e2h_pipeline.report.results import Results
 
 NAMES = [("greedy", "", 1), ("majority", "", 4), ("weighted-vote", "product", 4), ("pass", "", 4)]
 METRICS = [

@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.solutions import format_completion
 from resources.compute import ComputeResource, Outcome, StageCall
 

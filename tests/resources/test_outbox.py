@@ -16,7 +16,8 @@ import toy_stages as toy
 from servers import free_port, mlflow_server
 
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
 from resources import outbox
 from resources.mlflow_sender import MlflowSender
 from resources.tracking import StageInfo, TrackingResource, local_database, send_waiting

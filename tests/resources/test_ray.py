@@ -21,14 +21,14 @@ import ray_shards
 from processes import alive
 
 from e2h_pipeline.artifacts.hashing import content_hash, data_version
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner, shard_path
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.generation.pool import sample_pool
+from e2h_pipeline.generation.sample_pool import sample_pool
 from e2h_pipeline.grading import sharded
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import verdicts
 from e2h_pipeline.recipe import Sampling, Scoring
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.scoring import score_pool
 from resources.ray_runner import RayRunner, ShardError, _versions, _Worker
 from resources.supervise import descendants

@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 import toy_stages as toy
 
-from e2h_pipeline.artifacts.store import ArtifactStore, StoreError
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 from resources.store import StoreResource, input_artifact, latest_artifact
 
 

@@ -10,9 +10,10 @@ import pytest
 from browser import browser, needs_browser
 from servers import free_port, mlflow_server
 
-from assets._metadata import describe
 from e2h_pipeline.artifacts.manifest import InputRef
-from e2h_pipeline.artifacts.store import Artifact, ArtifactStore, Draft, Request
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.stages.metadata import describe
 from resources import tracking
 from resources.tracking import StageInfo, TrackingResource, local_database, served_pages
 

@@ -15,7 +15,7 @@ from e2h_pipeline.rewards.examples import (
 )
 from e2h_pipeline.solutions import encode
 from e2h_pipeline.training.batches import documents
-from e2h_pipeline.training.objectives import IGNORED
+from e2h_pipeline.training.next_token import IGNORED
 
 ROW = {
     "problem_id": "a",

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.pool import sample_pool
+from e2h_pipeline.generation.sample_pool import sample_pool
 from e2h_pipeline.models.load import STEP_END_FIELD, load_evaluator
 from e2h_pipeline.recipe import Sampling, Scoring
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards import scoring
 from e2h_pipeline.rewards.scoring import encode_for, score_pool, score_solutions
 from e2h_pipeline.rewards.shared_prompt import can_share
@@ -309,7 +309,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from e2h_pipeline.recipe import Scoring
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.rewards import scoring
 
 class Killer(Reporter):

@@ -17,13 +17,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForTokenClassification
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy
 from e2h_pipeline.recipe import RewardTraining
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.rewards.scoring import encode_for, score_solutions
-from e2h_pipeline.rewards.training import train_reward_model
+from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import EncodedSolution, format_completion
 
 SOLUTIONS = [

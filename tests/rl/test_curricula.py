@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.recipe import Curriculum, Rl
 from e2h_pipeline.rl.curricula import (
     State,

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
 from e2h_pipeline.recipe import Guards, RewardTraining, Rl, Sft
-from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.rewards.training import train_reward_model
-from e2h_pipeline.rl.grpo import Grpo
+from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.rl.guards import Metrics, trouble
-from e2h_pipeline.rl.loop import Algorithm, train_policy
-from e2h_pipeline.rl.ppo import Ppo
-from e2h_pipeline.rl.rest import RestEm
-from e2h_pipeline.rl.rounds import train_in_rounds
+from e2h_pipeline.rl.online.grpo import Grpo
+from e2h_pipeline.rl.online.loop import Algorithm, train_policy
+from e2h_pipeline.rl.online.ppo import Ppo
+from e2h_pipeline.rl.rounds.loop import train_in_rounds
+from e2h_pipeline.rl.rounds.rest_em import RestEm
 from e2h_pipeline.solutions import format_completion
 from e2h_pipeline.training.sft import train_sft
 

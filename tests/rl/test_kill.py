@@ -8,7 +8,7 @@ import pytest
 import rl_runs
 from safetensors.torch import load, load_file
 
-from e2h_pipeline.reporter import Reporter
+from e2h_pipeline.artifacts.reporter import Reporter
 
 OPTIONS = {"ppo": "STATEFUL", "grpo": "SMALL", "rest": "SMALL", "dpo": "SMALL"}  # names in rl_runs
 

@@ -18,19 +18,19 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from e2h_pipeline.generation.engine import Sample
+from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Rl
-from e2h_pipeline.rl.advantages import (
+from e2h_pipeline.rl.online.advantages import (
     generalized_advantages,
     group_advantages,
     group_step_advantages,
     masked_mean,
     whiten,
 )
-from e2h_pipeline.rl.grpo import k3
-from e2h_pipeline.rl.loop import token_logprobs
-from e2h_pipeline.rl.ppo import clipped_policy_loss, clipped_value_loss
+from e2h_pipeline.rl.online.grpo import k3
+from e2h_pipeline.rl.online.passes import token_logprobs
+from e2h_pipeline.rl.online.ppo import clipped_policy_loss, clipped_value_loss
 from e2h_pipeline.rl.rollouts import Question, Rollout, collate
 from e2h_pipeline.solutions import format_prompt
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from e2h_pipeline.generation.engine import Sample
-from e2h_pipeline.generation.pool import load_engine
-from e2h_pipeline.generation.transformers_engine import TransformersEngine
+from e2h_pipeline.generation.engines.loading import load_engine
+from e2h_pipeline.generation.engines.protocol import Sample
+from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.recipe import Rl
 from e2h_pipeline.rl.rollouts import (

@@ -8,8 +8,10 @@ import torch
 from transformers import LlamaConfig, LlamaForTokenClassification, PreTrainedModel
 
 from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.rewards.kinds.pairwise import pairwise_loss
+from e2h_pipeline.rewards.kinds.stepwise import step_loss
 from e2h_pipeline.training.batches import collate, documents, packed_attention, run_model, together
-from e2h_pipeline.training.objectives import IGNORED, pairwise_loss, step_loss
+from e2h_pipeline.training.next_token import IGNORED
 
 ROWS = [
     {

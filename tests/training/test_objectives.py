@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.training.objectives import IGNORED, next_token_loss, pairwise_loss, step_loss
+from e2h_pipeline.rewards.kinds.pairwise import pairwise_loss
+from e2h_pipeline.rewards.kinds.stepwise import step_loss
+from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 
 
 def test_next_token_loss_by_hand() -> None:

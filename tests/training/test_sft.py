@@ -5,12 +5,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Sft
-from e2h_pipeline.reporter import Reporter
 from e2h_pipeline.solutions import format_completion, format_prompt, parse_completion
-from e2h_pipeline.training.objectives import IGNORED, next_token_loss
+from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 from e2h_pipeline.training.sft import sft_example, train_sft
 
 STEPS, ANSWER = ["1+2=3", "3*2=6"], "6"

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.models.load import load_policy
-from e2h_pipeline.reporter import Reporter
-from e2h_pipeline.training.objectives import IGNORED, next_token_loss
+from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 from e2h_pipeline.training.trainer import Settings, train
 
 # 22 examples of unlike length, one of them without a label at all

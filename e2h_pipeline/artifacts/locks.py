@@ -1,0 +1,64 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from e2h_pipeline.artifacts.request import Request
+
+
+def lock_is_held(path: Path) -> bool:
+    """Whether some process holds a lock file now."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def locked(path: Path) -> int:
+    """Open and lock a lock file that is still the one of its name: unused ones are removed."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if _is_named(handle, path):
+            return handle
+        os.close(handle)
+
+
+@contextmanager
+def free_lock(path: Path) -> Iterator[int | None]:
+    """Hold a lock file where nobody else does; None where somebody does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield handle if _is_named(handle, path) else None
+    except BlockingIOError:
+        yield None
+    finally:
+        os.close(handle)
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def note_inputs(handle: int, request: Request) -> None:
+    os.ftruncate(handle, 0)
+    keys = {asset: ref.key for asset, ref in request.inputs.items()}
+    os.pwrite(handle, json.dumps(keys).encode(), 0)

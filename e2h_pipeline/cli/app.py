@@ -1,0 +1,249 @@
+"""`e2h`: run experiments, read their numbers, and ask what fed them.
+
+    e2h run ladder/seed=1          materialize an experiment through Dagster
+    e2h sweep evaluators           run what is missing or stale of a sweep
+    e2h results ladder --json      its numbers, with intervals and data versions
+    e2h lineage ladder             each number back to its easy data
+    e2h diff ladder ladder/seed=1  what differs between two results, and what it did to the numbers
+    e2h verify                     hash the store again
+    e2h gc                         what no experiment refers to; --yes removes it
+    e2h inspect sft_policy --key ladder
+    e2h report ladder
+    e2h recipes
+    e2h grade answers.jsonl        grade answers made anywhere
+    e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
+    e2h doctor                     what killed processes left behind; --fix mends it
+    e2h ui
+
+Errors are one line on stderr and a status that is not zero. What a command needs is imported inside
+it, so that `e2h --help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from e2h_pipeline.artifacts.home import home, recipe_folders
+from e2h_pipeline.artifacts.manifest import ManifestError
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.tables import TableError
+from e2h_pipeline.cli.doctor import doctor
+from e2h_pipeline.cli.grading import grade, rerank
+from e2h_pipeline.cli.shared import CommandError, Json, print_json
+from e2h_pipeline.cli.store import diff, gc, verify
+from e2h_pipeline.cli.sweep import sweep
+from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, recipe_names
+from e2h_pipeline.sweeps.spec import SweepError
+
+if TYPE_CHECKING:
+    from e2h_pipeline.orchestration.experiments import Experiments
+
+_HELP = "Run experiments, read their numbers, and ask what fed them."
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
+
+_INTERRUPTED = 130  # what shells report for Ctrl-C
+
+Key = Annotated[str, typer.Argument(help="Recipe name plus overrides: ladder/rl.updates=50/seed=1")]
+
+
+def main() -> None:
+    """Entry point: user errors become one line and status 1."""
+    try:
+        app()
+    except (RecipeError, SweepError, StoreError, ManifestError, TableError, CommandError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped", _INTERRUPTED)
+
+
+@app.command()
+def run(
+    key: Key = DEFAULT_KEY,
+    select: Annotated[
+        str | None, typer.Option(help="Only these assets: 'easy_prm,rerank_scores+'; + reaches further.")
+    ] = None,
+) -> None:
+    """Materialize an experiment; what is already made is reused."""
+    key = _checked(key)
+    _quiet_libraries()
+    from e2h_pipeline.cli.view import Progress, own_terminal, print_results
+    from e2h_pipeline.evaluation.results import select as best_known
+    from e2h_pipeline.operations.runner import RunError, RunStopped, run_experiment
+
+    with own_terminal() as out:
+        out.print(f"[bold]{key}[/bold] in {home()}", soft_wrap=True)
+        try:
+            with Progress(out) as progress:
+                run_experiment(key, home(), select, progress.watch)
+        except RunError as error:
+            raise CommandError(str(error)) from None
+        except RunStopped as error:
+            _fail(str(error), _INTERRUPTED)
+    with _experiments() as experiments:
+        if experiments.metrics_artifact(key) is not None:
+            print_results(best_known(experiments.results(key)))
+
+
+@app.command()
+def results(
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Recipe keys; all that have results where none.")
+    ] = None,
+    as_json: Json = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    pool: Annotated[
+        bool, typer.Option(help="One table of means over these keys, as seeds of a recipe.")
+    ] = False,
+) -> None:
+    """Accuracy of every policy and method, with intervals."""
+    from e2h_pipeline.cli.view import print_results
+    from e2h_pipeline.evaluation.results import select
+
+    with _experiments() as experiments:
+        chosen = [_checked(key) for key in keys or []] or experiments.keys()
+        if pool and chosen:
+            rows = experiments.pooled(chosen)
+        else:
+            rows = [row for key in chosen for row in experiments.results(key)]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        raise CommandError("no experiment has results yet; run: e2h run")
+    else:
+        print_results(rows if everything else select(rows))
+
+
+@app.command()
+def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
+    """Each benchmark number back to its easy data version, with the path between."""
+    from e2h_pipeline.cli.view import print_lineage
+    from e2h_pipeline.orchestration.experiments import tree
+
+    key = _checked(key)
+    with _experiments() as experiments:
+        found = experiments.lineage(key)
+        node = tree(experiments, key)
+    if as_json:
+        print_json(found)
+    else:
+        print_lineage(found, node)
+
+
+@app.command()
+def inspect(
+    asset: Annotated[str, typer.Argument(help="Asset name, as sft_policy.")],
+    key: Annotated[str, typer.Option(help="Recipe key.")] = DEFAULT_KEY,
+    as_json: Json = False,
+) -> None:
+    """The manifest of an artifact: what made it, from what, with which hashes and at what cost."""
+    from e2h_pipeline.cli.view import print_manifest
+
+    with _experiments() as experiments:
+        artifact = experiments.artifact(_asset_name(asset), _checked(key))
+    manifest = {"path": str(artifact.path), **artifact.manifest.model_dump(mode="json")}
+    if as_json:
+        print_json(manifest)
+    else:
+        print_manifest(manifest)
+
+
+@app.command()
+def report(key: Key = DEFAULT_KEY) -> None:
+    """Put the report page into E2H_HOME/reports and print its path."""
+    from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
+
+    key = _checked(key)
+    with _experiments() as experiments:
+        page = report_page(experiments.artifact(REPORT_STAGE, key).path)
+    target = home() / "reports" / f"{key.replace('/', '__')}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(page, target)
+    typer.echo(target)
+
+
+@app.command()
+def recipes() -> None:
+    """Recipes that can be run: shipped ones, and those in E2H_HOME/recipes."""
+    from e2h_pipeline.cli.view import print_recipes
+
+    folders = recipe_folders(home())
+    print_recipes({name: Recipe.from_key(name, folders).description for name in recipe_names(folders)})
+
+
+app.command()(sweep)
+app.command()(diff)
+app.command()(verify)
+app.command()(gc)
+app.command()(grade)
+app.command()(rerank)
+app.command()(doctor)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Dagster's port.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="MLflow's port.")] = 5000,
+) -> None:
+    """Dagster's and MLflow's web pages, on this machine only; Ctrl-C stops both."""
+    from e2h_pipeline.operations.ui import UiError, serve
+
+    try:
+        serve(home(), port, mlflow_port, typer.echo)
+    except UiError as error:
+        raise CommandError(str(error)) from None
+
+
+def _checked(key: str) -> str:
+    """The canonical form of a key whose recipe parses."""
+    key = canonical_key(key)
+    Recipe.from_key(key, recipe_folders(home()))
+    return key
+
+
+def _asset_name(name: str) -> str:
+    from e2h_pipeline.definitions import build
+
+    known = sorted(k.to_user_string() for k in build().resolve_asset_graph().get_all_asset_keys())
+    if name not in known:
+        raise CommandError(f"no asset '{name}'; there are: {', '.join(known)}")
+    return name
+
+
+@contextmanager
+def _experiments() -> Iterator[Experiments]:
+    from e2h_pipeline.artifacts.store import ArtifactStore
+    from e2h_pipeline.orchestration.experiments import Experiments
+    from e2h_pipeline.orchestration.instance import open_instance
+
+    with open_instance(home()) as instance:
+        yield Experiments(instance, ArtifactStore(home()))
+
+
+def _quiet_libraries() -> None:
+    """No bars and advice from libraries between our own lines; set the variables to have them back."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _fail(message: str, status: int = 1) -> None:
+    # Messages may quote a file's text; what would steer a terminal is not sent to one.
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    typer.echo(f"e2h: {line}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""`e2h grade` and `e2h rerank`: answers and samples made anywhere, by the rules of our own numbers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from e2h_pipeline.cli.shared import CommandError, Json, print_json
+
+if TYPE_CHECKING:
+    from e2h_pipeline.evaluation.outside.grade_lines import Graded
+    from e2h_pipeline.evaluation.outside.rerank import ExternalResult
+    from e2h_pipeline.grading.verdicts import Grader
+
+Mode = Annotated[str, typer.Option(help="Grader: ours (math), or one whose decisions it reproduces.")]
+
+
+def grade(
+    file: Annotated[
+        str | None,
+        typer.Argument(help="JSON lines with gold and prediction or response; .gz too, - for stdin."),
+    ] = None,
+    mode: Mode = "math",
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="Another mode: only lines on which modes differ are listed. Repeat for more."),
+    ] = None,
+    gold: Annotated[str | None, typer.Option(help="In place of a file, one pair: the right answer,")] = None,
+    prediction: Annotated[str | None, typer.Option(help="and the answer to grade,")] = None,
+    response: Annotated[str | None, typer.Option(help="or the text to find it in.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the graded lines here; .gz too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The graded lines on stdout.")] = False,
+) -> None:
+    """Grade answers: the same lines with verdict, answer, tier and ms; or a summary of them."""
+    if as_json and output:
+        raise CommandError("--json writes the lines to stdout, --output into a file: choose one")
+    modes = list(dict.fromkeys([mode, *(compare or [])]))
+    with _explained(), _graders(modes) as judges:
+        if file is not None and (gold, prediction, response) == (None, None, None):
+            _grade_file(file, judges, as_json, output)
+        elif file is None and gold is not None and (prediction is None) != (response is None):
+            if output:
+                raise CommandError("--output is for a FILE; one pair is printed")
+            _grade_pair(gold, prediction, response, judges, as_json)
+        else:
+            raise CommandError("give a FILE (- for stdin), or --gold with one of --prediction and --response")
+
+
+def rerank(
+    file: Annotated[
+        str,
+        typer.Argument(help="JSON lines, one per problem: problem_id, gold, responses or answers, ..."),
+    ],
+    mode: Mode = "math",
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many samples of each problem.")
+    ] = None,
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Scores are logits or raw rewards: take their sigmoid.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="What to call these problems; the file's name where unset.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of drawn subsets and intervals.")] = 0,
+    everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Majority, weighted vote, best-of-N and pass@N of samples made elsewhere, with intervals."""
+    from e2h_pipeline.cli.grading_view import print_reranked, status
+
+    called = name or Path(file).name.removesuffix(".gz").removesuffix(".jsonl")
+    with _explained(), _graders([mode]) as (judge,), status(f"{called}: reading and grading"):
+        result = _reranked(file, judge, called, samples, logits, seed)
+    metrics, differences = result.tables.metrics.to_pylist(), result.tables.differences.to_pylist()
+    if html:
+        with _whole_file(html) as sink:
+            sink.write(_page(result.summary, metrics, differences))
+    if as_json:
+        print_json({**result.summary, "metrics": metrics, "differences": differences})
+    else:
+        print_reranked(result.summary, metrics, differences, everything)
+        if html:
+            typer.echo(html)
+
+
+def _page(summary: dict[str, Any], metrics: list[dict[str, Any]], differences: list[dict[str, Any]]) -> str:
+    from e2h_pipeline.cli.grading_view import facts
+    from e2h_pipeline.report.html import samples_page
+
+    return samples_page(
+        summary["benchmark"],
+        f"{summary['problems']:,} problems with {summary['samples']:,} samples each, grader {summary['grader']}.",
+        metrics,
+        differences,
+        facts(summary),
+        summary["confidence"],
+    )
+
+
+def _reranked(
+    file: str, judge: Grader, called: str, samples: int | None, logits: bool, seed: int
+) -> ExternalResult:
+    from e2h_pipeline.evaluation.outside.rerank import read_samples, rerank_external
+    from e2h_pipeline.recipe import Evaluation, Rerank
+
+    with _opened(file) as (stream, where):
+        problems = read_samples(stream, where, logits=logits, limit=samples)
+    return rerank_external(
+        problems,
+        judge,
+        benchmark=called,
+        logits=logits,
+        rerank=Rerank(),
+        evaluation=Evaluation(),
+        seed=seed,
+    )
+
+
+def _grade_file(file: str, judges: Sequence[Grader], as_json: bool, output: Path | None) -> None:
+    """Stream a file through the graders, batch by batch."""
+    from e2h_pipeline.cli.grading_view import SHOWN, LineProgress, print_graded
+    from e2h_pipeline.evaluation.outside.grade_lines import Tally, grade_items, read_items
+    from e2h_pipeline.problems.jsonl import read_records
+
+    tallies = [Tally() for _ in judges]
+    disputed: list[Graded] = []
+    disputes = 0
+    with ExitStack() as stack:
+        stream, where = stack.enter_context(_opened(file))
+        sink = stack.enter_context(_whole_file(output)) if output else sys.stdout if as_json else None
+        progress = stack.enter_context(LineProgress(where, stream))
+        for batch in grade_items(read_items(read_records(stream, where), where), judges):
+            for line in batch:
+                for tally, verdict in zip(tallies, line.grades, strict=True):
+                    tally.add(verdict)
+            found = [line for line in batch if line.disputed]
+            disputes += len(found)
+            disputed += found[: SHOWN - len(disputed)]
+            if sink is not None:
+                sink.writelines(_json_lines(found if len(judges) > 1 else batch, judges))
+            progress.advance(len(batch))
+    if not as_json:
+        print_graded(where, judges, tallies, disputed, disputes)
+
+
+def _grade_pair(
+    gold: str, prediction: str | None, response: str | None, judges: Sequence[Grader], as_json: bool
+) -> None:
+    from e2h_pipeline.cli.grading_view import print_pair
+    from e2h_pipeline.evaluation.outside.grade_lines import grade_items, read_items
+
+    record = (
+        {"gold": gold, "response": response}
+        if prediction is None
+        else {"gold": gold, "prediction": prediction}
+    )
+    ((line,),) = grade_items(read_items([(1, record)], "options"), judges)
+    if as_json:
+        sys.stdout.writelines(_json_lines([line], judges))
+    else:
+        print_pair(line, judges)
+
+
+def _json_lines(lines: Sequence[Graded], judges: Sequence[Grader]) -> Iterator[str]:
+    """Lines of JSON; ASCII only, as text of models may hold what no encoding takes."""
+    from e2h_pipeline.evaluation.outside.grade_lines import compared_record, graded_record
+
+    for line in lines:
+        record = compared_record(line, judges) if len(judges) > 1 else graded_record(line, judges[0])
+        yield json.dumps(record) + "\n"
+
+
+@contextmanager
+def _graders(modes: Sequence[str]) -> Iterator[list[Grader]]:
+    from e2h_pipeline.grading.graders import GRADERS, grader
+
+    for mode in modes:
+        if mode not in GRADERS:
+            raise CommandError(f"no grader '{mode}'; there are: {', '.join(GRADERS)}")
+    with ExitStack() as stack:
+        yield [stack.enter_context(grader(mode)) for mode in modes]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors about files and graders as command errors."""
+    from e2h_pipeline.evaluation.graded import PoolError
+    from e2h_pipeline.grading.worker_pool import GradingError
+    from e2h_pipeline.problems.records import ProblemError
+
+    try:
+        yield
+    except (ProblemError, PoolError, GradingError) as error:
+        raise CommandError(str(error)) from None
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
+    """The file or stdin, and its name for people."""
+    if file == "-":
+        yield sys.stdin.buffer, "stdin"
+        return
+    with ExitStack() as stack:
+        try:
+            stream = stack.enter_context(Path(file).open("rb"))
+        except OSError as error:
+            raise CommandError(
+                f"{file}: {error.strerror}; name a file of JSON lines, or - for stdin"
+            ) from None
+        yield stream, file
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[Any]]:
+    """A text file that has its name when all of it is written, and never before."""
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: not a regular file; name one to write")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(temporary, "wt", encoding="utf-8") as sink:
+            yield sink
+        temporary.replace(path)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}; name a file that can be written") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,323 @@
+"""`e2h diff`, `e2h verify` and `e2h gc`: two results side by side, the store hashed again, the store made smaller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from e2h_pipeline.artifacts.garbage import GRACE_SECONDS
+from e2h_pipeline.artifacts.home import home
+from e2h_pipeline.cli.shared import CommandError, Json, print_json
+from e2h_pipeline.recipe import canonical_key
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+    from rich.table import Table
+
+    from e2h_pipeline.artifacts.garbage import Garbage, Plan
+    from e2h_pipeline.artifacts.store import ArtifactStore
+    from e2h_pipeline.artifacts.verify import Verification
+
+_SHOWN = 12  # characters of a hash
+_LINE_SECONDS = 10.0  # between lines of progress where nobody looks at a terminal
+_MOST_FINDINGS = 50
+_VALUE_LENGTH = 60
+
+
+def diff(
+    first: Annotated[
+        str, typer.Argument(help="Recipe key; or KEY@PREFIX, an older result by its artifact key.")
+    ],
+    second: Annotated[str, typer.Argument(help="Recipe key, or KEY@PREFIX.")],
+    everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What differs upstream between two results, where it begins, and by how much the numbers moved."""
+    from e2h_pipeline.orchestration.experiments import Experiments
+
+    with _opened() as (instance, store):
+        found = Experiments(instance, store).difference(_canonical(first), _canonical(second), everything)
+    if as_json:
+        print_json(found)
+    else:
+        _print_difference(found)
+
+
+def verify(
+    key: Annotated[
+        str, typer.Argument(help="Only what this experiment refers to; everything where none.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Hash the store again and compare it with its manifests and with Dagster's records. Status 1 where they differ."""
+    from e2h_pipeline.artifacts.verify import verify_store
+    from e2h_pipeline.orchestration.records import experiment_places, record_findings
+
+    key = canonical_key(key) if key else ""
+    with _opened() as (instance, store):
+        places = experiment_places(instance, key) if key else None
+        if key and not places:
+            raise CommandError(f"{key} has nothing in the store; run: e2h run {key}")
+        with _progress() as progress:
+            result = verify_store(store, places, progress)
+        result.findings.extend(record_findings(instance, store, [key] if key else None))
+    if as_json:
+        print_json({**vars(result), "findings": [vars(finding) for finding in result.findings]})
+    else:
+        _print_verification(result)
+    if result.findings:
+        raise CommandError(f"{len(result.findings)} findings; the store is not what its manifests say")
+
+
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only say what would go.")] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Minutes for which what was made or asked for is spared; 0 if nothing runs."
+        ),
+    ] = GRACE_SECONDS / 60,
+    pools: Annotated[
+        bool, typer.Option(help="Also work that a larger number of samples would go on from.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Free what no experiment refers to. Says what and how many bytes; --yes does it."""
+    from e2h_pipeline.artifacts.garbage import collect, plan_collection
+    from e2h_pipeline.orchestration.planning import stage_order  # fills STAGES
+    from e2h_pipeline.orchestration.records import wanted_places
+
+    with _opened() as (instance, store):
+        plan = plan_collection(store, wanted_places(instance), _grows(stage_order()), 60 * grace, pools)
+    if not as_json:
+        _print_plan(plan)
+    outcome = collect(store, plan) if yes else None
+    if as_json:
+        print_json(
+            {
+                "bytes": plan.bytes,
+                "kept_artifacts": plan.kept_artifacts,
+                "garbage": [_garbage_row(item) for item in plan.garbage],
+                "kept_work": [_garbage_row(item) for item in plan.kept_work],
+                "removed": None if outcome is None else [str(item.path) for item in outcome.removed],
+                "spared": None if outcome is None else [str(item.path) for item in outcome.spared],
+            }
+        )
+    elif outcome is None:
+        typer.echo("nothing was removed; e2h gc --yes does it" if plan.garbage else "nothing to remove")
+    else:
+        spared = f"; {len(outcome.spared)} spared, somebody is at work on them" if outcome.spared else ""
+        typer.echo(f"removed {len(outcome.removed)}, {_bytes(outcome.bytes)} freed{spared}")
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[DagsterInstance, ArtifactStore]]:
+    from e2h_pipeline.artifacts.store import ArtifactStore
+    from e2h_pipeline.orchestration.instance import open_instance
+
+    with open_instance(home()) as instance:
+        yield instance, ArtifactStore(home())
+
+
+def _canonical(name: str) -> str:
+    """The canonical key, with what stands behind an @ left as it is."""
+    key, at, prefix = name.partition("@")
+    return canonical_key(key) + at + prefix
+
+
+def _grows(stages: Sequence[str]) -> dict[str, str]:
+    from e2h_pipeline.stages.spec import STAGES
+
+    return {name: STAGES[name].grows for name in stages if STAGES[name].grows}
+
+
+def _garbage_row(item: Garbage) -> dict[str, Any]:
+    return {"kind": item.kind, "path": str(item.path), "bytes": item.bytes, "why": item.why}
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, float], None]]:
+    """Shows bytes read, rate and time left: one changing line in a terminal, a line now and then elsewhere."""
+    import sys
+
+    from e2h_pipeline.cli.view import console
+
+    out = console(sys.stderr)
+    last = time.monotonic()
+    with out.status("listing the store") as status:
+
+        def show(done: int, total: int, seconds: float) -> None:
+            nonlocal last
+            rate = done / seconds if seconds > 0 else 0.0
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
+            text = f"{_bytes(done)} of {_bytes(total)} ({_bytes(rate)}/s{left})"
+            status.update(text)
+            if not out.is_terminal and time.monotonic() - last > _LINE_SECONDS:
+                last = time.monotonic()
+                out.print(text)
+
+        yield show
+
+
+def _print_verification(result: Verification) -> None:
+    from rich.markup import escape
+
+    from e2h_pipeline.cli.view import console
+
+    out = console()
+    rate = result.bytes / result.seconds if result.seconds else 0.0
+    out.print(
+        f"{result.artifacts:,} artifacts, {result.files:,} files, {_bytes(result.bytes)} in {result.seconds:.1f} s "
+        f"({_bytes(rate)}/s)"
+    )
+    for finding in result.findings[:_MOST_FINDINGS]:
+        out.print(
+            f"[red]{finding.kind}[/red] {escape(finding.where)}: {escape(finding.message)}", soft_wrap=True
+        )
+    if len(result.findings) > _MOST_FINDINGS:
+        out.print(f"and {len(result.findings) - _MOST_FINDINGS} more; --json lists them")
+    if not result.findings:
+        out.print("[green]all as the manifests say[/green]")
+
+
+def _print_plan(plan: Plan) -> None:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    from e2h_pipeline.cli.view import console
+
+    table = Table("kind", "asset", "why", box=SIMPLE)
+    table.add_column("number", justify="right")
+    table.add_column("frees", justify="right")
+    for (kind, asset, why), (number, size) in _summed(plan.garbage).items():
+        table.add_row(kind, asset, why, f"{number:,}", _bytes(size))
+    out = console()
+    out.print(
+        f"{plan.kept_artifacts:,} artifacts stay; {len(plan.garbage):,} things can go: {_bytes(plan.bytes)}"
+    )
+    if plan.garbage:
+        out.print(table)
+    for (_, asset, why), (number, size) in _summed(plan.kept_work).items():
+        out.print(f"[dim]stays: {number} work of {asset}, {_bytes(size)} ({why})[/dim]")
+
+
+def _summed(items: Sequence[Garbage]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    """(kind, asset, why) -> number and bytes."""
+    found: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for item in items:
+        asset = item.path.parent.name if item.kind in ("artifact", "work") else ""
+        number, size = found.get((item.kind, asset, item.why), (0, 0))
+        found[item.kind, asset, item.why] = (number + 1, size + item.bytes)
+    return found
+
+
+def _print_difference(found: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
+    from e2h_pipeline.cli.view import console
+
+    out = console()
+    for name, side in (("A", found["first"]), ("B", found["second"])):
+        out.print(
+            f"[bold]{name}[/bold] {escape(side['experiment'])}: {side['asset']} {side['data_version'][:_SHOWN]}",
+            soft_wrap=True,
+        )
+    assets = found["assets"]
+    if assets[-1]["same_artifact"]:
+        out.print("the same artifact: nothing differs")
+        return
+    out.print(
+        "\nThe difference begins at" if found["roots"] else "\nNo asset differs for a reason of its own"
+    )
+    for asset in assets:
+        if asset["root"]:
+            out.print(f"  [bold]{asset['asset']}[/bold] {_versions(asset)}")
+            _print_reasons(asset)
+    _print_others(assets)
+    if found["numbers"]:
+        out.print("\nAccuracy in %, and B - A with its interval over problems")
+        out.print(_moved_table(found["numbers"]))
+    for name, only in (("A", found["only_first"]), ("B", found["only_second"])):
+        if only:
+            out.print(f"only in {name}: {escape(', '.join(only))}", soft_wrap=True)
+
+
+def _print_reasons(asset: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
+    from e2h_pipeline.cli.view import console
+
+    out = console()
+    for part in ("code", "recipe", "external", "inputs", "packages"):
+        for change in asset[part]:
+            values = f"{_short(change['first'])} -> {_short(change['second'])}"
+            out.print(f"    {part:<9} {escape(change['field'])}: {escape(values)}", soft_wrap=True)
+
+
+def _print_others(assets: Sequence[Mapping[str, Any]]) -> None:
+    from e2h_pipeline.cli.view import console
+
+    both = [asset for asset in assets if asset["first"] and asset["second"]]
+    differ = [asset for asset in both if not asset["same_artifact"] and not asset["root"]]
+    groups = {
+        "differ because of an input": [
+            f"{a['asset']} ({', '.join(a['changed_inputs'])})" for a in differ if not a["same_content"]
+        ],
+        "made otherwise, with equal content": [a["asset"] for a in differ if a["same_content"]],
+        "the same artifact": [a["asset"] for a in both if a["same_artifact"]],
+        "only behind A": [a["asset"] for a in assets if not a["second"]],
+        "only behind B": [a["asset"] for a in assets if not a["first"]],
+    }
+    for name, members in groups.items():
+        if members:
+            console().print(f"  {name}: {', '.join(dict.fromkeys(members))}", soft_wrap=True)
+
+
+def _moved_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table("benchmark", "policy", "method", "N", "levels", box=SIMPLE)
+    for column in ("A", "B", "B - A"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        moved = f"{100 * row['difference']:+.1f}"
+        if row["paired"]:
+            moved += f" \\[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
+            clear = row["ci_low"] > 0 or row["ci_high"] < 0
+            moved = f"[bold]{moved}[/bold]" if clear else moved
+        else:
+            moved += " other problems"
+        table.add_row(
+            row["benchmark"],
+            row["policy"],
+            f"{row['method']} {row['aggregation']}".strip(),
+            str(row["n"]),
+            row["levels"],
+            f"{100 * row['first']:.1f}",
+            f"{100 * row['second']:.1f}",
+            moved,
+        )
+    return table
+
+
+def _versions(asset: Mapping[str, Any]) -> str:
+    return f"{asset['first']['data_version'][:_SHOWN]} -> {asset['second']['data_version'][:_SHOWN]}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _VALUE_LENGTH else text[: _VALUE_LENGTH - 3] + "..."
+
+
+def _bytes(count: float) -> str:
+    """Bytes for people, in powers of 1,000 as disks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

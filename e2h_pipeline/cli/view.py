@@ -1,0 +1,224 @@
+"""How the command line shows things: tables, trees, and the progress of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+if TYPE_CHECKING:
+    from e2h_pipeline.artifacts.lineage import Node
+    from e2h_pipeline.operations.runner import StageEvent
+
+_GROUPS = ("1", "2", "3", "4", "5", "easy", "hard", "all")
+_PIPE_WIDTH = 150  # columns where the output is not a terminal
+_VERSION_LENGTH = 12
+
+Row = dict[str, Any]
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console; a pipe gets lines wide enough for our tables."""
+    found = Console(file=stream, highlight=False)
+    return found if found.is_terminal else Console(file=stream, highlight=False, width=_PIPE_WIDTH)
+
+
+@contextmanager
+def own_terminal() -> Iterator[Console]:
+    """A console on a descriptor of its own: Dagster captures descriptor 1 while stages run."""
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as stream:
+        yield console(stream)
+
+
+class Progress:
+    """Prints one line per stage, and beside it what the running stage says."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._status = out.status("starting")
+        self._counts = {"computed": 0, "reused": 0, "check_passed": 0, "check_failed": 0}
+
+    def __enter__(self) -> Progress:
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+        counts = self._counts
+        self._out.print(
+            f"{counts['computed']} stages computed, {counts['reused']} reused; "
+            f"{counts['check_passed']} checks passed, {counts['check_failed']} failed"
+        )
+
+    def watch(self, event: StageEvent) -> None:
+        """Show one event."""
+        if event.kind in self._counts:
+            self._counts[event.kind] += 1
+        name = f"  {event.stage:<26}"
+        if event.kind in ("computed", "reused"):
+            style = "green" if event.kind == "computed" else "dim"
+            self._out.print(f"{name}[{style}]{event.kind:<9}[/{style}]{event.seconds:8.1f} s")
+        elif event.kind == "check_failed":
+            self._out.print(f"{name}[red]check {event.text} failed[/red]")
+        elif event.kind in ("started", "message"):
+            self._status.update(f"{event.stage} {escape(event.text)}")
+            if event.kind == "message" and not self._out.is_terminal:
+                self._out.print(f"{name}{escape(event.text)}")
+
+
+def print_results(rows: Sequence[Row]) -> None:
+    """One table per benchmark, level groups side by side."""
+    for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
+        chosen = [row for row in rows if row["benchmark"] == benchmark]
+        print_titled(*_results_table(benchmark, chosen))
+        graders = ", ".join(sorted({row["grader"] for row in chosen if row["grader"]}))
+        console().print(f"graded by {escape(graders)}" if graders else "", soft_wrap=True)
+
+
+def print_titled(title: str, table: Table) -> None:
+    """A table below its title; as the table's own, a long title would be broken at the table's width."""
+    out = console()
+    out.print(title, soft_wrap=True)
+    out.print(table)
+
+
+def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
+    groups = [group for group in _GROUPS if any(row["levels"] == group for row in rows)]
+    recovered = any(row.get("pgr") is not None for row in rows)
+    recipes = {row.get("recipe", "") for row in rows}
+    one = len(recipes) == 1  # then it stands in the title, and the numbers have room
+    about = f" · {recipes.pop()}" if one and any(recipes) else ""
+    title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval]"
+    table = Table(box=SIMPLE)
+    for name in ("policy", "method") if one else ("recipe", "policy", "method"):
+        table.add_column(name, no_wrap=True)
+    for name in ("N", *groups, *(["PGR on hard"] if recovered else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for (recipe, policy, method, n), cells in _by_method(rows).items():
+        values = [_accuracy(cells.get(group)) for group in groups]
+        names = [policy, method] if one else [recipe, policy, method]
+        table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
+    return title, table
+
+
+def _by_method(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], dict[str, Row]]:
+    """(recipe, policy, method, n) -> level group -> row."""
+    found: dict[tuple[str, str, str, int], dict[str, Row]] = {}
+    for row in rows:
+        name = (row.get("recipe", ""), row["policy"], method_name(row), row["n"])
+        found.setdefault(name, {})[row["levels"]] = row
+    return found
+
+
+def method_name(row: Mapping[str, Any]) -> str:
+    """Method and aggregation, as `weighted-vote product`."""
+    return f"{row['method']} {row['aggregation']}".strip()
+
+
+def _accuracy(row: Row | None) -> str:
+    if row is None:
+        return ""
+    return f"{100 * row['accuracy']:.1f} \\[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+
+
+def _pgr(row: Row | None) -> str:
+    value = row.get("pgr") if row else None
+    return "" if value is None else f"{value:.2f}"
+
+
+def print_lineage(found: Mapping[str, Any], node: Node) -> None:
+    """The tree of artifacts, the way from each source of numbers to the easy data, and the numbers."""
+    out = console()
+    out.print(_tree(node))
+    out.print()
+    for stage, source in found["sources"].items():
+        out.print(f"{stage}: {escape(_way(source))}", soft_wrap=True)
+    out.print(_made_table(found["artifacts"]))
+    out.print(_numbers_table(found["numbers"]))
+
+
+def _tree(node: Node) -> Tree:
+    """Each artifact is opened where it is first seen."""
+    top, seen = Tree(_label(node)), {node.artifact.key}
+    waiting = [(top, node)]
+    while waiting:
+        branch, parent = waiting.pop(0)
+        for child in parent.inputs:
+            known = child.artifact.key in seen
+            twig = branch.add(_label(child) + (" [dim]...[/dim]" if known and child.inputs else ""))
+            if not known:
+                seen.add(child.artifact.key)
+                waiting.append((twig, child))
+    return top
+
+
+def _label(node: Node) -> str:
+    return f"{node.asset} [cyan]{node.artifact.data_version[:_VERSION_LENGTH]}[/cyan]"
+
+
+def _way(source: Mapping[str, Any]) -> str:
+    """The shortest path, and how many others there are."""
+    if not source["paths"]:
+        return "no easy data"
+    shortest, *others = source["paths"]
+    steps = " < ".join(f"{step['asset']}@{step['data_version'][:_VERSION_LENGTH]}" for step in shortest)
+    return steps + (f" (and {len(others)} longer paths; --json lists them)" if others else "")
+
+
+def _made_table(artifacts: Sequence[Row]) -> Table:
+    """Who made each artifact: code, Dagster and MLflow runs (the last part of its address)."""
+    table = Table("artifact", "data version", "code", "made at", "Dagster run", "MLflow run", box=SIMPLE)
+    for row in artifacts:
+        table.add_row(
+            row["asset"],
+            row["data_version"][:_VERSION_LENGTH],
+            row["code_version"],
+            row["created"][:16],
+            (row["dagster_run"] or "none known")[:8],
+            escape(_mlflow_run(row["mlflow"])),
+        )
+    return table
+
+
+def _mlflow_run(address: str | None) -> str:
+    return address.rstrip("/").rpartition("/")[2][:8] if address else "none"
+
+
+def _numbers_table(numbers: Sequence[Row]) -> Table:
+    table = Table(
+        "benchmark", "policy", "method", "N", "easy", "hard", "all", "easy data", "source", box=SIMPLE
+    )
+    for (_, policy, method, n), cells in _by_method(numbers).items():
+        row = next(iter(cells.values()))
+        accuracies = [
+            f"{100 * cells[g]['accuracy']:.1f}" if g in cells else "" for g in ("easy", "hard", "all")
+        ]
+        easy = ", ".join(version[:_VERSION_LENGTH] for version in row["easy_data_version"]) or "none"
+        table.add_row(row["benchmark"], policy, method, str(n), *accuracies, easy, row["source"])
+    return table
+
+
+def print_manifest(manifest: Mapping[str, Any]) -> None:
+    """Field by field; nested values as JSON."""
+    table = Table(box=None, show_header=False)
+    for name, value in manifest.items():
+        text = value if isinstance(value, str) else json.dumps(value, indent=1, sort_keys=True)
+        table.add_row(f"[bold]{name}[/bold]", escape(text))
+    console().print(table)
+
+
+def print_recipes(descriptions: Mapping[str, str]) -> None:
+    """Names and what they are."""
+    table = Table("recipe", "what it is", box=SIMPLE)
+    for name, description in descriptions.items():
+        table.add_row(name, escape(description))
+    console().print(table)

@@ -1,0 +1,312 @@
+r"""Samples made elsewhere, reranked as our own pools are: the same votes, curves and intervals.
+
+JSON lines, a problem each:
+
+    {"problem_id": "test/algebra/1", "level": 3, "gold": "5",
+     "responses": ["... so \\boxed{5}.", "..."], "step_scores": [[0.9, 0.8], [0.4]]}
+
+`answers` (null: there is none) may stand in place of `responses`; `finish_reasons` beside the latter
+tell which were cut off ("length") and so have no answer. `level` is 1 to 5; a problem without one
+counts among all problems, not as easy or hard. `scores` has a number per sample, `step_scores` one
+per step. They are probabilities, or logits (then the sigmoid is taken) where the caller says so: a
+vote weighs with them, and what a raw reward of -1.7 weighs is not for us to guess.
+
+Every problem must have equally many samples: a curve whose problems change with N compares different
+problems. `limit` takes the first samples of each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.evaluation.graded import PoolError, grade, vote_classes
+from e2h_pipeline.evaluation.outside.grade_lines import answer_in, as_text, json_name, text_field
+from e2h_pipeline.evaluation.rerank import RerankTables, rerank_tables
+from e2h_pipeline.problems.jsonl import read_records
+from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.reranking.aggregate import aggregate, log_step_probabilities
+from e2h_pipeline.reranking.curves import SamplePool
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.levels import LEVELS, NO_LEVEL
+
+if TYPE_CHECKING:
+    from e2h_pipeline.grading.verdicts import Grader
+    from e2h_pipeline.recipe import Evaluation, Rerank
+
+POLICY = "samples"  # who sampled is not known
+SCORE = "score"  # stands where an aggregation does: `scores` need none
+_SCORE_FIELDS = ("scores", "step_scores")
+_FIELDS = ("problem_id", "level", "gold", "responses", "finish_reasons", "answers", *_SCORE_FIELDS)
+
+
+@dataclass(frozen=True)
+class ExternalProblem:
+    """A problem with M samples. `where` is its file and line, for errors.
+
+    Attributes:
+        answers: M, None where there is none.
+        cut_off: how many of the samples the length limit cut off.
+        scores: M numbers, or empty.
+        step_scores: M lists with a number per step, or empty.
+        digest: of all that was read.
+    """
+
+    where: str
+    problem_id: str
+    level: int
+    gold: str
+    answers: list[str | None]
+    cut_off: int
+    scores: list[float]
+    step_scores: list[list[float]]
+    digest: str
+
+    @property
+    def score_fields(self) -> tuple[str, ...]:
+        """Names of the score fields it has."""
+        return tuple(name for name in _SCORE_FIELDS if getattr(self, name))
+
+
+@dataclass(frozen=True)
+class ExternalResult:
+    """What was measured, with which grader and seed; and the tables."""
+
+    summary: dict[str, Any]
+    tables: RerankTables
+
+
+def read_samples(
+    file: IO[bytes], name: str, *, logits: bool = False, limit: int | None = None
+) -> list[ExternalProblem]:
+    """All problems of a file, checked, in order of problem id. Responses are not kept.
+
+    Args:
+        file: open JSON lines.
+        name: of the file, for errors; gzipped where it ends in .gz.
+        logits: scores are logits: any finite number will do.
+        limit: take only the first so many samples of each problem.
+
+    Raises:
+        ProblemError: a line that cannot be read or used.
+        PoolError: problems that do not go together.
+    """
+    found = [
+        _problem(record, f"{name}:{number}", logits, limit) for number, record in read_records(file, name)
+    ]
+    if not found:
+        raise PoolError(f"{name}: no line; there must be one for each problem")
+    _check_together(found)
+    return sorted(found, key=lambda problem: problem.problem_id)
+
+
+def rerank_external(
+    problems: Sequence[ExternalProblem],
+    judge: Grader,
+    *,
+    benchmark: str,
+    logits: bool,
+    rerank: Rerank,
+    evaluation: Evaluation,
+    seed: int,
+) -> ExternalResult:
+    """Grade the answers and rerank: majority and pass@N, and with scores weighted vote and best-of-N.
+
+    Args:
+        problems: from `read_samples`.
+        benchmark: what people should read over the numbers.
+        logits: scores are logits, not probabilities.
+        seed: of the subsets votes are drawn from, and of the intervals.
+    """
+    answers = [problem.answers for problem in problems]
+    correct, undecided = grade(answers, [problem.gold for problem in problems], judge)
+    pool = SamplePool(
+        tuple(problem.problem_id for problem in problems),
+        vote_classes(answers, judge),
+        correct,
+        _log_scores(problems, logits, rerank.aggregations),
+    )
+    tables = rerank_tables(
+        pool,
+        np.array([problem.level for problem in problems]),
+        benchmark=benchmark,
+        grader_version=judge.version,
+        policy=POLICY,
+        evaluator=" and ".join(problems[0].score_fields),
+        draws=rerank.draws,
+        easy_levels=evaluation.easy_levels,
+        bootstrap=Bootstrap(evaluation.bootstrap, evaluation.confidence, seed),
+    )
+    summary = {
+        "benchmark": benchmark,
+        "grader": judge.name,
+        "grader_version": judge.version,
+        "problems": len(problems),
+        "samples": pool.samples,
+        "no_answer": int((pool.classes < 0).sum()),
+        "cut_off": sum(problem.cut_off for problem in problems),
+        "undecided": undecided,
+        "scores": list(problems[0].score_fields),
+        "scores_are": ("logits" if logits else "probabilities") if problems[0].score_fields else "",
+        "data_version": digest_json([problem.digest for problem in problems]),
+        "seed": seed,
+        "draws": rerank.draws,
+        "bootstrap": evaluation.bootstrap,
+        "confidence": evaluation.confidence,
+        "easy_levels": list(evaluation.easy_levels),
+    }
+    return ExternalResult(summary, tables)
+
+
+def _log_scores(
+    problems: Sequence[ExternalProblem], logits: bool, aggregations: Collection[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Aggregation -> (P, M) log of the solution score."""
+    shape = (len(problems), len(problems[0].answers))
+    found = {}
+    if problems[0].scores:
+        numbers = np.array([problem.scores for problem in problems], dtype=np.float64)
+        found[SCORE] = _log_probabilities(numbers, logits)
+    if problems[0].step_scores:
+        solutions = [steps for problem in problems for steps in problem.step_scores]
+        offsets = np.concatenate([[0], np.cumsum([len(steps) for steps in solutions])]).astype(np.int64)
+        flat = np.array([score for steps in solutions for score in steps], dtype=np.float64)
+        logs = _log_probabilities(flat, logits)
+        found |= {name: aggregate(logs, offsets, name).reshape(shape) for name in aggregations}
+    return found
+
+
+def _log_probabilities(scores: NDArray[np.float64], logits: bool) -> NDArray[np.float64]:
+    if logits:
+        return log_step_probabilities(scores)
+    with np.errstate(divide="ignore"):
+        return np.log(scores)
+
+
+def _problem(record: dict[str, Any], where: str, logits: bool, limit: int | None) -> ExternalProblem:
+    answers, cut_off = _answers(record, where)
+    if limit is not None and len(answers) < limit:
+        raise PoolError(f"{where}: {len(answers)} samples, and {limit} are asked for; ask for fewer")
+    scores = _list(record, "scores", where, len(answers))
+    step_scores = _list(record, "step_scores", where, len(answers))
+    return ExternalProblem(
+        where,
+        text_field(record, "problem_id", where),
+        _level(record, where),
+        text_field(record, "gold", where),
+        answers[:limit],
+        sum(cut_off[:limit]),
+        _numbers(scores, f"{where}: 'scores'", logits)[:limit],
+        [
+            _numbers(steps, f"{where}: 'step_scores' of sample {i}", logits)
+            for i, steps in enumerate(step_scores)
+        ][:limit],
+        digest_json({name: record[name] for name in _FIELDS if name in record}),
+    )
+
+
+def _answers(record: dict[str, Any], where: str) -> tuple[list[str | None], list[bool]]:
+    """Each sample's answer, and whether it was cut off."""
+    if "answers" in record:
+        values = _list(record, "answers", where)
+        answers = [
+            None if value is None else as_text(value, f"{where}: 'answers' of sample {i}")
+            for i, value in enumerate(values)
+        ]
+        return answers, [False] * len(answers)
+    if "responses" not in record:
+        raise ProblemError(
+            f"{where}: neither 'responses' nor 'answers'; there are {', '.join(record) or 'none'};"
+            " give the texts of the samples, or their answers"
+        )
+    responses = _list(record, "responses", where)
+    reasons = _list(record, "finish_reasons", where, len(responses)) or [None] * len(responses)
+    answers = [
+        answer_in(as_text(response, f"{where}: 'responses' of sample {i}"), reason)
+        for i, (response, reason) in enumerate(zip(responses, reasons, strict=True))
+    ]
+    return answers, [reason == "length" for reason in reasons]
+
+
+def _list(record: dict[str, Any], name: str, where: str, count: int | None = None) -> list[Any]:
+    """A list with an entry per sample; empty where the field is absent or null, if `count` allows that."""
+    value = record.get(name)
+    if value is None and count is not None:
+        return []
+    if not isinstance(value, list):
+        raise ProblemError(
+            f"{where}: '{name}' must be a list with an entry per sample, not {json_name(value)}"
+        )
+    if count is None and not value:
+        raise ProblemError(f"{where}: '{name}' is empty; delete the line, or give it samples")
+    if count is not None and len(value) != count:
+        raise ProblemError(
+            f"{where}: '{name}' has {len(value)} entries for {count} samples; give each sample one"
+        )
+    return value
+
+
+def _level(record: dict[str, Any], where: str) -> int:
+    level = record.get("level")
+    if level is None:
+        return NO_LEVEL
+    if isinstance(level, bool) or level not in LEVELS:
+        raise ProblemError(
+            f"{where}: 'level' must be a whole number from 1 to 5, not {level!r:.60}; leave it out where unknown"
+        )
+    return int(level)
+
+
+def _numbers(values: Any, what: str, logits: bool) -> list[float]:
+    if not isinstance(values, list):
+        raise ProblemError(f"{what} must be a list of numbers, not {json_name(values)}")
+    for i, value in enumerate(values):
+        if not _is_finite(value):
+            raise ProblemError(f"{what}: entry {i} must be a finite number, not {value!r:.60}")
+        if not logits and not 0 <= value <= 1:
+            raise ProblemError(
+                f"{what}: entry {i} is {value:g}; scores are probabilities from 0 to 1."
+                " If these are logits or raw rewards, say --logits: the sigmoid of each is taken"
+            )
+    return [float(value) for value in values]
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        return False
+
+
+def _check_together(problems: Sequence[ExternalProblem]) -> None:
+    """One line per problem, equally many samples, the same kinds of scores."""
+    first: dict[str, ExternalProblem] = {}
+    for problem in problems:
+        earlier = first.setdefault(problem.problem_id, problem)
+        if earlier is not problem:
+            raise PoolError(
+                f"{problem.where}: problem_id '{problem.problem_id:.80}' was on {earlier.where} before;"
+                " put all samples of a problem into one line"
+            )
+    usual = Counter(len(problem.answers) for problem in problems).most_common(1)[0][0]
+    least = min(len(problem.answers) for problem in problems)
+    for problem in problems:
+        if len(problem.answers) != usual:
+            raise PoolError(
+                f"{problem.where}: {len(problem.answers)} samples, others have {usual}; give every problem"
+                f" equally many, or take the first {least} of each with --samples {least}"
+            )
+        if problem.score_fields != problems[0].score_fields:
+            have, want = (" and ".join(p.score_fields) or "no scores" for p in (problem, problems[0]))
+            raise PoolError(
+                f"{problem.where}: {have}, but {want} on {problems[0].where}; score all problems alike"
+            )

@@ -1,0 +1,382 @@
+"""The embedded engine: samples from any transformers causal LM with plain attention.
+
+Each prompt is computed once and shared by its samples (`cohort`); prompts of like length go together; samples that
+have ended leave the batch and new ones enter. A token is drawn by inverting the cumulative distribution at
+one counter-based uniform, so a sample is the same in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from e2h_pipeline.generation.engines.cohort import (
+    ROOM,
+    Cohort,
+    check_supported,
+    cohorts_attend,
+    decode,
+    prefill,
+)
+from e2h_pipeline.generation.engines.protocol import (
+    Candidate,
+    FinishReason,
+    Request,
+    Sample,
+    SamplingOptions,
+    Watch,
+    prompt_ids,
+)
+from e2h_pipeline.generation.noise import uniforms
+
+# Ended rows leave a cohort once fewer than this share of it is alive: moving the others costs a copy.
+_LEAVE_BELOW = 0.8
+# New rows enter once less than this share of the budget is taken: every cohort costs calls of its own.
+_ENTER_BELOW = 0.35
+
+
+@dataclass
+class _Rows:
+    """Samples being drawn: a cohort, and what is known of each of its rows.
+
+    Attributes:
+        request: (rows,) number of the request.
+        index: (rows,) number of the sample.
+        key: (rows,) stream of its randomness.
+        start: (rows,) tokens of its prompt.
+        ids: (rows, limit) the tokens drawn, `drawn` of each.
+        scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where nobody asked.
+        logprob: (rows,) sum of their log-probabilities.
+        alive: (rows,) not ended yet.
+        drawn: tokens of each row.
+        noted: rows that have ended, and that the queue knows of.
+    """
+
+    cohort: Cohort
+    request: NDArray[np.int64]
+    index: NDArray[np.int64]
+    key: NDArray[np.uint64]
+    start: NDArray[np.int64]
+    ids: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    logprob: NDArray[np.float64]
+    alive: NDArray[np.bool_]
+    drawn: int = 0
+    noted: int = 0
+
+    def add(
+        self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], scores: NDArray[np.float32] | None
+    ) -> None:
+        """One more token for each row, its log-probability at temperature 1, and at that of the draw where asked."""
+        self.ids[:, self.drawn] = tokens
+        self.logprob += logprobs
+        if scores is not None:
+            self.scores[:, self.drawn] = scores
+        self.drawn += 1
+
+    def end(self, rows: NDArray[np.bool_]) -> list[int]:
+        """End those of these rows that are alive, and say which they are."""
+        ended = rows & self.alive
+        self.alive &= ~rows
+        return np.flatnonzero(ended).tolist()
+
+    def leave(self) -> None:
+        """Let ended rows go, if there are enough of them."""
+        if not self.alive.any() or self.alive.mean() >= _LEAVE_BELOW:
+            return
+        self.keep(np.flatnonzero(self.alive))
+
+    def keep(self, kept: NDArray[np.int64]) -> None:
+        """Keep only these rows, ascending."""
+        self.noted = int((~self.alive[kept]).sum())
+        self.cohort.keep(torch.from_numpy(kept).to(self.cohort.group.device))
+        for name in ("request", "index", "key", "start", "ids", "scores", "logprob", "alive"):
+            setattr(self, name, getattr(self, name)[kept])
+
+
+class TransformersEngine:
+    """Draw samples from a model in memory. The model's train/eval mode is left as found."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self._stops: dict[tuple[str, ...], _Stops] = {}
+
+    def sample(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+    ) -> list[list[Sample]]:
+        """Samples of each request, in the order asked. See `Engine`.
+
+        Raises:
+            UnsupportedModel: the model does not attend plainly over that many tokens.
+        """
+        samples: list[list[Sample]] = [[] for _ in requests]
+        with torch.inference_mode(), cohorts_attend(self.model):
+            for request, sample in self._run(requests, options, watch):
+                samples[request].append(sample)
+        return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
+
+    def _run(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None
+    ) -> Iterator[tuple[int, Sample]]:
+        """Samples as they end, each with the number of its request."""
+        stops = self._stops.get(options.stop)
+        if options.stop and stops is None:
+            stops = self._stops[options.stop] = _Stops(self.model, self.tokenizer, options.stop)
+        prompts = [prompt_ids(self.tokenizer, request) for request in requests]
+        check_supported(self.model, max(map(len, prompts), default=0) + options.max_new_tokens)
+        queue = _Queue(requests, prompts, options)
+        live: list[_Rows] = []
+        while queue.waiting or live:
+            if entered := queue.take(live):
+                rows, logits = self._enter(entered, requests, prompts, options)
+                live.append(rows)
+                self._draw([rows], logits, options)
+                yield from self._ended(rows, requests, stops, watch)
+            live = [rows for rows in live if rows.alive.any()]
+            if live:
+                self._draw(live, self._forward(live), options)
+                for rows in live:
+                    yield from self._ended(rows, requests, stops, watch)
+                    queue.note(rows)
+                    rows.leave()
+                queue.put_back(live)
+
+    def _enter(
+        self,
+        entered: Sequence[tuple[int, int]],
+        requests: Sequence[Request],
+        prompts: Sequence[list[int]],
+        options: SamplingOptions,
+    ) -> tuple[_Rows, Tensor]:
+        """Compute the prompts of new rows, and the logits of their first tokens."""
+        device = self.model.device
+        request = np.array([i for i, _ in entered])
+        distinct = list(dict.fromkeys(request.tolist()))  # rows of one request stand together
+        of = np.repeat(np.arange(len(distinct)), [(request == i).sum() for i in distinct])
+        layers, logits = prefill(self.model, [prompts[i] for i in distinct])
+        # Groups of one size, or uneven requests would leave a grid of holes.
+        size = -(-len(entered) // len(distinct))
+        number = np.concatenate([np.arange(n) for n in np.bincount(of)])
+        _, first, group = np.unique(
+            of * len(entered) + number // size, return_index=True, return_inverse=True
+        )
+        prompt = torch.from_numpy(of[first]).to(device)
+        cohort = Cohort(
+            [(keys[prompt], values[prompt]) for keys, values in layers],
+            torch.tensor([len(prompts[distinct[i]]) for i in prompt.tolist()], device=device),
+            torch.from_numpy(group).to(device),
+            options.max_new_tokens,
+        )
+        count = len(entered)
+        rows = _Rows(
+            cohort,
+            request=request,
+            index=np.array([s for _, s in entered]),
+            key=np.array([requests[i].key for i in request], np.uint64),
+            start=np.array([len(prompts[i]) for i in request]),
+            ids=np.zeros((count, options.max_new_tokens), np.int32),
+            scores=np.zeros((count, options.max_new_tokens if options.token_logprobs else 0), np.float32),
+            logprob=np.zeros(count),
+            alive=np.ones(count, bool),
+        )
+        return rows, logits[torch.from_numpy(of).to(device)]
+
+    def _forward(self, live: Sequence[_Rows]) -> Tensor:
+        """Feed every row its newest token: (rows, vocabulary) logits of the next."""
+        tokens = np.concatenate([rows.ids[:, rows.drawn - 1] for rows in live]).astype(np.int64)
+        positions = np.concatenate([rows.start + rows.drawn - 1 for rows in live])
+        device = self.model.device
+        cohorts = [rows.cohort for rows in live]
+        return decode(
+            self.model, cohorts, torch.from_numpy(tokens).to(device), torch.from_numpy(positions).to(device)
+        )
+
+    def _draw(self, live: Sequence[_Rows], logits: Tensor, options: SamplingOptions) -> None:
+        """Draw a token for every row."""
+        drawn = uniforms(
+            np.concatenate([rows.key for rows in live]),
+            np.concatenate([rows.index for rows in live]),
+            np.concatenate([np.full(len(rows.key), rows.drawn) for rows in live]),
+        )
+        tokens = choose(logits, torch.from_numpy(drawn).to(logits.device), options)
+        logprobs = _logprobs(logits, tokens)
+        scores = None
+        if options.token_logprobs:
+            scores = logprobs if options.temperature == 1 else _logprobs(logits / options.temperature, tokens)
+        cuts = np.cumsum([len(rows.key) for rows in live])[:-1]
+        nothing = [None] * len(live)
+        parts = zip(
+            live,
+            np.split(tokens.cpu().numpy(), cuts),
+            np.split(logprobs.cpu().numpy(), cuts),
+            nothing if scores is None else np.split(scores.cpu().numpy(), cuts),
+            strict=True,
+        )
+        for rows, own, values, at_temperature in parts:
+            rows.add(own, values, at_temperature)
+
+    def _ended(
+        self, rows: _Rows, requests: Sequence[Request], stops: _Stops | None, watch: Watch | None
+    ) -> Iterator[tuple[int, Sample]]:
+        """Samples that end with their newest token: by it, by a stop string, at the limit, or given up."""
+        newest = rows.ids[:, rows.drawn - 1]
+        for i in rows.end(newest == self.tokenizer.eos_token_id):
+            yield int(rows.request[i]), self._finish(rows, i, "stop")
+        if stops:
+            for i in np.flatnonzero(rows.alive & stops.may_end[newest]).tolist():
+                text = self._text(rows, i)
+                found = stops.find(text)
+                if found:
+                    rows.alive[i] = False
+                    sample = self._finish(rows, i, "stop")
+                    cut = replace(sample, completion=text[: text.index(found)], stop_reason=found)
+                    yield int(rows.request[i]), cut
+        if rows.drawn == rows.ids.shape[1]:
+            for i in rows.end(rows.alive):
+                yield int(rows.request[i]), self._finish(rows, i, "length")
+        if watch and rows.drawn % watch.every == 0:
+            for i in rows.end(self._hopeless(rows, requests, watch)):
+                yield int(rows.request[i]), self._finish(rows, i, "abandoned")
+
+    def _hopeless(self, rows: _Rows, requests: Sequence[Request], watch: Watch) -> NDArray[np.bool_]:
+        alive = np.flatnonzero(rows.alive)
+        of = [requests[rows.request[i]] for i in alive]
+        given_up = rows.alive & False
+        given_up[alive] = watch.hopeless(
+            [
+                Candidate(r.key, int(rows.index[i]), r.question, r.prefix + self._text(rows, i))
+                for i, r in zip(alive.tolist(), of, strict=True)
+            ]
+        )
+        return given_up
+
+    def _text(self, rows: _Rows, i: int) -> str:
+        return self.tokenizer.decode(rows.ids[i, : rows.drawn], skip_special_tokens=True)
+
+    def _finish(self, rows: _Rows, i: int, reason: FinishReason) -> Sample:
+        ids = tuple(rows.ids[i, : rows.drawn].tolist())
+        scores = tuple(rows.scores[i, : rows.drawn].tolist())
+        return Sample(
+            int(rows.index[i]),
+            self._text(rows, i),
+            ids,
+            reason,
+            float(rows.logprob[i]),
+            token_logprobs=scores,
+        )
+
+
+class _Stops:
+    """Stop strings, looked for only where a token may have completed one.
+
+    Attributes:
+        may_end: (vocabulary,) tokens that hold the last character of a stop string, or part of a character.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]
+    ) -> None:
+        self._stop = stop
+        last = {text[-1] for text in stop}
+        size = max(len(tokenizer), model.config.vocab_size)  # a model may have more rows than its tokenizer
+        texts = tokenizer.batch_decode([[i] for i in range(size)])
+        self.may_end = np.array([bool(last & set(text)) or "\ufffd" in text for text in texts])
+
+    def find(self, text: str) -> str | None:
+        """The stop string that comes first, of several at one place the longest."""
+        found = [(text.index(stop), -len(stop), stop) for stop in self._stop if stop in text]
+        return min(found)[2] if found else None
+
+
+def _logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(rows,) log-probability of each row's token."""
+    return logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+
+
+def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
+    """Draw one token a row: (rows, vocabulary) logits and (rows,) uniforms to (rows,) token ids.
+
+    Temperature first, then top-k, then top-p, as Hugging Face and vLLM order them; ties at the
+    k-th logit are all kept. Temperature 0 is the argmax.
+    """
+    if options.temperature == 0:
+        return logits.argmax(-1)
+    scaled = logits.float() / options.temperature
+    if 0 < options.top_k < scaled.shape[-1]:
+        threshold = scaled.topk(options.top_k, -1).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < threshold, -torch.inf)
+    probabilities = scaled.softmax(-1)
+    if options.top_p < 1:
+        ranked, order = probabilities.sort(-1, descending=True)
+        dropped = ranked.cumsum(-1) - ranked >= options.top_p
+        probabilities = probabilities.masked_fill(dropped.gather(-1, order.argsort(-1)), 0.0)
+    cumulative = probabilities.double().cumsum(-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    # The first token whose cumulative mass exceeds the target; it has mass, so it was kept.
+    return (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+class _Queue:
+    """Samples that wait for a place, and the budget of tokens that places are made from.
+
+    Room is given for the length that is to be expected: all tokens drawn so far over the samples that ended (the
+    estimate of a mean from samples of which some still run), the limit where none has. Where that was
+    too little, the newest rows are put back; as every draw is a hash of what is drawn, they lose time and nothing else.
+    """
+
+    def __init__(
+        self, requests: Sequence[Request], prompts: Sequence[list[int]], options: SamplingOptions
+    ) -> None:
+        self._prompts, self._budget, self._limit = prompts, options.batch_tokens, options.max_new_tokens
+        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
+        self.waiting = [(i, s + requests[i].first) for i in order for s in range(requests[i].count)]
+        self.waiting.reverse()  # taken from the end
+        self._ended = self._tokens = 0
+
+    def take(self, live: Sequence[_Rows]) -> list[tuple[int, int]]:
+        """(request, sample) of rows that may enter; at least one where nothing is alive."""
+        running = sum(rows.drawn * int(rows.alive.sum()) for rows in live)
+        mean = -(-(self._tokens + running) // self._ended) if self._ended else self._limit
+        each = min(max(mean, ROOM), self._limit)
+        held = sum(max(rows.cohort.held, len(rows.alive) * each) for rows in live)
+        entered: list[tuple[int, int]] = []
+        if live and held > _ENTER_BELOW * self._budget:
+            return entered
+        asked: set[int] = set()
+        longest = 0
+        while self.waiting:
+            asked.add(self.waiting[-1][0])
+            longest = max(longest, len(self._prompts[self.waiting[-1][0]]))
+            needed = held + len(asked) * longest + (len(entered) + 1) * each
+            if needed > self._budget and (entered or live):
+                break
+            entered.append(self.waiting.pop())
+        # Rows that were put back come first: those of one request together again, prompts ascending in length.
+        return sorted(entered, key=lambda row: (len(self._prompts[row[0]]), row))
+
+    def note(self, rows: _Rows) -> None:
+        """Learn from the rows that ended since the last look, before they leave."""
+        ended = int((~rows.alive).sum())
+        self._ended += ended - rows.noted
+        self._tokens += (ended - rows.noted) * rows.drawn
+        rows.noted = ended
+
+    def put_back(self, live: list[_Rows]) -> None:
+        """Take places away from the newest rows, until what is held fits into the budget."""
+        while sum(rows.cohort.held for rows in live) > self._budget:
+            rows = live[-1]
+            kept = 0 if len(live) > 1 else len(rows.alive) // 2
+            if len(live) == 1 and not kept:
+                return  # one row that does not fit has the batch for itself
+            back = np.flatnonzero(rows.alive[kept:]) + kept
+            self.waiting += [(int(rows.request[i]), int(rows.index[i])) for i in back[::-1]]
+            if kept:
+                rows.keep(np.arange(kept))
+            else:
+                live.pop()

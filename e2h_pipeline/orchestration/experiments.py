@@ -1,0 +1,280 @@
+"""Questions about experiments that ran: their numbers, what fed them, how two differ, their manifests and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.difference import as_row, compare
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_versions, paths, trace
+from e2h_pipeline.artifacts.manifest import read_manifest
+from e2h_pipeline.artifacts.request import Artifact, StoreError
+from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.moved import moved_rows, only_in
+from e2h_pipeline.evaluation.pgr import gap_recovered_rows
+from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
+from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from resources.store import latest_artifact
+
+# Stages with a metrics.parquet, the fullest first.
+METRIC_STAGES = ("benchmark_metrics", "rerank_metrics")
+REPORT_STAGE = "report"
+_PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """Experiments of one home folder, by recipe key."""
+
+    instance: dg.DagsterInstance
+    store: ArtifactStore
+
+    def artifact(self, asset: str, key: str) -> Artifact:
+        """The artifact of an asset in an experiment.
+
+        Raises:
+            StoreError: it was never made, or is gone or damaged.
+        """
+        artifact = latest_artifact(self.instance, self.store, asset, key)
+        if artifact is None:
+            raise StoreError(f"{key} has no {asset} yet; run: e2h run {key}")
+        return artifact
+
+    def keys(self) -> list[str]:
+        """Experiments that have results."""
+        known = self.instance.get_dynamic_partitions("experiment")
+        return [key for key in known if self.metrics_artifact(key) is not None]
+
+    def metrics_artifact(self, key: str) -> Artifact | None:
+        """The fullest table of numbers an experiment has."""
+        found = (latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES)
+        return next((artifact for artifact in found if artifact), None)
+
+    def results(self, key: str) -> list[dict[str, Any]]:
+        """Result rows of an experiment, with PGR where its ceiling has been run.
+
+        Raises:
+            StoreError: it has no results yet.
+        """
+        artifact = self.metrics_artifact(key)
+        if artifact is None:
+            raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+        metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
+        rows = result_rows(key, metrics, _version_of_each(trace(self.store, artifact)))
+        recovered = self._recovered(key, metrics)
+        return [{**row, **recovered.get(_identity(row), {})} for row in rows]
+
+    def pooled(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """Result rows of several seeds of one recipe as one: mean over seeds, interval over problems.
+
+        Raises:
+            StoreError: one of them has no results yet.
+        """
+        tables = []
+        for key in keys:
+            artifact = self.metrics_artifact(key)
+            if artifact is None:
+                raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+            tables.append(read_table(artifact.path / "values.parquet"))
+        options = Recipe.from_key(keys[0], recipe_folders(self.store.home)).evaluation
+        bootstrap = Bootstrap(options.bootstrap, options.confidence, seed=0)
+        rows = pooled_over_seeds(tables, options.easy_levels, bootstrap)
+        return [{"recipe": f"mean of {len(keys)}", **row} for row in rows]
+
+    def _recovered(
+        self, key: str, metrics: Sequence[dict[str, Any]]
+    ) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """PGR columns by row identity; empty where there is no ceiling, or it has not been run."""
+        ceiling = self._ceiling(key)
+        artifact = self.metrics_artifact(ceiling) if ceiling else None
+        if artifact is None:
+            return {}
+        full = read_table(artifact.path / "metrics.parquet").to_pylist()
+        return {
+            _identity(row): {"pgr": row["pgr"], "weak": row["weak"], "ceiling": row["ceiling"]}
+            for row in gap_recovered_rows(metrics, full)
+            if row["policy"] != "base" and row["method"] != "pass"  # neither uses supervision
+        }
+
+    def _ceiling(self, key: str) -> str | None:
+        """The ceiling recipe under this key's own overrides: same seeds and knobs, all levels supervised."""
+        try:
+            name = Recipe.from_key(key, recipe_folders(self.store.home)).evaluation.ceiling
+            overrides = [part for part in key.split("/")[1:] if not part.startswith("evaluation.ceiling=")]
+            return canonical_key("/".join([name, *overrides])) if name else None
+        except RecipeError:  # the recipe file is gone, its results are not
+            return None
+
+    def lineage(self, key: str) -> dict[str, Any]:
+        """Every benchmark number of an experiment back to its easy data.
+
+        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}}, "artifacts": [...]}.
+        A number names the `source` stage that its samples or scores come from; a source lists every path from
+        there to the easy data, nearest first. Artifacts are all that fed the numbers, with code version, the Dagster
+        run that computed each (None where Dagster has lost it) and the address of its MLflow run.
+        """
+        artifact = self.metrics_artifact(key)
+        if artifact is None:
+            raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+        node = trace(self.store, artifact)
+        sources = {stage: _source(node, stage) for stage in sorted({n.asset for n in ancestors(node)})}
+        rows = select(result_rows(key, read_table(artifact.path / "metrics.parquet").to_pylist(), {}))
+        reranked = _reranked(node)
+        numbers = [
+            _number(row, "rerank_metrics" if _identity(row) in reranked else "", sources) for row in rows
+        ]
+        used = {number["source"] for number in numbers}
+        return {
+            "experiment": key,
+            "easy_data_version": data_versions(node),
+            "artifact": _step(node),
+            "numbers": numbers,
+            "sources": {stage: source for stage, source in sources.items() if stage in used},
+            "artifacts": _made(node),
+        }
+
+    def difference(self, first: str, second: str, everything: bool = False) -> dict[str, Any]:
+        """What differs upstream of two results, and by how much the numbers moved.
+
+        Args:
+            first, second: recipe keys; or KEY@PREFIX, a result that is still in the store, by its artifact key.
+            everything: all N and single levels too.
+
+        Returns {"first", "second", "assets": [...], "roots": [...], "numbers": [...], "only_first", "only_second"};
+        see `difference.as_row` and `moved_rows`.
+
+        Raises:
+            StoreError: one has no results, or no such artifact is in the store.
+        """
+        ones, others = self._results_of(first), self._results_of(second)
+        stage = next((stage for stage in METRIC_STAGES if stage in ones and stage in others), None)
+        if stage is None:
+            raise StoreError(
+                f"{first} has {', '.join(ones)} and {second} {', '.join(others)}: run both to one stage"
+            )
+        pair = (ones[stage], others[stage])
+        nodes = [trace(self.store, artifact) for artifact in pair]
+        lineages = compare(nodes[0], nodes[1])
+        metrics = [
+            result_rows(key, read_table(artifact.path / "metrics.parquet").to_pylist(), {})
+            for key, artifact in zip((first, second), pair, strict=True)
+        ]
+        shown = metrics if everything else [select(rows) for rows in metrics]
+        options = pair[0].manifest.recipe["evaluation"]
+        bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
+        values = [read_table(artifact.path / "values.parquet") for artifact in pair]
+        return {
+            "first": {"experiment": first, **_step(nodes[0])},
+            "second": {"experiment": second, **_step(nodes[1])},
+            "assets": [as_row(asset) for asset in lineages.assets],
+            "roots": [asset.asset for asset in lineages.roots],
+            "numbers": moved_rows(
+                shown[0], metrics[1], (values[0], values[1]), options["easy_levels"], bootstrap
+            ),
+            "only_first": only_in(shown[0], metrics[1]),
+            "only_second": only_in(shown[1], metrics[0]),
+        }
+
+    def _results_of(self, name: str) -> dict[str, Artifact]:
+        """Tables of numbers by stage: of an experiment, or the one artifact that KEY@PREFIX names."""
+        key, at, prefix = name.partition("@")
+        if at:
+            places = [
+                folder
+                for stage in METRIC_STAGES
+                for folder in sorted((self.store.root / stage).glob("*"))
+                if prefix and folder.name.startswith(prefix[:KEY_FOLDER_LENGTH])
+            ]
+            if len(places) != 1:
+                raise StoreError(f"{name}: {len(places)} results in the store have a key that begins so")
+            artifact = self.store.open(places[0].parent.name, read_manifest(places[0]).key)
+            return {artifact.asset: artifact}
+        found = {stage: latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES}
+        made = {stage: artifact for stage, artifact in found.items() if artifact is not None}
+        if not made:
+            raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+        return made
+
+
+def tree(experiments: Experiments, key: str) -> Node:
+    """The tree of artifacts behind an experiment's numbers."""
+    artifact = experiments.metrics_artifact(key)
+    if artifact is None:
+        raise StoreError(f"{key} has no results yet; run: e2h run {key}")
+    return trace(experiments.store, artifact)
+
+
+def _made(node: Node) -> list[dict[str, Any]]:
+    """Who made each artifact behind a node, where and when."""
+    return [
+        {
+            "asset": artifact.asset,
+            "key": artifact.key,
+            "data_version": artifact.data_version,
+            "code_version": artifact.manifest.code_version,
+            "experiment": artifact.manifest.experiment,
+            "created": artifact.manifest.created,
+            "dagster_run": artifact.manifest.run_id,
+            "mlflow": artifact.manifest.tracking_url,
+            "path": str(artifact.path),
+        }
+        for artifact in (ancestor.artifact for ancestor in ancestors(node))
+    ]
+
+
+def report_page(folder: Path) -> Path:
+    """The page in a report artifact.
+
+    Raises:
+        StoreError: there is none.
+    """
+    pages = sorted(folder.rglob("*.html"))
+    if not pages:
+        raise StoreError(f"{folder}: no HTML page in the report")
+    return pages[0]
+
+
+def _number(row: dict[str, Any], source: str, sources: dict[str, Any]) -> dict[str, Any]:
+    """A result row with where its raw material comes from: the scored pool, or the policy's own answers."""
+    source = source or f"{row['policy']}_answers"
+    kept = {name: value for name, value in row.items() if name != "data_versions"}
+    return {**kept, "source": source, "easy_data_version": sources[source]["easy_data_version"]}
+
+
+def _reranked(node: Node) -> set[tuple[Any, ...]]:
+    """Identities of the numbers that rerank_metrics measured; benchmark_metrics takes them over."""
+    found = next(n for n in ancestors(node) if n.asset == "rerank_metrics")
+    return {_identity(row) for row in read_table(found.artifact.path / "metrics.parquet").to_pylist()}
+
+
+def _source(node: Node, stage: str) -> dict[str, Any]:
+    found = next(n for n in ancestors(node) if n.asset == stage)
+    ways = sorted(paths(found, EASY_DATA), key=len)
+    return {
+        **_step(found),
+        "easy_data_version": data_versions(found),
+        "paths": [[_step(step) for step in way] for way in ways],
+    }
+
+
+def _step(node: Node) -> dict[str, str]:
+    return {"asset": node.asset, "data_version": node.artifact.data_version, "key": node.artifact.key}
+
+
+def _version_of_each(node: Node) -> dict[str, str]:
+    """Asset -> data version over everything behind a node (more than one is joined by a comma)."""
+    versions: dict[str, set[str]] = {}
+    for ancestor in ancestors(node):
+        versions.setdefault(ancestor.asset, set()).add(ancestor.artifact.data_version)
+    return {asset: ",".join(sorted(found)) for asset, found in sorted(versions.items())}
+
+
+def _identity(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column] for column in _PGR_IDENTITY)

@@ -1,0 +1,72 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.runs import SqliteRunStorage
+
+from e2h_pipeline.artifacts.home import project_file
+from e2h_pipeline.stages.spec import CPU_POOL, GPU_POOL
+
+_OUR_LIMITS = "e2h/pool_limits"  # a note in Dagster's database
+_INSTANCE_CONFIG = """\
+telemetry: {enabled: false}
+nux: {enabled: false}
+run_launcher: {module: resources.launcher, class: HostRunLauncher}
+"""
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The Dagster instance of a home folder, made on first use."""
+    folder = dagster_home(home)
+    os.environ["DAGSTER_HOME"] = str(folder)
+    instance = dg.DagsterInstance.get()
+    _set_pool_limits(instance, _has_gpu(), os.cpu_count() or 1)
+    return instance
+
+
+def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> None:
+    """Slots of the pools, where no person has set them: one for a host's GPUs, and as many as there are cores for what
+    runs on the CPU, which is all where there is no GPU. dagster.yaml has no place for the limit of a single pool.
+
+    What was set here is noted, and follows the facts; a limit that is another by now is a person's. That of the GPUs only
+    ever falls: a host without one that shares the home, or its database, with a host that has one knows nothing of it.
+    """
+    storage, notes = instance.event_log_storage, instance.daemon_cursor_storage
+    ours: dict[str, int] = json.loads(notes.get_cursor_values({_OUR_LIMITS}).get(_OUR_LIMITS, "{}"))
+    limits = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
+    alone = isinstance(instance.run_storage, SqliteRunStorage)
+    for_gpus = cores if alone and not gpu else 1
+    wanted = {
+        CPU_POOL: cores if alone else ours.get(CPU_POOL, cores),
+        GPU_POOL: min(for_gpus, ours.get(GPU_POOL, for_gpus)),
+    }
+    for pool, slots in wanted.items():
+        if limits.get(pool) == ours.get(pool) != slots:
+            storage.set_concurrency_slots(pool, slots)
+            ours[pool] = slots
+            notes.set_cursor_values({_OUR_LIMITS: json.dumps(ours)})
+
+
+def _has_gpu() -> bool:
+    return any(Path("/proc/driver/nvidia/gpus").glob("*"))
+
+
+def dagster_home(home: Path) -> Path:
+    """E2H_HOME/dagster with its dagster.yaml: a link to the project's, so that edits there take effect."""
+    folder = home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    config, shipped = folder / "dagster.yaml", project_file("dagster.yaml")
+    if shipped and config.is_symlink() and config.resolve() != shipped:
+        config.unlink()
+    if not config.exists():
+        config.unlink(missing_ok=True)
+        if shipped:
+            config.symlink_to(shipped)
+        else:
+            config.write_text(_INSTANCE_CONFIG, encoding="utf-8")
+    return folder

@@ -1,0 +1,239 @@
+"""What of an experiment is made, missing or stale: asked of the store and of Dagster's records, without a run.
+
+A stage's key is known as soon as its inputs are there, so a plan goes down the graph as far as there are artifacts; what
+lies below the first missing one is not known before that one is made.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import dagster as dg
+
+import assets
+from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.request import Artifact, Request, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.recipe import Recipe, RecipeError
+from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, request_of
+from resources.engine import EngineResource
+from resources.store import ARTIFACT_KEY
+
+State = Literal["made", "stale", "missing"]
+
+UNFINISHED = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+_PARTITION_TAG = "dagster/partition"
+_SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
+_QUERIED = 500  # records of one query
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage of an experiment.
+
+    Attributes:
+        state: "made" where Dagster's latest record is what recipe, code and inputs ask for now; "stale" where it is
+            something else; "missing" where there is none.
+        request: what it will ask the store for; None while an input is missing.
+        artifact: what the store has for that; a stage that another experiment made is reused in no time.
+    """
+
+    name: str
+    state: State
+    request: Request | None
+    artifact: Artifact | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of an experiment, upstream first."""
+
+    key: str
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def done(self) -> bool:
+        """Nothing is left to do."""
+        return all(stage.state == "made" for stage in self.stages)
+
+    @property
+    def state(self) -> State:
+        """The worst of its stages; "stale" only where everything was there once."""
+        states = {stage.state for stage in self.stages}
+        return "missing" if "missing" in states else "stale" if "stale" in states else "made"
+
+    @property
+    def next_request(self) -> Request | None:
+        """What will be computed first; None where nothing is, or nothing that is known now."""
+        return next((s.request for s in self.stages if s.request is not None and s.artifact is None), None)
+
+
+def plans(
+    instance: dg.DagsterInstance,
+    store: ArtifactStore,
+    keys: Sequence[str],
+    engine: EngineResource,
+    selected: Collection[str] | None = None,
+) -> list[Plan]:
+    """The plans of some experiments.
+
+    Args:
+        keys: recipe keys.
+        selected: only these stages count; all where None.
+
+    Raises:
+        RecipeError: a key is no recipe.
+        StoreError: a manifest cannot be read.
+    """
+    recorded = _recorded(instance, keys, stage_order())
+    return [_plan(store, key, engine, selected, recorded[key]) for key in keys]
+
+
+def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[str]:
+    """Experiments whose recipe has been made, and whose files say something else by now. One whose recipe cannot be
+    read is none of them, before or after: `watch_files` and `e2h verify` tell of it."""
+    keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    recorded = _recorded(instance, keys, [RECIPE_ASSET])
+    found = []
+    for key in keys:
+        last = recorded[key].get(RECIPE_ASSET)
+        try:
+            artifact = store.peek(RECIPE_ASSET, last) if last else None
+            recipe = Recipe.from_key(key, recipe_folders(store.home))
+        except (RecipeError, StoreError):
+            continue
+        now = narrow(recipe, STAGES[RECIPE_ASSET].sections).as_dict()
+        if artifact and digest_json(artifact.manifest.recipe) != digest_json(now):
+            found.append(key)
+    return found
+
+
+def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:
+    """What of an experiment the store has; Dagster is not asked, so nothing counts as made."""
+    return _plan(store, key, engine, None, {})
+
+
+def _plan(
+    store: ArtifactStore,
+    key: str,
+    engine: EngineResource,
+    selected: Collection[str] | None,
+    recorded: Mapping[str, str],
+) -> Plan:
+    recipe = Recipe.from_key(key, recipe_folders(store.home))
+    found: dict[str, Artifact] = {}
+    stages = []
+    for name in stage_order():
+        spec = STAGES[name]
+        request = _request(spec, recipe, found, engine, key)
+        artifact = store.peek(name, request.key) if request else None
+        if artifact:
+            found[name] = artifact
+        last = recorded.get(name)
+        fresh = request is not None and artifact is not None and last == request.key
+        state: State = "made" if fresh else "missing" if last is None else "stale"
+        if selected is None or name in selected:
+            stages.append(PlannedStage(name, state, request, artifact))
+    return Plan(key, tuple(stages))
+
+
+def asset_selection(select: str) -> dg.AssetSelection:
+    """Assets named by `a,b+` (plus signs reach up- or downstream), or by Dagster's own syntax."""
+    simple = [_SIMPLE_SELECTION.fullmatch(part.strip()) for part in select.split(",")]
+    text = " or ".join(f'{m[1]}key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
+    return dg.AssetSelection.from_string(text)
+
+
+@lru_cache(maxsize=1)
+def stage_assets() -> tuple[dg.AssetsDefinition, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
+        found = dg.load_assets_from_package_module(assets)
+    return tuple(asset for asset in found if isinstance(asset, dg.AssetsDefinition))
+
+
+def running_keys(instance: dg.DagsterInstance) -> set[str]:
+    """Experiments that a run of Dagster's is at work on, or waits to be."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
+    return {run.tags[_PARTITION_TAG] for run in runs if _PARTITION_TAG in run.tags}
+
+
+@lru_cache(maxsize=1)
+def stage_order() -> tuple[str, ...]:
+    """All stages of the package `assets`, upstream first: no others that a process may have defined."""
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name not in order:
+            for parent in _upstream(STAGES[name]):
+                visit(parent)
+            order.append(name)
+
+    for asset in stage_assets():
+        for key in asset.keys:
+            if key.to_user_string() in STAGES:
+                visit(key.to_user_string())
+    return tuple(order)
+
+
+def _upstream(spec: Stage) -> Iterable[str]:
+    sometimes = [name for names in spec.reads_if.values() for name in names]
+    return [*([] if spec.name == RECIPE_ASSET else [RECIPE_ASSET]), *spec.reads, *sometimes]
+
+
+def _request(
+    spec: Stage, recipe: Recipe, found: Mapping[str, Artifact], engine: EngineResource, key: str
+) -> Request | None:
+    view = narrow(recipe, spec.sections)
+    wanted = spec.inputs(view)
+    if any(name not in found for name in wanted):
+        return None
+    try:
+        return request_of(spec, view, {name: found[name] for name in wanted}, engine, key)
+    except (
+        OSError,
+        ValueError,
+    ):  # its data cannot be read: the run will say so, and no other member waits for it
+        return None
+
+
+def _recorded(
+    instance: dg.DagsterInstance, keys: Sequence[str], names: Iterable[str]
+) -> dict[str, dict[str, str]]:
+    """Partition -> asset -> artifact key of its latest materialization. Events from outside of runs are none.
+
+    Two queries an asset, however many partitions: thousands of keys are asked for by sweeps.
+    """
+    found: dict[str, dict[str, str]] = {key: {} for key in keys}
+    for name in names:
+        asset = dg.AssetKey(name)
+        latest = instance.event_log_storage.get_latest_storage_id_by_partition(
+            asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+        )
+        ids = list(latest.values())
+        for start in range(0, len(ids), _QUERIED):
+            some = ids[start : start + _QUERIED]
+            asked = dg.AssetRecordsFilter(asset_key=asset, storage_ids=some)
+            for record in instance.fetch_materializations(asked, limit=len(some)).records:
+                event = record.asset_materialization
+                value = event.metadata.get(ARTIFACT_KEY) if event and record.run_id else None
+                if value is not None:
+                    found[str(record.partition_key)][name] = str(value.value)
+    return found
+
+
+def add_experiments(instance: dg.DagsterInstance, keys: Iterable[str]) -> None:
+    """Make keys known to Dagster as partitions."""
+    instance.add_dynamic_partitions(str(EXPERIMENTS.name), list(keys))

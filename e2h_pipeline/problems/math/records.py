@@ -1,0 +1,73 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.grading.mathematics.extract import last_boxed
+from e2h_pipeline.problems.jsonl import field
+from e2h_pipeline.problems.math.steps import split_steps
+from e2h_pipeline.problems.records import Problem, ProblemError
+
+if TYPE_CHECKING:
+    pass
+
+
+UNKNOWN_LEVEL = 0
+"""Level of a record before the pool is built; no problem of a pool has it."""
+
+
+_LEVEL_TEXT = re.compile(r"Level ([1-5])")
+
+
+@dataclass(frozen=True)
+class Source:
+    """All records before the split; levels may be unknown."""
+
+    math: Sequence[Problem]
+    benchmark: Sequence[Problem]
+
+
+def problem_of_record(record: dict[str, Any], problem_id: str, where: Path | str, line: int) -> Problem:
+    """A record as a problem. `answer` may be missing (Hub): then it is the last box of the solution."""
+    solution = field(record, "solution", str, where, line)
+    if "answer" in record or "unique_id" in record:
+        answer = field(record, "answer", str, where, line)
+    else:
+        answer = last_boxed(solution) or ""
+    return Problem(
+        problem_id=problem_id,
+        level=_level(record, where, line),
+        subject=field(
+            record, "type" if "type" in record and "subject" not in record else "subject", str, where, line
+        ),
+        question=field(record, "problem", str, where, line),
+        steps=split_steps(solution),
+        answer=answer.strip(),
+    )
+
+
+def _level(record: dict[str, Any], where: Path | str, line: int) -> int:
+    """1-5 from a number or "Level 3"; `UNKNOWN_LEVEL` for null and "Level ?"."""
+    if "level" not in record:
+        raise ProblemError(f"{where}:{line}: no field 'level'; give 1-5, or null where it is not known")
+    value = record["level"]
+    if value is None or value == "Level ?":
+        return UNKNOWN_LEVEL
+    match = _LEVEL_TEXT.fullmatch(f"Level {value}" if isinstance(value, int) else str(value))
+    if not match:
+        raise ProblemError(f"{where}:{line}: level {value!r} is not 1-5; use null where it is not known")
+    return int(match[1])
+
+
+def refuse_repeats(problems: Iterable[Problem], where: str) -> None:
+    repeated = [name for name, count in Counter(p.problem_id for p in problems).items() if count > 1]
+    if repeated:
+        raise ProblemError(
+            f"{where}: unique_id {repeated[0]} is there more than once; keep one record of each"
+        )

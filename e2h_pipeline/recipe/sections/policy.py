@@ -1,0 +1,117 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from e2h_pipeline.recipe.section import Section
+
+
+class Base(Section):
+    """The pretrained model everything starts from."""
+
+    model: str = Field(
+        "ladder-base", description="A model shipped with the package, a Hub name, or a local folder."
+    )
+    revision: str | None = Field(
+        None,
+        description="Commit of the Hub model; set it, or results can move: the newest is fetched, and a newer one is "
+        "neither noticed nor in any key.",
+    )
+    train: bool = Field(
+        False, description="ladder: train the base model from nothing instead of using the shipped one."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="Number format the model is loaded in."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Run the Python a Hub model ships. Leave off unless you have read it."
+    )
+    seed: int = Field(0, description="Seed of the corpus and of the training of the base model.")
+    hidden: int = Field(64, ge=8, description="Width of the model trained from nothing.")
+    layers: int = Field(
+        4, ge=1, description="Layers of the model trained from nothing; fewer than 3 cannot check a step."
+    )
+    heads: int = Field(4, ge=1, description="Attention heads of the model trained from nothing.")
+    updates: int = Field(1800, ge=1, description="Optimizer updates of base training.")
+    batch_size: int = Field(64, ge=1, description="Rows per update of base training.")
+    row_tokens: int = Field(
+        160, ge=16, description="Tokens per row: documents end to end, cut where the row is full."
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="Peak learning rate of base training.")
+    slips: float = Field(0.02, ge=0, le=1, description="Share of corpus steps with a random slip.")
+    homework_slips: float = Field(
+        0.25, ge=0, le=1, description="Share of steps with a slip in marked homework."
+    )
+    marked: float = Field(0.7, ge=0, le=1, description="Share of corpus documents that are marked homework.")
+    mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
+
+
+class Sft(Section):
+    """Supervised fine-tuning on easy solutions (paper section 3.2, appendix C.1)."""
+
+    problems: int | None = Field(
+        None,
+        ge=1,
+        description="Use the solutions of only this many problems (drawn by seed); all where unset.",
+    )
+    epochs: int = Field(3, ge=1, description="Passes over the easy solutions.")
+    batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Solutions per forward pass; the whole batch where unset."
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
+    warmup: float = Field(
+        0.2, ge=0, le=1, description="Share of updates spent warming up (the paper's code uses 0.2)."
+    )
+    max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
+
+
+class Sampling(Section):
+    """How completions are drawn."""
+
+    samples: int = Field(32, ge=1, description="Completions per question (N).")
+    temperature: float = Field(0.7, ge=0, description="0 is greedy.")
+    top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Keep the smallest set of tokens with this probability."
+    )
+    max_new_tokens: int = Field(
+        768, ge=1, description="A completion that reaches this is unfinished and has no answer."
+    )
+    batch_tokens: int = Field(
+        65536,
+        ge=64,
+        description="Tokens that a batch has room for: prompts, which their samples share, and samples.",
+    )
+    stop: tuple[str, ...] = Field(
+        (), description="Texts that end a completion and are left out of it; recorded as its stop reason."
+    )
+    shard_questions: int = Field(32, ge=1, description="Questions per shard: the unit that survives a kill.")
+    shard_samples: int = Field(
+        64,
+        ge=1,
+        description="Samples of each question per shard. Raising N keeps all whole shards: let it divide the N you "
+        "start from.",
+    )
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(texts):
+            raise ValueError("an empty text would end every completion before its first token")
+        return texts
+
+
+class EasySamples(Sampling):
+    """Solutions of easy problems that get step labels; hotter, so that there are mistakes to learn from."""
+
+    samples: int = Field(
+        16,
+        ge=0,
+        description="Completions per easy problem; 0 where labels are human and nothing is to be sampled.",
+    )
+    temperature: float = Field(1.4, ge=0, description="Hotter than evaluation: an evaluator needs negatives.")
+    top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")

@@ -1,0 +1,70 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from e2h_pipeline.recipe import RewardTraining
+
+
+def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
+    """Say which weights learn: all, all above `frozen_layers`, or LoRA adapters in the layers above them.
+
+    The adapters are of rank `lora_rank` in every linear layer, with the usual scale of 2 (Hu et al. 2021); the
+    head is trained whole.
+
+    Raises:
+        ValueError: adapters are wanted where accelerate is told to shard the model.
+    """
+    from e2h_pipeline.training.trainer import sharding_asked
+
+    if options.lora_rank == 0:
+        freeze_layers(model, options.frozen_layers)
+        return model
+    if sharding_asked():
+        raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or shard nothing")
+    from peft import LoraConfig, TaskType, get_peft_model
+    from torch.nn import Linear
+
+    learning = {id(m) for layer in _decoder(model).layers[options.frozen_layers :] for m in layer.modules()}
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type=TaskType.TOKEN_CLS,
+            r=options.lora_rank,
+            lora_alpha=2 * options.lora_rank,
+            target_modules=[
+                name for name, m in model.named_modules() if isinstance(m, Linear) and id(m) in learning
+            ],
+            modules_to_save=["score"],
+        ),
+    )
+
+
+def whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
+    """The trained model as it is saved: adapters added to its weights, shards put together."""
+    from transformers import AutoModelForTokenClassification
+
+    from e2h_pipeline.training.trainer import GATHERED
+
+    if (work / GATHERED).is_dir():
+        return AutoModelForTokenClassification.from_pretrained(work / GATHERED)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def freeze_layers(model: PreTrainedModel, layers: int) -> None:
+    """Keep the embedding and the lowest `layers` decoder layers as they are; 0 freezes nothing."""
+    if layers == 0:
+        return
+    decoder = _decoder(model)
+    frozen = [decoder.get_input_embeddings(), *decoder.layers[:layers]]
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def _decoder(model: PreTrainedModel) -> PreTrainedModel:
+    return model.get_decoder() if hasattr(model, "get_decoder") else model.base_model

@@ -1,0 +1,145 @@
+"""Early stop: a sample with a step that the evaluator finds wrong need not be drawn to its end.
+
+A solution is no better than its worst step, and the lowest step score so far can only fall: once it is below a
+threshold, the rest cannot bring it back. While samples are drawn, the evaluator reads the steps that are over, and
+those below are given up. The threshold is the one at which a chosen share of *right* solutions of easy validation
+problems would be lost; nothing else has a say in it.
+
+Only steps before the answer block count: behind it there is nothing left to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.generation.engines.protocol import Candidate
+from e2h_pipeline.reranking.aggregate import step_probabilities
+from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from e2h_pipeline.recipe import EarlyStop
+
+# Candidates whose last verdict is remembered. One that was forgotten is only judged once more.
+_REMEMBERED = 1 << 17
+
+
+def completed_steps(completion: str) -> str:
+    """The steps of an unfinished solution that are over: its text up to the last blank line, and no further than
+    its first answer block."""
+    blocks = completion.split(SEPARATOR)[:-1]
+    steps = takewhile(lambda block: block.strip() != ANSWER_MARKER, blocks)
+    return "".join(block + SEPARATOR for block in steps)
+
+
+def lowest_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    solutions: Sequence[tuple[str, str]],
+    batch_tokens: int = 65536,
+) -> NDArray[np.float64]:
+    """Lowest step probability of each (question, `completed_steps`); 1 where there is no step."""
+    from e2h_pipeline.rewards.scoring import score_solutions
+
+    rows = [(question, steps, False) for question, steps in solutions]
+    scored = score_solutions(model, tokenizer, rows, batch_tokens)
+    return np.array([step_probabilities(np.array(logits)).min(initial=1.0) for logits in scored])
+
+
+class StepWatch:
+    """Gives up samples with a completed step below the threshold (`generation.engine.Watch`).
+
+    The model is loaded at the first look, so a watch that has not looked yet travels to other processes as a path.
+    What is given up does not depend on the batch, but for rounding: scores of one text in two batches differ in
+    the last digits.
+    """
+
+    def __init__(self, evaluator: Path, threshold: float, every: int, batch_tokens: int = 65536) -> None:
+        """
+        Args:
+            evaluator: folder that `load_evaluator` reads.
+            threshold: step probability; 0 gives nothing up. See `easy_watch`.
+            every: tokens between two looks.
+            batch_tokens: upper bound on rows x length of a forward pass of the evaluator.
+        """
+        self.evaluator, self.threshold, self.every = evaluator, threshold, every
+        self.batch_tokens = batch_tokens
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._hopeful: dict[tuple[int, int], int] = {}  # (key, index) -> hash of the text last judged
+
+    def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
+        """Which candidates have a completed step below the threshold.
+
+        A candidate that completed no step since the last look is not scored again.
+        """
+        steps = [completed_steps(candidate.completion) for candidate in candidates]
+        seen = [hash((c.question, own)) for c, own in zip(candidates, steps, strict=True)]
+        changed = [
+            i for i, c in enumerate(candidates) if steps[i] and self._hopeful.get((c.key, c.index)) != seen[i]
+        ]
+        verdicts = [False] * len(candidates)
+        if not changed:
+            return verdicts
+        if self._loaded is None:
+            from e2h_pipeline.models.load import load_evaluator
+
+            self._loaded = load_evaluator(self.evaluator)
+        asked = [(candidates[i].question, steps[i]) for i in changed]
+        for i, lowest in zip(changed, lowest_scores(*self._loaded, asked, self.batch_tokens), strict=True):
+            verdicts[i] = bool(lowest < self.threshold)
+            name = (candidates[i].key, candidates[i].index)
+            self._hopeful.pop(name, None)  # back to the end: the oldest are forgotten first
+            if not verdicts[i]:
+                self._hopeful[name] = seen[i]
+        while len(self._hopeful) > _REMEMBERED:
+            del self._hopeful[next(iter(self._hopeful))]
+        return verdicts
+
+
+def right_lowest_scores(evaluator: Path, labels: Path, batch_tokens: int = 65536) -> NDArray[np.float64]:
+    """Lowest step probability of each right solution in the validation part of an easy_step_labels artifact, ascending.
+
+    Right is a solution whose segments are all labelled and none wrong; soft labels count as wrong below one half.
+    """
+    from e2h_pipeline.models.load import load_evaluator
+
+    rows = read_table(labels / "data.parquet", ("split", "question", "completion", "labels")).to_pylist()
+    right = [
+        (row["question"], completed_steps(row["completion"]))
+        for row in rows
+        if row["split"] == "validation" and row["labels"] and min(row["labels"]) >= 0.5
+    ]
+    return np.sort(lowest_scores(*load_evaluator(evaluator), right, batch_tokens)) if right else np.empty(0)
+
+
+def threshold_losing(right: NDArray[np.float64], lose: float) -> float:
+    """The highest threshold that at most a share of the right solutions is below.
+
+    With n of them nothing finer than 1 / n can be chosen: a smaller share gives the lowest of the n scores.
+
+    Args:
+        right: (n,) lowest step probability of right solutions, ascending.
+        lose: share, below 1.
+
+    Returns:
+        A step probability; 0, which nothing is below, where there is no right solution.
+    """
+    return float(right[int(lose * len(right))]) if len(right) else 0.0
+
+
+def easy_watch(evaluator: Path, labels: Path, options: EarlyStop) -> StepWatch:
+    """The watch of a recipe, with the threshold that easy validation gives an evaluator.
+
+    Args:
+        labels: easy_step_labels artifact.
+    """
+    threshold = threshold_losing(right_lowest_scores(evaluator, labels), options.lose)
+    return StepWatch(evaluator, threshold, options.every)

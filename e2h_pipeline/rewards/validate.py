@@ -1,0 +1,57 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.rewards.scoring import score_solutions
+from e2h_pipeline.statistics.ranking import auroc
+
+if TYPE_CHECKING:
+    pass
+
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def validate(evaluator: Path, rows: Mapping[str, Rows]) -> dict[str, Any]:
+    """Figures of a saved evaluator on easy validation solutions.
+
+    Args:
+        rows: "steps" with labels for each segment, "outcomes" with an outcome, which is compared with the
+            score at the end of the solution.
+
+    Returns:
+        "validation_step_auroc", "validation_outcome_auroc" (None where a class is missing), the accuracy at
+        probability 0.5 of each, and how many were judged. A soft label counts as right from 0.5.
+    """
+    import numpy as np
+
+    from e2h_pipeline.models.load import load_evaluator
+
+    model, tokenizer = load_evaluator(evaluator)
+    figures: dict[str, Any] = {}
+    for kind, part in rows.items():
+        scored = score_solutions(
+            model, tokenizer, [(row["question"], row["completion"], row["finished"]) for row in part]
+        )
+        judged = [
+            pair for logits, row in zip(scored, part, strict=True) for pair in _judged(kind, logits, row)
+        ]
+        logits, truth = (np.array([pair[i] for pair in judged], float) for i in (0, 1))
+        unit = kind.removesuffix("s")
+        figures[f"validation_{kind if kind == 'steps' else 'solutions'}"] = len(judged)
+        figures[f"validation_{unit}_auroc"] = auroc(logits, truth >= 0.5)
+        both = 0 < (truth >= 0.5).sum() < len(truth)
+        figures[f"validation_{unit}_accuracy"] = (
+            float(((logits > 0) == (truth >= 0.5)).mean()) if both else None
+        )
+    return figures
+
+
+def _judged(kind: str, logits: Sequence[float], row: Mapping[str, Any]) -> list[tuple[float, float]]:
+    if kind == "steps":
+        return [(x, label) for x, label in zip(logits, row["labels"], strict=True) if label >= 0]
+    return [(logits[-1], row["outcome"])] if logits else []

@@ -1,0 +1,163 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.rl.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from e2h_pipeline.recipe import Rl
+
+
+_FINAL_LR_RATIO = 0.01
+_BETAS = (0.9, 0.95)  # the paper's released code
+_ADAM_EPSILON = 1e-5
+_MASTER = "master"  # beside the moments in checkpoints
+
+
+class Run:
+    """Models and optimizers of one run, and how they are saved.
+
+    Weights in half precision have a copy in float32 that the optimizer works on (`masters`): a step of 2e-5 is less
+    than what bfloat16 can tell apart.
+
+    Attributes:
+        trained: models with an optimizer each: "policy", and what else an algorithm learns.
+        reference: the policy as it was.
+    """
+
+    def __init__(self, policy: Path, evaluator: Path, options: Rl) -> None:
+        from e2h_pipeline.models.load import load_evaluator, load_policy
+
+        self.options = options
+        self.policy, self.tokenizer = load_policy(policy)
+        self.reference, _ = load_policy(policy)
+        self.evaluator, self.evaluator_tokenizer = load_evaluator(evaluator)
+        for frozen in (self.reference, self.evaluator):
+            frozen.requires_grad_(False)
+        self.trained: dict[str, PreTrainedModel] = {}
+        self.peaks: dict[str, float] = {}
+        self.masters: dict[str, list[Tensor]] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.train("policy", self.policy, options.learning_rate)
+        self.engine = TransformersEngine(self.policy, self.tokenizer)
+
+    def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
+        """Give a model an optimizer, and a place in checkpoints."""
+        self.trained[name], self.peaks[name] = model, learning_rate
+        self.masters[name] = [
+            p if p.dtype == torch.float32 else p.detach().float() for p in model.parameters()
+        ]
+        self.optimizers[name] = torch.optim.AdamW(
+            self.masters[name], learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
+        )
+        if self.options.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Within it trained models keep the inputs of their layers alone and recompute the rest (`gradient_checkpointing`).
+
+        Layers do so in training mode only, and then without a key-value cache. They alone are put into it, for the time of
+        learning: with their dropouts off, log-probabilities stay those of the draw, which needs the cache.
+        """
+        layers = [
+            module
+            for model in self.trained.values()
+            for module in model.modules()
+            if getattr(module, "gradient_checkpointing", False)
+        ]
+        for layer in layers:
+            layer.training = True
+        yield
+        for layer in layers:
+            layer.training = False
+
+    def set_learning_rates(self, update: int) -> None:
+        """Those of one update."""
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.peaks[name] * lr_scale(update, self.options)
+
+    def step(self, name: str) -> Tensor:
+        """One optimizer step of a model, with the gradients since its last. Returns their norm before clipping at 1."""
+        optimizer, masters = self.optimizers[name], self.masters[name]
+        halves = [(p, m) for p, m in zip(self.trained[name].parameters(), masters, strict=True) if p is not m]
+        for parameter, master in halves:
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(masters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for parameter, master in halves:
+                parameter.copy_(master)
+        return norm
+
+    def save(self, folder: Path, progress: Progress) -> None:
+        """Write a checkpoint under a temporary name and rename it: it is whole or not there."""
+        from safetensors.torch import save_file
+
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        for name, model in self.trained.items():
+            model.save_pretrained(temporary / name)
+        self.tokenizer.save_pretrained(temporary / "policy")
+        save_file(dict(self._optimizer_tensors()), temporary / "optimizers.safetensors")
+        (temporary / "progress.json").write_text(json.dumps(progress.__dict__), encoding="utf-8")
+        temporary.rename(folder)
+
+    def restore(self, folder: Path) -> Progress:
+        """Load a checkpoint written by `save`."""
+        from safetensors.torch import load_file
+
+        for name, model in self.trained.items():
+            state = load_file(folder / name / "model.safetensors")
+            missing, unexpected = model.load_state_dict(state, strict=False)
+            if unexpected or any(key != "lm_head.weight" for key in missing):  # tied heads are not stored
+                raise ValueError(
+                    f"{folder / name}: weights do not fit the model; remove the folder to start over"
+                )
+        tensors = load_file(folder / "optimizers.safetensors")
+        for name, optimizer in self.optimizers.items():
+            state = optimizer.state_dict()
+            for key, tensor in tensors.items():
+                owner, index, moment = key.split("/")
+                if owner == name and moment == _MASTER:
+                    self.masters[name][int(index)].copy_(tensor)
+                elif owner == name:
+                    state["state"].setdefault(int(index), {})[moment] = tensor
+            optimizer.load_state_dict(state)
+        return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+
+    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, optimizer in self.optimizers.items():
+            for i, (parameter, master) in enumerate(
+                zip(self.trained[name].parameters(), self.masters[name], strict=True)
+            ):
+                if parameter is not master:
+                    yield f"{name}/{i}/{_MASTER}", master.clone()
+            for index, moments in optimizer.state_dict()["state"].items():
+                for moment, value in moments.items():
+                    yield f"{name}/{index}/{moment}", torch.as_tensor(value).clone()
+
+
+def lr_scale(update: int, options: Rl) -> float:
+    """Linear warm-up, then cosine from 1 to 1%."""
+    if update < options.warmup_updates:
+        return (update + 1) / options.warmup_updates
+    share = (update - options.warmup_updates) / max(1, options.updates - options.warmup_updates)
+    return _FINAL_LR_RATIO + (1 - _FINAL_LR_RATIO) * 0.5 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,33 @@
+"""The text format of prompts and solutions, and where steps lie in tokens."""
+
+from e2h_pipeline.solutions.format import (
+    ANSWER_MARKER,
+    QUESTION_HEADING,
+    SEPARATOR,
+    Solution,
+    format_completion,
+    format_prompt,
+    parse_completion,
+)
+from e2h_pipeline.solutions.tokens import (
+    EncodedSolution,
+    encode,
+    encode_completion,
+    segment_ends,
+    token_offsets,
+)
+
+__all__ = [
+    "ANSWER_MARKER",
+    "QUESTION_HEADING",
+    "SEPARATOR",
+    "EncodedSolution",
+    "Solution",
+    "encode",
+    "encode_completion",
+    "format_completion",
+    "format_prompt",
+    "parse_completion",
+    "segment_ends",
+    "token_offsets",
+]

@@ -1,0 +1,255 @@
+"""`@stage`: turns a body of a few lines into a Dagster asset over the content-addressed store.
+
+What happens in a step: inputs are resolved once, at its start, to immutable artifacts (the latest
+materialization of each in the same partition); they, the slice of the recipe, the code version and
+the fingerprint of what lies outside give the key; the store has it, or the body runs. Either way
+Dagster gets the content hash as data version, so that a change stops where content is equal.
+"""
+
+# No `from __future__ import annotations`: Dagster wants the real type of `context`.
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.code_version import code_version
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.lineage import as_rows, trace
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.recipe import Recipe, RecipeSlice
+from e2h_pipeline.stages.metadata import describe
+from e2h_pipeline.stages.spec import (
+    CPU_POOL,
+    EXPERIMENT_TAG,
+    EXPERIMENTS,
+    GPU_POOL,
+    OWNERS,
+    RECIPE_ASSET,
+    RECIPE_TAG,
+    SEED_TAG,
+    STAGES,
+    Stage,
+    load_recipe,
+    narrow,
+    request_of,
+)
+from resources.compute import BODIES, ComputeResource, StageBody, StageCall
+from resources.engine import EngineResource
+from resources.store import StoreResource, input_artifact
+from resources.tracking import StageInfo, StageRun, TrackingResource
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of one run: a stage with everything resolved."""
+
+    stage: Stage
+    recipe: Recipe
+    slice: RecipeSlice
+    inputs: Mapping[str, Artifact]
+    request: Request
+    engine: str
+    lineage: list[dict[str, Any]]
+
+
+def stage(
+    *,
+    group: str,
+    reads: Iterable[str] = (),
+    recipe: Iterable[str] = (),
+    kinds: Iterable[str] = (),
+    gpu: bool = False,
+    audit: bool = False,
+    external: Callable[[RecipeSlice], Any] | None = None,
+    version_suffix: str = "",
+    name: str | None = None,
+    distributed: bool = False,
+    grows: str = "",
+    reads_if: Mapping[str, Iterable[str]] | None = None,
+    samples: bool = False,
+    watches: Iterable[str] = (),
+) -> Callable[[StageBody], dg.AssetsDefinition]:
+    """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
+
+    Args:
+        group: Dagster group.
+        reads: upstream assets, besides `recipe`, which every stage has.
+        recipe: sections (or `section.field`) the body may read; all that may shape the result.
+        kinds: icons in the UI.
+        gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
+        audit: may see gold answers.
+        external: fingerprint of files or Hub commits that shape the result.
+        version_suffix: added to the code version, for code that is data (templates).
+        name: asset name where it is not the body's.
+        distributed: the body may run in several processes, of which the main one alone writes.
+        grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that
+            differ in it alone share a work folder that stays, and the larger goes on from the smaller.
+        reads_if: upstream assets by the recipe's field (`early_stop.enabled`) without which they are not read and
+            not in the key. Dagster shows them either way.
+        samples: the body draws with the engine; its name and version are part of the key.
+        watches: assets that only tell when something outside has changed (`problem_files`); they are in no key,
+            because `external` says what is there.
+    """
+
+    def decorate(body: StageBody) -> dg.AssetsDefinition:
+        spec = Stage(
+            name=name or body.__name__,
+            module=body.__module__,
+            reads=tuple(reads),
+            sections=tuple(recipe),
+            audit=audit,
+            code_version=code_version(body) + version_suffix,
+            external=external,
+            distributed=distributed,
+            grows=grows,
+            reads_if={option: tuple(names) for option, names in (reads_if or {}).items()},
+            samples=samples,
+            gpu=gpu,
+            watches=tuple(watches),
+        )
+        STAGES[spec.name], BODIES[spec.name] = spec, body
+        return _asset(spec, group, frozenset(kinds), body.__doc__ or "", _code_reference(body))
+
+    return decorate
+
+
+def _asset(
+    spec: Stage, group: str, kinds: frozenset[str], description: str, reference: dict[str, Any]
+) -> dg.AssetsDefinition:
+    upstream = (
+        ()
+        if spec.name == RECIPE_ASSET
+        else (
+            RECIPE_ASSET,
+            *spec.reads,
+            *chain.from_iterable(spec.reads_if.values()),
+            *spec.watches,
+        )
+    )
+
+    @dg.asset(
+        name=spec.name,
+        deps=list(upstream),
+        partitions_def=EXPERIMENTS,
+        group_name=group,
+        kinds=set(kinds),
+        owners=OWNERS,
+        tags={
+            "e2h/supervision": "audit" if spec.audit else "easy-only",
+            "e2h/device": "gpu" if spec.gpu else "cpu",
+        },
+        pool=GPU_POOL if spec.gpu else CPU_POOL,
+        code_version=spec.code_version,
+        description=_description(spec, description),
+        metadata=reference,
+    )
+    def materialize(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        compute: ComputeResource,
+        tracking: TrackingResource,
+        engine: EngineResource,
+    ) -> dg.MaterializeResult:
+        step = _resolve(spec, context.instance, store, context.partition_key, engine)
+        _tag_run(context, step.recipe)
+        info = StageInfo(
+            experiment=context.partition_key,
+            asset=spec.name,
+            key=step.request.key,
+            dagster_run_id=context.run_id,
+            recipe=step.request.recipe,
+            inputs=step.inputs,
+        )
+        opened = store.open()
+        with tracking.stage_run(store.home_folder, info, context.log) as run:
+            artifact, reused = opened.obtain(
+                step.request, lambda draft: _compute(step, draft, compute, run, context.run_id)
+            )
+            if not reused:
+                run.finish(artifact)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(artifact.data_version),
+            metadata=describe(opened, artifact, reused=reused),
+        )
+
+    return materialize
+
+
+def _tag_run(context: dg.AssetExecutionContext, recipe: Recipe) -> None:
+    """What runs can be filtered by in the UI, whoever launched them. (A sweep tags its own.)"""
+    tags = {EXPERIMENT_TAG: context.partition_key, RECIPE_TAG: recipe.name, SEED_TAG: str(recipe.seed)}
+    if not tags.items() <= context.run.tags.items():
+        context.instance.add_run_tags(context.run_id, tags)
+
+
+def _code_reference(body: StageBody) -> dict[str, Any]:
+    """Where the body is, which the UI links."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # it would be told to everyone who runs something
+        place = dg.LocalFileCodeReference(
+            file_path=inspect.getsourcefile(body) or body.__module__,
+            line_number=body.__code__.co_firstlineno,
+            label=body.__module__,
+        )
+        return {"dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[place])}
+
+
+def _description(spec: Stage, text: str) -> str:
+    sections = (
+        "all sections" if spec.name == RECIPE_ASSET else ", ".join(f"`{name}`" for name in spec.sections)
+    )
+    return f"{inspect.cleandoc(text)}\n\nVersion = hash of the content. Recipe: {sections}."
+
+
+def _resolve(
+    spec: Stage,
+    instance: dg.DagsterInstance,
+    resource: StoreResource,
+    experiment: str,
+    engine: EngineResource,
+) -> _Step:
+    """Inputs, recipe and key of a step, read first thing: a change during the step is not in it."""
+    store = resource.open()
+    recipe = _recipe(spec, instance, store, experiment)
+    view = narrow(recipe, spec.sections)
+    inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.inputs(view)}
+    request = request_of(spec, view, inputs, engine, experiment)
+    behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
+    return _Step(spec, recipe, view, inputs, request, engine.name, behind)
+
+
+def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:
+    """The recipe as it was materialized; the `recipe` stage itself parses the partition key."""
+    if spec.name == RECIPE_ASSET:
+        return Recipe.from_key(experiment, recipe_folders(store.home))
+    artifact = input_artifact(instance, store, RECIPE_ASSET, experiment)
+    return load_recipe(artifact)
+
+
+def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun, run_id: str) -> None:
+    """Run the body into a draft."""
+    draft.run_id, draft.tracking_url = run_id, run.open()
+    job = StageJob(
+        recipe=step.slice,
+        inputs=step.inputs,
+        out=draft.out,
+        work=draft.work,
+        reporter=run.reporter,
+        engine=step.engine,
+        experiment=step.request.experiment,
+        lineage=step.lineage,
+    )
+    recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
+    spec = step.stage
+    call = StageCall(
+        spec.name, spec.module, job, recipe, draft.lock_fd, distributed=spec.distributed, gpu=spec.gpu
+    )
+    outcome = compute.run(call)
+    draft.summary, draft.device = outcome.summary, outcome.device

@@ -1,0 +1,224 @@
+"""What the asset checks look for, as plain functions over tables and graphs: a list of findings each,
+empty where all is well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from e2h_pipeline.artifacts.lineage import Node, ancestors
+from e2h_pipeline.artifacts.tables import read_table, table_files
+from e2h_pipeline.supervision.easy_solutions import GSM8K_ID
+
+GOLD = "gold_answers"
+BENCHMARK = "benchmark_questions"
+QUESTION_TABLES = ("easy_problems", "hard_questions", BENCHMARK)
+_ANSWER_COLUMNS = frozenset({"answer", "answers", "steps", "solution", "completion"})
+_TOLERANCE = 1e-9
+_FEWEST_SPREAD = 1e-6  # of step logits, below which an evaluator says the same of everything
+_SHOWN = 3
+
+
+def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> list[str]:
+    """Do the partitions of supervision keep apart, and is every hard and benchmark question gradable?
+
+    Args:
+        parts: asset name -> folder, of those of the partition assets that exist.
+    """
+    rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
+    ids = {name: [row["problem_id"] for row in found] for name, found in rows.items()}
+    findings = [
+        f"{name}: {_some(_repeated(found))} there twice" for name, found in ids.items() if _repeated(found)
+    ]
+    questions = [name for name in QUESTION_TABLES if name in rows]
+    for first, second in combinations(questions, 2):
+        shared = set(ids[first]) & set(ids[second])
+        findings += [f"{first} and {second} share {_some(shared)}"] if shared else []
+    for name in [name for name in questions[:-1] if BENCHMARK in rows]:
+        same = _texts(rows[name]) & _texts(rows[BENCHMARK])
+        findings += [f"{name} and {BENCHMARK} share {len(same)} question texts"] if same else []
+    findings += _level_findings(rows, easy_levels)
+    return findings + _gold_findings(ids)
+
+
+def same_texts(one: Path, other: Path) -> int:
+    """Question texts that two tables share. MATH has a few twice, at different levels, and the published
+    split keeps them; so between easy and hard they are counted and shown, not refused."""
+    tables = [read_table(folder / "data.parquet", ["question"]).to_pylist() for folder in (one, other)]
+    return len(_texts(tables[0]) & _texts(tables[1]))
+
+
+def solution_findings(parts: Mapping[str, Path]) -> list[str]:
+    """Are the solutions that the policy is taught of easy training problems, and of no question that is held out?
+
+    Args:
+        parts: asset name -> folder, of `easy_solutions` and those of the question tables that exist.
+    """
+    rows = {
+        name: read_table(
+            path / "data.parquet", ["problem_id", "question", *(["split"] if name == "easy_problems" else [])]
+        ).to_pylist()
+        for name, path in parts.items()
+    }
+    taught = rows.pop("easy_solutions")
+    easy = {row["problem_id"]: row for row in rows["easy_problems"]}
+    train = {name for name, row in easy.items() if row["split"] == "train"}
+    strangers = {row["problem_id"] for row in taught} - train
+    strangers = {name for name in strangers if not name.startswith(GSM8K_ID)}
+    findings = [f"{_some(strangers)} is no easy training problem"] if strangers else []
+    apart = [row for row in easy.values() if row["split"] != "train"]
+    apart += [row for name in ("hard_questions", BENCHMARK) for row in rows.get(name, [])]
+    held_out = _texts(apart)
+    # MATH has a text twice, at an easy and a hard level, and the published split keeps both.
+    rewritten = [row for row in taught if row["question"] != easy.get(row["problem_id"], {}).get("question")]
+    if shared := _texts(rewritten) & held_out:
+        findings.append(f"{len(shared)} questions that are held out are learned, as {_some(shared)}")
+    return findings
+
+
+def _level_findings(rows: Mapping[str, list[dict[str, Any]]], easy_levels: Collection[int]) -> list[str]:
+    easy = {row["level"] for row in rows.get("easy_problems", [])} - set(easy_levels)
+    hard = {row["level"] for row in rows.get("hard_questions", [])} & set(easy_levels)
+    findings = [f"easy_problems has levels {sorted(easy)}, which are not easy"] if easy else []
+    return findings + ([f"hard_questions has easy levels {sorted(hard)}"] if hard else [])
+
+
+def _gold_findings(ids: Mapping[str, list[str]]) -> list[str]:
+    if not {GOLD, "hard_questions", "benchmark_questions"} <= ids.keys():
+        return []
+    asked = {*ids["hard_questions"], *ids["benchmark_questions"]}
+    findings = []
+    if missing := asked - set(ids[GOLD]):
+        findings.append(f"no gold answer for {_some(missing)}")
+    if extra := set(ids[GOLD]) - asked:
+        findings.append(f"gold answers for questions nobody asks: {_some(extra)}")
+    return findings
+
+
+def _texts(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {" ".join(row["question"].split()) for row in rows}
+
+
+def reachable(upstream: Mapping[str, Collection[str]], start: str) -> set[str]:
+    """All assets that `start` depends on, directly or through others."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for parent in upstream.get(waiting.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                waiting.append(parent)
+    return found
+
+
+def graph_findings(upstream: Mapping[str, Collection[str]], audit: Collection[str]) -> list[str]:
+    """Stages that are not audit stages and yet reach gold answers, or depend on an audit stage."""
+    findings = []
+    for asset in sorted(set(upstream) - set(audit)):
+        seen = sorted(reachable(upstream, asset) & {GOLD, *audit})
+        findings += [f"{asset} depends on {', '.join(seen)}"] if seen else []
+    return findings
+
+
+def manifest_findings(nodes: Iterable[Node], audit: Collection[str]) -> list[str]:
+    """Artifacts that are not of audit stages and yet were made from gold answers, by their manifests."""
+    findings = []
+    for node in nodes:
+        if node.asset not in audit and any(n.asset == GOLD for n in ancestors(node)):
+            findings.append(f"{node.asset} {node.artifact.key[:16]} was made from {GOLD}")
+    return findings
+
+
+def column_findings(folders: Mapping[str, Path]) -> list[str]:
+    """Question tables with a column that could tell an answer."""
+    import pyarrow.parquet as pq
+
+    findings = []
+    for name, folder in folders.items():
+        for file in table_files(folder / "data.parquet"):
+            told = sorted(_ANSWER_COLUMNS & set(pq.read_schema(file).names))
+            findings += [f"{name} has column {', '.join(told)}"] if told else []
+    return findings
+
+
+def pool_findings(pool: Path, questions: Collection[str], samples: int) -> list[str]:
+    """Does a pool hold samples 0 .. samples-1 of every question, each once?
+
+    Args:
+        pool: folder of `part-*.parquet`.
+        questions: ids of the questions that were asked.
+    """
+    table = read_table(pool, ["problem_id", "sample"])
+    pairs = Counter(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
+    wanted = {(question, sample) for question in questions for sample in range(samples)}
+    findings = []
+    if missing := wanted - pairs.keys():
+        findings.append(f"{len(missing):,} samples missing, as {_some(f'{q} #{s}' for q, s in missing)}")
+    if extra := pairs.keys() - wanted:
+        findings.append(f"{len(extra):,} samples nobody asked for, as {_some(f'{q} #{s}' for q, s in extra)}")
+    if double := [pair for pair, count in pairs.items() if count > 1]:
+        findings.append(f"{len(double):,} samples there twice, as {_some(f'{q} #{s}' for q, s in double)}")
+    return findings
+
+
+def metric_findings(rows: Iterable[Mapping[str, Any]], draws: int) -> list[str]:
+    """Metrics rows that cannot be: outside [0, 1], intervals out of order, a choice better than pass@N,
+    or methods that differ with a single sample.
+
+    Votes below the largest N are means over `draws` random subsets, so they may pass the exact pass@N by
+    four of their standard errors.
+    """
+    rows = list(rows)
+    findings = [
+        f"{_name(row)}: accuracy {row['accuracy']} outside [0, 1]"
+        for row in rows
+        if not 0 <= row["accuracy"] <= 1
+    ]
+    findings += [f"{_name(row)}: interval out of order" for row in rows if not _ordered(row)]
+    bounds = {_pool(row): row["accuracy"] for row in rows if row["method"] == "pass"}
+    for row in rows:
+        bound = bounds.get(_pool(row))
+        if row["method"] in ("best-of-n", "weighted-vote", "majority") and bound is not None:
+            drawn = row["method"] != "best-of-n" and row["n"] > 1
+            slack = 4 * 0.5 / (draws * row["problems"]) ** 0.5 if drawn else _TOLERANCE
+            if row["accuracy"] > bound + slack:
+                findings.append(f"{_name(row)}: {row['accuracy']:.4f} is above pass@{row['n']} {bound:.4f}")
+            if row["n"] == 1 and abs(row["accuracy"] - bound) > _TOLERANCE:
+                findings.append(f"{_name(row)}: differs from pass@1, with nothing to choose from")
+    return findings
+
+
+def constant_findings(scores: Path) -> list[str]:
+    """An evaluator that says the same of every step has learnt nothing."""
+    import pyarrow.compute as pc
+
+    logits = read_table(scores, ["step_logits"])["step_logits"].combine_chunks().flatten()
+    if len(logits) and pc.stddev(logits).as_py() < _FEWEST_SPREAD:
+        return [f"all {len(logits):,} step scores are equal"]
+    return []
+
+
+def _ordered(row: Mapping[str, Any]) -> bool:
+    return bool(row["ci_low"] - _TOLERANCE <= row["accuracy"] <= row["ci_high"] + _TOLERANCE)
+
+
+def _pool(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column] for column in ("benchmark", "policy", "n", "levels"))
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    method = f"{row['method']} {row['aggregation']}".strip()
+    return f"{row['benchmark']} {row['policy']} {method} n={row['n']} levels {row['levels']}"
+
+
+def _repeated(ids: Iterable[str]) -> set[str]:
+    return {name for name, count in Counter(ids).items() if count > 1}
+
+
+def _some(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(ordered[:_SHOWN]) + rest

@@ -1,0 +1,252 @@
+"""What people see in the Dagster UI beside a materialization."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.lineage import as_rows, data_versions, trace
+from e2h_pipeline.artifacts.request import Artifact
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.stages.pictures import Curve, Panel, bar_picture, curve_picture, training_panels
+from resources.store import ARTIFACT_KEY
+from resources.tracking import page_address, served_pages
+
+_PREVIEW_ROWS = 5
+_CELL_LENGTH = 160
+_LARGEST_PLOT = 100_000  # bytes; plots are stored in Dagster's event log
+_VERSION_LENGTH = 12
+_MOST_NESTED = 24
+_MAIN_TABLES = ("data", "metrics")
+_RECIPE = "recipe.json"
+
+
+def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
+    """Metadata of one materialization: where it lies, what is in it, what fed it, what it cost."""
+    manifest = artifact.manifest
+    metadata: dict[str, Any] = {
+        **_pages(artifact),
+        **_lineage(store, artifact),
+        **_headline(manifest.summary),
+        "data_version": artifact.data_version,
+        ARTIFACT_KEY: artifact.key,
+        "path": dg.MetadataValue.path(str(artifact.path)),
+        "reused": reused,
+        "wall_seconds": manifest.wall_seconds,
+        "peak_memory_gib": round(manifest.peak_memory_bytes / 2**30, 3),
+        **({} if manifest.tokens is None else {"tokens": manifest.tokens}),
+        **_table(artifact),
+        **_pictures(store, artifact),
+    }
+    if manifest.summary:  # last, because it can be long
+        metadata["summary"] = dg.MetadataValue.json(manifest.summary)
+    return metadata
+
+
+def _pages(artifact: Artifact) -> dict[str, Any]:
+    """Where to read on: MLflow's run, and the report of a whole experiment, which MLflow serves (a browser opens no file
+    from here, so its path is there to copy)."""
+    pages: dict[str, Any] = {}
+    for page in sorted(artifact.path.rglob("*.html")):
+        pages[f"{page.stem}_file"] = dg.MetadataValue.path(str(page))
+    for page in served_pages(artifact):
+        if address := page_address(artifact, page):
+            pages[page.stem] = dg.MetadataValue.url(address)
+    if artifact.manifest.tracking_url:
+        pages["mlflow"] = dg.MetadataValue.url(artifact.manifest.tracking_url)
+    return pages
+
+
+def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    node = trace(store, artifact)
+    rows = [
+        f"| {row['asset']} | {row['data_version'][:_VERSION_LENGTH]} | {row['code_version']} "
+        f"| {row['experiment']} | {row['created']} |"
+        for row in as_rows(node)
+    ]
+    table = "\n".join(["| asset | data version | code | made by | made at |", "|---|---|---|---|---|", *rows])
+    metadata: dict[str, Any] = {"lineage": dg.MetadataValue.md(table)}
+    easy = data_versions(node)
+    if easy:
+        metadata["easy_data_version"] = ", ".join(easy)
+    return metadata
+
+
+def _table(artifact: Artifact) -> dict[str, Any]:
+    """Rows, rows per level, and the first few rows of the artifact's table, or of its main one; where it has none, its
+    settings or what its summary says."""
+    folder = artifact.path
+    tables = sorted(folder.rglob("*.parquet"), key=lambda path: (path.stem not in _MAIN_TABLES, path))
+    first = next(iter(tables), None)
+    if first is None:
+        return (
+            _settings(folder / _RECIPE)
+            if (folder / _RECIPE).is_file()
+            else _figures(artifact.manifest.summary)
+        )
+    import pyarrow.parquet as pq
+
+    place = first.parent if first.name.startswith("part-") else first
+    with pq.ParquetFile(first) as file:
+        names = file.schema_arrow.names
+        batch = next(file.iter_batches(batch_size=_PREVIEW_ROWS), None)
+    counted = read_table(place, ["level"] if "level" in names else names[:1])
+    metadata: dict[str, Any] = {"dagster/row_count": counted.num_rows}
+    if "level" in names:
+        metadata["rows_by_level"] = dg.MetadataValue.md(_by_level(counted.column("level").to_pylist()))
+    if batch is not None and batch.num_rows:
+        records = [{name: _cell(value) for name, value in row.items()} for row in batch.to_pylist()]
+        metadata["preview"] = dg.MetadataValue.table([dg.TableRecord(record) for record in records])
+    return metadata
+
+
+def _by_level(levels: list[int | None]) -> str:
+    """Rows of each level, as a table and as bars; last those without one, as problems of GSM8K are."""
+    found = Counter("none" if level is None else str(level) for level in levels)
+    counts = dict(sorted(found.items()))
+    rows = [f"| {level} | {count:,} |" for level, count in counts.items()]
+    return "\n".join(["| level | rows |", "|---|---|", *rows, "", bar_picture({"rows by level": counts})])
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary as a table, and bars of what it counts by level."""
+    records = [
+        dg.TableRecord({"name": name, "value": _cell(value)}) for name, value in _flat(summary).items()
+    ]
+    metadata: dict[str, Any] = {"figures": dg.MetadataValue.table(records)} if records else {}
+    counted = {
+        name.replace("_", " "): {str(level): count for level, count in sorted(values.items())}
+        for name, values in summary.items()
+        if isinstance(values, Mapping) and values and all(str(level).isdigit() for level in values)
+    }
+    return {**metadata, **({"by_level": dg.MetadataValue.md(bar_picture(counted))} if counted else {})}
+
+
+def _cell(value: Any) -> str | int | float | bool | None:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= _CELL_LENGTH else text[: _CELL_LENGTH - 1] + "…"
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Fields of a recipe that are not at their defaults."""
+    values = _flat(json.loads(path.read_bytes()))
+    defaults = _flat(Recipe(name="").model_dump(mode="json"))
+    records = [
+        dg.TableRecord({"field": name, "value": _cell(value), "default": _cell(defaults.get(name))})
+        for name, value in values.items()
+        if value != defaults.get(name)
+    ]
+    return {"not_at_default": dg.MetadataValue.table(records)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(
+            _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        )
+    return flat
+
+
+def _pictures(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    """What a stage drew itself, and small panels of its curves. Nothing is drawn of settings (`recipe`), of a base model
+    that was not trained here, and of notes that something was not asked for: there is nothing to see in them."""
+    pictures: dict[str, str] = {}
+    for path in sorted(artifact.path.rglob("*.png")):
+        pictures[path.stem] = (
+            f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+        )
+    pictures["curves"] = _curves(_main_result(store, artifact).path)
+    return {
+        name: dg.MetadataValue.md(text)
+        for name, text in pictures.items()
+        if text and len(text) <= _LARGEST_PLOT
+    }
+
+
+def _main_result(store: ArtifactStore, artifact: Artifact) -> Artifact:
+    """The artifact whose curves are shown: for the report, that of its headline."""
+    headline = artifact.manifest.inputs.get("benchmark_metrics")
+    found = store.find("benchmark_metrics", headline.key) if headline else None
+    return found or artifact
+
+
+def _curves(folder: Path) -> str:
+    """Curves of what has any: training over updates, accuracy over N, gold accuracy over training."""
+    if (folder / "curves.jsonl").is_file():
+        from e2h_pipeline.report.rl_view import read_curves
+
+        panels = training_panels(read_curves(folder / "curves.jsonl"))
+        return curve_picture(panels, "update") if panels else ""
+    if (folder / "curves.parquet").is_file():
+        return curve_picture(_audit_panels(read_table(folder / "curves.parquet").to_pylist()), "update")
+    if (folder / "differences.parquet").is_file():
+        panels = _accuracy_panels(read_table(folder / "metrics.parquet").to_pylist())
+        return curve_picture(panels, "samples per problem, N", doubling=True) if panels else ""
+    return ""
+
+
+def _audit_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """What the rollouts were worth, what the evaluator said of them, and the difference, by level over training."""
+    levels = sorted({row["levels"] for row in rows if row["levels"].isdigit()})
+    titles = {
+        "gold_accuracy": "gold accuracy by level, %",
+        "evaluator_score": "evaluator's score by level, %",
+        "gap": "score minus accuracy by level, %",
+    }
+    return [
+        Panel(
+            title,
+            [_audit_curve([row for row in rows if row["levels"] == level], measure) for level in levels],
+        )
+        for measure, title in titles.items()
+    ]
+
+
+def _audit_curve(rows: Sequence[Mapping[str, Any]], measure: str) -> Curve:
+    x = [(row["first_update"] + row["last_update"]) / 2 for row in rows]
+    return Curve(f"level {rows[0]['levels']}", x, [100 * row[measure] for row in rows])
+
+
+def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """Accuracy of the headline methods over N with intervals, on easy, hard and all levels."""
+    from e2h_pipeline.report.results import Results
+
+    results = Results(rows)
+    panels = []
+    for levels in results.pooled:
+        curves = []
+        for method, aggregation in results.methods():
+            points = results.over_n(results.rerank_policy, method, aggregation, levels)
+            y, low, high = (
+                [100 * point[name] for point in points] for name in ("accuracy", "ci_low", "ci_high")
+            )
+            curves += [Curve(method, [point["n"] for point in points], y, low, high)] if points else []
+        panels += [Panel(f"accuracy on {levels} levels, %", curves)] if curves else []
+    return panels
+
+
+def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of the summary as numbers, so that the UI plots them over time; nested ones as far as there is room."""
+    one_below = {
+        f"{name}/{inner}": number
+        for name, values in summary.items()
+        if isinstance(values, Mapping)
+        for inner, number in values.items()
+    }
+    return {
+        f"summary/{name}": value
+        for name, value in [*summary.items(), *list(one_below.items())[:_MOST_NESTED]]
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

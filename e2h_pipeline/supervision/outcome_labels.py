@@ -1,0 +1,92 @@
+"""Outcome labels on easy problems, the supervision of the outcome reward model (paper section 3.3, C.1).
+
+Distinct samples of easy problems, right or wrong by their final answer alone. A sample that was cut off or
+gives no answer is wrong; so is one whose answer the grader gives up on. Right and wrong solutions of
+each problem are balanced into [1:3, 3:1], as in the paper.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.artifacts.shards import LocalRunner, Runner
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.grading.mathematics.extract import final_answer
+from e2h_pipeline.grading.sharded import sharded_grader
+from e2h_pipeline.grading.verdicts import Verdict
+from e2h_pipeline.supervision.rows import (
+    balanced,
+    by_problem,
+    distinct_samples,
+    grade_answers,
+    write_solutions,
+)
+
+if TYPE_CHECKING:
+    from e2h_pipeline.artifacts.reporter import Reporter
+
+RIGHT, WRONG = 1, 0
+
+
+def label_easy_outcomes(
+    easy_samples: Path,
+    easy_problems: Path,
+    out: Path,
+    work: Path,
+    grader_name: str,
+    seed: int,
+    reporter: Reporter,
+    runner: Runner | None = None,
+) -> dict[str, Any]:
+    """Write `out/data.parquet`: problem_id, level, sample, split, question, completion, finished, outcome (1 or 0).
+
+    Args:
+        work: where grades are kept until the artifact is made.
+        runner: who grades; this process where unset.
+
+    Returns counts of what was written (`solutions`, `problems`, `right`, `wrong`), of the samples (`samples`,
+    `repeated`, `unfinished`, `no_answer`, `undecided`), of what balance took (`dropped_for_balance`), and of
+    problems that have only right or only wrong solutions, of which one solution stays (`one_sided`).
+    """
+    easy = {row["problem_id"]: row for row in read_table(easy_problems / "data.parquet").to_pylist()}
+    samples = read_table(easy_samples, ["problem_id"]).num_rows
+    distinct = distinct_samples(easy_samples, easy)
+    answers = [final_answer(row["completion"], row["finished"]) for row in distinct]
+    with sharded_grader(grader_name, work, runner or LocalRunner(), reporter) as judge:
+        reporter.message(f"{len(distinct):,} distinct solutions of {samples:,} are graded by {judge.version}")
+        found = grade_answers(judge, distinct, answers, easy)
+        version = judge.version
+    labelled = [
+        {**row, "outcome": RIGHT if verdict is Verdict.EQUAL else WRONG}
+        for row, verdict in zip(distinct, found, strict=True)
+    ]
+    rows: list[dict[str, Any]] = []
+    one_sided = 0
+    for problem_id, own in by_problem(labelled).items():
+        one_sided += len({row["outcome"] for row in own}) == 1
+        rows += balanced(own, lambda row: row["outcome"] == RIGHT, f"outcomes/{seed}/{problem_id}")
+    rows.sort(key=lambda row: (row["problem_id"], row["sample"]))
+    _write(out, rows)
+    return {
+        "solutions": len(rows),
+        "problems": len({row["problem_id"] for row in rows}),
+        "right": sum(row["outcome"] for row in rows),
+        "wrong": sum(row["outcome"] == WRONG for row in rows),
+        "samples": samples,
+        "repeated": samples - len(distinct),
+        "unfinished": sum(not row["finished"] for row in distinct),
+        "no_answer": sum(
+            row["finished"] and answer is None for row, answer in zip(distinct, answers, strict=True)
+        ),
+        "undecided": found.count(Verdict.UNDECIDED),
+        "dropped_for_balance": len(labelled) - len(rows),
+        "one_sided": one_sided,
+        "grader": version,
+    }
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+
+    write_solutions(out, rows, [("finished", pa.bool_()), ("outcome", pa.int8())])

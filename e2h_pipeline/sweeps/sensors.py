@@ -1,0 +1,198 @@
+"""TODO: docstring."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from e2h_pipeline.artifacts.hashing import byte_hash
+from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
+from e2h_pipeline.artifacts.manifest import ManifestError
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.orchestration.automation import JOB
+from e2h_pipeline.orchestration.leftovers import PID_TAG
+from e2h_pipeline.orchestration.planning import (
+    UNFINISHED,
+    Plan,
+    add_experiments,
+    plans,
+    running_keys,
+)
+from e2h_pipeline.recipe import RecipeError
+from e2h_pipeline.sweeps.selection import selected_stages
+from e2h_pipeline.sweeps.spec import Sweep, SweepError, load_sweep, members, sweep_names
+from resources.engine import EngineResource
+
+SWEEP_TAG = "e2h/sweep"
+_SWEEP_SECONDS = 300
+_PAGE_SECONDS = 60
+_DAILY = "0 2 * * *"
+
+
+# What a sweep's file, its recipe, or what lies in the store of a member may be: wrong.
+UNUSABLE = (SweepError, RecipeError, StoreError, ManifestError)
+
+
+def due(
+    instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep, engine: EngineResource
+) -> list[Plan]:
+    """Plans of the members that have something missing or stale and are not being run.
+
+    Raises:
+        SweepError: a member is no recipe, or `select` names no stage.
+    """
+    keys = [member.key for member in members(sweep, recipe_folders(store.home))]
+    running = running_keys(instance)
+    found = plans(instance, store, keys, engine, selected_stages(sweep.select))
+    return [plan for plan in found if not plan.done and plan.key not in running]
+
+
+def sweep_requests(
+    instance: dg.DagsterInstance, sweep: Sweep, occasion: str, launched: set[str]
+) -> list[dg.RunRequest]:
+    """One run for each member of a sweep that is due; what is made is never launched.
+
+    Args:
+        occasion: a night, or a version of the sweep's file: a member that failed is launched again on the next one.
+        launched: keys that are left out; those that are launched are added.
+
+    Raises:
+        SweepError: as of `due`.
+    """
+    found = due(instance, ArtifactStore(home()), sweep, EngineResource.from_environment())
+    found = [plan for plan in found if plan.key not in launched]
+    launched.update(plan.key for plan in found)
+    add_experiments(instance, [plan.key for plan in found])
+    stages = selected_stages(sweep.select)
+    return [
+        dg.RunRequest(
+            run_key=f"{sweep.name}:{plan.key}:{occasion}",
+            partition_key=plan.key,
+            asset_selection=None if stages is None else [dg.AssetKey(name) for name in sorted(stages)],
+            tags={
+                SWEEP_TAG: sweep.name,
+                "dagster/priority": str(sweep.priority),
+                "dagster/max_retries": str(sweep.retries),
+                # dagster.yaml says no: a stage that fails by itself fails again. Whoever writes `retries` says yes.
+                "dagster/retry_on_asset_or_op_failure": "true",
+            },
+        )
+        for plan in found
+    ]
+
+
+def daily_sweeps() -> dg.ScheduleDefinition:
+    """Every night, what is missing or stale of the sweeps that say `daily: true`. Off until it is switched on."""
+
+    @dg.schedule(
+        name="daily_sweeps",
+        cron_schedule=_DAILY,
+        job_name=JOB,
+        description="Launches what is missing or stale of the sweeps that say `daily: true`.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        folders = sweep_folders(home())
+        night, launched = str(context.scheduled_execution_time.date()), set[str]()
+        requests: list[dg.RunRequest] = []
+        daily, refused = [], []
+        for name in sweep_names(folders):
+            try:
+                sweep = load_sweep(name, folders)
+                if sweep.daily:
+                    daily.append(name)
+                    requests += sweep_requests(context.instance, sweep, night, launched)
+            except UNUSABLE as error:  # one bad file holds up no other
+                context.log.error("sweep %s: %s", name, error)
+                refused.append(f"sweep {name} is left out: {error}")
+        if not requests:
+            made = f"all is made of the {len(daily)} sweeps that say daily: true"
+            yield dg.SkipReason("; ".join(refused or [made]))
+        yield from requests
+
+    return schedule
+
+
+def changed_sweeps() -> dg.SensorDefinition:
+    """A sweep file in E2H_HOME/sweeps that is new or was edited is launched. Off until it is switched on."""
+
+    @dg.sensor(
+        name="changed_sweeps",
+        job_name=JOB,
+        minimum_interval_seconds=_SWEEP_SECONDS,
+        description=(
+            "Launches what is missing or stale of a sweep file in E2H_HOME/sweeps when it is new or was edited. What "
+            "is there at the first look is left alone."
+        ),
+    )
+    def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        folders = sweep_folders(home())
+        now = {path.stem: byte_hash(path) for folder in folders for path in sorted(folder.glob("*.yaml"))}
+        seen = now if context.cursor is None else json.loads(context.cursor)
+        requests: list[dg.RunRequest] = []
+        refused, launched = [], set[str]()
+        changed = [name for name, digest in now.items() if seen.get(name) != digest]
+        for name in changed:
+            try:
+                requests += sweep_requests(context.instance, load_sweep(name, folders), now[name], launched)
+            except UNUSABLE as error:  # one bad file holds up no other; it is looked at again
+                context.log.error("sweep %s: %s", name, error)
+                refused.append(name)
+        context.update_cursor(json.dumps({name: now[name] for name in now if name not in refused}))
+        if not requests:
+            made = (
+                "all is made of what is new or was edited"
+                if changed
+                else "no sweep file is new or was edited"
+            )
+            yield dg.SkipReason(f"cannot be used, see the log: {', '.join(refused)}" if refused else made)
+        yield from requests
+
+    return sensor_
+
+
+def sweep_pages() -> dg.SensorDefinition:
+    """The pages of sweeps whose members were launched, while they run and once after; `e2h sweep` writes its own."""
+
+    @dg.sensor(
+        name="write_sweep_pages",
+        minimum_interval_seconds=_PAGE_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Writes the pages of sweeps that were launched: E2H_HOME/reports/sweep-NAME.html.",
+    )
+    def sensor_(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from e2h_pipeline.sweeps.page import write_page
+        from e2h_pipeline.sweeps.status import sweep_status
+
+        began = time.time()
+        store, folders = ArtifactStore(home()), sweep_folders(home())
+        # A look reaches over the one before: clocks of hosts differ, and a page that is written twice costs nothing.
+        since = float(context.cursor or 0) - _PAGE_SECONDS
+        names = _launched_sweeps(context.instance, sweep_names(folders), since)
+        written = []
+        for name in names:
+            try:
+                sweep = load_sweep(name, folders)
+                rows = sweep_status(context.instance, store, sweep)
+                written.append(str(write_page(context.instance, store, sweep, rows)))
+            except UNUSABLE as error:
+                context.log.error("sweep %s: %s", name, error)
+        context.update_cursor(str(began))
+        return dg.SkipReason("; ".join(written) or "no sweep has a run that is new or has changed")
+
+    return sensor_
+
+
+def _launched_sweeps(instance: dg.DagsterInstance, names: Sequence[str], since: float) -> list[str]:
+    """Those with a run that goes on, or that has changed since a time (seconds since 1970)."""
+    tags = {SWEEP_TAG: names}
+    changed = datetime.fromtimestamp(max(since, 0), UTC)
+    runs = [
+        *instance.get_runs(dg.RunsFilter(tags=tags, statuses=list(UNFINISHED))),
+        *instance.get_runs(dg.RunsFilter(tags=tags, updated_after=changed)),
+    ]
+    return sorted({run.tags[SWEEP_TAG] for run in runs if PID_TAG not in run.tags})

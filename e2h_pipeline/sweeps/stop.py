@@ -1,0 +1,92 @@
+"""Members of a sweep that are given up while they learn, by the curves of those that have ended.
+
+The curve is easy validation at the checkpoints of PPO and GRPO, read where the running stage keeps them. What is given
+up leaves no artifact and is no result: its checkpoint stays, and a sweep without the rule goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.orchestration.planning import plan_by_store
+from e2h_pipeline.rl.guards import VALIDATION
+from e2h_pipeline.sweeps.learning_curves import Curve, Median, Never, Predicted, Rule
+from e2h_pipeline.sweeps.spec import Member, Sweep
+from resources.engine import EngineResource
+
+WATCHED = ("ppo_policy", "grpo_policy")
+
+
+def rule_of(sweep: Sweep) -> Rule:
+    """The rule that a sweep's file names."""
+    stop = sweep.stop
+    if stop.rule == "median":
+        return Median(least=stop.least)
+    if stop.rule == "predicted":
+        return Predicted(least=stop.least, confidence=stop.confidence)
+    return Never()
+
+
+class Judge:
+    """Looks at running members.
+
+    Args:
+        members: all of the sweep, with their values on the axes.
+    """
+
+    def __init__(
+        self, rule: Rule, members: Sequence[Member], store: ArtifactStore, engine: EngineResource
+    ) -> None:
+        self._rule, self._store, self._engine = rule, store, engine
+        self._members = {member.key: member for member in members}
+        self.idle = isinstance(rule, Never)
+
+    def gives_up(self, key: str, stage: str) -> str | None:
+        """Why a member that is at this stage should be given up, or None."""
+        if self.idle or stage not in WATCHED:
+            return None
+        values = self._begun(key, stage)
+        if not values:
+            return None
+        ended = [
+            curve
+            for other in self._members
+            if other != key and (curve := self._ended(other, stage)) is not None
+        ]
+        if not self._rule.hopeless(Curve(values, self._knobs(key)), ended):
+            return None
+        ends = sorted(curve.end for curve in ended)
+        return (
+            f"{stage} has {max(values):.3f} on easy validation after {len(values)} checkpoints; {len(ended)} members "
+            f"ended with {ends[0]:.3f} to {ends[-1]:.3f}"
+        )
+
+    def _begun(self, key: str, stage: str) -> tuple[float, ...]:
+        planned = next(s for s in plan_by_store(self._store, key, self._engine).stages if s.name == stage)
+        if planned.request is None or planned.artifact is not None:
+            return ()
+        folder = self._store.work_dir(stage, planned.request.family)
+        newest = max(folder.glob("update-*/progress.json"), default=None)
+        return validation(json.loads(newest.read_text(encoding="utf-8"))["curves"]) if newest else ()
+
+    def _ended(self, key: str, stage: str) -> Curve | None:
+        planned = next(s for s in plan_by_store(self._store, key, self._engine).stages if s.name == stage)
+        path = planned.artifact.path / "curves.jsonl" if planned.artifact else Path()
+        if not path.is_file():
+            return None
+        lines = path.read_text(encoding="utf-8").splitlines()
+        values = validation([json.loads(line) for line in lines])
+        return Curve(values, self._knobs(key)) if values else None
+
+    def _knobs(self, key: str) -> tuple[float, ...]:
+        """Numbers among the member's values; what has no order says nothing here."""
+        values = self._members[key].values.values()
+        return tuple(float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool))
+
+
+def validation(curves: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
+    """Easy validation at the checkpoints among the updates of a run."""
+    return tuple(point[VALIDATION] for point in curves if VALIDATION in point)

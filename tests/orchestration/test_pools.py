@@ -1,0 +1,86 @@
+"""Pools: who sets their limits, and that stages that compete for a slot take turns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import toy_stages as toy
+from tiny_experiment import environment
+
+from e2h_pipeline.orchestration.instance import _set_pool_limits, open_instance
+
+ROOT = Path(__file__).resolve().parents[2]
+CORES = 8
+
+# One run with a stage in the pool "gpu" that notes when it began and ended.
+_RUN = """
+import sys
+from pathlib import Path
+import dagster as dg
+import toy_stages as toy
+from e2h_pipeline.operations.runner import open_instance
+
+home, key = Path(sys.argv[1]), sys.argv[2]
+with open_instance(home) as instance:
+    dg.materialize([toy.recipe, toy.toy_timed], instance=instance, partition_key=key, resources=toy.resources(home))
+"""
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """SQLite in a folder, as in a home; nothing has set a limit yet."""
+    (tmp_path / "dagster.yaml").write_text("concurrency: {pools: {default_limit: 1, granularity: op}}\n")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as found:
+        yield found
+
+
+def limits(instance: dg.DagsterInstance) -> dict[str, int]:
+    return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+
+
+def test_limits_that_nobody_set_follow_the_facts(instance: dg.DagsterInstance) -> None:
+    _set_pool_limits(instance, gpu=False, cores=CORES)
+    assert limits(instance) == {"cpu": CORES, "gpu": CORES}
+    _set_pool_limits(instance, gpu=False, cores=4)  # a smaller machine
+    assert limits(instance) == {"cpu": 4, "gpu": 4}
+    _set_pool_limits(instance, gpu=True, cores=CORES)  # a card was put in
+    assert limits(instance) == {"cpu": CORES, "gpu": 1}
+    _set_pool_limits(instance, gpu=False, cores=CORES)  # a container without the card, over the same home
+    assert limits(instance) == {"cpu": CORES, "gpu": 1}
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_limit_that_a_person_set_stays(instance: dg.DagsterInstance, gpu: bool) -> None:
+    instance.event_log_storage.set_concurrency_slots("gpu", 2)
+    _set_pool_limits(instance, gpu=gpu, cores=CORES)
+    assert limits(instance) == {"cpu": CORES, "gpu": 2}
+    instance.event_log_storage.set_concurrency_slots("cpu", 3)  # in place of ours
+    _set_pool_limits(instance, gpu=not gpu, cores=4)
+    assert limits(instance) == {"cpu": 3, "gpu": 2}
+
+
+def test_runs_that_compete_for_one_slot_take_turns(tmp_path: Path) -> None:
+    home, notes = tmp_path / "e2h", tmp_path / "notes"
+    notes.mkdir()
+    toy.write_recipe(home, toy.RECIPE)
+    keys = [f"{toy.KEY}/seed={seed}" for seed in (1, 2, 3)]
+    with open_instance(home) as instance:
+        instance.add_dynamic_partitions("experiment", keys)
+        instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TOY_NOTES": str(notes)}
+    command = [sys.executable, "-c", _RUN, str(home)]
+    runs = [
+        subprocess.Popen([*command, key], env=environment(home) | path, stderr=subprocess.DEVNULL)
+        for key in keys
+    ]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
+    spans = sorted(json.loads(note.read_text()) for note in notes.iterdir())
+    assert len(spans) == 3
+    assert all(before[1] <= after[0] for before, after in pairwise(spans)), spans

@@ -1,0 +1,179 @@
+"""Recipe keys become paths, tags and partitions: only well-formed ones, spelled one way, may pass."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_parse_and_say_what_they_are(name: str) -> None:
+    recipe = Recipe.from_key(name)
+    assert recipe.description
+    assert Recipe.model_validate_json(recipe.canonical_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "questions", "hard_answers", "step_rewards"),
+    [
+        ("llemma-7b", "ppo", "all", False, True),
+        ("llemma-7b-rest-easy", "rest", "easy", False, False),
+        ("llemma-7b-rest-hard", "rest", "hard", True, False),
+        ("llemma-7b-rest-all", "rest", "all", True, False),
+        ("llemma-7b-dpo-easy", "dpo", "easy", False, True),
+        ("llemma-7b-dpo-all", "dpo", "all", True, True),
+        ("llemma-7b-ppo-easy", "ppo", "easy", False, False),
+        ("llemma-7b-ppo-hard", "ppo", "hard", True, False),
+        ("llemma-7b-ppo-all", "ppo", "all", True, False),
+        ("llemma-7b-metamath", "ppo", "all", False, True),
+        ("llemma-7b-metamath-rest-easy", "rest", "easy", False, False),
+        ("llemma-7b-metamath-dpo-easy", "dpo", "easy", False, True),
+        ("llemma-7b-metamath-dpo", "dpo", "all", False, True),
+        ("llemma-7b-metamath-dpo-all", "dpo", "all", True, True),
+        ("llemma-7b-metamath-ppo-easy", "ppo", "easy", False, False),
+        ("llemma-7b-metamath-ppo-all", "ppo", "all", True, False),
+    ],
+)
+def test_rows_of_the_papers_table_2(
+    name: str, algorithm: str, questions: str, hard_answers: bool, step_rewards: bool
+) -> None:
+    """They differ in supervision and algorithm; policy, evaluator and evaluation are the same in each half."""
+    half = "llemma-7b-metamath" if "metamath" in name else "llemma-7b"
+    recipe, main = Recipe.from_key(name), Recipe.from_key(half)
+    assert (recipe.rl.algorithm, recipe.rl.questions) == (algorithm, questions)
+    assert (recipe.problems.hard_answers, recipe.rl.process_scale > 0) == (hard_answers, step_rewards)
+    assert recipe.strict is not hard_answers
+    for section in ("base", "solutions", "sft", "labels", "reward", "prm", "sampling", "evaluation"):
+        assert getattr(recipe, section) == getattr(main, section)
+
+
+def test_the_halves_of_table_2_differ_in_what_they_are_taught() -> None:
+    ours, theirs = Recipe.from_key("llemma-7b"), Recipe.from_key("llemma-7b-metamath")
+    assert (ours.solutions.source, ours.labels.source) == ("prm800k", "prm800k")
+    assert (theirs.solutions.source, theirs.labels.source) == ("metamath", "shepherd")
+    assert theirs.rl.updates * theirs.rl.rollouts == ours.rl.updates * ours.rl.rollouts == 500 * 512
+    for section in ("problems", "prm", "reward", "sampling", "evaluation"):
+        assert getattr(ours, section) == getattr(theirs, section)
+    ceiling = Recipe.from_key("llemma-7b-metamath-ceiling")
+    assert not ceiling.strict and set(ceiling.problems.easy_levels) == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "../ladder",
+        "ladder/../../etc/passwd",
+        "/etc/passwd",
+        "Ladder",
+        "ladder/seed",
+        "ladder/seed=",
+        "ladder/seed=1/",
+        "ladder//seed=1",
+        "ladder/seed=1\n",
+        "ladder/seed=a b",
+        "ladder/seed=1/seed=2",
+        "ladder/seed='1'",
+        "ladder/__class__=1",
+        "ladder/" + "/".join(f"rl.updates={i}" for i in range(40)),
+    ],
+)
+def test_malformed_keys_are_refused(key: str) -> None:
+    with pytest.raises(RecipeError):
+        Recipe.from_key(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("nothing", "no recipe 'nothing'"),
+        ("ladder/rl.speed=3", "no such field"),
+        ("ladder/rocket.speed=3", "no such field"),
+        ("ladder/seed.value=3", "seed is not a section|seed"),
+        ("ladder/rl.updates=many", r"rl\.updates"),
+        ("ladder/rl.updates=0", r"rl\.updates"),
+        ("ladder/problems.easy_levels=1,2,4", "strict: false"),
+    ],
+)
+def test_bad_overrides_are_named(key: str, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        Recipe.from_key(key)
+
+
+def test_overrides_are_typed() -> None:
+    recipe = Recipe.from_key("ladder/sft.learning_rate=3e-4/problems.easy_levels=1,2/base.train=true/seed=7")
+    assert recipe.sft.learning_rate == 3e-4
+    assert recipe.problems.easy_levels == (1, 2)
+    assert recipe.base.train is True
+    assert recipe.seed == 7
+
+
+def test_a_folder_of_ones_own_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "ladder.yaml").write_text("description: mine\nseed: 9\n")
+    assert Recipe.from_key("ladder", [tmp_path]).seed == 9
+
+
+def test_unknown_fields_in_a_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("learning_rate: 3\n")
+    with pytest.raises(RecipeError, match="learning_rate"):
+        Recipe.from_key("mine", [tmp_path])
+
+
+def test_one_spelling() -> None:
+    assert canonical_key("ladder/seed=1/rl.updates=5") == canonical_key("ladder/rl.updates=5/seed=1")
+    assert canonical_key("ladder") == "ladder"
+
+
+@given(st.permutations(["seed=1", "rl.updates=5", "sft.epochs=2"]))
+def test_order_of_overrides_does_not_matter(parts: list[str]) -> None:
+    one, other = "/".join(["ladder", *parts]), "ladder/rl.updates=5/seed=1/sft.epochs=2"
+    assert canonical_key(one) == other
+    assert Recipe.from_key(one) == Recipe.from_key(other)
+
+
+@given(st.text(max_size=60))
+def test_no_text_gets_past_the_parser_as_a_path(text: str) -> None:
+    try:
+        key = canonical_key(f"ladder/{text}")
+    except RecipeError:
+        return
+    assert ".." not in key.split("/") and not key.startswith("/")
+
+
+def test_a_slice_shows_its_sections_only() -> None:
+    view = Recipe.from_key("ladder").slice(["sft", "seed"])
+    assert view.seed == 0
+    assert set(view.as_dict()) == {"sft", "seed"}
+    with pytest.raises(RecipeError, match=r"reads recipe\.rl"):
+        _ = view.rl
+    with pytest.raises(RecipeError, match="no such recipe section: nonsense"):
+        Recipe.from_key("ladder").slice(["nonsense"])
+
+
+def test_stop_strings_are_texts_in_a_recipe_file(tmp_path: Path) -> None:
+    (tmp_path / "stops.yaml").write_text('description: d\nsampling: {stop: ["\\n\\n\\n", "# Question"]}\n')
+    recipe = Recipe.from_key("stops", [tmp_path])
+    assert recipe.sampling.stop == ("\n\n\n", "# Question")
+    assert recipe.easy_samples.stop == ()
+    (tmp_path / "empty.yaml").write_text('description: d\nsampling: {stop: [""]}\n')
+    with pytest.raises(RecipeError, match=r"sampling\.stop: .*an empty text would end every completion"):
+        Recipe.from_key("empty", [tmp_path])
+
+
+def test_keys_in_the_docs_are_keys() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "rl.md").read_text(encoding="utf-8")
+    keys = re.findall(r"`((?:ladder|llemma-7b)[a-z0-9_./=-]*)`", text)
+    assert len(keys) > 18
+    for key in keys:
+        assert canonical_key(key) == key
+        Recipe.from_key(key)
+    settings = re.findall(r"\| `((?:problems|rl)\.[a-z0-9_.]*=[a-z0-9_./=]*)` \|", text)
+    assert len(settings) == 3
+    for setting in settings:
+        Recipe.from_key(f"ladder/{setting}")

@@ -1,0 +1,223 @@
+"""What the policy is taught: easy training problems alone, whoever solved them, and only steps that are right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.problems.records import (
+    Problem,
+    ProblemError,
+    ProblemSplit,
+    easy_table,
+    question_table,
+)
+from e2h_pipeline.recipe import Solutions
+from e2h_pipeline.solutions import format_completion, parse_completion
+from e2h_pipeline.stages.findings import solution_findings
+from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
+
+
+def problem(name: str, level: int, question: str) -> Problem:
+    return Problem(name, level, "a", question, ("We look.", "We see."), "7")
+
+
+TRAIN = (
+    problem("train/1", 1, "What is $3 + 4$?"),
+    problem("train/2", 3, "What is $14/2$?"),
+    problem("train/6", 3, "What is $\\int_0^7\\,dx$?"),  # there twice, as MATH has a few
+)
+VALIDATION, HARD, BENCHMARK = (
+    problem("train/3", 2, "What is $8 - 1$?"),
+    problem("train/4", 5, "What is $\\int_0^7 dx$?"),
+    problem("test/5", 2, "What is the seventh natural number?"),
+)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    split = ProblemSplit(TRAIN, (VALIDATION,), (HARD,), (BENCHMARK,))
+    write_table(tmp_path / "easy_problems" / "data.parquet", easy_table(split))
+    write_table(tmp_path / "hard_questions" / "data.parquet", question_table(split.hard))
+    write_table(tmp_path / "benchmark_questions" / "data.parquet", question_table(split.benchmark))
+    return tmp_path
+
+
+def written(tables: Path, seed: int = 0, **options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    held_out = [tables / "hard_questions", tables / "benchmark_questions"]
+    found = Solutions.model_validate(options)
+    summary = write_easy_solutions(tables / "easy_problems", held_out, tables / "easy_solutions", found, seed)
+    return read_table(tables / "easy_solutions" / "data.parquet").to_pylist(), summary
+
+
+def findings(tables: Path) -> list[str]:
+    """What the asset check says of it."""
+    names = ("easy_solutions", "easy_problems", "hard_questions", "benchmark_questions")
+    return solution_findings({name: tables / name for name in names})
+
+
+def rewrite(original: str, query: str = "", kind: str = "MATH_AnsAug", answer: str = "7") -> dict[str, str]:
+    return {
+        "query": query or original,
+        "original_question": original,
+        "type": kind,
+        "response": f"We look at it.\nWe see {answer}.\nThe answer is: {answer}",
+    }
+
+
+def metamath(tables: Path, *records: dict[str, str]) -> str:
+    path = tables / "MetaMathQA.json"
+    path.write_text(json.dumps(records))
+    return str(path)
+
+
+def test_the_solutions_that_come_with_the_problems(tables: Path) -> None:
+    rows, summary = written(tables)
+    assert [row["problem_id"] for row in rows] == ["train/1", "train/2", "train/6"]
+    for row, own in zip(rows, TRAIN, strict=True):
+        assert row["question"] == own.question
+        assert row["completion"] == format_completion(own.steps, own.answer)
+        assert (row["learned"], row["finished"]) == ([True, True, True], True)
+    assert summary == {
+        "solutions": 3,
+        "problems": 3,
+        "learned_steps": 9,
+        "by_level": {"1": 1, "3": 2},
+        "by_source": {"reference": 3},
+    }
+    assert findings(tables) == []
+
+
+def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> None:
+    gsm = "Ann has 3 apples and buys 4. How many?"
+    path = metamath(
+        tables,
+        rewrite("What is  $3+4$?", "Three and four make?", "MATH_Rephrased"),  # other spacing
+        rewrite(TRAIN[1].question),
+        rewrite(gsm, kind="GSM_AnsAug"),
+        rewrite(gsm, "Ann has x apples and buys 4. She has 7. What is x?", "GSM_SV", "3"),
+        rewrite(VALIDATION.question),
+        rewrite(HARD.question),
+        rewrite(TRAIN[2].question),  # who knows which of the two it is of
+        rewrite(BENCHMARK.question),
+        rewrite("What is $100$?"),
+        rewrite(HARD.question, kind="GSM_AnsAug"),  # what a hard problem is called does not matter
+        rewrite(TRAIN[0].question, "What is the  seventh natural number?", "MATH_Rephrased"),
+        rewrite(TRAIN[1].question),
+        {"query": "no"},
+    )
+    rows, summary = written(tables, source="metamath", path=path)
+    assert [(row["problem_id"][:6], row["level"], row["source"], row["question"]) for row in rows] == [
+        ("train/", 1, "MATH_Rephrased", "Three and four make?"),
+        ("train/", 3, "MATH_AnsAug", "What is $14/2$?"),
+        ("gsm8k/", None, "GSM_AnsAug", gsm),
+        ("gsm8k/", None, "GSM_SV", "Ann has x apples and buys 4. She has 7. What is x?"),
+    ]
+    assert rows[2]["problem_id"] == rows[3]["problem_id"]
+    assert rows[3]["completion"] == "We look at it.\n\nWe see 3.\n\n# Answer\n\n3"
+    assert summary["dropped"] == {
+        "not an easy training problem": 6,
+        "rewritten as a question that is held out": 1,
+        "there already": 1,
+    }
+    assert summary["by_level"] == {"1": 1, "3": 1, "none": 2}
+    assert summary["bad_lines"] == 1 and "MetaMathQA.json:13: no field 'response'" in str(
+        summary["first_bad_lines"]
+    )
+    assert findings(tables) == []
+
+
+def test_at_most_so_many_solutions_of_a_question(tables: Path) -> None:
+    asked = [rewrite(TRAIN[0].question, answer=str(i)) for i in range(20)]
+    path = metamath(tables, *asked, rewrite(TRAIN[0].question, "And $4 + 3$?", "MATH_Rephrased"))
+    drawn = [written(tables, seed, source="metamath", path=path, per_question=3)[0] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    for rows in drawn:
+        answers = [int(parse_completion(row["completion"]).answer or -1) for row in rows[:-1]]
+        assert len(answers) == 3 and answers == sorted(set(answers))
+        assert rows[-1]["question"] == "And $4 + 3$?"
+    _, summary = written(tables, source="metamath", path=path, per_question=3)
+    assert summary["dropped"] == {"more of a question than wanted": 17}
+
+
+def test_steps_that_people_rated_right_are_learned_once_and_no_others(tables: Path) -> None:
+    lines = [
+        {"unique_id": "train/1", "level": 1, "problem": "", "steps": ["a", "b", "c"], "ratings": [1, 0, 1]},
+        {"unique_id": "train/1", "level": 1, "problem": "", "steps": ["a", "b", "d"], "ratings": [1, 0, -1]},
+        {"unique_id": "train/1", "level": 1, "problem": "", "steps": ["a", "e"], "ratings": [1, 1]},
+        {
+            "unique_id": "train/2",
+            "level": 3,
+            "problem": "",
+            "steps": ["a", "x\n\n# Answer\n\n7"],
+            "ratings": [1, 1],
+        },
+        *(
+            {"unique_id": name, "level": 1, "problem": "", "steps": ["a"], "ratings": [1]}
+            for name in ("train/3", "train/4", "test/5")
+        ),
+    ]
+    path = tables / "labels.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows, summary = written(tables, source="prm800k", path=str(path))
+    assert [(row["problem_id"], row["completion"], row["learned"], row["finished"]) for row in rows] == [
+        ("train/1", "a\n\nb\n\nc\n\n", [True, False, True], False),
+        ("train/1", "a\n\ne\n\n", [False, True], False),
+        ("train/2", "a\n\nx\n\n# Answer\n\n7", [True, True, True], True),
+    ]
+    assert summary["dropped"] == {"no new right step": 1, "not an easy training problem": 3}
+    assert summary["learned_steps"] == 6
+    assert findings(tables) == []
+
+
+def test_nothing_behind_a_wrong_step_is_learned(tables: Path) -> None:
+    line = {
+        "question": {"problem": "What is $3 + 4$?"},
+        "label": {
+            "finish_reason": "solution",
+            "steps": [
+                {"completions": [{"text": text, "rating": rating}], "chosen_completion": 0}
+                for text, rating in (("a", 1), ("b", -1), ("c", 1))
+            ],
+        },
+    }
+    path = tables / "phase1_train.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    rows, _ = written(tables, source="prm800k", path=str(path))
+    assert [(row["completion"], row["learned"]) for row in rows] == [("a\n\n", [True])]
+
+
+def test_a_file_of_another_format_or_of_other_problems_is_refused(
+    tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = metamath(tables, {"question": "q", "answer": "#### 4"})
+    with pytest.raises(ProblemError, match=r"first of 1 bad lines: MetaMathQA\.json:1: no field 'query'"):
+        written(tables, source="metamath", path=path)
+    path = metamath(tables, rewrite(HARD.question))
+    with pytest.raises(ProblemError, match=r"left out: \{'not an easy training problem': 1\}"):
+        written(tables, source="metamath", path=path)
+    monkeypatch.delenv("E2H_DATA_DIR", raising=False)
+    for source in ("metamath", "prm800k"):
+        with pytest.raises(ProblemError, match=r"set solutions\.path"):
+            written(tables, source=source)
+
+
+def test_the_check_sees_what_must_not_be_learned(tables: Path) -> None:
+    written(tables)
+    path = tables / "easy_solutions" / "data.parquet"
+    table = read_table(path)
+    rows = table.to_pylist()
+
+    def changed(**values: str) -> list[str]:
+        import pyarrow as pa
+
+        write_table(path, pa.Table.from_pylist([{**rows[0], **values}, *rows[1:]], schema=table.schema))
+        return findings(tables)
+
+    assert changed(problem_id="train/4") == ["train/4 is no easy training problem"]
+    assert changed(problem_id="train/3") == ["train/3 is no easy training problem"]
+    (found,) = changed(question=HARD.question)
+    assert "1 questions that are held out are learned" in found
+    assert changed(question="Rewritten.") == []

@@ -1,0 +1,389 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.generation.engines.protocol import Sample
+from e2h_pipeline.generation.sample_pool import pool_table
+from e2h_pipeline.problems.ladder.checker import step_labels
+from e2h_pipeline.problems.ladder.world import Chain, parse_question
+from e2h_pipeline.problems.math.prm800k import read_prm800k
+from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
+from e2h_pipeline.problems.source import load_split
+from e2h_pipeline.recipe import Labels, Problems
+from e2h_pipeline.solutions import format_completion, parse_completion
+from e2h_pipeline.supervision.ratings import LabelOnce
+from e2h_pipeline.supervision.rows import UNLABELLED, until_first_error
+from e2h_pipeline.supervision.step_labels import label_easy_samples
+
+RIGHT = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"
+WRONG = ["1+2=4", "1+2=3\n\n3*2=5\n\n# Answer\n\n5", "# Answer\n\n6"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ([], []),
+        ([1, 1], [1, 1]),
+        ([1, 0, 1, 0], [1, 0, -1, -1]),
+        ([0, 1], [0, -1]),
+        ([1, -1, 1, 0, 1], [1, -1, 1, 0, -1]),  # a step nobody labelled is no error
+    ],
+)
+def test_labels_stop_at_the_first_error(labels: list[int], kept: list[int]) -> None:
+    assert until_first_error(labels) == kept
+
+
+@given(st.lists(st.sampled_from([1, 0, -1])))
+def test_at_most_one_error_stays_and_stopping_twice_is_stopping_once(labels: list[int]) -> None:
+    kept = until_first_error(labels)
+    assert len(kept) == len(labels)
+    assert kept.count(0) == min(1, labels.count(0))
+    assert until_first_error(kept) == kept
+
+
+def _problem(question: str, name: str) -> Problem:
+    chain: Chain = parse_question(question)
+    steps = chain.true_steps()
+    return Problem(name, 2, "arithmetic", question, tuple(steps), steps[-1][-1])
+
+
+def _label(folder: Path, completions: dict[str, list[str]], **options: Any) -> tuple[list[dict], dict]:
+    """Label hand-written samples of 1+2*2 (problems named "a", "b", ... are all this question)."""
+    problems = {name: _problem("1+2*2", name) for name in completions}
+    train, validation = list(problems.values())[:-1], list(problems.values())[-1:]
+    split = ProblemSplit(tuple(train), tuple(validation), (), ())
+    write_table(folder / "easy" / "data.parquet", easy_table(split))
+    pairs = [
+        ({"problem_id": name, "level": 2}, Sample(i, text, (1, 2), "stop" if text else "length", -1.0))
+        for name, texts in completions.items()
+        for i, text in enumerate(texts)
+    ]
+    write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs))
+    summary = label_easy_samples(
+        folder / "pool", folder / "easy", folder / "out", Labels(**options), Problems(), 0, Reporter()
+    )
+    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+
+
+def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> None:
+    rows, summary = _label(
+        tmp_path, {"a": [RIGHT, WRONG[0], RIGHT, "", WRONG[1]], "b": [RIGHT]}, balance=False
+    )
+    assert [(r["problem_id"], r["sample"], r["labels"], r["split"]) for r in rows] == [
+        ("a", 0, [1, 1, 1], "train"),  # sample 2 is the same text, sample 3 has nothing to label
+        ("a", 1, [0], "train"),
+        ("a", 4, [1, 0, -1], "train"),
+        ("b", 0, [1, 1, 1], "validation"),
+    ]
+    assert all(r["finished"] and r["question"] == "1+2*2" and r["level"] == 2 for r in rows)
+    assert summary == {
+        "solutions": 4,
+        "problems": 2,
+        "right_steps": 7,
+        "wrong_steps": 2,
+        "soft_steps": 0,
+        "unlabelled_steps": 1,
+        "dropped": {},
+    }
+
+
+def _many(right: int, wrong: int) -> list[str]:
+    """That many distinct right solutions (white space apart) and wrong ones."""
+    return [
+        *(RIGHT.replace("\n\n3", "\n\n" + " " * i + "3") for i in range(right)),
+        *(format_completion(["1+2=" + "012456"[i % 6], f"x{i}"], "1") for i in range(wrong)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "kept"),
+    [(6, 1, (3, 1)), (1, 8, (1, 3)), (2, 3, (2, 3)), (2, 9, (2, 6)), (5, 0, (1, 0)), (0, 5, (0, 1))],
+)
+def test_the_rarer_kind_stays_whole_and_the_other_is_at_most_three_times_as_many(
+    tmp_path: Path, right: int, wrong: int, kept: tuple[int, int]
+) -> None:
+    texts = _many(right, wrong)
+    assert len(set(texts)) == right + wrong
+    rows, _ = _label(tmp_path, {"a": texts, "b": [RIGHT]})
+    found = Counter(0 in r["labels"] for r in rows if r["problem_id"] == "a")
+    assert (found[False], found[True]) == kept
+
+
+def test_balancing_one_problem_leaves_the_others_alone(tmp_path: Path) -> None:
+    one, _ = _label(tmp_path / "1", {"a": _many(9, 2), "b": _many(8, 1)})
+    two, _ = _label(tmp_path / "2", {"a": _many(3, 2), "b": _many(8, 1)})
+    assert [r for r in one if r["problem_id"] == "b"] == [
+        {**r, "split": "validation"} for r in two if r["problem_id"] == "b"
+    ]
+
+
+def test_a_limit_is_a_draw(tmp_path: Path) -> None:
+    everything, _ = _label(tmp_path / "1", {"a": _many(9, 9), "b": _many(3, 3)}, balance=False)
+    some, summary = _label(tmp_path / "2", {"a": _many(9, 9), "b": _many(3, 3)}, balance=False, limit=10)
+    again, _ = _label(tmp_path / "3", {"a": _many(9, 9), "b": _many(3, 3)}, balance=False, limit=10)
+    assert len(everything) == 24
+    assert len(some) == summary["solutions"] == 10
+    assert some == again
+    assert all(row in everything for row in some)
+    assert len(_label(tmp_path / "4", {"a": _many(2, 2), "b": [RIGHT]}, balance=False, limit=99)[0]) == 5
+
+
+def test_the_checker_needs_the_ladder(tmp_path: Path) -> None:
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((), (), (), ())))
+    with pytest.raises(ValueError, match=r"on MATH use labels\.source=prm800k"):
+        label_easy_samples(
+            tmp_path, tmp_path / "easy", tmp_path, Labels(), Problems(source="math"), 0, Reporter()
+        )
+
+
+def test_labels_agree_with_the_checker_on_sampled_text(tmp_path: Path) -> None:
+    rows, _ = _label(tmp_path, {"a": [*WRONG, RIGHT], "b": _many(3, 3)}, balance=False)
+    for row in rows:
+        assert row["labels"] == step_labels(row["question"], row["completion"])
+
+
+# Ratings of others
+
+HUMAN = [
+    # a neutral step, then an answer block behind a rated sentence
+    (["First.", "Look.\n\nAgain.", "So 6.\n\n# Answer\n\n6"], [1, 0, 1], "6"),
+    (["Second.", "Hm.", "Wrong."], [1, 0, -1], None),
+    (["Third.", "So 5.\n\n# Answer\n\n5"], [1, -1], "5"),
+    (["Fourth.", "# Answer\n\n6"], [1, 1], "6"),
+]
+
+
+def _lines(path: Path, records: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def _rated(
+    folder: Path, records: list[Any], problems: tuple[Problem, ...] | None = None, **options: Any
+) -> tuple[list[dict], dict]:
+    """Label with a file of ratings; the one easy problem is train/algebra/1, `1+2*2`."""
+    split = ProblemSplit(problems or (_problem("1+2*2", "train/algebra/1"),), (), (), ())
+    write_table(folder / "easy" / "data.parquet", easy_table(split))
+    path = _lines(folder / "labels.jsonl", records)
+    labels = Labels.model_validate({"source": "prm800k", "path": str(path), **options})
+    summary = label_easy_samples(
+        folder / "none", folder / "easy", folder / "out", labels, Problems(source="math"), 0, Reporter()
+    )
+    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+
+
+def _record(
+    steps: list[str], ratings: list[int], name: str = "train/algebra/1", **more: Any
+) -> dict[str, Any]:
+    return {"unique_id": name, "level": 2, "problem": "q", "steps": steps, "ratings": ratings, **more}
+
+
+def _human(folder: Path, neutral: str) -> tuple[list[dict], dict]:
+    records = [
+        _record(s, r, name, final_answer=a)
+        for name in ("train/algebra/1", "train/algebra/999")
+        for s, r, a in HUMAN
+    ]
+    unknown = _record(["a"], [1], "train/geometry/377", level=None)
+    return _rated(folder, [*records, records[0], unknown, {"steps": 3}], neutral=neutral)
+
+
+@pytest.mark.parametrize(
+    ("neutral", "labels"),
+    [
+        ("positive", [[1, 1, 1, 1], [1, 1, 0], [1, 0, -1], [1, 1]]),
+        ("negative", [[1, 0, -1, -1], [1, 0, -1], [1, 0, -1], [1, 1]]),
+        ("drop", [[1, -1, 1, 1], [1, -1, 0], [1, 0, -1], [1, 1]]),
+        ("soft", [[1, 0.5, 1, 1], [1, 0.5, 0], [1, 0, -1], [1, 1]]),
+    ],
+)
+def test_human_ratings_become_a_label_a_segment(
+    tmp_path: Path, neutral: str, labels: list[list[float]]
+) -> None:
+    rows, summary = _human(tmp_path, neutral)
+    assert [row["labels"] for row in rows] == labels
+    assert [row["finished"] for row in rows] == [True, False, True, True]
+    assert [len(parse_completion(row["completion"]).spans) for row in rows] == [len(each) for each in labels]
+    assert rows[0]["completion"] == "First.\n\nLook.\nAgain.\n\nSo 6.\n\n# Answer\n\n6"
+    assert rows[3]["completion"] == "Fourth.\n\n# Answer\n\n6"
+    assert summary["dropped"] == {
+        "no new label": 1,
+        "not an easy problem of this split": 4,
+        "level unknown": 1,
+    }
+    assert summary["soft_steps"] == (2 if neutral == "soft" else 0)
+    assert summary["source_records"] == {"records": 10}
+    assert summary["bad_lines"] == 1
+    assert summary["first_bad_lines"] == ["labels.jsonl:11: 'steps' must be list, not int"]
+
+
+def test_the_question_is_the_problems_own(tmp_path: Path) -> None:
+    assert {row["question"] for row in _human(tmp_path, "drop")[0]} == {"1+2*2"}
+
+
+def test_at_most_twenty_bad_lines_are_shown_and_all_are_counted(tmp_path: Path) -> None:
+    _, summary = _rated(tmp_path, [_record(["a"], [1]), *([[]] * 25)])
+    assert summary["bad_lines"] == 25
+    assert len(summary["first_bad_lines"]) == 20
+
+
+def test_a_step_behind_a_prefix_is_labelled_once(tmp_path: Path) -> None:
+    """Twice is by problem and prefix: the paper's code forgets the problem."""
+    records = [
+        _record(["A", "B"], [1, 1]),
+        _record(["A", "C"], [1, -1]),  # A is labelled already
+        _record(["C"], [1]),  # the same step behind another prefix
+        _record(["A", "C", "D"], [1, 1, 1]),  # goes on behind what was first called wrong
+        _record(["A", "B"], [1, 0]),
+        _record(["A"], [1], "train/algebra/2"),
+    ]
+    problems = tuple(_problem("1+2*2", f"train/algebra/{i}") for i in (1, 2))
+    rows, summary = _rated(tmp_path, records, problems, neutral="soft")
+    assert [(r["problem_id"][-1], r["completion"].replace("\n\n", ""), r["labels"]) for r in rows] == [
+        ("1", "AB", [1, 1]),
+        ("1", "AC", [-1, 0]),
+        ("1", "C", [1]),
+        ("2", "A", [1]),
+    ]
+    assert summary["repeated_steps"] == 5  # A, A, C, A, B
+    assert summary["conflicting_steps"] == 2  # C is wrong and right, B right and neutral
+    assert summary["dropped"] == {"no new label": 2}
+    assert [r["sample"] for r in rows] == [0, 1, 2, 0]
+
+
+TREES = st.lists(
+    st.tuples(
+        st.integers(0, 1),
+        st.lists(st.tuples(st.sampled_from("ABC"), st.sampled_from([1, 0, -1])), max_size=4),
+    )
+)
+
+
+@given(TREES)
+def test_labels_once_are_the_first_of_each_prefix_and_none_is_behind_an_error(
+    drawn: list[tuple[int, list[tuple[str, int]]]],
+) -> None:
+    once, given_labels, first = LabelOnce(), [], {}
+    for problem, rated in drawn:
+        steps, labels = [s for s, _ in rated], [float(x) for _, x in rated]
+        new = once.new_labels(str(problem), steps, labels)
+        given_labels += [
+            ((problem, *steps[: k + 1]), label) for k, label in enumerate(new) if label != UNLABELLED
+        ]
+        for k, label in enumerate(labels):  # by definition: of each prefix, in order, the first that counts
+            prefixes = [(problem, *steps[: j + 1]) for j in range(k)]
+            if label != UNLABELLED and not any(first.get(p) == 0 for p in prefixes):
+                first.setdefault((problem, *steps[: k + 1]), label)
+    assert dict(given_labels) == first
+    assert len(given_labels) == len(first)
+
+
+def _session(question: str) -> dict[str, Any]:
+    shown = [{"text": text, "rating": rating} for text, rating in (("A", 1), ("A", 1), ("B", -1))]
+    steps = [{"completions": shown, "chosen_completion": 0, "human_completion": None}]
+    return {"question": {"problem": question}, "label": {"steps": steps, "finish_reason": "give_up"}}
+
+
+def test_sessions_find_their_problem_by_text(tmp_path: Path) -> None:
+    rows, summary = _rated(tmp_path, [_session(" 1 + 2*$2$ "), _session("1+2*3")])
+    assert [(r["problem_id"], r["completion"].removesuffix("\n\n"), r["labels"]) for r in rows] == [
+        ("train/algebra/1", "A", [1]),
+        ("train/algebra/1", "B", [0]),
+    ]
+    assert summary["dropped"] == {"not an easy problem of this split": 2}
+    assert summary["source_records"] == {"records": 2, "finish_give_up": 2}
+
+
+def test_math_shepherd_lines_find_their_problem_by_text(tmp_path: Path) -> None:
+    body = "Step 1: A {0}\nStep 2: B {1}\nStep 3: C. The answer is: 6 {2}"
+    lines = [
+        {
+            "input": f"{question} " + body.format("ки", "ки", "ки"),
+            "label": f"{question} " + body.format(*signs),
+            "task": "MATH",
+        }
+        for question, signs in (("1 + 2*2", "+-+"), ("1+2*3", "+++"), ("1+2*2", "+++"))
+    ]
+    rows, summary = _rated(tmp_path, [*lines, {"input": "x"}], source="shepherd")
+    assert [(r["completion"], r["labels"], r["finished"]) for r in rows] == [
+        ("A\n\nB\n\nC.\n\n# Answer\n\n6", [1, 0, -1, -1], True)
+    ]
+    assert summary["dropped"] == {"not an easy problem of this split": 1, "no new label": 1}
+    assert summary["bad_lines"] == 1
+    assert summary["conflicting_steps"] == 1
+
+
+def test_math_shepherd_needs_a_file(tmp_path: Path) -> None:
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((), (), (), ())))
+    with pytest.raises(ValueError, match=r"set labels\.path"):
+        label_easy_samples(
+            tmp_path, tmp_path / "easy", tmp_path, Labels(source="shepherd"), Problems(), 0, Reporter()
+        )
+
+
+def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
+    """Every PRM800K solution, as if all its problems were easy: a label a segment, none behind an error."""
+    human = read_prm800k(data_dir / "steps")
+    names = sorted({solution.unique_id or "" for solution in human.solutions})
+    problems = tuple(Problem(name, 1, "algebra", f"q {name}", ("s",), "a") for name in names)
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit(problems, (), (), ())))
+    options = Labels(source="prm800k", neutral="drop", path=str(data_dir / "steps"))
+    summary = label_easy_samples(
+        tmp_path, tmp_path / "easy", tmp_path / "out", options, Problems(source="math"), 0, Reporter()
+    )
+    rows = read_table(tmp_path / "out" / "data.parquet").to_pylist()
+    assert len(rows) == 1319
+    prefixes = Counter()
+    for row in rows:
+        solution = parse_completion(row["completion"])
+        assert len(solution.spans) == len(row["labels"])
+        assert row["labels"] == until_first_error(row["labels"])
+        assert (solution.answer is not None) == row["finished"]
+        ends = [end for _, end in solution.spans]
+        prefixes.update(
+            (row["problem_id"], row["completion"][:end].strip())
+            for end, label in zip(ends, row["labels"], strict=True)
+            if label != UNLABELLED
+        )
+    assert set(prefixes.values()) == {1}
+    assert summary["dropped"] == {"no new label": 499}
+    assert (summary["right_steps"], summary["wrong_steps"]) == (7565, 1087)
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "wanted"),
+    [
+        # 963 of the 1,818 records are of easy problems, 432 of them of one quality-control problem
+        ("prm800k_human_1818.jsonl.gz", "prm800k", {"solutions": 497, "problems": 116, "wrong_steps": 346}),
+        # Of the six problems four are of MATH500 and one is not in MATH: train/prealgebra/476 is left
+        ("samples_prm800k.jsonl.gz", "prm800k", {"solutions": 5, "problems": 1, "right_steps": 13}),
+        ("samples_math-shepherd.jsonl.gz", "shepherd", {"solutions": 0}),  # all of GSM8K
+    ],
+)
+def test_real_ratings_of_the_easy_split(
+    data_dir: Path, tmp_path: Path, file: str, source: str, wanted: dict[str, int]
+) -> None:
+    math = Problems(source="math", validation=500, path=str(data_dir / "math"))
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(load_split(math)))
+    options = Labels.model_validate({"source": source, "path": str(data_dir / "steps" / file)})
+    summary = label_easy_samples(tmp_path, tmp_path / "easy", tmp_path / "out", options, math, 0, Reporter())
+    assert {name: summary[name] for name in wanted} == wanted
+    assert summary["bad_lines"] == 0
+    assert summary["dropped"]["not an easy problem of this split"] == (
+        {"prm800k_human_1818.jsonl.gz": 855, "samples_prm800k.jsonl.gz": 28}.get(file, 7)
+    )
+
+
+def test_a_cut_solution_ends_like_every_other_step(tmp_path: Path) -> None:
+    """Else the last token before the cut, which is a wrong step's, would give the label away."""
+    rows = [row for row in _rated(tmp_path, [_session(" 1 + 2*$2$ ")])[0] if not row["finished"]]
+    assert rows
+    assert all(row["completion"].endswith("\n\n") for row in rows)
