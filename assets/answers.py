@@ -23,14 +23,14 @@ def _answers(name: str, policy: str) -> dg.AssetsDefinition:
             policy=job.path(policy),
             questions=read_table(job.path("benchmark_questions") / TABLE),
             out=job.out,
-            work=job.work,
+            work=job.work.folder,
             sampling=job.recipe.sampling,
             evaluation=job.recipe.evaluation,
             seed=job.recipe.seed,
             stage=name,
-            reporter=job.reporter,
-            engine=job.engine,
-            runner=job.runner,
+            reporter=job.work.reporter,
+            engine=job.work.engine,
+            runner=job.work.runner,
         )
 
     answers.__doc__ = (

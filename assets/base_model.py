@@ -32,4 +32,4 @@ def base_model(job: StageJob) -> dict[str, Any]:
     ladder's flawed corpus."""
     from e2h_pipeline.training.from_nothing import make_base_model
 
-    return make_base_model(job.recipe.base, job.recipe.problems, job.out, job.work, job.reporter)
+    return make_base_model(job.recipe.base, job.recipe.problems, job.out, job.work.folder, job.work.reporter)

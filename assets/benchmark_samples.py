@@ -6,13 +6,18 @@ from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
+from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.stages.asset import stage
+
+
+def _stops_early(recipe: RecipeSlice) -> bool:
+    return bool(recipe.early_stop.enabled)
 
 
 @stage(
     group="reranking",
     reads=["sft_policy", "benchmark_questions"],
-    reads_if={"early_stop.enabled": ["evaluator", "easy_step_labels"]},
+    reads_if={"evaluator": _stops_early, "easy_step_labels": _stops_early},
     recipe=["seed", "sampling", "early_stop"],
     kinds={"parquet"},
     gpu=True,
@@ -33,12 +38,12 @@ def benchmark_samples(job: StageJob) -> dict[str, Any]:
         policy=job.path("sft_policy"),
         questions=read_table(job.path("benchmark_questions") / TABLE),
         out=job.out / "data",
-        work=job.work,
+        work=job.work.folder,
         options=job.recipe.sampling,
         seed=job.recipe.seed,
         stage="benchmark_samples",
-        reporter=job.reporter,
-        engine=job.engine,
-        runner=job.runner,
+        reporter=job.work.reporter,
+        engine=job.work.engine,
+        runner=job.work.runner,
         watch=watch,
     )

@@ -39,5 +39,5 @@ def early_stop_metrics(job: StageJob) -> dict[str, Any]:
         options=job.recipe.early_stop,
         evaluation=job.recipe.evaluation,
         seed=job.recipe.seed,
-        reporter=job.reporter,
+        reporter=job.work.reporter,
     )

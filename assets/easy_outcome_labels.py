@@ -22,9 +22,9 @@ def easy_outcome_labels(job: StageJob) -> dict[str, Any]:
         easy_samples=job.path("easy_samples") / "data",
         easy_problems=job.path("easy_problems"),
         out=job.out,
-        work=job.work,
+        work=job.work.folder,
         grader_name=job.recipe.evaluation.grader,
         seed=job.recipe.seed,
-        reporter=job.reporter,
-        runner=job.runner,
+        reporter=job.work.reporter,
+        runner=job.work.runner,
     )

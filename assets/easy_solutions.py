@@ -22,7 +22,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 @stage(
     group="data",
     reads=["easy_problems"],
-    reads_if={"solutions.from_files": _HELD_OUT},
+    reads_if=dict.fromkeys(_HELD_OUT, lambda recipe: bool(recipe.solutions.from_files)),
     recipe=["solutions", "problems.seed"],
     kinds={"parquet"},
     external=_fingerprint,

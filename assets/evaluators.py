@@ -41,10 +41,10 @@ def _train(job: StageJob, kind: Kind) -> dict[str, Any]:
         step_labels=job.path(_STEPS) if _STEPS in job.inputs else None,
         outcome_labels=job.path(_OUTCOMES) if _OUTCOMES in job.inputs else None,
         out=job.out,
-        work=job.work,
+        work=job.work.folder,
         options=options,
         seed=job.recipe.seed,
-        reporter=job.reporter,
+        reporter=job.work.reporter,
     )
 
 

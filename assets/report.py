@@ -28,7 +28,7 @@ _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
     recipe=Recipe.model_fields,
     kinds={"report"},
     audit=True,
-    version_suffix=f"-{_TEMPLATE}",
+    files=_TEMPLATE,
 )
 def report(job: StageJob) -> dict[str, Any]:
     """One static HTML page: accuracy curves, bars by level, training curves and their audit, lineage and cost. The

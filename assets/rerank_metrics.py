@@ -25,7 +25,7 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
         scores=job.path("rerank_scores"),
         gold=job.path("gold_answers"),
         out=job.out,
-        work=job.work,
+        work=job.work.folder,
         benchmark=BENCHMARKS[job.recipe.problems.source],
         policy="sft",
         evaluator=f"easy_{job.recipe.reward.kind}",
@@ -33,6 +33,6 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
         evaluation=job.recipe.evaluation,
         easy_levels=job.recipe.evaluation.easy_levels,
         seed=job.recipe.seed,
-        reporter=job.reporter,
-        runner=job.runner,
+        reporter=job.work.reporter,
+        runner=job.work.runner,
     )

@@ -24,8 +24,8 @@ def rerank_scores(job: StageJob) -> dict[str, Any]:
         samples=job.path("benchmark_samples") / "data",
         questions=job.path("benchmark_questions"),
         out=job.out / "data",
-        work=job.work,
+        work=job.work.folder,
         options=job.recipe.scoring,
-        reporter=job.reporter,
-        runner=job.runner,
+        reporter=job.work.reporter,
+        runner=job.work.runner,
     )

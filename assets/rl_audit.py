@@ -36,10 +36,10 @@ def rl_audit(job: StageJob) -> dict[str, Any]:
         rollouts=policy.path / _ROLLOUTS,
         gold=job.path("gold_answers"),
         out=job.out,
-        work=job.work,
+        work=job.work.folder,
         best_update=policy.manifest.summary["best_update"],
         evaluation=job.recipe.evaluation,
         seed=job.recipe.seed,
-        reporter=job.reporter,
-        runner=job.runner,
+        reporter=job.work.reporter,
+        runner=job.work.runner,
     )

@@ -43,11 +43,11 @@ def _online(name: str) -> StageBody:
             easy_problems=job.path("easy_problems"),
             hard_questions=job.path("hard_questions"),
             out=job.out,
-            work=job.work,
+            work=job.work.folder,
             options=job.recipe.rl,
             seed=job.recipe.seed,
             grader=job.recipe.evaluation.grader,
-            reporter=job.reporter,
+            reporter=job.work.reporter,
         )
 
     return body
@@ -73,13 +73,13 @@ def _rounds(name: str) -> StageBody:
             easy_problems=job.path("easy_problems"),
             hard_questions=job.path("hard_questions"),
             out=job.out,
-            work=job.work,
+            work=job.work.folder,
             options=job.recipe.rl,
             seed=job.recipe.seed,
             grader_name=job.recipe.evaluation.grader,
-            reporter=job.reporter,
-            engine=job.engine,
-            runner=job.runner,
+            reporter=job.work.reporter,
+            engine=job.work.engine,
+            runner=job.work.runner,
         )
 
     return body

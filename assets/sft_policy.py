@@ -23,8 +23,8 @@ def sft_policy(job: StageJob) -> dict[str, Any]:
         base=job.path("base_model"),
         easy_solutions=job.path("easy_solutions"),
         out=job.out,
-        work=job.work,
+        work=job.work.folder,
         options=job.recipe.sft,
         seed=job.recipe.seed,
-        reporter=job.reporter,
+        reporter=job.work.reporter,
     )

@@ -20,8 +20,9 @@ from pathlib import Path
 DIRECT = """
 import sys
 from pathlib import Path
-from e2h_pipeline.stages.asset import STAGES, narrow, request_of
+from e2h_pipeline.stages.asset import STAGES, narrow, request_of, seed_of
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.artifacts.lineage import as_rows, trace
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.planning import stage_order
@@ -38,7 +39,7 @@ for name in stage_order():
     lineage = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
 
     def make(draft):
-        job = StageJob(view, inputs, draft.out, draft.work, engine=engine.name, experiment=key, lineage=lineage)
+        job = StageJob(view, inputs, Work(draft.out, draft.work, seed_of(view), engine=engine.name), key, lineage)
         draft.summary = BODIES[name](job)
 
     found[name], _ = store.obtain(request_of(spec, view, inputs, engine, key), make)

@@ -111,7 +111,7 @@ class ComputeResource(dg.ConfigurableResource):
             dagster.Failure: a worker ended with an error; metadata holds its traceback and last lines.
         """
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
-        mark_step(call.job.work)
+        mark_step(call.job.work.folder)
         if self.mode == "in_process":
             return Outcome(BODIES[call.asset](call.job), device_name())
         ray = {"address": self.ray_address, "gpu": call.gpu} if self.mode == "ray" else None
@@ -134,14 +134,14 @@ class ComputeResource(dg.ConfigurableResource):
 
 
 def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None) -> Outcome:
-    spec, result = call.job.work / "worker.json", call.job.work / "worker-result.json"
-    for left in (result, *call.job.work.glob(ERROR_NOTE.format("*"))):
+    spec, result = call.job.work.folder / "worker.json", call.job.work.folder / "worker-result.json"
+    for left in (result, *call.job.work.folder.glob(ERROR_NOTE.format("*"))):
         left.unlink(missing_ok=True)
     spec.write_text(json.dumps(_spec(call, result) | {"ray": ray}), encoding="utf-8")
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with _supervised([*launcher, "-m", "resources.worker", str(spec)], call.lock_fd) as worker:
         for line in worker.stdout or ():
-            _take(line.rstrip("\n"), call.job.reporter, tail)
+            _take(line.rstrip("\n"), call.job.work.reporter, tail)
         worker.wait()
     if worker.returncode or not result.is_file():
         raise _failure(call, worker.returncode, list(tail))
@@ -150,7 +150,9 @@ def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None
 
 def _failure(call: StageCall, status: int, tail: list[str]) -> dg.Failure:
     """What a worker left behind, as an error: the traceback of the rank that failed first, and the last lines."""
-    found = [json.loads(p.read_text(encoding="utf-8")) for p in call.job.work.glob(ERROR_NOTE.format("*"))]
+    found = [
+        json.loads(p.read_text(encoding="utf-8")) for p in call.job.work.folder.glob(ERROR_NOTE.format("*"))
+    ]
     metadata = {"tail": dg.MetadataValue.md("```\n" + "\n".join(tail) + "\n```")}
     last = tail[-1] if tail else "no output"
     killed = [(rank, name) for rank, name in _ENDED_BY.findall("\n".join(tail)) if name != "SIGTERM"]
@@ -174,10 +176,12 @@ def _spec(call: StageCall, result: Path) -> dict[str, Any]:
         "sections": list(job.recipe.sections),
         "inputs": {name: str(artifact.path) for name, artifact in job.inputs.items()},
         "out": str(job.out),
-        "work": str(job.work),
-        "engine": job.engine,
+        "work": str(job.work.folder),
+        "seed": job.work.recipe_seed,
+        "engine": job.work.engine,
         "experiment": job.experiment,
         "lineage": list(job.lineage),
+        "code_version": job.code_version,
         "result": str(result),
     }
 

@@ -25,6 +25,7 @@ from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.shards import LocalRunner
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
 from resources.compute import BODIES, ERROR_NOTE, REPORT_MARK
 from resources.ray_runner import RayRunner
@@ -103,13 +104,17 @@ def _job(spec: Mapping[str, Any]) -> StageJob:
         inputs={
             name: Artifact(Path(path), read_manifest(Path(path))) for name, path in spec["inputs"].items()
         },
-        out=Path(spec["out"]),
-        work=Path(spec["work"]),
-        reporter=PipeReporter() if _rank() == 0 else Reporter(),
-        engine=spec["engine"],
+        work=Work(
+            out=Path(spec["out"]),
+            folder=Path(spec["work"]),
+            recipe_seed=spec["seed"],
+            reporter=PipeReporter() if _rank() == 0 else Reporter(),
+            engine=spec["engine"],
+            runner=RayRunner(**spec["ray"]) if spec["ray"] else LocalRunner(),
+        ),
         experiment=spec["experiment"],
         lineage=spec["lineage"],
-        runner=RayRunner(**spec["ray"]) if spec["ray"] else LocalRunner(),
+        code_version=spec["code_version"],
     )
 
 

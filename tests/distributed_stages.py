@@ -40,8 +40,8 @@ def train(job: StageJob) -> dict[str, Any]:
     policy, labels = (Path(os.environ["E2H_TEST_INPUTS"]) / name for name in ("policy", "labels"))
     options = RewardTraining.model_validate({**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))})
     update = os.environ.get("E2H_TEST_KILL_AT")
-    reporter = Suicidal(int(update)) if update else job.reporter
-    return train_reward_model("prm", policy, labels, None, job.out, job.work, options, 0, reporter)
+    reporter = Suicidal(int(update)) if update else job.work.reporter
+    return train_reward_model("prm", policy, labels, None, job.out, job.work.folder, options, 0, reporter)
 
 
 def shard_on_cpu() -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.shards import complete_shards
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
 from resources.compute import BODIES, ComputeResource, Outcome, StageCall
 
@@ -62,19 +63,19 @@ def broken(number: int) -> pa.Table:
 def in_shards(job: StageJob) -> dict[str, Any]:
     """A stage."""
     calls = [(f"part-{i}", (i,)) for i in range(4)]
-    complete_shards(job.out, calls, squares, job.runner, job.reporter)
-    return {"runner": type(job.runner).__name__}
+    complete_shards(job.out, calls, squares, job.work.runner, job.work.reporter)
+    return {"runner": type(job.work.runner).__name__}
 
 
 def in_broken_shards(job: StageJob) -> dict[str, Any]:
     """A stage that fails."""
-    complete_shards(job.out, [("part-1", (1,))], broken, job.runner, job.reporter)
+    complete_shards(job.out, [("part-1", (1,))], broken, job.work.runner, job.work.reporter)
     return {}
 
 
 def in_endless_shards(job: StageJob) -> dict[str, Any]:
     """A stage that never ends."""
-    complete_shards(job.out, [("part-0", (job.out.parent, 0))], endless, job.runner, job.reporter)
+    complete_shards(job.out, [("part-0", (job.out.parent, 0))], endless, job.work.runner, job.work.reporter)
     return {}
 
 
@@ -86,7 +87,7 @@ def run(body: str, folder: Path, address: str = "") -> Outcome:
     for name in ("out", "work"):
         (folder / name).mkdir()
     recipe = Recipe(name="toy", description="toy")
-    job = StageJob(recipe=recipe.slice(["seed"]), inputs={}, out=folder / "out", work=folder / "work")
+    job = StageJob(recipe=recipe.slice(["seed"]), inputs={}, work=Work(folder / "out", folder / "work"))
     with tempfile.TemporaryFile() as lock:
         call = StageCall(body, "ray_shards", job, recipe.model_dump(mode="json"), lock.fileno())
         return ComputeResource(mode="ray", ray_address=address).run(call)

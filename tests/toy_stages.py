@@ -48,11 +48,11 @@ def toy_gold(job: StageJob) -> dict[str, Any]:
 @stage(group="toy", reads=["toy_easy"], recipe=["sft.epochs"], gpu=True, samples=True)
 def toy_policy(job: StageJob) -> dict[str, Any]:
     """Their sum, times epochs."""
-    job.reporter.message("training")
-    job.reporter.metrics({"loss": 0.5}, step=1)
+    job.work.reporter.message("training")
+    job.work.reporter.metrics({"loss": 0.5}, step=1)
     total = sum(read_table(job.path("toy_easy") / "data.parquet")["problem_id"].to_pylist())
     (job.out / "weights.txt").write_text(str(total * job.recipe.sft.epochs))
-    return {"tokens": total, "engine": job.engine}
+    return {"tokens": total, "engine": job.work.engine}
 
 
 @stage(group="toy", reads=["toy_policy", "toy_gold"], audit=True)

@@ -1,43 +1,101 @@
-"""A code version nobody has to bump: a hash of what an asset's body does, and of all it imports.
+"""A code version nobody has to bump: a hash of a definition and of everything it uses.
 
-The hash is over syntax trees without docstrings, so comments, docstrings and formatting do not
-count. It covers the body, the helpers of its file that it names, and the modules of the library
-that these import, transitively, imports inside functions included. Modules are parsed, never
-imported: loading definitions must not load torch.
+The unit is the *definition*: a function, class or constant at the top of a module. A version covers a definition, the
+definitions of its module that it names, and those that it imports from the library, transitively, also by imports inside
+functions. So a new function beside others changes the version of nothing that does not call it. Hashes are over syntax
+trees without docstrings: comments, docstrings and formatting do not count. Modules are parsed, never imported: loading
+definitions must not load torch.
 
-Left out: recipe.py (its values are in the key), reporter.py and artifacts/ (they carry results,
-they do not shape them).
+A string that is exactly the name of a library module counts as an import of it: that is how
+code names what it starts in another process. A string `module:Name` does not: registries are full of those, and a stage says
+which of their entries it uses (`e2h_pipeline.registry`).
+
+The version is that of the code that runs. What a process has loaded stays as it was when its file is edited, so its hash is
+remembered from the first look at it; what is not yet loaded is read from disk each time. `Code.load` loads all that is
+covered, and from then on the version of this process stands.
+
+Left out: the recipe (its values are in the key), the registry, and the part of `artifacts` that carries results without
+shaping them.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = "e2h_pipeline"
+Reference = tuple[str, str]
+"""A module and one of its definitions; `WHOLE` for all of them."""
+
+WHOLE = "*"
+_LIBRARY = ("e2h_pipeline", "assets")
 _ROOT = Path(__file__).resolve().parents[1]
-_LEFT_OUT = (f"{_PACKAGE}.recipe", f"{_PACKAGE}.reporter", f"{_PACKAGE}.artifacts")
+_LEFT_OUT = ("e2h_pipeline.recipe", "e2h_pipeline.registry", "e2h_pipeline.artifacts")
+_SHAPING = ("e2h_pipeline.artifacts.tables", "e2h_pipeline.artifacts.shards")
 _LENGTH = 16
 
 
-def code_version(body: Callable[..., Any]) -> str:
-    """Hash of an asset body and of the library code behind it, 16 hex digits."""
-    names = _body_definitions(body)
-    digest = hashlib.sha256()
-    for node in names:
-        digest.update(_dump(node).encode())
-    for module, module_hash in sorted(_closure(_imports(names, None)).items()):
-        digest.update(f"{module}={module_hash}".encode())
-    return digest.hexdigest()[:_LENGTH]
+class CodeChangedError(RuntimeError):
+    """Code was edited between two moments that must see the same code; the message names the stage and the mend."""
 
 
-def _body_definitions(body: Callable[..., Any]) -> list[ast.stmt]:
-    """The body, and the statements at the top of its file that it uses, directly or through others."""
+@dataclass(frozen=True)
+class Code:
+    """A piece of code and where its closure begins.
+
+    Attributes:
+        own: hash of the piece itself.
+        uses: what it uses of library modules.
+        packages: top-level packages whose modules are followed.
+    """
+
+    own: str
+    uses: tuple[Reference, ...]
+    packages: tuple[str, ...] = _LIBRARY
+
+    def version(self) -> str:
+        """Hash of the piece and of all it uses, 16 hex digits, as this process would run it now."""
+        digest = hashlib.sha256(self.own.encode())
+        for (module, name), found in sorted(_closure(self.uses, self.packages).items()):
+            digest.update(f"{module}:{name}={found.digest}".encode())
+        return digest.hexdigest()[:_LENGTH]
+
+    def load(self) -> None:
+        """Import every module that is covered and runs in this process: an edit from now on changes nothing here."""
+        found = _closure(self.uses, self.packages)
+        elsewhere = {module for part in found.values() for module, _ in part.started}
+        for module in sorted({module for module, _ in found} - elsewhere):
+            importlib.import_module(module)
+
+
+@dataclass(frozen=True)
+class _Definition:
+    """Hash of a definition, what it refers to, and what it starts in other processes (a part of the former)."""
+
+    digest: str
+    refers: tuple[Reference, ...]
+    started: tuple[Reference, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A module: its definitions by name, where imported names come from, and what runs when it is imported."""
+
+    definitions: Mapping[str, _Definition]
+    imported: Mapping[str, Reference]
+    effects: _Definition
+
+
+def code_of(body: Callable[..., Any]) -> Code:
+    """The code of an asset body: the function without its decorators, and what it uses."""
     tree = _parse(Path(inspect.getsourcefile(body) or ""))
     line = body.__code__.co_firstlineno
     function = next(
@@ -48,7 +106,204 @@ def _body_definitions(body: Callable[..., Any]) -> list[ast.stmt]:
     for node in used:  # grows while it is walked
         names = {n.id for n in ast.walk(_bare(node)) if isinstance(n, ast.Name)}
         used.extend(top[name] for name in sorted(names & top.keys()) if top[name] not in used)
-    return [_bare(node) for node in used]
+    bare = [_bare(node) for node in used]
+    text = "".join(_dump(node) for node in bare)
+    uses = tuple(sorted({reference for node in bare for reference in _named_in(node, body.__module__)}))
+    return Code(hashlib.sha256(text.encode()).hexdigest(), uses)
+
+
+def code_version(body: Callable[..., Any]) -> str:
+    """Version of an asset body: `code_of(body).version()`."""
+    return code_of(body).version()
+
+
+def code_behind(target: str) -> Code:
+    """The code of a `module:Name`, as registries have them; its package is followed too, where it is not ours."""
+    module, _, name = target.partition(":")
+    package = module.partition(".")[0]
+    packages = _LIBRARY if package in _LIBRARY else (*_LIBRARY, package)
+    return Code(target, ((module, name),), packages)
+
+
+def changed_since(code: Iterable[Code], seconds: float) -> list[Path]:
+    """Files of some code that were changed after a time (seconds since 1970)."""
+    modules = {module for part in code for module, _ in _closure(part.uses, part.packages)}
+    files = {path for module in modules if (path := _module_file(module)) is not None}
+    return sorted(path for path in files if path.stat().st_mtime > seconds)
+
+
+def _closure(seeds: Iterable[Reference], packages: tuple[str, ...]) -> dict[Reference, _Definition]:
+    """The definitions that seeds reach."""
+    found: dict[Reference, _Definition] = {}
+    waiting = list(seeds)
+    seen: set[Reference] = set()
+    while waiting:
+        reference = waiting.pop()
+        if reference in seen:
+            continue
+        seen.add(reference)
+        for resolved, definition in _resolve(reference, packages):
+            if resolved not in found:
+                found[resolved] = definition
+                waiting += definition.refers
+    return found
+
+
+def _resolve(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[Reference, _Definition]]:
+    """The definitions that a reference means, and what runs when their module is imported."""
+    module, name = reference
+    if not _followed(module, packages):
+        return
+    source = _source(module)
+    if source is None:
+        return
+    yield (module, ""), source.effects
+    if name in source.definitions:
+        yield reference, source.definitions[name]
+    elif name in source.imported:
+        yield from _resolve(source.imported[name], packages)
+    elif name != WHOLE and _source(f"{module}.{name}") is not None:
+        yield from _resolve((f"{module}.{name}", WHOLE), packages)
+    else:
+        for each, definition in source.definitions.items():
+            yield (module, each), definition
+        for target in source.imported.values():
+            yield from _resolve_once(target, packages)
+
+
+def _resolve_once(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[Reference, _Definition]]:
+    """As a reference of a whole module's import table: packages that import each other in a ring end here."""
+    module, name = reference
+    source = _source(module) if _followed(module, packages) else None
+    if source is not None and name in source.definitions:
+        yield reference, source.definitions[name]
+    elif source is not None and name == WHOLE:
+        yield (module, ""), source.effects
+        for each, definition in source.definitions.items():
+            yield (module, each), definition
+
+
+def _followed(module: str, packages: tuple[str, ...]) -> bool:
+    if module.partition(".")[0] not in packages:
+        return False
+    left_out = any(module == name or module.startswith(f"{name}.") for name in _LEFT_OUT)
+    return not left_out or module in _SHAPING
+
+
+_held: dict[str, _Source] = {}
+
+
+def _source(module: str) -> _Source | None:
+    """A module as this process runs it: of one that is loaded, what was there at the first look."""
+    if module in _held:
+        return _held[module]
+    path = _module_file(module)
+    if path is None:
+        return None
+    stat = path.stat()
+    source = _scan(path, module, stat.st_mtime_ns, stat.st_size)
+    if module in sys.modules:
+        _held[module] = source
+    return source
+
+
+@cache
+def _scan(path: Path, module: str, _changed: int, _size: int) -> _Source:
+    """Take a module file apart."""
+    tree = _parse(path)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    top = {name for node in tree.body for name in _defined(node)}
+    definitions: dict[str, _Definition] = {}
+    imported: dict[str, Reference] = {}
+    effects: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported |= dict(_import_table(node, package))
+        elif names := _defined(node):
+            definition = _definition([node], module, package, top)
+            for name in names:
+                before = definitions.get(name)
+                definitions[name] = _both(before, definition) if before else definition
+        else:
+            effects.append(node)
+    return _Source(definitions, imported, _definition(effects, module, package, top))
+
+
+def _definition(nodes: list[ast.stmt], module: str, package: str, top: set[str]) -> _Definition:
+    text = "".join(_dump(node) for node in nodes)
+    names = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+    own = {(module, name) for name in names & top}
+    inside = {target for node in nodes for _, target in _imports_below(node, package)}
+    started = {reference for node in nodes for reference in _started(node)}
+    refers = tuple(sorted(own | inside | started))
+    return _Definition(hashlib.sha256(text.encode()).hexdigest(), refers, tuple(sorted(started)))
+
+
+def _both(one: _Definition, other: _Definition) -> _Definition:
+    """A name that is defined twice (overloads, a constant and its fallback)."""
+    digest = hashlib.sha256(f"{one.digest}{other.digest}".encode()).hexdigest()
+    return _Definition(digest, one.refers + other.refers, one.started + other.started)
+
+
+def _named_in(node: ast.stmt, module: str) -> Iterator[Reference]:
+    """What a statement of an asset's file takes from the library."""
+    for _, target in _imports_below(node, module.rpartition(".")[0]):
+        yield target
+    yield from _started(node)
+
+
+def _started(node: ast.AST) -> Iterator[Reference]:
+    """Library modules that are named by a string."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+            head, dot, _ = inner.value.partition(".")
+            if dot and head in _LIBRARY and _module_file(inner.value) is not None:
+                yield inner.value, WHOLE
+
+
+def _imports_below(node: ast.AST, package: str) -> Iterator[tuple[str, Reference]]:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import | ast.ImportFrom):
+            yield from _import_table(inner, package)
+
+
+def _import_table(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, Reference]]:
+    """Names that an import binds, and what they stand for."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield (alias.asname or alias.name.partition(".")[0]), (alias.name, WHOLE)
+        return
+    base = _absolute(node, package)
+    for alias in node.names:
+        yield (alias.asname or alias.name), (base, alias.name)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+def _module_file(module: str) -> Path | None:
+    package, *rest = module.split(".")
+    base = _package_folder(package)
+    if base is None:
+        return None
+    path = base.joinpath(*rest)
+    options = (path.with_name(path.name + ".py"), path / "__init__.py")
+    return next((option for option in options if option.is_file()), None)
+
+
+def _package_folder(package: str) -> Path | None:
+    """Where a top-level package lies; asking for it imports nothing."""
+    if package in _LIBRARY:
+        return _ROOT.parent / package
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
 
 
 def _first_line(node: ast.FunctionDef) -> int:
@@ -56,15 +311,25 @@ def _first_line(node: ast.FunctionDef) -> int:
 
 
 def _defined(node: ast.stmt) -> list[str]:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [node.name]
     if isinstance(node, ast.Assign):
-        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+        targets = [inner for target in node.targets for inner in _flat(target)]
+        named = [target.id for target in targets if isinstance(target, ast.Name)]
+        return named if len(named) == len(targets) else []  # an item or attribute is set: an effect
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         return [node.target.id]
     if isinstance(node, ast.Import | ast.ImportFrom):
         return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
     return []
+
+
+def _flat(target: ast.expr) -> list[ast.expr]:
+    return (
+        [inner for element in target.elts for inner in _flat(element)]
+        if isinstance(target, ast.Tuple)
+        else [target]
+    )
 
 
 def _bare(node: ast.stmt) -> ast.stmt:
@@ -74,57 +339,6 @@ def _bare(node: ast.stmt) -> ast.stmt:
     copy = ast.FunctionDef(**{name: getattr(node, name) for name in node._fields})
     copy.decorator_list, copy.returns = [], None
     return copy
-
-
-def _closure(modules: Iterable[str]) -> dict[str, str]:
-    """Module name -> hash, for the given library modules and all they import."""
-    found: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        module = waiting.pop()
-        path = _module_file(module)
-        if path is None or module in found or module.startswith(_LEFT_OUT):
-            continue
-        found[module], imported = _scan(path, module, path.stat().st_mtime_ns)
-        waiting.extend(imported)
-    return found
-
-
-@cache
-def _scan(path: Path, module: str, _changed: int) -> tuple[str, tuple[str, ...]]:
-    """Hash of one module file and the library modules it imports."""
-    tree = _parse(path)
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    text = "".join(_dump(node) for node in tree.body)
-    return hashlib.sha256(text.encode()).hexdigest(), tuple(_imports(tree.body, package))
-
-
-def _imports(nodes: Iterable[ast.stmt], package: str | None) -> Iterator[str]:
-    """Library modules named by import statements anywhere below `nodes`.
-
-    `from a import b` may name a module or something in one, so both readings are given.
-    """
-    for node in (inner for outer in nodes for inner in ast.walk(outer)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(_PACKAGE))
-        elif isinstance(node, ast.ImportFrom):
-            base = _absolute(node, package)
-            if base.startswith(_PACKAGE):
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _absolute(node: ast.ImportFrom, package: str | None) -> str:
-    if not node.level or package is None:
-        return node.module or ""
-    parts = package.split(".")[: len(package.split(".")) - node.level + 1]
-    return ".".join([*parts, *([node.module] if node.module else [])])
-
-
-def _module_file(module: str) -> Path | None:
-    base = _ROOT.parent.joinpath(*module.split("."))
-    options = (base.with_name(base.name + ".py"), base / "__init__.py")
-    return next((path for path in options if path.is_file()), None)
 
 
 def _parse(path: Path) -> ast.Module:

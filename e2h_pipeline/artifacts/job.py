@@ -1,15 +1,14 @@
-"""What an asset body is handed: its slice of the recipe, its inputs, a place to write, a place to work."""
+"""What an asset body is handed: its slice of the recipe, its inputs, and its work."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import RecipeSlice
 
 
@@ -19,27 +18,24 @@ class StageJob:
 
     Attributes:
         recipe: only the sections the stage declares; reading another is an error.
-        inputs: upstream artifacts by asset name, resolved once at step start, immutable.
-        out: folder that becomes the artifact when the body returns. What differs from run to run
-            (timings) belongs under `out/logs/` or `out/page/`, kept but no part of the data version.
-        work: resumable work. Survives kills, is the same for the same key, goes when the artifact is made; where
-            the stage grows, is the same for the family and stays.
-        reporter: progress and metrics.
-        engine: what generates: "transformers" or "vllm".
+        inputs: upstream artifacts by asset name, resolved once at the start of the step, immutable.
+        work: where to write and to work, and with whose help.
         experiment: the recipe key that asked first; others with the same artifact key share the result.
         lineage: every artifact behind the inputs, as rows of `lineage.as_rows`.
-        runner: who makes the shards of stages that work in shards.
+        code_version: that of the key, which the code that runs must have; empty where nobody asks.
     """
 
     recipe: RecipeSlice
     inputs: Mapping[str, Artifact]
-    out: Path
-    work: Path
-    reporter: Reporter = field(default_factory=Reporter)
-    engine: str = "transformers"
+    work: Work
     experiment: str = ""
     lineage: Sequence[Mapping[str, Any]] = ()
-    runner: Runner = field(default_factory=LocalRunner)
+    code_version: str = ""
+
+    @property
+    def out(self) -> Path:
+        """Folder that becomes the artifact when the body returns."""
+        return self.work.out
 
     def path(self, asset: str) -> Path:
         """Folder of an input artifact."""

@@ -189,8 +189,7 @@ def stage_order() -> tuple[str, ...]:
 
 
 def _upstream(spec: Stage) -> Iterable[str]:
-    sometimes = [name for names in spec.reads_if.values() for name in names]
-    return [*([] if spec.name == RECIPE_ASSET else [RECIPE_ASSET]), *spec.reads, *sometimes]
+    return spec.upstream
 
 
 def _request(

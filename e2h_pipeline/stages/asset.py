@@ -12,17 +12,17 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import dagster as dg
 
-from e2h_pipeline.artifacts.code_version import code_version
+from e2h_pipeline.artifacts.code_version import code_of
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.lineage import as_rows, trace
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe, RecipeSlice
 from e2h_pipeline.stages.metadata import describe
 from e2h_pipeline.stages.spec import (
@@ -35,10 +35,13 @@ from e2h_pipeline.stages.spec import (
     RECIPE_TAG,
     SEED_TAG,
     STAGES,
+    Condition,
+    Part,
     Stage,
     load_recipe,
     narrow,
     request_of,
+    seed_of,
 )
 from resources.compute import BODIES, ComputeResource, StageBody, StageCall
 from resources.engine import EngineResource
@@ -63,18 +66,19 @@ def stage(
     *,
     group: str,
     reads: Iterable[str] = (),
-    recipe: Iterable[str] = (),
-    kinds: Iterable[str] = (),
-    gpu: bool = False,
+    recipe: Iterable[Part] = (),
+    methods: Iterable[str] = (),
+    reads_if: Mapping[str, Condition] | None = None,
+    samples: bool | Condition = False,
     audit: bool = False,
-    external: Callable[[RecipeSlice], Any] | None = None,
-    version_suffix: str = "",
-    name: str | None = None,
+    gpu: bool = False,
     distributed: bool = False,
     grows: str = "",
-    reads_if: Mapping[str, Iterable[str]] | None = None,
-    samples: bool = False,
+    external: Callable[[RecipeSlice], Any] | None = None,
     watches: Iterable[str] = (),
+    kinds: Iterable[str] = (),
+    files: str = "",
+    name: str | None = None,
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
 
@@ -82,20 +86,21 @@ def stage(
         group: Dagster group.
         reads: upstream assets, besides `recipe`, which every stage has.
         recipe: sections (or `section.field`) the body may read; all that may shape the result.
-        kinds: icons in the UI.
-        gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
+        methods: fields of registries that the body loads methods from (`rl.algorithm`). The code of the chosen entry is
+            in the key. Those of an asset that samples include the engine.
+        reads_if: upstream assets that only some recipes make it read: asset to condition. Dagster shows them all.
+        samples: the body draws with the engine; its name and version are part of the key.
         audit: may see gold answers.
-        external: fingerprint of files or Hub commits that shape the result.
-        version_suffix: added to the code version, for code that is data (templates).
-        name: asset name where it is not the body's.
+        gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
         distributed: the body may run in several processes, of which the main one alone writes.
         grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that
             differ in it alone share a work folder that stays, and the larger goes on from the smaller.
-        reads_if: upstream assets by the recipe's field (`early_stop.enabled`) without which they are not read and
-            not in the key. Dagster shows them either way.
-        samples: the body draws with the engine; its name and version are part of the key.
+        external: fingerprint of files or Hub commits that shape the result.
         watches: assets that only tell when something outside has changed (`problem_files`); they are in no key,
             because `external` says what is there.
+        kinds: icons in the UI.
+        files: hash of code that is data (templates).
+        name: asset name where it is not the body's.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -105,38 +110,39 @@ def stage(
             reads=tuple(reads),
             sections=tuple(recipe),
             audit=audit,
-            code_version=code_version(body) + version_suffix,
+            code=code_of(body),
+            files=files,
+            methods=tuple(methods),
+            reads_if=dict(reads_if or {}),
+            samples=samples if callable(samples) else lambda _recipe: samples,
             external=external,
             distributed=distributed,
             grows=grows,
-            reads_if={option: tuple(names) for option, names in (reads_if or {}).items()},
-            samples=samples,
             gpu=gpu,
             watches=tuple(watches),
         )
-        STAGES[spec.name], BODIES[spec.name] = spec, body
+        STAGES[spec.name], BODIES[spec.name] = spec, _guarded(spec, body)
         return _asset(spec, group, frozenset(kinds), body.__doc__ or "", _code_reference(body))
 
     return decorate
 
 
+def _guarded(spec: Stage, body: StageBody) -> StageBody:
+    """The body as every process runs it: with the code of the key, and no methods but those declared."""
+
+    def run(job: StageJob) -> dict[str, Any]:
+        with spec.running(job):
+            return body(job)
+
+    return run
+
+
 def _asset(
     spec: Stage, group: str, kinds: frozenset[str], description: str, reference: dict[str, Any]
 ) -> dg.AssetsDefinition:
-    upstream = (
-        ()
-        if spec.name == RECIPE_ASSET
-        else (
-            RECIPE_ASSET,
-            *spec.reads,
-            *chain.from_iterable(spec.reads_if.values()),
-            *spec.watches,
-        )
-    )
-
     @dg.asset(
         name=spec.name,
-        deps=list(upstream),
+        deps=[*spec.upstream, *spec.watches],
         partitions_def=EXPERIMENTS,
         group_name=group,
         kinds=set(kinds),
@@ -146,7 +152,7 @@ def _asset(
             "e2h/device": "gpu" if spec.gpu else "cpu",
         },
         pool=GPU_POOL if spec.gpu else CPU_POOL,
-        code_version=spec.code_version,
+        code_version=spec.version_of_all(),
         description=_description(spec, description),
         metadata=reference,
     )
@@ -203,9 +209,15 @@ def _code_reference(body: StageBody) -> dict[str, Any]:
 
 def _description(spec: Stage, text: str) -> str:
     sections = (
-        "all sections" if spec.name == RECIPE_ASSET else ", ".join(f"`{name}`" for name in spec.sections)
+        "all sections"
+        if spec.name == RECIPE_ASSET
+        else ", ".join(f"`{_spelled(part)}`" for part in spec.sections)
     )
     return f"{inspect.cleandoc(text)}\n\nVersion = hash of the content. Recipe: {sections}."
+
+
+def _spelled(part: Part) -> str:
+    return part if isinstance(part, str) else f"{part.section} without {', '.join(part.fields)}"
 
 
 def _resolve(
@@ -239,12 +251,16 @@ def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun,
     job = StageJob(
         recipe=step.slice,
         inputs=step.inputs,
-        out=draft.out,
-        work=draft.work,
-        reporter=run.reporter,
-        engine=step.engine,
+        work=Work(
+            out=draft.out,
+            folder=draft.work,
+            recipe_seed=seed_of(step.slice),
+            reporter=run.reporter,
+            engine=step.engine,
+        ),
         experiment=step.request.experiment,
         lineage=step.lineage,
+        code_version=step.request.code_version,
     )
     recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
     spec = step.stage

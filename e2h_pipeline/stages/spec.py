@@ -1,31 +1,46 @@
-"""TODO: docstring."""
+"""What a stage reads, the code behind it, and what it asks the store for."""
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since
+from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.request import Artifact, Request
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
+from e2h_pipeline.registry import ENGINE, REGISTRIES, chosen_code, only
 from resources.engine import EngineResource
 
 EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
 RECIPE_ASSET = "recipe"
 RECIPE_FILE = "recipe.json"
-
-
 EXPERIMENT_TAG, RECIPE_TAG, SEED_TAG = "e2h/experiment", "e2h/recipe", "e2h/seed"
-
-
 GPU_POOL, CPU_POOL = "gpu", "cpu"
-
-
 OWNERS = ["team:scalable-oversight"]
+_LENGTH = 16
+
+Condition = Callable[[RecipeSlice], bool]
+Versions = MutableMapping[tuple[str, tuple[str, ...]], str]
+"""Code versions that have been worked out: by stage and chosen methods."""
+
+
+@dataclass(frozen=True)
+class Without:
+    """All fields of a section but some: what a stage reads of `problems` that says where they come from."""
+
+    section: str
+    fields: tuple[str, ...]
+
+
+Part = str | Without
+"""What a stage may read of a recipe: a section, one field of it (`problems.seed`), or all but some."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +49,16 @@ class Stage:
 
     Attributes:
         reads: upstream assets besides `recipe`.
-        sections: parts of the recipe the body may read; `problems.world` narrows to one field.
+        sections: parts of the recipe that the body may read.
         audit: this stage may see gold answers, and nothing that trains or selects may depend on it.
+        code: the body and what it uses, besides methods that a recipe chooses.
+        files: hash of files that are code and no import leads to (templates).
+        methods: fields of registries whose chosen entries the body uses.
+        reads_if: upstream assets that are read only by recipes of which the condition holds.
+        samples: the body of such recipes draws with the engine, which is in the key then.
         external: fingerprint of what lies outside the store, from the recipe slice.
         distributed: the body may run in several processes under accelerate.
         grows: field of the recipe that says how much is wanted of the same.
-        reads_if: field of the recipe to upstream assets that are read only where it is set.
-        samples: the body draws with the engine, which is in the key then.
         gpu: the body uses a GPU where there is one.
         watches: assets of Dagster that are no artifacts, whose change makes this one be made again.
     """
@@ -48,24 +66,87 @@ class Stage:
     name: str
     module: str
     reads: tuple[str, ...]
-    sections: tuple[str, ...]
+    sections: tuple[Part, ...]
     audit: bool
-    code_version: str
+    code: Code
+    files: str = ""
+    methods: tuple[str, ...] = ()
+    reads_if: Mapping[str, Condition] = field(default_factory=dict)
+    samples: Condition = lambda _recipe: False
     external: Callable[[RecipeSlice], Any] | None = None
     distributed: bool = False
     grows: str = ""
-    reads_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    samples: bool = False
     gpu: bool = False
     watches: tuple[str, ...] = ()
 
     def inputs(self, recipe: RecipeSlice) -> tuple[str, ...]:
         """Upstream assets that a recipe makes it read."""
-        wanted = (names for option, names in self.reads_if.items() if attrgetter(option)(recipe))
-        return (*self.reads, *chain.from_iterable(wanted))
+        return (*self.reads, *(name for name, wanted in self.reads_if.items() if wanted(recipe)))
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Every upstream stage that some recipe makes it read; Dagster's graph shows them all."""
+        return () if self.name == RECIPE_ASSET else (RECIPE_ASSET, *self.reads, *self.reads_if)
+
+    def code_behind(self, recipe: RecipeSlice, engine: str) -> dict[str, Code]:
+        """The body and the methods that a recipe chooses, by name."""
+        fields = (*self.methods, ENGINE) if self.samples(recipe) else self.methods
+        return {"body": self.code, **dict(chosen_code(fields, recipe, engine))}
+
+    def version(self, recipe: RecipeSlice, engine: str) -> str:
+        """Code version of the stage as a recipe makes it run, 16 hex digits."""
+        return _together(self.code_behind(recipe, engine), self.files)
+
+    def version_of_all(self) -> str:
+        """Code version over every method there is: what Dagster watches. It moves too often rather than too seldom; a
+        step whose own methods are as before finds its artifact in the store."""
+        fields = [*self.methods, ENGINE]
+        every = {f"{f}={word}": REGISTRIES[f].code(word) for f in fields for word in REGISTRIES[f].words()}
+        return _together({"body": self.code, **every}, self.files)
+
+    @contextmanager
+    def running(self, job: StageJob) -> Iterator[None]:
+        """Around the body: the code that runs is that of the key, and only declared methods are used.
+
+        All code behind the stage is loaded first, so that an edit of a file that has not been imported yet cannot
+        slip in. Code that runs in other processes is read from disk by those, so it is looked at again in the end.
+
+        Raises:
+            CodeChangedError: the code is not, or no longer, that of the key.
+        """
+        began = time.time()
+        if job.code_version:
+            for code in self.code_behind(job.recipe, job.work.engine).values():
+                code.load()
+            self._require_code(job, began)
+        with only((*self.methods, *([ENGINE] if self.samples(job.recipe) else []))):
+            yield
+        if job.code_version:
+            self._require_code(job, began)
+
+    def _require_code(self, job: StageJob, began: float) -> None:
+        found = self.code_behind(job.recipe, job.work.engine)
+        if _together(found, self.files) == job.code_version:
+            return
+        files = ", ".join(map(str, changed_since(found.values(), began - _EDITED_SECONDS))) or "its code"
+        raise CodeChangedError(
+            f"{self.name}: {files} was edited while the stage was starting or running, so the result would not be that of "
+            "one version of the code; nothing was kept. Run it again"
+        )
 
 
 STAGES: dict[str, Stage] = {}
+_EDITED_SECONDS = 60.0  # an edit shortly before the start counts as its cause too
+
+
+def _together(code: Mapping[str, Code], files: str) -> str:
+    text = "".join(f"{name}:{part.version()};" for name, part in sorted(code.items())) + files
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def seed_of(recipe: RecipeSlice) -> int | None:
+    """The seed, for stages that declare it."""
+    return int(recipe.seed) if "seed" in recipe.sections else None
 
 
 def request_of(
@@ -74,20 +155,22 @@ def request_of(
     inputs: Mapping[str, Artifact],
     engine: EngineResource,
     experiment: str,
+    version: str | None = None,
 ) -> Request:
     """What a stage asks the store for: its key is known before anything is computed.
 
     Args:
         view: the recipe, narrowed to what the stage reads.
         inputs: the artifacts of `spec.inputs(view)`.
+        version: code version, where it is known already.
     """
     external = spec.external(view) if spec.external else None
     return Request(
         asset=spec.name,
-        code_version=spec.code_version,
+        code_version=version or spec.version(view, engine.name),
         recipe=view.as_dict(),
         inputs={name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()},
-        external={"engine": engine.version(), "data": external} if spec.samples else external,
+        external={"engine": engine.version(), "data": external} if spec.samples(view) else external,
         experiment=experiment,
         grows=spec.grows,
     )
@@ -106,19 +189,28 @@ def load_recipe(artifact: Artifact) -> Recipe:
         raise RecipeError(f"{path}: does not fit this version ({error}); materialize recipe again") from None
 
 
-def narrow(recipe: Recipe, sections: Iterable[str]) -> RecipeSlice:
-    """A slice of whole sections and single fields (`problems.world`).
+def narrow(recipe: Recipe, parts: Iterable[Part]) -> RecipeSlice:
+    """A slice of whole sections, of single fields (`problems.world`), and of sections without some fields.
 
     Fields of a section that are not named are reset to their defaults: the body cannot see their
-    values, and they enter no key, so changing them re-makes nothing here.
+    values, and they enter no key, so changing them re-makes nothing here. A named field that the section of this
+    recipe does not have (another method's) is left out.
     """
-    kept: dict[str, list[str]] = {}
-    for name in sections:
-        section, _, inner = name.partition(".")
-        kept.setdefault(section, []).append(inner)
+    kept: dict[str, set[str] | None] = {}
+    for part in parts:
+        if isinstance(part, Without):
+            fields = set(type(getattr(recipe, part.section)).model_fields)
+            kept[part.section] = fields - set(part.fields)
+            continue
+        section, _, inner = part.partition(".")
+        if not inner:
+            kept[section] = None
+        elif (some := kept.setdefault(section, set())) is not None:
+            some.add(inner)
     updates = {}
-    for section, fields in kept.items():
-        if "" not in fields:
+    for section, chosen in kept.items():
+        if chosen is not None:
             value = getattr(recipe, section)
-            updates[section] = type(value)(**{inner: getattr(value, inner) for inner in fields})
+            present = chosen & set(type(value).model_fields)
+            updates[section] = type(value)(**{inner: getattr(value, inner) for inner in sorted(present)})
     return recipe.model_copy(update=updates).slice(kept)

@@ -9,6 +9,7 @@ import assets.evaluators  # noqa: F401 - fills BODIES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.request import Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.stages.spec import STAGES, narrow
 from resources.compute import BODIES
@@ -28,7 +29,7 @@ def job(asset: str, recipe: Recipe, folder: Path, **inputs: Path) -> StageJob:
                 (draft.out / file.name).write_bytes(file.read_bytes())
 
         stored[name], _ = store.obtain(Request(asset=name, code_version=str(source)), copy)
-    return StageJob(narrow(recipe, STAGES[asset].sections), stored, out, folder / "work")
+    return StageJob(narrow(recipe, STAGES[asset].sections), stored, Work(out, folder / "work", recipe.seed))
 
 
 @pytest.mark.parametrize("kind", ["prm", "orm", "oprm", "pairwise"])

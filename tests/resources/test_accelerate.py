@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.solutions import format_completion
 from resources.compute import ComputeResource, Outcome, StageCall
@@ -57,9 +58,7 @@ def run(
     job = StageJob(
         recipe=recipe.slice(["seed"]),
         inputs={},
-        out=folder / "out",
-        work=folder / "work",
-        reporter=reporter or Reporter(),
+        work=Work(folder / "out", folder / "work", 0, reporter or Reporter()),
     )
     with tempfile.TemporaryFile() as lock:
         return ComputeResource(mode="accelerate", processes=processes, accelerate_config=config).run(
