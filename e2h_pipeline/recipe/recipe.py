@@ -11,26 +11,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from e2h_pipeline.recipe.keys import (
-    RECIPE_FOLDER,
-    explain_validation,
-    load_recipe_data,
-    parse_value,
-    set_override,
-    split_key,
+from e2h_pipeline.recipe.families import (
+    FAMILIES,
+    AnyProblems,
+    AnyReward,
+    AnyRl,
+    AnySearch,
+    AnySolutions,
+    LabelSources,
 )
+from e2h_pipeline.recipe.keys import RECIPE_FOLDER, explain_validation, split_key
+from e2h_pipeline.recipe.layers import Layer, laid_together, override_layer, recipe_layers
 from e2h_pipeline.recipe.section import RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
+from e2h_pipeline.recipe.sections.labels import CheckerLabels
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
-from e2h_pipeline.recipe.sections.problems import Problems, Solutions
-from e2h_pipeline.recipe.sections.reward import EarlyStop, Labels, Reward, RewardTraining, Scoring
-from e2h_pipeline.recipe.sections.rl import Rl
+from e2h_pipeline.recipe.sections.problems import LadderProblems, ReferenceSolutions
+from e2h_pipeline.recipe.sections.reward import EarlyStop, PrmReward, Scoring
+from e2h_pipeline.recipe.sections.rl import PpoRl
+from e2h_pipeline.recipe.sections.search import IndependentSearch
 
 _REMOTE_CODE = "base.trust_remote_code"
 _WHOSE_CODE = ("base.model", "base.revision")
@@ -46,30 +51,41 @@ class Recipe(Section):
         description="False marks runs that may see hard answers: ceilings, which feed only PGR, and controls.",
     )
     seed: int = Field(0, ge=0, description="Seed of training and sampling.")
-    problems: Problems = Field(default_factory=Problems)
+    problems: AnyProblems = Field(default_factory=LadderProblems)
     base: Base = Field(default_factory=Base)
-    solutions: Solutions = Field(default_factory=Solutions)
+    solutions: AnySolutions = Field(default_factory=ReferenceSolutions)
     sft: Sft = Field(default_factory=Sft)
     easy_samples: EasySamples = Field(default_factory=EasySamples)
-    labels: Labels = Field(default_factory=Labels)
-    reward: Reward = Field(default_factory=Reward)
-    prm: RewardTraining = Field(default_factory=RewardTraining)
-    orm: RewardTraining = Field(default_factory=RewardTraining)
-    oprm: RewardTraining = Field(default_factory=RewardTraining)
-    pairwise: RewardTraining = Field(default_factory=RewardTraining)
+    labels: LabelSources = Field(default_factory=lambda: (CheckerLabels(),))
+    reward: AnyReward = Field(default_factory=PrmReward)
     sampling: Sampling = Field(default_factory=Sampling)
+    search: AnySearch = Field(default_factory=IndependentSearch)
     scoring: Scoring = Field(default_factory=Scoring)
     early_stop: EarlyStop = Field(default_factory=EarlyStop)
     rerank: Rerank = Field(default_factory=Rerank)
-    rl: Rl = Field(default_factory=Rl)
+    rl: AnyRl = Field(default_factory=PpoRl)
     evaluation: Evaluation = Field(default_factory=Evaluation)
 
     @model_validator(mode="after")
     def _firewall(self) -> Recipe:
-        if self.strict and not set(self.problems.easy_levels) <= {1, 2, 3}:
-            raise ValueError("levels 4-5 in problems.easy_levels need strict: false (a ceiling recipe)")
+        beyond = sorted(set(self.problems.easy_levels) - set(self.problems.supervisable_levels))
+        if self.strict and beyond:
+            raise ValueError(
+                f"level {', '.join(map(str, beyond))} in problems.easy_levels needs strict: false (a ceiling recipe)"
+            )
         if self.strict and self.problems.hard_answers:
             raise ValueError("problems.hard_answers needs strict: false (a control)")
+        return self
+
+    @model_validator(mode="after")
+    def _domain_decides(self) -> Recipe:
+        """What the evaluation leaves open is the domain's to say."""
+        evaluation, problems = self.evaluation, self.problems
+        open_fields = {
+            "grader": evaluation.grader or problems.grader,
+            "easy_levels": evaluation.easy_levels or problems.supervisable_levels,
+        }
+        self.__dict__["evaluation"] = evaluation.model_copy(update=open_fields)  # frozen for everybody else
         return self
 
     @classmethod
@@ -83,13 +99,13 @@ class Recipe(Section):
                 Python runs here.
         """
         name, overrides = split_key(key)
-        data = load_recipe_data(name, [*folders, RECIPE_FOLDER])
-        for field, text in overrides.items():
-            set_override(data, field, parse_value(text), key)
+        layers = [*recipe_layers(name, [*folders, RECIPE_FOLDER]), override_layer(overrides, key)]
         try:
-            recipe = cls.model_validate({**data, "name": name})
+            recipe = cls.model_validate({**laid_together(layers), "name": name})
         except ValidationError as error:
-            raise RecipeError(f"recipe key '{key}': {explain_validation(error)}") from None
+            raise RecipeError(
+                f"recipe key '{key}': {explain_validation(error, _known_fields(layers))}"
+            ) from None
         _refuse_remote_code(recipe, overrides)
         return recipe
 
@@ -128,6 +144,21 @@ class RecipeSlice:
     def as_dict(self) -> dict[str, Any]:
         """The slice as plain JSON data, for keys and manifests."""
         return self._recipe.model_dump(mode="json", include=set(self.sections))
+
+
+def _known_fields(layers: Sequence[Layer]) -> dict[str, Iterable[str]]:
+    """Fields that a recipe could have, by section: those of the chosen methods where a section has several."""
+    data = laid_together(layers)
+    known: dict[str, Iterable[str]] = {"": Recipe.model_fields}
+    for name, field in Recipe.model_fields.items():
+        family = FAMILIES.get(name)
+        if family is not None:
+            value = data.get(name, {})
+            first = value[0] if isinstance(value, list) else value
+            known[name] = family.member(first.get(family.tag, family.default)).model_fields
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            known[name] = field.annotation.model_fields
+    return known
 
 
 def _refuse_remote_code(recipe: Recipe, overrides: Mapping[str, str]) -> None:

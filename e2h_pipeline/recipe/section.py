@@ -1,8 +1,16 @@
-"""TODO: docstring."""
+"""Sections of a recipe, and sections that are a union keyed by the method's name."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from e2h_pipeline.recipe.plugins import installed, options_of
 
 
 class RecipeError(ValueError):
@@ -13,3 +21,89 @@ class Section(BaseModel):
     """A part of a recipe. Unknown fields are refused; values never change after parsing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A section with different fields for each method: a union keyed by the method's name.
+
+    A field of another method is an error. Installed packages add methods: their entry point names an object whose
+    `Options` is the section, a subclass of `base`; without `Options` the method has the fields of `base` alone.
+
+    Attributes:
+        section: name in the recipe.
+        tag: field that names the method.
+        default: the method where the recipe names none.
+        group: entry points of installed packages.
+        base: fields that every method has.
+        members: method to section, those of this project.
+    """
+
+    section: str
+    tag: str
+    default: str
+    group: str
+    base: type[Section]
+    members: Mapping[str, type[Section]]
+
+    def words(self) -> tuple[str, ...]:
+        """All methods, this project's first."""
+        return (*self.members, *sorted(installed(self.group).keys() - self.members.keys()))
+
+    def member(self, word: str) -> type[Section]:
+        """The section of a method.
+
+        Raises:
+            RecipeError: there is no such method, or an installed one whose options do not fit.
+        """
+        if word in self.members:
+            return self.members[word]
+        if word not in installed(self.group):
+            raise RecipeError(
+                f"no '{word}'{did_you_mean(word, self.words())}; there are {', '.join(self.words())}"
+            )
+        options = options_of(self.group, word) or self.base
+        if not (isinstance(options, type) and issubclass(options, self.base)):
+            raise RecipeError(
+                f"Options of '{word}' ({self.group}) must be a subclass of {self.base.__name__}"
+            )
+        return options
+
+    def parse(self, value: Any) -> Any:
+        """A mapping as the section of the method that it names; for pydantic."""
+        if isinstance(value, self.base):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("mapping", "a mapping of fields is expected")
+        word = value.get(self.tag, self.default)
+        try:
+            section = self.member(str(word))
+        except RecipeError as error:
+            raise PydanticCustomError(
+                "method", "{tag}: {why}", {"tag": self.tag, "why": str(error)}
+            ) from None
+        for field in value:
+            if field not in section.model_fields and (owners := self._owners(field)):
+                raise PydanticCustomError(
+                    "other_method",
+                    "{field} is a field of {tag}={owners}, not of {tag}={word}",
+                    {"field": field, "tag": self.tag, "owners": " and ".join(owners), "word": word},
+                )
+        return section.model_validate({**value, self.tag: word})
+
+    def shared(self, one: str, other: str) -> frozenset[str]:
+        """Fields that two methods inherit from the same section: what a recipe keeps when the method is changed."""
+        first, second = self.member(one), self.member(other)
+        for ancestor in first.__mro__:
+            if issubclass(ancestor, Section) and issubclass(second, ancestor):
+                return frozenset(ancestor.model_fields)
+        return frozenset()
+
+    def _owners(self, field: str) -> list[str]:
+        return [word for word, section in self.members.items() if field in section.model_fields]
+
+
+def did_you_mean(word: str, known: Any) -> str:
+    """`; did you mean ...?` where a known word is close, else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

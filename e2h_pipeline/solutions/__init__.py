@@ -2,9 +2,11 @@
 
 from e2h_pipeline.solutions.format import (
     ANSWER_MARKER,
+    MARKED,
     QUESTION_HEADING,
     SEPARATOR,
     Solution,
+    TextFormat,
     format_completion,
     format_prompt,
     parse_completion,
@@ -19,10 +21,12 @@ from e2h_pipeline.solutions.tokens import (
 
 __all__ = [
     "ANSWER_MARKER",
+    "MARKED",
     "QUESTION_HEADING",
     "SEPARATOR",
     "EncodedSolution",
     "Solution",
+    "TextFormat",
     "encode",
     "encode_completion",
     "format_completion",

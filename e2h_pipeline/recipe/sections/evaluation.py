@@ -1,18 +1,28 @@
-"""TODO: docstring."""
+"""What is measured on the benchmark: reranking, intervals, and who grades."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pydantic import Field, field_validator
 
-from pydantic import Field
+from e2h_pipeline.recipe.plugins import installed
+from e2h_pipeline.recipe.section import Section, did_you_mean
 
-from e2h_pipeline.recipe.section import Section
+AGGREGATIONS = ("product", "min", "mean", "last")
+GRADERS = ("math", "exact", "math-verify", "prm800k", "e2h-string")
+"""The words of this project; installed packages add more (entry points e2h.aggregations and e2h.graders)."""
+
+
+def _known(word: str, own: tuple[str, ...], group: str) -> str:
+    known = (*own, *sorted(installed(group)))
+    if word not in known:
+        raise ValueError(f"no '{word}'{did_you_mean(word, known)}; there are {', '.join(known)}")
+    return word
 
 
 class Rerank(Section):
     """Reranking of the sample pool (paper section 3.4, appendix L)."""
 
-    aggregations: tuple[Literal["product", "min", "mean", "last"], ...] = Field(
+    aggregations: tuple[str, ...] = Field(
         ("product", "min", "mean", "last"),
         min_length=1,
         description="How step scores become a solution score.",
@@ -21,13 +31,19 @@ class Rerank(Section):
         64, ge=1, description="Seeded subsamples per N for the vote curves; best-of-N and pass@N are exact."
     )
 
+    @field_validator("aggregations")
+    @classmethod
+    def _known_aggregations(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_known(word, AGGREGATIONS, "e2h.aggregations") for word in words)
+
 
 class Evaluation(Section):
     """What is measured on the benchmark, and how sure we are."""
 
     easy_levels: tuple[int, ...] = Field(
-        (1, 2, 3),
-        description="Levels reported as easy, the rest as hard, whatever was supervised: ceilings are compared on these.",
+        (),
+        description="Levels reported as easy, the rest as hard, whatever was supervised: ceilings are compared on "
+        "these. All that the domain allows to supervise where unset.",
     )
     samples: int = Field(
         16, ge=1, description="Completions per question for the voted accuracy of each policy."
@@ -36,10 +52,16 @@ class Evaluation(Section):
         2000, ge=100, description="Bootstrap resamples over problems behind every interval."
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
-    grader: Literal["math", "exact", "math-verify", "prm800k", "e2h-string"] = Field(
-        "math",
-        description="What decides that two answers are equal: our own, plain text, or what others report with.",
+    grader: str = Field(
+        "",
+        description="What decides that two answers are equal: our own, plain text, or what others report with. "
+        "The domain's own where unset (math for MATH, exact for the ladder).",
     )
     ceiling: str | None = Field(
         None, description="Key of the full-supervision recipe that PGR is measured against."
     )
+
+    @field_validator("grader")
+    @classmethod
+    def _known_grader(cls, word: str) -> str:
+        return _known(word, GRADERS, "e2h.graders") if word else word

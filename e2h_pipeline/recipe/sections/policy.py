@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The base model, supervised fine-tuning, and how completions are drawn."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from e2h_pipeline.recipe.section import Section
+from e2h_pipeline.recipe.sections.fitting import Fitting
 
 
 class Base(Section):
@@ -49,22 +50,13 @@ class Base(Section):
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
 
 
-class Sft(Section):
+class Sft(Fitting):
     """Supervised fine-tuning on easy solutions (paper section 3.2, appendix C.1)."""
 
     problems: int | None = Field(
         None,
         ge=1,
         description="Use the solutions of only this many problems (drawn by seed); all where unset.",
-    )
-    epochs: int = Field(3, ge=1, description="Passes over the easy solutions.")
-    batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
-    micro_batch_size: int | None = Field(
-        None, ge=1, description="Solutions per forward pass; the whole batch where unset."
-    )
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
-    warmup: float = Field(
-        0.2, ge=0, le=1, description="Share of updates spent warming up (the paper's code uses 0.2)."
     )
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
 

@@ -1,12 +1,81 @@
-"""TODO: docstring."""
+"""Where problems come from, which of them may be supervised, and whose solutions the policy is taught."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from e2h_pipeline.recipe.section import Section
+from e2h_pipeline.recipe.section import Family, Section
+
+SPLIT_FIELDS = (
+    "easy_levels",
+    "seed",
+    "validation",
+    "easy_limit",
+    "hard_limit",
+    "benchmark_limit",
+    "hard_answers",
+)
+"""Fields that say what an experiment takes of its source, not what the source is."""
+
+
+class Problems(Section):
+    """Where problems come from and which of them may be supervised (paper section 3).
+
+    A domain subclasses this section. It says the levels there are, easiest first, by number from 1 and where they have
+    names by name; which of them a strict recipe may supervise; and who grades answers unless the recipe says otherwise.
+    """
+
+    levels: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5)
+    level_names: ClassVar[tuple[str, ...]] = ()
+    supervisable_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    grader: ClassVar[str] = "math"
+
+    source: str = Field("ladder", description="The domain of the problems.")
+    easy_levels: tuple[int, ...] = Field(
+        (),
+        validate_default=True,
+        description="Levels with full supervision, by number or name; the rest give questions only. All that the domain "
+        "allows to supervise (1-3 of MATH and the ladder) where unset.",
+    )
+    seed: int = Field(
+        0,
+        description="Seed of the drawn problems (ladder) and of every subsample and hold-out (all sources).",
+    )
+    validation: int = Field(
+        100, ge=0, description="Easy problems held out for choosing checkpoints and thresholds."
+    )
+    easy_limit: int | None = Field(
+        None, ge=1, description="Keep at most this many easy problems (drawn by seed)."
+    )
+    hard_limit: int | None = Field(
+        None, ge=1, description="Keep at most this many hard questions (drawn by seed)."
+    )
+    benchmark_limit: int | None = Field(
+        None, ge=1, description="Keep at most this many benchmark problems (drawn by seed)."
+    )
+    hard_answers: bool = Field(
+        False,
+        description="Control (the paper's dagger rows): hard questions carry their answers for reinforcement learning. "
+        "Needs strict: false.",
+    )
+
+    @field_validator("easy_levels", mode="before")
+    @classmethod
+    def _by_name(cls, levels: object) -> object:
+        """Names of levels as numbers."""
+        if not isinstance(levels, list | tuple):
+            return levels
+        return tuple(cls.level_names.index(x) + 1 if x in cls.level_names else x for x in levels)
+
+    @field_validator("easy_levels")
+    @classmethod
+    def _known(cls, levels: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(levels) <= set(cls.levels):
+            known = ", ".join(map(str, (*cls.levels, *cls.level_names)))
+            raise ValueError(f"easy_levels must be some of {known}, got {levels}")
+        return levels or cls.supervisable_levels
 
 
 class LadderWorld(Section):
@@ -34,80 +103,83 @@ class LadderWorld(Section):
     )
 
 
-class Problems(Section):
-    """Where problems come from and which of them may be supervised (paper section 3)."""
+class LadderProblems(Problems):
+    """Problems of the synthetic ladder world, drawn here."""
 
-    source: Literal["ladder", "math"] = Field("ladder", description="The problem source.")
-    easy_levels: tuple[int, ...] = Field(
-        (1, 2, 3), description="Levels with full supervision; the rest give questions only."
-    )
-    seed: int = Field(
-        0,
-        description="Seed of the drawn problems (ladder) and of every subsample and hold-out (all sources).",
-    )
-    validation: int = Field(
-        100, ge=0, description="Easy problems held out for choosing checkpoints and thresholds."
-    )
-    easy_limit: int | None = Field(
-        None, ge=1, description="Keep at most this many easy problems (drawn by seed)."
-    )
-    hard_limit: int | None = Field(
-        None, ge=1, description="Keep at most this many hard questions (drawn by seed)."
-    )
-    benchmark_limit: int | None = Field(
-        None, ge=1, description="Keep at most this many benchmark problems (drawn by seed)."
-    )
-    train_per_level: int = Field(
-        200, ge=1, description="ladder: problems drawn per level for the training pool."
-    )
-    world: LadderWorld = Field(default_factory=LadderWorld, description="ladder: the world.")
+    grader: ClassVar[str] = "exact"
+
+    source: Literal["ladder"] = Field("ladder", description="The domain of the problems.")
+    train_per_level: int = Field(200, ge=1, description="Problems drawn per level for the training pool.")
+    world: LadderWorld = Field(default_factory=LadderWorld, description="The world.")
+
+
+class MathProblems(Problems):
+    """MATH and MATH500, from a folder or the Hub."""
+
+    source: Literal["math"] = Field("math", description="The domain of the problems.")
     path: str | None = Field(
         None,
-        description="math: folder with math_train, math_test and math500 files; E2H_DATA_DIR/math where unset.",
+        description="Folder with math_train, math_test and math500 files; E2H_DATA_DIR/math where unset.",
     )
     hub: str | None = Field(
-        None, description="math: dataset name on the Hugging Face Hub, used instead of a folder."
+        None, description="Dataset name on the Hugging Face Hub, used instead of a folder."
     )
     hub_revision: str | None = Field(
-        None, description="math: commit of the Hub data set; set it, or results can move."
+        None, description="Commit of the Hub data set; set it, or results can move."
     )
     strict_counts: bool = Field(
-        True, description="math: refuse anything but the published 12,000/500 split and its level counts."
+        True, description="Refuse anything but the published 12,000/500 split and its level counts."
     )
 
-    hard_answers: bool = Field(
-        False,
-        description="Control (the paper's dagger rows): hard questions carry their answers for reinforcement learning. "
-        "Needs strict: false.",
-    )
 
-    @model_validator(mode="after")
-    def _levels(self) -> Problems:
-        if not self.easy_levels or not set(self.easy_levels) <= {1, 2, 3, 4, 5}:
-            raise ValueError(f"easy_levels must be a non-empty subset of 1-5, got {self.easy_levels}")
-        return self
+PROBLEMS = Family(
+    "problems", "source", "ladder", "e2h.domains", Problems, {"ladder": LadderProblems, "math": MathProblems}
+)
 
 
 class Solutions(Section):
     """Whose solutions of easy problems the policy is taught (paper section 3.2, appendix C.1)."""
 
-    source: Literal["reference", "prm800k", "metamath"] = Field(
-        "reference",
-        description="Those that come with the problems; steps of PRM800K's solutions that people rated right; or a file in "
-        "MetaMathQA's format: rewritten easy problems of MATH and GSM8K with solutions.",
-    )
+    source: str = Field("reference", description="Where the solutions come from.")
+
+    @property
+    def from_files(self) -> bool:
+        """Whether other people wrote them, so that they must be checked against held-out questions."""
+        return self.source != "reference"
+
+
+class ReferenceSolutions(Solutions):
+    """The solutions that come with the problems."""
+
+    source: Literal["reference"] = Field("reference", description="Where the solutions come from.")
+
+
+class Prm800kSolutions(Solutions):
+    """The steps of PRM800K's solutions that people rated right."""
+
+    source: Literal["prm800k"] = Field("prm800k", description="Where the solutions come from.")
+    path: str | None = Field(None, description="File or folder of labels, E2H_DATA_DIR/steps where unset.")
+
+
+class MetaMathSolutions(Solutions):
+    """A file in MetaMathQA's format: rewritten easy problems of MATH and GSM8K with solutions."""
+
+    source: Literal["metamath"] = Field("metamath", description="Where the solutions come from.")
     path: str | None = Field(
-        None,
-        description="prm800k: file or folder of labels, E2H_DATA_DIR/steps where unset; metamath: .json or .jsonl file, "
-        "MetaMathQA* of E2H_DATA_DIR/metamath where unset.",
+        None, description=".json or .jsonl file, MetaMathQA* of E2H_DATA_DIR/metamath where unset."
     )
     per_question: int | None = Field(
         None,
         ge=1,
-        description="metamath: keep at most this many solutions of a (rewritten) question (drawn by problems.seed).",
+        description="Keep at most this many solutions of a (rewritten) question (drawn by problems.seed).",
     )
 
-    @property
-    def from_files(self) -> bool:
-        """Whether they are others' solutions, so that what they must not show has to be known."""
-        return self.source != "reference"
+
+SOLUTIONS = Family(
+    "solutions",
+    "source",
+    "reference",
+    "e2h.solutions",
+    Solutions,
+    {"reference": ReferenceSolutions, "prm800k": Prm800kSolutions, "metamath": MetaMathSolutions},
+)

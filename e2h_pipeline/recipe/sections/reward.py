@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The evaluator: its kind, its training, and how it scores."""
 
 from __future__ import annotations
 
@@ -6,64 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from e2h_pipeline.recipe.section import Section
+from e2h_pipeline.recipe.section import Family, Section
+from e2h_pipeline.recipe.sections.fitting import Fitting
 
 
-class Labels(Section):
-    """Step labels on easy problems; they stop at the first error (paper section 3.3, appendix L)."""
-
-    source: Literal["checker", "prm800k", "shepherd", "monte_carlo"] = Field(
-        "checker",
-        description="Exact checker (ladder), PRM800K human labels, a file in Math-Shepherd's format, or completions "
-        "of each step by the policy (Math-Shepherd's rule).",
-    )
-    neutral: Literal["positive", "negative", "soft", "drop"] = Field(
-        "positive",
-        description="What a neutral PRM800K rating becomes; the paper takes positive, soft is 0.5.",
-    )
-    path: str | None = Field(
-        None,
-        description="prm800k: file or folder of labels; shepherd: file of labels. In E2H_DATA_DIR/steps where unset, "
-        "math-shepherd.jsonl or .jsonl.gz for shepherd.",
-    )
-    completions: int = Field(
-        8, ge=1, description="monte_carlo: completions drawn behind each step (Math-Shepherd: 8)."
-    )
-    soft: bool = Field(
-        False,
-        description="monte_carlo: label a step by its share of right completions, not by whether there is one.",
-    )
-    limit: int | None = Field(
-        None, ge=1, description="Keep at most this many labelled solutions (drawn by seed)."
-    )
-    balance: bool = Field(
-        True,
-        description="checker, monte_carlo: balance right and wrong solutions of each problem, as far as there are both.",
-    )
-
-
-class Reward(Section):
-    """Which evaluator reranks and rewards."""
-
-    kind: Literal["prm", "orm", "oprm", "pairwise"] = Field(
-        "prm",
-        description="Trained on step labels, on final answers, on both (paper section 3.3), or on pairs of solutions.",
-    )
-
-
-class RewardTraining(Section):
+class RewardTraining(Fitting):
     """Training of an evaluator: a token-classification head with one label (paper section 3.3)."""
 
     init: Literal["base", "sft"] = Field(
         "base", description="Starting weights; the paper starts from the base model."
     )
     epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
-    batch_size: int = Field(128, ge=1, description="Solutions per optimizer update.")
-    micro_batch_size: int | None = Field(
-        None, ge=1, description="Solutions per forward pass; the whole batch where unset."
-    )
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
-    warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up.")
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
     heading: str = Field(
         "# Question",
@@ -72,12 +25,6 @@ class RewardTraining(Section):
     )
     frozen_layers: int = Field(
         0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
-    )
-    tokens: Literal["every", "last"] = Field(
-        "every", description="orm, oprm: tokens of a completion that carry its outcome label (paper: every)."
-    )
-    outcome_share: float = Field(
-        0.5, gt=0, lt=1, description="oprm: share of outcome examples among all examples."
     )
     lora_rank: int = Field(
         0, ge=0, description="Rank of LoRA adapters, merged when saved; 0 trains all weights."
@@ -95,6 +42,88 @@ class RewardTraining(Section):
         "as it was). Where unset, a GPU does so with float32 models; bfloat16 ones stay bfloat16 throughout: "
         "half the memory, but small updates are lost in rounding.",
     )
+
+
+class Reward(Section):
+    """Which evaluator reranks and rewards, and how it is trained."""
+
+    kind: str = Field("prm", description="The kind of evaluator.")
+    training: RewardTraining = Field(default_factory=RewardTraining, description="Its training.")
+
+
+class PrmReward(Reward):
+    """Process reward model: trained on step labels (paper section 3.3)."""
+
+    kind: Literal["prm"] = Field("prm", description="The kind of evaluator.")
+
+
+class OrmReward(Reward):
+    """Outcome reward model: trained on whether final answers are right (paper section 3.3)."""
+
+    kind: Literal["orm"] = Field("orm", description="The kind of evaluator.")
+    tokens: Literal["every", "last"] = Field(
+        "every", description="Tokens of a completion that carry its outcome label (paper: every)."
+    )
+
+
+class OprmReward(Reward):
+    """Outcome and process reward model: one model, trained on both kinds of labels (paper section 3.3)."""
+
+    kind: Literal["oprm"] = Field("oprm", description="The kind of evaluator.")
+    tokens: Literal["every", "last"] = Field(
+        "every", description="Tokens of a completion that carry its outcome label (paper: every)."
+    )
+    outcome_share: float = Field(0.5, gt=0, lt=1, description="Share of outcome examples among all examples.")
+
+
+class PairwiseReward(Reward):
+    """Bradley-Terry reward model: trained on pairs of a right and a wrong solution."""
+
+    kind: Literal["pairwise"] = Field("pairwise", description="The kind of evaluator.")
+
+
+class GoalConditionedReward(Reward):
+    """Pairwise reward model with goal-conditioned representations (Nath et al. 2024)."""
+
+    kind: Literal["goal_conditioned"] = Field("goal_conditioned", description="The kind of evaluator.")
+    contrastive_weight: float = Field(
+        0.5, ge=0, description="Weight lambda of the contrastive loss (the paper tried 0.1, 0.5 and 0.9)."
+    )
+    pairs_per_solution: int = Field(
+        16, ge=1, description="Pairs of source and goal drawn per solution and update (authors' code: 16)."
+    )
+
+
+class WeakToStrongReward(Reward):
+    """Process reward model that keeps an opinion of its own where labels are weak (Burns et al. 2023)."""
+
+    kind: Literal["weak_to_strong"] = Field("weak_to_strong", description="The kind of evaluator.")
+    confidence: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Largest weight of the evaluator's own hardened opinion in the target (paper: 0.5).",
+    )
+    confidence_warmup: float = Field(
+        0.2, ge=0, le=1, description="Share of training over which that weight grows from 0."
+    )
+
+
+REWARD = Family(
+    "reward",
+    "kind",
+    "prm",
+    "e2h.evaluators",
+    Reward,
+    {
+        "prm": PrmReward,
+        "orm": OrmReward,
+        "oprm": OprmReward,
+        "pairwise": PairwiseReward,
+        "goal_conditioned": GoalConditionedReward,
+        "weak_to_strong": WeakToStrongReward,
+    },
+)
 
 
 class Scoring(Section):

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Reinforcement learning, and training in rounds: fields of each algorithm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from e2h_pipeline.recipe.section import Section
+from e2h_pipeline.recipe.section import Family, Section
+from e2h_pipeline.recipe.sections.fitting import Fitting
+
+_ALGORITHM = "The algorithm that makes rl_policy."
 
 
 class Guards(Section):
@@ -78,63 +81,23 @@ class Curriculum(Section):
     )
 
 
-class Rounds(Section):
-    """Training in rounds: draw solutions of all questions, choose, train on what was chosen, and again."""
-
-    rounds: int = Field(2, ge=1, description="Rounds at most; the best on easy validation is kept.")
-    samples: int = Field(32, ge=2, le=64, description="Completions per question and round.")
-    temperature: float = Field(1.0, gt=0, description="Of these completions.")
-    top_k: int = Field(40, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
-    per_question: int = Field(10, ge=1, description="What is kept of a question, at most.")
-    epochs: int = Field(3, ge=1, description="Passes over what was chosen.")
-    batch_size: int = Field(128, ge=1, description="Solutions, or pairs, per optimizer update.")
-    micro_batch_size: int | None = Field(
-        None, ge=1, description="Of them per forward pass; the whole batch where unset."
-    )
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, cosine to 1% of itself.")
-    warmup: float = Field(0.2, ge=0, le=1, description="Share of updates spent warming up.")
-
-
-class RestEm(Rounds):
-    """ReST-EM (Singh et al. 2023; the paper's appendix C.3): the base model fine-tuned on solutions that are right."""
-
-
-class Preference(Rounds):
-    """Iterative preference training on pairs of solutions (paper section 4.2: DPO)."""
-
-    rounds: int = Field(5, ge=1, description="Rounds at most; the best on easy validation is kept.")
-    samples: int = Field(8, ge=2, le=64, description="Completions per question and round.")
-    top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
-    per_question: int = Field(3, ge=1, description="Pairs of a question, at most.")
-    epochs: int = Field(1, ge=1, description="Passes over the pairs.")
-    batch_size: int = Field(64, ge=1, description="Pairs per optimizer update.")
-    learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate, cosine to 1% of itself.")
-    loss: Literal["dpo", "simpo", "orpo", "sppo"] = Field("dpo", description="The loss (rl/preference.py).")
-    beta: float = Field(
-        0.1,
-        gt=0,
-        description="dpo, sppo: how strongly the round's first policy holds; simpo: scale of the mean log-probabilities.",
-    )
-    gamma: float = Field(
-        0.5, ge=0, description="simpo: how far chosen is to lie above rejected, in its scale."
-    )
-    odds_weight: float = Field(0.1, ge=0, description="orpo: weight of the odds ratio.")
-    margin: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="Hard questions: by how much the evaluator must score chosen above rejected.",
-    )
-
-
 class Rl(Section):
-    """Reinforcement learning on step rewards of the easy evaluator (paper section 4.2, appendix C.3)."""
+    """What every algorithm that makes the policy of hard problems has (paper section 4.2, appendix C.3)."""
 
-    algorithm: Literal["ppo", "grpo", "rest", "dpo"] = Field(
-        "ppo",
-        description="The algorithm that makes rl_policy: PPO, step-level GRPO, ReST-EM, or iterative preference training.",
-    )
+    algorithm: str = Field("ppo", description=_ALGORITHM)
     questions: Literal["all", "easy", "hard"] = Field("all", description="Questions to roll out on.")
+    max_new_tokens: int = Field(768, ge=1, description="A rollout that reaches this is unfinished.")
+    max_kl: float = Field(
+        0.5,
+        gt=0,
+        description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.",
+    )
+    guards: Guards = Field(default_factory=Guards, description="What stops the run.")
+
+
+class OnlineRl(Rl):
+    """Algorithms that learn from each batch of rollouts at once."""
+
     updates: int = Field(100, ge=1, description="Rollout batches.")
     rollouts: int = Field(512, ge=2, description="Completions per rollout batch.")
     samples_per_question: int = Field(4, ge=1, description="Completions per drawn question.")
@@ -143,52 +106,34 @@ class Rl(Section):
     pass_tokens: int | None = Field(
         None,
         ge=1,
-        description="ppo, grpo: positions of a forward pass, padding included, one completion at least: what bounds the "
+        description="Positions of a forward pass, padding included, one completion at least: what bounds the "
         "memory of an optimizer update. Unset: 1,536 on a CPU, 16,384 on an accelerator.",
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="ppo, grpo: recompute activations in the backward pass: less memory, about a third more time.",
+        description="Recompute activations in the backward pass: less memory, about a third more time.",
     )
     learning_rate: float = Field(
         2e-5, gt=0, description="Peak learning rate of the policy, cosine to 1% of itself."
     )
-    value_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the critic.")
     warmup_updates: int = Field(5, ge=0, description="Rollout batches spent warming up.")
-    value_warmup_updates: int = Field(
-        0, ge=0, description="First rollout batches that train the critic alone."
-    )
     temperature: float = Field(
         0.7, gt=0, description="Rollout temperature; log-probabilities are taken at the same one."
     )
-    max_new_tokens: int = Field(768, ge=1, description="A rollout that reaches this is unfinished.")
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
-    value_clip: float = Field(0.2, gt=0, description="Clip range of the value prediction.")
-    baseline: Literal["group", "leave_one_out"] = Field(
-        "group",
-        description="grpo: what step rewards are compared with: all steps of the question's samples, or the mean reward "
-        "per token of its other samples, which does not pay for more or fewer steps (PURE).",
-    )
-    gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
-    lam: float = Field(1.0, ge=0, le=1, description="GAE lambda.")
     kl: float = Field(
         0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward."
     )
     kl_target: float | None = Field(
         None,
         gt=0,
-        description="ppo, grpo: mean KL per token that the coefficient is moved to, from `kl` on (Ziegler et al. 2019); it "
+        description="Mean KL per token that the coefficient is moved to, from `kl` on (Ziegler et al. 2019); it "
         "stays `kl` where unset.",
     )
     kl_horizon: int = Field(
         10_000,
         ge=1,
         description="Rollouts in which the coefficient moves by about a fifth at most; `rollouts` or more.",
-    )
-    max_kl: float = Field(
-        0.5,
-        gt=0,
-        description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.",
     )
     process_scale: float = Field(1.0, ge=0, description="Weight of the step rewards.")
     shaping: Literal[
@@ -239,17 +184,103 @@ class Rl(Section):
         ge=1,
         description="Rollout batches between checkpoints; each is measured on easy validation, and the best is kept.",
     )
-    rest: RestEm = Field(default_factory=RestEm, description="rest: rounds of ReST-EM.")
-    preference: Preference = Field(default_factory=Preference, description="dpo: rounds of pairs.")
     curriculum: Curriculum = Field(
         default_factory=Curriculum, description="Which questions an update rolls out on."
     )
-    guards: Guards = Field(default_factory=Guards, description="What stops the run.")
 
     @model_validator(mode="after")
-    def _controller(self) -> Rl:
+    def _controller(self) -> OnlineRl:
         if self.kl_target is not None and (self.kl == 0 or self.kl_horizon < self.rollouts):
             raise ValueError(
                 "kl_target needs a kl above 0 to start from, and a kl_horizon of rollouts or more"
             )
         return self
+
+
+class PpoRl(OnlineRl):
+    """PPO with a critic, on step rewards less KL (paper section 4.2)."""
+
+    algorithm: Literal["ppo"] = Field("ppo", description=_ALGORITHM)
+    value_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the critic.")
+    value_warmup_updates: int = Field(
+        0, ge=0, description="First rollout batches that train the critic alone."
+    )
+    value_clip: float = Field(0.2, gt=0, description="Clip range of the value prediction.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount per token.")
+    lam: float = Field(1.0, ge=0, le=1, description="GAE lambda.")
+
+
+class GrpoRl(OnlineRl):
+    """Step-level GRPO: samples of a question are each other's baseline (DeepSeekMath, section 4.1)."""
+
+    algorithm: Literal["grpo"] = Field("grpo", description=_ALGORITHM)
+    baseline: Literal["group", "leave_one_out"] = Field(
+        "group",
+        description="What step rewards are compared with: all steps of the question's samples, or the mean reward "
+        "per token of its other samples, which does not pay for more or fewer steps (PURE).",
+    )
+
+
+class RoundsRl(Rl, Fitting):
+    """Training in rounds: draw solutions of all questions, choose, train on what was chosen, and again."""
+
+    rounds: int = Field(2, ge=1, description="Rounds at most; the best on easy validation is kept.")
+    samples: int = Field(32, ge=2, le=64, description="Completions per question and round.")
+    temperature: float = Field(1.0, gt=0, description="Of these completions.")
+    top_k: int = Field(40, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    per_question: int = Field(10, ge=1, description="What is kept of a question, at most.")
+    probe_questions: int = Field(
+        2560,
+        ge=1,
+        description="Questions that each round's policy answers once, for the guards; all where fewer.",
+    )
+
+
+class RestEmRl(RoundsRl):
+    """ReST-EM (Singh et al. 2023; the paper's appendix C.3): the base model fine-tuned on solutions that are right."""
+
+    algorithm: Literal["rest"] = Field("rest", description=_ALGORITHM)
+
+
+class PreferenceRl(RoundsRl):
+    """Iterative preference training on pairs of solutions (paper section 4.2: DPO)."""
+
+    algorithm: Literal["dpo"] = Field("dpo", description=_ALGORITHM)
+    rounds: int = Field(5, ge=1, description="Rounds at most; the best on easy validation is kept.")
+    samples: int = Field(8, ge=2, le=64, description="Completions per question and round.")
+    top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
+    per_question: int = Field(3, ge=1, description="Pairs of a question, at most.")
+    epochs: int = Field(1, ge=1, description="Passes over the pairs.")
+    batch_size: int = Field(64, ge=1, description="Pairs per optimizer update.")
+    learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate, cosine to 1% of itself.")
+    loss: Literal["dpo", "simpo", "orpo", "sppo"] = Field(
+        "dpo", description="The loss (rl/rounds/preference_losses.py)."
+    )
+    beta: float = Field(
+        0.1,
+        gt=0,
+        description="dpo, sppo: how strongly the round's first policy holds; simpo: scale of the mean log-probabilities.",
+    )
+    gamma: float = Field(
+        0.5, ge=0, description="simpo: how far chosen is to lie above rejected, in its scale."
+    )
+    odds_weight: float = Field(0.1, ge=0, description="orpo: weight of the odds ratio.")
+    margin: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Hard questions: by how much the evaluator must score chosen above rejected.",
+    )
+    evaluator_agrees: bool = Field(
+        True, description="Easy questions: pairs of right and wrong count only where the evaluator agrees."
+    )
+
+
+RL = Family(
+    "rl",
+    "algorithm",
+    "ppo",
+    "e2h.algorithms",
+    Rl,
+    {"ppo": PpoRl, "grpo": GrpoRl, "rest": RestEmRl, "dpo": PreferenceRl},
+)

@@ -1,0 +1,15 @@
+"""MATH and MATH500 as a domain."""
+
+from __future__ import annotations
+
+from e2h_pipeline.grading.mathematics.extract import final_answer
+from e2h_pipeline.problems.domain import Domain
+from e2h_pipeline.recipe import MathProblems
+
+MATH = Domain(
+    name="math",
+    benchmark="MATH500",
+    options=MathProblems,
+    answer_of=final_answer,
+    reader="e2h_pipeline.problems.math.problems:MathReader",
+)

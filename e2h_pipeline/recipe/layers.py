@@ -1,0 +1,163 @@
+"""From files and overrides to the data of one recipe: layers, of which the later win.
+
+A recipe file may extend another; the overrides of a key are the last layer. Sections that are a union keyed by the method's
+name (`families`) have two rules of their own:
+
+- A layer that names another method leaves behind the fields that the two methods do not share. So `rl.algorithm=rest` in a
+  key drops PPO's clip range, which a file below set; a field of another method in the *same* layer is an error.
+- A file may say what holds for a method that it does not choose itself: `when: {rest: {samples: 16}}` inside the section.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2h_pipeline.recipe.families import FAMILIES
+from e2h_pipeline.recipe.keys import RECIPE_NAME, recipe_names
+from e2h_pipeline.recipe.old_spellings import refuse_old_spelling
+from e2h_pipeline.recipe.section import Family, RecipeError
+
+Layer = dict[str, Any]
+WHEN = "when"
+_LISTS = ("labels",)
+"""Families of which a recipe has several: a list of sections, of which fields are set by number (`labels.0.weight`)."""
+
+
+def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> list[Layer]:
+    """The data of a recipe file behind that of the files it extends.
+
+    Raises:
+        RecipeError: no such file, not YAML, not a mapping, or it extends itself.
+    """
+    path = next((p for folder in folders if (p := Path(folder) / f"{name}.yaml").is_file()), None)
+    if path is None:
+        raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {type(data).__name__}")
+    parent = data.pop("extends", None)
+    for field in _fields(data):
+        refuse_old_spelling(field, str(path))
+    if parent is None:
+        return [data]
+    if parent in (*above, name) or not isinstance(parent, str) or not RECIPE_NAME.fullmatch(parent):
+        raise RecipeError(f"{path}: extends: {parent} is not another recipe's name")
+    return [*recipe_layers(parent, folders, (*above, name)), data]
+
+
+def override_layer(overrides: Mapping[str, str], key: str) -> Layer:
+    """The overrides of a key as a layer.
+
+    Raises:
+        RecipeError: a field is within another that is no section, or has an old spelling.
+    """
+    layer: Layer = {}
+    for field, text in overrides.items():
+        refuse_old_spelling(field, f"key '{key}'")
+        *parents, leaf = field.split(".")
+        node = layer
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"{field} in key '{key}': {parent} is not a section")
+        node[leaf] = parse_value(text)
+    return layer
+
+
+def parse_value(text: str) -> Any:
+    """A value of a key as YAML reads it; commas make a list."""
+    if "," in text:
+        return [parse_value(item) for item in text.split(",") if item]
+    try:  # YAML reads 2e-5 as a string
+        return float(text) if re.fullmatch(r"[0-9.]+e[+-]?[0-9]+", text) else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError):
+        return text
+
+
+def laid_together(layers: Sequence[Layer]) -> Layer:
+    """The data of a recipe from its layers.
+
+    Raises:
+        RecipeError: a section of methods is no mapping, or a field is set of several label sources at once.
+    """
+    merged: Layer = {}
+    for name in dict.fromkeys(name for layer in layers for name in layer):
+        values = [layer[name] for layer in layers if name in layer]
+        if name in _LISTS:
+            merged[name] = _list_of_methods(FAMILIES[name], values)
+        elif name in FAMILIES:
+            merged[name] = _one_method(FAMILIES[name], values)
+        else:
+            merged[name] = values[0]
+            for value in values[1:]:
+                merged[name] = laid_over(merged[name], value)
+    return merged
+
+
+def laid_over(below: Any, above: Any) -> Any:
+    """`above`, where both are sections merged field by field."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{name: laid_over(below.get(name), value) for name, value in above.items()}}
+
+
+def _one_method(family: Family, values: Sequence[Any]) -> Layer:
+    """A section of methods from its layers."""
+    for value in values:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{family.section}: a mapping of fields is expected, not '{value}'")
+    words = list(_words(family, values))
+    chosen = words[-1] if words else family.default
+    merged: Layer = {}
+    for position, value in enumerate(values):
+        own = {field: found for field, found in value.items() if field != WHEN}
+        for before, after in zip(words[position:], words[position + 1 :], strict=False):
+            if before != after:
+                shared = family.shared(before, after)
+                own = {field: found for field, found in own.items() if field in shared}
+        merged = laid_over(merged, own)
+        merged = laid_over(merged, value.get(WHEN, {}).get(chosen, {}))
+    return {**merged, family.tag: chosen}
+
+
+def _words(family: Family, values: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The method behind each layer: its own word, else that of the layer below."""
+    word = family.default
+    for value in values:
+        word = str(value.get(family.tag, word))
+        yield word
+
+
+def _list_of_methods(family: Family, values: Sequence[Any]) -> list[Layer]:
+    """A list of sections from its layers: a list replaces, a mapping changes the one that there is, numbers change each."""
+    found: list[list[Any]] = [[]]
+    for value in values:
+        if isinstance(value, list):
+            found = [[each] for each in value]
+        elif isinstance(value, Mapping) and all(str(field).isdecimal() for field in value):
+            for number, change in value.items():
+                if int(number) >= len(found):
+                    raise RecipeError(f"{family.section}.{number}: there are {len(found)}, numbered from 0")
+                found[int(number)].append(change)
+        elif len(found) > 1:
+            spelled = f"{family.section}.0.{next(iter(value), 'limit')}"
+            raise RecipeError(f"{family.section} has {len(found)} sources: say of which, as in {spelled}")
+        else:
+            found[0].append(value)
+    return [_one_method(family, layers) for layers in found]
+
+
+def _fields(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields of a file."""
+    for name, value in data.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _fields(value, f"{prefix}{name}.")

@@ -1,0 +1,33 @@
+"""Fields of recipes that have moved: an old spelling is refused with the new one."""
+
+from __future__ import annotations
+
+import re
+
+from e2h_pipeline.recipe.section import RecipeError
+
+_KINDS = "prm|orm|oprm|pairwise"
+_MOVED = (
+    (rf"({_KINDS})\.(tokens|outcome_share)", r"reward.\2 (with reward.kind=\1)"),
+    (rf"({_KINDS})\.(.+)", r"reward.training.\2 (with reward.kind=\1)"),
+    (rf"({_KINDS})", r"reward.training (with reward.kind=\1)"),
+    (r"rl\.rest\.(.+)", r"rl.\1 (with rl.algorithm=rest)"),
+    (r"rl\.rest", "rl, or in a file rl.when.rest (with rl.algorithm=rest)"),
+    (r"rl\.preference\.(.+)", r"rl.\1 (with rl.algorithm=dpo)"),
+    (r"rl\.preference", "rl, or in a file rl.when.dpo (with rl.algorithm=dpo)"),
+)
+
+
+def refuse_old_spelling(field: str, where: str) -> None:
+    """Refuse a field that has another name by now.
+
+    Args:
+        field: dotted name.
+        where: the file or key that has it.
+
+    Raises:
+        RecipeError: it is an old spelling; the message has the new one.
+    """
+    for old, new in _MOVED:
+        if match := re.fullmatch(old, field):
+            raise RecipeError(f"{where}: {field} is now {match.expand(new)}")
