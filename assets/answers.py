@@ -9,6 +9,7 @@ import dagster as dg
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
 # The number of samples is evaluation.samples here: raising the rerank pool's N must not draw these again.
@@ -17,21 +18,18 @@ _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != 
 
 def _answers(name: str, policy: str) -> dg.AssetsDefinition:
     def answers(job: StageJob) -> dict[str, Any]:
-        from e2h_pipeline.generation.sample_pool import answers_pool
+        from e2h_pipeline.generation.sample_pool import Drawing, answers_pool
+        from e2h_pipeline.generation.search.independent import Independent
 
-        return answers_pool(
+        drawing = Drawing(
             policy=job.path(policy),
-            questions=read_table(job.path("benchmark_questions") / TABLE),
-            out=job.out,
-            work=job.work.folder,
-            sampling=job.recipe.sampling,
-            evaluation=job.recipe.evaluation,
-            seed=job.recipe.seed,
+            domain=DOMAINS.load(job.recipe.problems.source),
+            options=job.recipe.sampling,
             stage=name,
-            reporter=job.work.reporter,
-            engine=job.work.engine,
-            runner=job.work.runner,
+            method=Independent(),
         )
+        questions = read_table(job.path("benchmark_questions") / TABLE)
+        return answers_pool(drawing, questions, job.recipe.evaluation.samples, job.work)
 
     answers.__doc__ = (
         f"Greedy and sampled completions of every benchmark question by {policy}. Version = hash of the rows."
@@ -40,7 +38,8 @@ def _answers(name: str, policy: str) -> dg.AssetsDefinition:
         name=name,
         group="answers",
         reads=[policy, "benchmark_questions"],
-        recipe=["seed", "evaluation.samples", *_SAMPLING],
+        recipe=["seed", "problems.source", "evaluation.samples", *_SAMPLING],
+        methods=["problems.source"],
         kinds={"parquet"},
         gpu=True,
         samples=True,

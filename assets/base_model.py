@@ -12,7 +12,7 @@ from e2h_pipeline.stages.asset import stage
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """Files of a shipped or local model; a Hub model's name and commit are in the recipe."""
+    """Files of a shipped or local model. A Hub model's name and commit are in the recipe."""
     from e2h_pipeline.models.base import local_folder
 
     folder = local_folder(recipe.base)
@@ -22,6 +22,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 @stage(
     group="policy",
     recipe=["base", "problems.source", "problems.world"],
+    methods=["problems.source/corpus"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
     external=_fingerprint,
@@ -29,7 +30,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 )
 def base_model(job: StageJob) -> dict[str, Any]:
     """The base model as a Hugging Face folder: shipped, fetched, or trained from nothing on the
-    ladder's flawed corpus."""
+    domain's corpus."""
     from e2h_pipeline.training.from_nothing import make_base_model
 
-    return make_base_model(job.recipe.base, job.recipe.problems, job.out, job.work.folder, job.work.reporter)
+    return make_base_model(job.recipe.base, job.recipe.problems, job.work)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from assets._names import BENCHMARKS
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
 
@@ -13,6 +13,7 @@ from e2h_pipeline.stages.asset import stage
     group="results",
     reads=["base_answers", "sft_answers", "rl_answers", "rerank_metrics", "gold_answers"],
     recipe=["seed", "evaluation", "problems.source"],
+    methods=["problems.source", "evaluation.grader"],
     kinds={"parquet"},
     audit=True,
 )
@@ -21,15 +22,10 @@ def benchmark_metrics(job: StageJob) -> dict[str, Any]:
     from e2h_pipeline.evaluation.policies import benchmark_metrics
 
     return benchmark_metrics(
-        answers={policy: job.path(f"{policy}_answers") for policy in ("base", "sft", "rl")},
-        rerank_metrics=job.path("rerank_metrics"),
-        gold=job.path("gold_answers"),
-        out=job.out,
-        work=job.work.folder,
-        benchmark=BENCHMARKS[job.recipe.problems.source],
-        evaluation=job.recipe.evaluation,
-        easy_levels=job.recipe.evaluation.easy_levels,
-        seed=job.recipe.seed,
-        reporter=job.work.reporter,
-        runner=job.work.runner,
+        {policy: job.path(f"{policy}_answers") for policy in ("base", "sft", "rl")},
+        job.path("rerank_metrics"),
+        job.path("gold_answers"),
+        DOMAINS.load(job.recipe.problems.source),
+        job.recipe.evaluation,
+        job.work,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.registry import DOMAINS, SEARCH_METHODS
 from e2h_pipeline.stages.asset import stage
 
 
@@ -14,36 +16,43 @@ def _stops_early(recipe: RecipeSlice) -> bool:
     return bool(recipe.early_stop.enabled)
 
 
+def _asks_evaluator(recipe: RecipeSlice) -> bool:
+    return _stops_early(recipe) or bool(SEARCH_METHODS.load(recipe.search.method)().needs_scorer)
+
+
 @stage(
     group="reranking",
     reads=["sft_policy", "benchmark_questions"],
-    reads_if={"evaluator": _stops_early, "easy_step_labels": _stops_early},
-    recipe=["seed", "sampling", "early_stop"],
+    reads_if={"easy_evaluator": _asks_evaluator, "easy_step_labels": _stops_early},
+    recipe=["seed", "problems.source", "sampling", "search", "early_stop"],
+    methods=["problems.source", "search.method"],
     kinds={"parquet"},
     gpu=True,
     samples=True,
     grows="sampling.samples",
 )
 def benchmark_samples(job: StageJob) -> dict[str, Any]:
-    """N completions of every benchmark question by the SFT policy."""
-    from e2h_pipeline.generation.sample_pool import sample_pool
+    """N completions of every benchmark question by the SFT policy, found by the recipe's search method."""
+    from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
     from e2h_pipeline.rewards.early_stop import easy_watch
+    from e2h_pipeline.rewards.step_scorer import StepScorer
 
-    stop = job.recipe.early_stop
-    watch = None
+    domain = DOMAINS.load(job.recipe.problems.source)
+    method, stop = SEARCH_METHODS.load(job.recipe.search.method)(), job.recipe.early_stop
+    scorer = watch = None
+    if method.needs_scorer:
+        scorer = StepScorer(job.path("easy_evaluator"), domain.text)
     if stop.enabled:
-        watch = easy_watch(job.path("evaluator"), job.path("easy_step_labels"), stop)
-
-    return sample_pool(
+        watch = easy_watch(job.path("easy_evaluator"), job.path("easy_step_labels"), stop, domain.text)
+    drawing = Drawing(
         policy=job.path("sft_policy"),
-        questions=read_table(job.path("benchmark_questions") / TABLE),
-        out=job.out / "data",
-        work=job.work.folder,
+        domain=domain,
         options=job.recipe.sampling,
-        seed=job.recipe.seed,
         stage="benchmark_samples",
-        reporter=job.work.reporter,
-        engine=job.work.engine,
-        runner=job.work.runner,
+        method=method,
+        search=job.recipe.search,
+        scorer=scorer,
         watch=watch,
     )
+    questions = read_table(job.path("benchmark_questions") / TABLE)
+    return sample_pool(drawing, questions, replace(job.work, out=job.out / "data"))

@@ -1,7 +1,8 @@
-"""Asset checks: the split keeps apart, no gold answer reaches training, pools are whole, numbers can be.
+"""Asset checks: the split is disjoint, no gold answer reaches training, pools are whole, numbers
+are possible.
 
-What each looks for is in `_checks.py`; here it is tied to assets. Blocking checks stop what is below
-them in the same run, and hold back automation (`on_change`).
+What each looks for is in `e2h_pipeline/stages/findings.py`; here it is tied to assets. A blocking
+check that fails stops what is downstream in the same run, and holds back automation (`on_change`).
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -15,7 +16,17 @@ from e2h_pipeline.artifacts.lineage import trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.stages import findings as _checks
+from e2h_pipeline.stages.findings import (
+    column_findings,
+    constant_findings,
+    graph_findings,
+    manifest_findings,
+    metric_findings,
+    pool_findings,
+    same_texts,
+    solution_findings,
+    split_findings,
+)
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
 from resources.store import StoreResource, input_artifact, latest_artifact
 
@@ -60,16 +71,16 @@ def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     blocking=True,
 )
 def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Easy, hard and benchmark problems are disjoint and of the right levels, no text of the benchmark is
-    among the others, and every hard and benchmark question has its gold answer."""
+    """Easy, hard and benchmark problems are disjoint and of the right levels, no text of the
+    benchmark is among the others, and every hard and benchmark question has its gold answer."""
     seen = Experiment(context, store)
     parts = seen.existing(_PARTITIONS)
-    findings = _checks.split_findings(
+    findings = split_findings(
         {name: artifact.path for name, artifact in parts.items()}, seen.recipe().problems.easy_levels
     )
     counts = {name: read_table(a.path / TABLE, ["problem_id"]).num_rows for name, a in parts.items()}
     if {"easy_problems", "hard_questions"} <= parts.keys():
-        twice = _checks.same_texts(parts["easy_problems"].path, parts["hard_questions"].path)
+        twice = same_texts(parts["easy_problems"].path, parts["hard_questions"].path)
         counts["texts_both_easy_and_hard"] = twice
     return _result(findings, **counts)
 
@@ -83,15 +94,15 @@ def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource
 def solutions_of_easy_problems(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """Every solution is of an easy training problem, or of GSM8K, and no question that is held out for validation, hard
-    or benchmark has been rewritten into one that is learned."""
+    """Every solution is of an easy training problem or of GSM8K, and no learned question is one
+    that is held out: of the validation part, hard or of the benchmark."""
     parts = Experiment(context, store).existing(("easy_solutions", *_PARTITIONS[:3]))
-    return _result(_checks.solution_findings({name: artifact.path for name, artifact in parts.items()}))
+    return _result(solution_findings({name: artifact.path for name, artifact in parts.items()}))
 
 
 @dg.asset_check(asset="benchmark_metrics", partitions_def=EXPERIMENTS, blocking=True)
 def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Nothing that trains or selects reaches gold answers: not in the asset graph, not in any manifest
+    """Nothing that trains or selects reaches gold answers, in the asset graph or in any manifest
     behind this experiment; question tables hold no answers; supervision is on easy levels only."""
     seen = Experiment(context, store)
     audit = {name for name, stage in STAGES.items() if stage.audit}
@@ -101,9 +112,9 @@ def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreRes
         ["benchmark_questions"] if recipe.problems.hard_answers else ["hard_questions", "benchmark_questions"]
     )
     findings = [
-        *_checks.graph_findings(_upstream(context), audit),
-        *_checks.manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit),
-        *_checks.column_findings({name: made[name].path for name in silent if name in made}),
+        *graph_findings(_upstream(context), audit),
+        *manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit),
+        *column_findings({name: made[name].path for name in silent if name in made}),
     ]
     note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"
     levels = ", ".join(map(str, recipe.problems.easy_levels))
@@ -123,7 +134,8 @@ def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:
 def base_model_as_shipped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """A base model trained from nothing by the shipped model's knobs is the shipped model, or as good."""
+    """A base model that was trained from nothing with the shipped model's knobs equals the shipped
+    model, or has the same loss."""
     from e2h_pipeline.training.from_nothing import compare_with_shipped
 
     seen = Experiment(context, store)
@@ -139,7 +151,8 @@ def base_model_as_shipped(
 def _pool_check(
     asset: str, questions: str, folders: Callable[[Recipe], dict[str, int]]
 ) -> dg.AssetChecksDefinition:
-    """A completeness check of a sample pool; `folders` gives the samples per question in each folder."""
+    """A completeness check of a sample pool; `folders` gives the samples per question in each
+    folder."""
 
     @dg.asset_check(
         asset=asset,
@@ -156,7 +169,7 @@ def _pool_check(
         findings = [
             f"{folder}: {finding}"
             for folder, samples in wanted.items()
-            for finding in _checks.pool_findings(pool / folder, asked, samples)
+            for finding in pool_findings(pool / folder, asked, samples)
         ]
         return _result(findings, questions=len(asked), **{f"samples_{name}": n for name, n in wanted.items()})
 
@@ -182,9 +195,7 @@ def evaluator_not_constant(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """The evaluator tells steps apart."""
-    return _result(
-        _checks.constant_findings(Experiment(context, store).artifact("rerank_scores").path / "data")
-    )
+    return _result(constant_findings(Experiment(context, store).artifact("rerank_scores").path / "data"))
 
 
 def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
@@ -197,7 +208,7 @@ def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         seen = Experiment(context, store)
         rows = read_table(seen.artifact(asset).path / "metrics.parquet").to_pylist()
-        return _result(_checks.metric_findings(rows, seen.recipe().rerank.draws), rows=len(rows))
+        return _result(metric_findings(rows, seen.recipe().rerank.draws), rows=len(rows))
 
     return check
 

@@ -11,20 +11,19 @@ from e2h_pipeline.stages.asset import stage
 @stage(
     group="evaluator",
     reads=["easy_samples", "easy_problems"],
-    recipe=["seed", "evaluation.grader"],
+    recipe=["seed", "problems.source", "evaluation.grader"],
+    methods=["problems.source", "evaluation.grader"],
     kinds={"parquet"},
 )
 def easy_outcome_labels(job: StageJob) -> dict[str, Any]:
     """Solutions of easy problems with a right or a wrong answer, balanced per problem."""
+    from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.supervision.outcome_labels import label_easy_outcomes
 
     return label_easy_outcomes(
         easy_samples=job.path("easy_samples") / "data",
         easy_problems=job.path("easy_problems"),
-        out=job.out,
-        work=job.work.folder,
+        domain=DOMAINS.load(job.recipe.problems.source),
         grader_name=job.recipe.evaluation.grader,
-        seed=job.recipe.seed,
-        reporter=job.work.reporter,
-        runner=job.work.runner,
+        work=job.work,
     )

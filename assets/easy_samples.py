@@ -1,18 +1,21 @@
-"""Solutions of easy problems, sampled hot: what the evaluator learns from."""
+"""Solutions of easy problems, sampled at a high temperature: what the evaluator learns from."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
 
 @stage(
     group="evaluator",
     reads=["sft_policy", "easy_problems"],
-    recipe=["seed", "easy_samples"],
+    recipe=["seed", "problems.source", "easy_samples"],
+    methods=["problems.source"],
     kinds={"parquet"},
     gpu=True,
     samples=True,
@@ -20,17 +23,15 @@ from e2h_pipeline.stages.asset import stage
 )
 def easy_samples(job: StageJob) -> dict[str, Any]:
     """Completions of every easy problem by the SFT policy."""
-    from e2h_pipeline.generation.sample_pool import sample_pool
+    from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+    from e2h_pipeline.generation.search.independent import Independent
 
-    return sample_pool(
+    drawing = Drawing(
         policy=job.path("sft_policy"),
-        questions=read_table(job.path("easy_problems") / TABLE),
-        out=job.out / "data",
-        work=job.work.folder,
+        domain=DOMAINS.load(job.recipe.problems.source),
         options=job.recipe.easy_samples,
-        seed=job.recipe.seed,
         stage="easy_samples",
-        reporter=job.work.reporter,
-        engine=job.work.engine,
-        runner=job.work.runner,
+        method=Independent(),
     )
+    questions = read_table(job.path("easy_problems") / TABLE)
+    return sample_pool(drawing, questions, replace(job.work, out=job.out / "data"))

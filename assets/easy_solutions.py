@@ -14,16 +14,19 @@ _HELD_OUT = ("hard_questions", "benchmark_questions")
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     """The files of solutions, where they are others'."""
-    from e2h_pipeline.problems.solution_files import solution_fingerprint
+    from e2h_pipeline.problems.files import file_hashes
+    from e2h_pipeline.registry import SOLUTION_SOURCES
 
-    return solution_fingerprint(recipe.solutions)
+    options = recipe.solutions
+    return file_hashes(SOLUTION_SOURCES.load(options.source)().files(options))
 
 
 @stage(
     group="data",
     reads=["easy_problems"],
     reads_if=dict.fromkeys(_HELD_OUT, lambda recipe: bool(recipe.solutions.from_files)),
-    recipe=["solutions", "problems.seed"],
+    recipe=["solutions", "problems.seed", "problems.source"],
+    methods=["solutions.source", "problems.source"],
     kinds={"parquet"},
     external=_fingerprint,
     watches=[SOLUTION_FILES],
@@ -31,13 +34,15 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 def easy_solutions(job: StageJob) -> dict[str, Any]:
     """Solutions of easy training problems, for supervised fine-tuning: those that come with the problems, or others'.
     Questions that are held out are read only to keep them out."""
+    from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
 
     options = job.recipe.solutions
     return write_easy_solutions(
         easy_problems=job.path("easy_problems"),
         held_out=[job.path(name) for name in _HELD_OUT if options.from_files],
-        out=job.out,
         options=options,
+        domain=DOMAINS.load(job.recipe.problems.source),
         seed=job.recipe.problems.seed,
+        work=job.work,
     )

@@ -7,45 +7,59 @@ from typing import Any
 from assets.watched import LABEL_FILES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice, Sampling
+from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.stages.asset import stage
+from e2h_pipeline.stages.spec import Condition
 
 # Completions are drawn as the benchmark's samples are; how many is labels.completions.
 _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
 
 
-def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """The files of labels, where labels come from files."""
-    from e2h_pipeline.problems.supplied_files import label_fingerprint
+def _reads(asset: str) -> Condition:
+    """Whether a source of the recipe needs an asset: one of human labels waits for no policy and no samples."""
+    return lambda recipe: any(
+        asset in LABEL_SOURCES.load(options.source)().reads(options) for options in recipe.labels
+    )
 
-    return label_fingerprint(recipe.labels)
+
+def _samples(recipe: RecipeSlice) -> bool:
+    """Whether a source of the recipe draws with the engine."""
+    return any(LABEL_SOURCES.load(options.source).samples for options in recipe.labels)
+
+
+def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
+    """The files of each source that reads some."""
+    from e2h_pipeline.problems.files import file_hashes
+
+    hashes = {
+        f"{place} {options.source}": file_hashes(LABEL_SOURCES.load(options.source)().files(options))
+        for place, options in enumerate(recipe.labels, start=1)
+    }
+    return {name: found for name, found in hashes.items() if found}
 
 
 @stage(
     group="evaluator",
-    reads=["easy_samples", "easy_problems", "sft_policy"],
+    reads=["easy_problems"],
+    reads_if={name: _reads(name) for name in ("easy_samples", "sft_policy")},
     recipe=["seed", "labels", "problems.source", "evaluation.grader", *_SAMPLING],
+    methods=["labels.source", "problems.source", "problems.source/step_checker", "evaluation.grader"],
     kinds={"parquet"},
     gpu=True,
-    samples=True,
+    samples=_samples,
     external=_fingerprint,
     watches=[LABEL_FILES],
 )
 def easy_step_labels(job: StageJob) -> dict[str, Any]:
     """A label for each step of solutions to easy problems, up to the first error."""
-    from e2h_pipeline.supervision.step_labels import label_easy_samples
+    from e2h_pipeline.registry import DOMAINS
+    from e2h_pipeline.supervision.step_labels import label_easy_steps
 
-    return label_easy_samples(
-        easy_samples=job.path("easy_samples") / "data",
-        easy_problems=job.path("easy_problems"),
-        out=job.out,
-        options=job.recipe.labels,
-        problems=job.recipe.problems,
-        seed=job.recipe.seed,
-        reporter=job.work.reporter,
-        policy=job.path("sft_policy"),
-        work=job.work.folder,
+    return label_easy_steps(
+        inputs={name: job.path(name) for name in job.inputs},
+        labels=job.recipe.labels,
+        domain=DOMAINS.load(job.recipe.problems.source),
         sampling=job.recipe.sampling,
         grader=job.recipe.evaluation.grader,
-        engine=job.work.engine,
-        runner=job.work.runner,
+        work=job.work,
     )

@@ -1,4 +1,5 @@
-"""The partitions of supervision: what may be learned from, what may only be asked, what only audits."""
+"""The partitions of supervision: what may be learned from, what may only be asked, what only
+audits."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, write_table
 from e2h_pipeline.stages.asset import stage
 
+_READER = ("problems.source/reader",)
 
-@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
+
+@stage(group="data", reads=["problem_source"], recipe=["problems"], methods=_READER, kinds={"parquet"})
 def easy_problems(job: StageJob) -> dict[str, Any]:
     """Problems of the easy levels with solutions and answers: all supervision there is."""
     from e2h_pipeline.problems.records import counts_by_level, easy_table
@@ -20,9 +23,10 @@ def easy_problems(job: StageJob) -> dict[str, Any]:
     return {"train": counts_by_level(split.easy_train), "validation": counts_by_level(split.easy_validation)}
 
 
-@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
+@stage(group="data", reads=["problem_source"], recipe=["problems"], methods=_READER, kinds={"parquet"})
 def hard_questions(job: StageJob) -> dict[str, Any]:
-    """Questions of the hard levels, without answers (but in controls with `problems.hard_answers`, never strict)."""
+    """Questions of the hard levels, without answers (but in controls with `problems.hard_answers`,
+    never strict)."""
     from e2h_pipeline.problems.records import counts_by_level, question_table
     from e2h_pipeline.problems.source import load_split
 
@@ -31,7 +35,7 @@ def hard_questions(job: StageJob) -> dict[str, Any]:
     return {"questions": counts_by_level(hard)}
 
 
-@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"})
+@stage(group="data", reads=["problem_source"], recipe=["problems"], methods=_READER, kinds={"parquet"})
 def benchmark_questions(job: StageJob) -> dict[str, Any]:
     """Questions of the benchmark, without answers."""
     from e2h_pipeline.problems.records import counts_by_level, question_table
@@ -42,10 +46,17 @@ def benchmark_questions(job: StageJob) -> dict[str, Any]:
     return {"questions": counts_by_level(benchmark)}
 
 
-@stage(group="data", reads=["problem_source"], recipe=["problems"], kinds={"parquet"}, audit=True)
+@stage(
+    group="data",
+    reads=["problem_source"],
+    recipe=["problems"],
+    methods=_READER,
+    kinds={"parquet"},
+    audit=True,
+)
 def gold_answers(job: StageJob) -> dict[str, Any]:
-    """Answers of hard and benchmark problems, for evaluation only: nothing that trains or selects may depend
-    on this."""
+    """Answers of hard and benchmark problems, for evaluation only: nothing that trains or selects
+    may depend on this."""
     from e2h_pipeline.problems.records import counts_by_level, gold_table
     from e2h_pipeline.problems.source import load_split
 

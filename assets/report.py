@@ -8,6 +8,7 @@ from typing import Any
 from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
 _INPUTS = [
@@ -16,9 +17,9 @@ _INPUTS = [
     "evaluator_generalization",
     "rl_policy",
     "rl_audit",
-    "evaluator",
+    "easy_evaluator",
 ]
-# The template is code that no import leads to: an edit of it makes the page again.
+# No import leads to the template, which is code too: an edit of it makes the page again.
 _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
 
 
@@ -26,24 +27,26 @@ _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
     group="results",
     reads=_INPUTS,
     recipe=Recipe.model_fields,
+    methods=["problems.source"],
     kinds={"report"},
     audit=True,
     files=_TEMPLATE,
 )
 def report(job: StageJob) -> dict[str, Any]:
-    """One static HTML page: accuracy curves, bars by level, training curves and their audit, lineage and cost. The
-    page tells times, so the version is that of what it shows."""
-    from e2h_pipeline.report.html import write_report
+    """One static HTML page: accuracy curves, bars by level, training curves and their audit, lineage and cost.
+
+    The page tells times, so the data version is that of the artifacts it shows.
+    """
+    from e2h_pipeline.report.html import Subject, write_report
 
     shown = {name: artifact.data_version for name, artifact in job.inputs.items()}
     (job.out / "sources.json").write_text(
         json.dumps(shown, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
+    domain = DOMAINS.load(job.recipe.problems.source)
     return write_report(
         inputs={name: artifact.path for name, artifact in job.inputs.items()},
         lineage=job.lineage,
         out=job.out / "page",
-        key=job.experiment,
-        recipe_json=json.dumps(job.recipe.as_dict()),
-        confidence=job.recipe.evaluation.confidence,
+        about=Subject(job.experiment, job.recipe.as_dict(), domain.options.level_names, domain.text),
     )

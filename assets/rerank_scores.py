@@ -1,17 +1,19 @@
-"""What the evaluator thinks of every step of every sample."""
+"""The evaluator's score of every step of every sample."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
 
 @stage(
     group="reranking",
-    reads=["evaluator", "benchmark_samples", "benchmark_questions"],
-    recipe=["scoring"],
+    reads=["easy_evaluator", "benchmark_samples", "benchmark_questions"],
+    recipe=["scoring", "problems.source"],
+    methods=["problems.source"],
     kinds={"parquet"},
     gpu=True,
 )
@@ -20,12 +22,10 @@ def rerank_scores(job: StageJob) -> dict[str, Any]:
     from e2h_pipeline.rewards.scoring import score_pool
 
     return score_pool(
-        prm=job.path("evaluator"),
+        evaluator=job.path("easy_evaluator"),
         samples=job.path("benchmark_samples") / "data",
         questions=job.path("benchmark_questions"),
-        out=job.out / "data",
-        work=job.work.folder,
         options=job.recipe.scoring,
-        reporter=job.work.reporter,
-        runner=job.work.runner,
+        text=DOMAINS.load(job.recipe.problems.source).text,
+        work=job.work.below("data"),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from assets.evaluators import leave_note
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.stages.asset import stage
 
@@ -21,6 +21,7 @@ _ROLLOUTS = "rollouts.parquet"
         "evaluation.confidence",
         "evaluation.grader",
     ],
+    methods=["evaluation.grader"],
     kinds={"parquet"},
     audit=True,
 )
@@ -29,17 +30,15 @@ def rl_audit(job: StageJob) -> dict[str, Any]:
     over-optimized? Read afterwards, never fed back."""
     policy = job.inputs["rl_policy"]
     if not (policy.path / _ROLLOUTS).is_file():
-        return leave_note(job, "rl_policy has no rollouts")
+        note = {"not_trained": "rl_policy has no rollouts"}
+        (job.out / "not_trained.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
+        return note
     from e2h_pipeline.evaluation.rl_audit import rl_audit
 
     return rl_audit(
-        rollouts=policy.path / _ROLLOUTS,
-        gold=job.path("gold_answers"),
-        out=job.out,
-        work=job.work.folder,
-        best_update=policy.manifest.summary["best_update"],
-        evaluation=job.recipe.evaluation,
-        seed=job.recipe.seed,
-        reporter=job.work.reporter,
-        runner=job.work.runner,
+        policy.path / _ROLLOUTS,
+        job.path("gold_answers"),
+        policy.manifest.summary["best_update"],
+        job.recipe.evaluation,
+        job.work,
     )

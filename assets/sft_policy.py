@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
 
 @stage(
     group="policy",
     reads=["base_model", "easy_solutions"],
-    recipe=["seed", "sft"],
+    recipe=["seed", "sft", "problems.source"],
+    methods=["problems.source"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
 )
@@ -22,9 +24,7 @@ def sft_policy(job: StageJob) -> dict[str, Any]:
     return train_sft(
         base=job.path("base_model"),
         easy_solutions=job.path("easy_solutions"),
-        out=job.out,
-        work=job.work.folder,
         options=job.recipe.sft,
-        seed=job.recipe.seed,
-        reporter=job.work.reporter,
+        text=DOMAINS.load(job.recipe.problems.source).text,
+        work=job.work,
     )

@@ -1,8 +1,9 @@
 """What lies outside and may change at any time: what Dagster watches and never makes.
 
-External assets in the graph, one for each kind of thing, whose versions the sensor `watch_files` reports
-(e2h_pipeline/freshness.py). They are no `observable_source_asset`s: those look in a run, each time, and can tell versions
-of partitions but nothing about them; a sensor reports a version with its reasons, and only when it is new.
+External assets in the graph, one for each kind of thing. The sensor `watch_files` reports their
+versions (`e2h_pipeline/orchestration/source_watch.py`). They are not `observable_source_asset`s:
+those look in a run each time, and give a version without its reasons. The sensor reports a version
+with its reasons, and only a new one.
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -14,15 +15,16 @@ import dagster as dg
 
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.problems.files import SourceState
-from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
-from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, narrow
+from e2h_pipeline.recipe import SPLIT_FIELDS, Recipe, RecipeError, RecipeSlice
+from e2h_pipeline.registry import LABEL_SOURCES, SOLUTION_SOURCES
+from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, Part, Without, narrow
 from resources.store import StoreResource
 
 PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
 LABEL_FILES, MODEL_FILES = "label_files", "base_model_files"
 READABLE = "source_readable"
-# What the source is, not which of its problems an experiment draws: those fields are left out.
-SOURCE_FIELDS = ("source", "world", "train_per_level", "path", "hub", "hub_revision", "strict_counts")
+PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
+"""What the source of problems is, not which of its problems an experiment takes."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,13 @@ class Watched:
     """An asset that is only watched.
 
     Attributes:
-        fields: of the recipe, that say what there is to watch; experiments that agree on them share it.
-        look: the state of it, from these fields.
+        fields: parts of the recipe that say what there is to watch. Experiments that agree on them
+            share one look.
+        look: its state, from these parts.
     """
 
     name: str
-    fields: tuple[str, ...]
+    fields: tuple[Part, ...]
     look: Callable[[RecipeSlice], SourceState]
     group: str
     description: str
@@ -67,15 +70,17 @@ def _look_at_problems(recipe: RecipeSlice) -> SourceState:
 
 
 def _look_at_solutions(recipe: RecipeSlice) -> SourceState:
-    from e2h_pipeline.problems.solution_files import look_at_solutions
+    from e2h_pipeline.problems.supplied_files import look_at_supplied
 
-    return look_at_solutions(recipe.solutions)
+    options = recipe.solutions
+    return look_at_supplied("solutions", [(SOLUTION_SOURCES.load(options.source)(), options)])
 
 
 def _look_at_labels(recipe: RecipeSlice) -> SourceState:
-    from e2h_pipeline.problems.supplied_files import look_at_labels
+    from e2h_pipeline.problems.supplied_files import look_at_supplied
 
-    return look_at_labels(recipe.labels)
+    sources = [(LABEL_SOURCES.load(options.source)(), options) for options in recipe.labels]
+    return look_at_supplied("labels", sources)
 
 
 def _look_at_model(recipe: RecipeSlice) -> SourceState:
@@ -87,23 +92,23 @@ def _look_at_model(recipe: RecipeSlice) -> SourceState:
 WATCHED = (
     Watched(
         PROBLEM_FILES,
-        tuple(f"problems.{field}" for field in SOURCE_FIELDS),
+        (PROBLEM_SOURCE,),
         _look_at_problems,
         "data",
-        "The files of `problems.path` or `E2H_DATA_DIR/math`, or the commits of `problems.hub`, that an experiment's "
-        "problems come from. Times do not count, content does.",
+        "The files or Hub commits that an experiment's problems come from (of MATH `problems.path` or "
+        "`E2H_DATA_DIR/math`, or `problems.hub`). Times do not count, content does.",
     ),
     Watched(
         SOLUTION_FILES,
-        ("solutions.source", "solutions.path"),
+        ("solutions",),
         _look_at_solutions,
         "data",
-        "The files of `solutions.path` or `E2H_DATA_DIR` that an experiment's policy is taught from, where solutions are "
-        "others'. Times do not count, content does.",
+        "The files of `solutions.path` or `E2H_DATA_DIR` that an experiment's policy is taught from, where other people "
+        "wrote the solutions. Times do not count, content does.",
     ),
     Watched(
         LABEL_FILES,
-        ("labels.source", "labels.path"),
+        ("labels",),
         _look_at_labels,
         "evaluator",
         "The files of `labels.path` or `E2H_DATA_DIR/steps` that an experiment's step labels come from, where they come "
@@ -114,8 +119,8 @@ WATCHED = (
         ("base.model", "base.revision", "base.train"),
         _look_at_model,
         "policy",
-        "The folder of `base.model`, where it is a local one or shipped; of a model of the Hub only `base.revision` is "
-        "known. The files are too large to be read every minute, so their sizes and times count; `base_model` hashes them.",
+        "The folder of `base.model`, where it is local or shipped. Of a model on the Hub only `base.revision` is known. "
+        "The files are too large to read every minute, so sizes and times count here; `base_model` hashes the files.",
     ),
 )
 

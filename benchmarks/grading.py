@@ -43,6 +43,7 @@ from typing import Any
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.mathematics.extract import extract
 from e2h_pipeline.grading.mathematics.grader import MathGrader
+from e2h_pipeline.grading.verdicts import Gold
 from e2h_pipeline.grading.worker_pool import WorkerPool
 from e2h_pipeline.problems.jsonl import read_jsonl
 
@@ -209,7 +210,10 @@ def our_verdicts(pairs: Sequence[Pair], mode: str = "math") -> tuple[float, list
     """Seconds and verdicts of one of our modes; the seconds hold the start and end of its workers."""
     start = time.perf_counter()
     with grader(mode, workers=WORKERS) as judge:
-        words = [grade.verdict.value for grade in judge.grade_pairs(pairs)]
+        words = [
+            grade.verdict.value
+            for grade in judge.grade_pairs([(Gold(gold), answer) for gold, answer in pairs])
+        ]
     return time.perf_counter() - start, words
 
 
@@ -275,7 +279,7 @@ def group_milliseconds(sampled: Sequence[Sequence[str]]) -> list[float]:
     """For each problem."""
     spent = []
     with WorkerPool(WORKERS) as pool:
-        pool.compare([("1", "2")] * 2)
+        pool.compare([("1", "2")] * 2, "e2h_pipeline.grading.tasks.math_verify")
         for answers in sampled:
             judge = MathGrader(pool)
             start = time.perf_counter()

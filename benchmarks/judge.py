@@ -14,9 +14,10 @@ import argparse
 import json
 from pathlib import Path
 
-from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.step_benchmarks.prm_bench import judge_prm_bench
 from e2h_pipeline.evaluation.step_benchmarks.process_bench import METRICS, judge_process_bench
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 
@@ -34,18 +35,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.process_bench and not options.labels:
         parser.error("--process-bench needs --labels: the threshold comes from easy validation")
-    bootstrap, reporter = Bootstrap(seed=options.seed), Reporter()
+    bootstrap, work = Bootstrap(seed=options.seed), Work(options.out, options.out)
+    judge = StepJudge.load(options.evaluator, batch_tokens=options.batch_tokens)
     line: dict[str, object] = {"evaluator": options.evaluator.name}
     if options.process_bench:
-        found = judge_process_bench(
-            options.evaluator,
-            options.process_bench,
-            options.labels,
-            options.out,
-            bootstrap=bootstrap,
-            reporter=reporter,
-            batch_tokens=options.batch_tokens,
-        )
+        found = judge_process_bench(judge, options.process_bench, options.labels, bootstrap, work)
         print(
             f"ProcessBench at threshold {found['threshold']:.3f} (easy validation F1 {found['validation_f1']:.3f})"
         )
@@ -54,15 +48,7 @@ def main() -> None:
             show(found[metric])
         line["process_bench"] = found
     if options.prm_bench:
-        found = judge_prm_bench(
-            options.evaluator,
-            options.prm_bench,
-            options.out,
-            threshold=0.5,
-            bootstrap=bootstrap,
-            reporter=reporter,
-            batch_tokens=options.batch_tokens,
-        )
+        found = judge_prm_bench(judge, options.prm_bench, 0.5, bootstrap, work)
         print("PRMBench, PRMScore at threshold 0.5")
         show(found["prm_score"])
         line["prm_bench"] = found

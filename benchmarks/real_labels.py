@@ -36,16 +36,18 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.transfer import measured_auroc
 from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.math.prm800k import read_prm800k
-from e2h_pipeline.recipe import Labels, Problems, RewardTraining
+from e2h_pipeline.recipe import Prm800kLabels, RewardTraining, Sampling
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import SEPARATOR
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.ranking import ranking_quality
-from e2h_pipeline.supervision.step_labels import label_easy_samples
+from e2h_pipeline.supervision.step_labels import label_easy_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -157,14 +159,13 @@ def labelled(folder: Path, seed: int, fold: int, folds: int) -> Rows:
         for n in order
     ]
     write_table(folder / "problems" / "data.parquet", pa.Table.from_pylist(table))
-    label_easy_samples(
-        folder / "no-samples",
-        folder / "problems",
-        folder / "labels",
-        Labels(source="prm800k"),
-        Problems(source="math"),
-        seed,
-        Reporter(),
+    label_easy_steps(
+        inputs={"easy_problems": folder / "problems"},
+        labels=[Prm800kLabels()],
+        domain=MATH,
+        sampling=Sampling(),
+        grader="exact",
+        work=Work(folder / "labels", folder / "label-work", seed),
     )
     file = folder / "labels" / "data.parquet"
     return read_table(file).to_pylist()

@@ -182,13 +182,13 @@ def make_inputs(scratch: Path) -> dict[str, str]:
     from e2h_pipeline.models.load import load_policy
     from e2h_pipeline.problems.records import easy_table, question_table
     from e2h_pipeline.problems.source import load_split
-    from e2h_pipeline.recipe import Problems
+    from e2h_pipeline.recipe import LadderProblems
 
     policy = SHIPPED / "ladder-base"
     torch.manual_seed(0)
     evaluator = AutoModelForTokenClassification.from_pretrained(policy, num_labels=1)
     save_model(evaluator, load_policy(policy)[1], scratch / "evaluator")
-    split = load_split(Problems(source="ladder", train_per_level=400, validation=100))
+    split = load_split(LadderProblems(train_per_level=400, validation=100))
     for name, table in (("easy", easy_table(split)), ("hard", question_table(split.hard))):
         (scratch / name).mkdir()
         write_table(scratch / name / "data.parquet", table)

@@ -311,11 +311,11 @@ def _widen(model: PreTrainedModel) -> dict[str, Any]:
 
 def make_questions(spread: str, problems: int) -> list[str]:
     """Benchmark questions of all levels, or long chains."""
-    from e2h_pipeline.problems.ladder.problems import ladder_pool
-    from e2h_pipeline.recipe import Problems
+    from e2h_pipeline.problems.ladder.problems import LadderReader
+    from e2h_pipeline.recipe import LadderProblems
 
     if spread == "ladder":
-        questions = [p.question for p in ladder_pool(Problems(source="ladder")).benchmark]
+        questions = [p.question for p in LadderReader().pool(LadderProblems()).benchmark]
         return random.Random(0).sample(questions, problems)
     rng = random.Random(0)
     return [

@@ -166,7 +166,7 @@ def _report_again(store: ArtifactStore, report: Artifact) -> None:
     import tempfile
 
     from e2h_pipeline.artifacts.lineage import as_rows
-    from e2h_pipeline.report.html import write_report
+    from e2h_pipeline.report.html import Subject, write_report
 
     inputs = {asset: store.open(asset, ref.key) for asset, ref in report.manifest.inputs.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -174,9 +174,7 @@ def _report_again(store: ArtifactStore, report: Artifact) -> None:
             inputs={name: artifact.path for name, artifact in inputs.items()},
             lineage=as_rows(*(trace(store, artifact) for artifact in inputs.values())),
             out=Path(folder),
-            key=report.manifest.experiment,
-            recipe_json=json.dumps(report.manifest.recipe),
-            confidence=report.manifest.recipe["evaluation"]["confidence"],
+            about=Subject(report.manifest.experiment, report.manifest.recipe),
         )
 
 

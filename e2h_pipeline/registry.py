@@ -134,6 +134,7 @@ DOMAINS = Registry(
 )
 PROBLEM_READERS = Part(DOMAINS, "reader")
 STEP_CHECKERS = Part(DOMAINS, "step_checker")
+CORPORA = Part(DOMAINS, "corpus")
 SOLUTION_SOURCES = Registry(
     "solutions.source",
     "e2h.solutions",
@@ -205,7 +206,7 @@ ENGINES = Registry(
     ENGINE,
     "e2h.engines",
     {
-        "transformers": "e2h_pipeline.generation.engines.transformers_engine:Transformers",
+        "transformers": "e2h_pipeline.generation.engines.embedded:Transformers",
         "vllm": "e2h_pipeline.generation.engines.vllm_engine:Vllm",
     },
 )
@@ -214,6 +215,7 @@ _ALL: tuple[Registry | Part, ...] = (
     DOMAINS,
     PROBLEM_READERS,
     STEP_CHECKERS,
+    CORPORA,
     SOLUTION_SOURCES,
     LABEL_SOURCES,
     EVALUATOR_KINDS,

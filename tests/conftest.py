@@ -117,9 +117,9 @@ def ladder_evaluator(tmp_path_factory: pytest.TempPathFactory, ladder_policy: Pa
 def ladder_split() -> "ProblemSplit":
     """A small ladder, parted by supervision."""
     from e2h_pipeline.problems.source import load_split
-    from e2h_pipeline.recipe import Problems
+    from e2h_pipeline.recipe import LadderProblems
 
-    return load_split(Problems(train_per_level=16, validation=8, hard_limit=12, benchmark_limit=20))
+    return load_split(LadderProblems(train_per_level=16, validation=8, hard_limit=12, benchmark_limit=20))
 
 
 @pytest.fixture(scope="session")
@@ -127,12 +127,15 @@ def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "Probl
     """`easy_problems`, `easy_solutions`, `hard_questions` and `benchmark_questions` of the small ladder, as on disk."""
     from e2h_pipeline.artifacts.tables import write_table
     from e2h_pipeline.problems.records import easy_table, question_table
-    from e2h_pipeline.supervision.easy_solutions import reference_solutions, solution_table
+    from e2h_pipeline.solutions import MARKED
+    from e2h_pipeline.supervision.easy_solutions import solution_table
+    from e2h_pipeline.supervision.solutions.reference import reference_solutions
 
     folder = tmp_path_factory.mktemp("ladder-tables")
     easy = easy_table(ladder_split)
     write_table(folder / "easy_problems" / "data.parquet", easy)
-    solutions = solution_table(reference_solutions(easy.to_pylist()))
+    train = [row for row in easy.to_pylist() if row["split"] == "train"]
+    solutions = solution_table(reference_solutions(train, MARKED))
     write_table(folder / "easy_solutions" / "data.parquet", solutions)
     write_table(folder / "hard_questions" / "data.parquet", question_table(ladder_split.hard))
     write_table(folder / "benchmark_questions" / "data.parquet", question_table(ladder_split.benchmark))

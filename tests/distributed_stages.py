@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.reporter import Reporter
-from e2h_pipeline.recipe import RewardTraining
+from e2h_pipeline.recipe import PrmReward
+from e2h_pipeline.solutions import MARKED
 from resources.compute import BODIES
 
 # 31 examples in batches of 8: the last is not full, and two processes cannot share it evenly
@@ -38,10 +40,11 @@ def train(job: StageJob) -> dict[str, Any]:
     if os.environ.get("E2H_TEST_SHARD_ON_CPU"):
         shard_on_cpu()
     policy, labels = (Path(os.environ["E2H_TEST_INPUTS"]) / name for name in ("policy", "labels"))
-    options = RewardTraining.model_validate({**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))})
+    training = {**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))}
     update = os.environ.get("E2H_TEST_KILL_AT")
-    reporter = Suicidal(int(update)) if update else job.work.reporter
-    return train_reward_model("prm", policy, labels, None, job.out, job.work.folder, options, 0, reporter)
+    work = replace(job.work, reporter=Suicidal(int(update))) if update else job.work
+    options = PrmReward.model_validate({"training": training})
+    return train_reward_model(policy, {"steps": labels}, options, MARKED, work)
 
 
 def shard_on_cpu() -> None:

@@ -10,27 +10,50 @@ from typing import Any
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models import base as models
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
-from e2h_pipeline.recipe import Curriculum, Preference, RestEm, Rl
-from e2h_pipeline.supervision.easy_solutions import reference_solutions, solution_table
+from e2h_pipeline.recipe import Curriculum, GrpoRl, PpoRl, PreferenceRl, RestEmRl, Rl
+from e2h_pipeline.registry import ALGORITHMS
+from e2h_pipeline.rl.algorithms import (
+    BASE_MODEL,
+    EASY_PROBLEMS,
+    EVALUATOR,
+    HARD_QUESTIONS,
+    SFT_POLICY,
+    Algorithm,
+    RlJob,
+)
+from e2h_pipeline.solutions import MARKED
+from e2h_pipeline.supervision.easy_solutions import solution_table
+from e2h_pipeline.supervision.solutions.reference import reference_solutions
 
 SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # right now and then, also without SFT
-SMALL = Rl(
-    updates=5,
-    rollouts=12,
-    samples_per_question=2,
-    minibatch=4,
-    max_new_tokens=40,
-    checkpoint_every=2,
-    learning_rate=1e-3,
-    value_learning_rate=1e-3,
-    warmup_updates=1,
-    epochs=2,
-    max_kl=100,
-    rest=RestEm(rounds=2, samples=4, top_k=0, epochs=2, batch_size=16, learning_rate=1e-3),
-    preference=Preference(rounds=2, samples=4, top_k=0, batch_size=8, learning_rate=1e-4, margin=0.0),
-)
+_ONLINE: dict[str, Any] = {
+    "updates": 5,
+    "rollouts": 12,
+    "samples_per_question": 2,
+    "minibatch": 4,
+    "max_new_tokens": 40,
+    "checkpoint_every": 2,
+    "learning_rate": 1e-3,
+    "warmup_updates": 1,
+    "epochs": 2,
+    "max_kl": 100,
+}
+_ROUNDS: dict[str, Any] = {
+    "rounds": 2,
+    "samples": 4,
+    "top_k": 0,
+    "max_new_tokens": 40,
+    "max_kl": 100,
+    "probe_questions": 60,
+}
+PPO = PpoRl(**_ONLINE, value_learning_rate=1e-3)
+GRPO = GrpoRl(**_ONLINE)
+REST = RestEmRl(**_ROUNDS, epochs=2, batch_size=16, learning_rate=1e-3)
+DPO = PreferenceRl(**_ROUNDS, batch_size=8, learning_rate=1e-4, margin=0.0)
 # What people watch in the curves of every algorithm.
 WATCHED = {
     "evaluator_easy",
@@ -44,11 +67,11 @@ WATCHED = {
     "seconds_update",
 }
 # With all that a run can carry from update to update beside its models.
-STATEFUL = SMALL.model_copy(
+STATEFUL = PPO.model_copy(
     update={
         "curriculum": Curriculum(kind="learning_progress"),
         "kl_target": 0.01,
-        "kl_horizon": 2 * SMALL.rollouts,
+        "kl_horizon": 2 * PPO.rollouts,
     }
 )
 
@@ -90,77 +113,34 @@ class Killer(Reporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(
-    algorithm: str,
-    evaluator: Path,
-    tables: Path,
-    folder: Path,
-    reporter: Reporter,
-    options: Rl = SMALL,
-    policy: Path = SHIPPED,
-) -> dict[str, Any]:
-    """Train a policy into `folder / "out"`, with `folder / "work"` to go on from."""
-    if algorithm in ("rest", "dpo"):
-        return _in_rounds(algorithm, evaluator, tables, folder, reporter, options, policy)
-    from e2h_pipeline.rl.online.grpo import Grpo
-    from e2h_pipeline.rl.online.loop import Algorithm, train_policy
-    from e2h_pipeline.rl.online.ppo import Ppo
+def job(
+    options: Rl, policy: Path, evaluator: Path, tables: Path, folder: Path, reporter: Reporter | None = None
+) -> RlJob[Any]:
+    """What an algorithm is handed that trains `policy` into `folder / "out"`, with `folder / "work"` to go on from.
 
-    algorithms: dict[str, type[Algorithm]] = {"ppo": Ppo, "grpo": Grpo}
-    return train_policy(
-        algorithms[algorithm](),
-        policy,
-        evaluator,
-        tables / "easy_problems",
-        tables / "hard_questions",
-        folder / "out",
-        folder / "work",
-        options,
-        0,
-        "exact",
-        reporter,
-    )
+    Args:
+        tables: folder of `easy_problems` and `hard_questions`.
+    """
+    inputs = {
+        SFT_POLICY: policy,
+        EVALUATOR: evaluator,
+        EASY_PROBLEMS: tables / "easy_problems",
+        HARD_QUESTIONS: tables / "hard_questions",
+        BASE_MODEL: SHIPPED,
+    }
+    work = Work(folder / "out", folder / "work", 0, reporter or Reporter())
+    return RlJob(inputs, options, LADDER, "exact", work)
 
 
 def run(
-    algorithm: str,
-    policy: Path,
-    evaluator: Path,
-    tables: Path,
-    folder: Path,
-    options: Rl = SMALL,
-    reporter: Reporter | None = None,
+    options: Rl, policy: Path, evaluator: Path, tables: Path, folder: Path, reporter: Reporter | None = None
 ) -> dict[str, Any]:
-    """`train` a policy, and tell nobody where there is nobody to tell."""
-    return train(algorithm, evaluator, tables, folder, reporter or Reporter(), options, policy)
-
-
-def _in_rounds(
-    algorithm: str, evaluator: Path, tables: Path, folder: Path, reporter: Reporter, options: Rl, policy: Path
-) -> dict[str, Any]:
-    from e2h_pipeline.rl.rounds.loop import train_in_rounds
-    from e2h_pipeline.rl.rounds.preference import IterativePreference
-    from e2h_pipeline.rl.rounds.rest_em import RestEm as RestMethod
-    from e2h_pipeline.rl.rounds.run import Method
-
-    methods: dict[str, type[Method]] = {"rest": RestMethod, "dpo": IterativePreference}
-    return train_in_rounds(
-        methods[algorithm](),
-        SHIPPED,
-        policy,
-        evaluator,
-        tables / "easy_problems",
-        tables / "hard_questions",
-        folder / "out",
-        folder / "work",
-        options,
-        0,
-        "exact",
-        reporter,
-    )
+    """Train by the algorithm of the options; arguments as of `job`."""
+    algorithm: Algorithm = ALGORITHMS.load(options.algorithm)()
+    return algorithm.train(job(options, policy, evaluator, tables, folder, reporter))
 
 
 def write_solutions(folder: Path, problems: Sequence[Problem]) -> None:
     """`easy_solutions` of problems whose own solutions are learned."""
     easy = easy_table(ProblemSplit(tuple(problems), (), (), ())).to_pylist()
-    write_table(folder / "data.parquet", solution_table(reference_solutions(easy)))
+    write_table(folder / "data.parquet", solution_table(reference_solutions(easy, MARKED)))

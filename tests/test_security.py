@@ -79,7 +79,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
             or keywords.get("shell") == "True"
         ):
             found.append(f"{place}: {name}")
-    grader = "e2h_pipeline/grading/task_prm800k.py:"
+    grader = "e2h_pipeline/grading/tasks/prm800k.py:"
     assert sorted(place.split(": ")[1] for place in found if place.startswith(grader)) == [
         "compile",
         "sympy_parser.eval_expr",

@@ -13,7 +13,7 @@ problems: {validation: 10, easy_limit: 30, hard_limit: 20, benchmark_limit: 25, 
 base: {train: true, updates: 60, batch_size: 16, hidden: 32, layers: 2, heads: 2}
 sft: {epochs: 2, batch_size: 16, learning_rate: 1.0e-3}
 easy_samples: {samples: 4, max_new_tokens: 40, shard_questions: 4}
-prm: {epochs: 1, batch_size: 32, learning_rate: 1.0e-3}
+reward: {training: {epochs: 1, batch_size: 32, learning_rate: 1.0e-3}}
 sampling: {samples: 4, max_new_tokens: 48, shard_questions: 2}
 rl:
   {updates: 6, rollouts: 16, samples_per_question: 2, minibatch: 8, max_new_tokens: 40, warmup_updates: 1,

@@ -202,9 +202,13 @@ def _source(module: str) -> _Source | None:
         return None
     stat = path.stat()
     source = _scan(path, module, stat.st_mtime_ns, stat.st_size)
-    if module in sys.modules:
+    if _loaded(module):
         _held[module] = source
     return source
+
+
+def _loaded(module: str) -> bool:
+    return module in sys.modules
 
 
 @cache

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""From a finished draft to a manifest: hash the files, sync them to disk, and say how they were made."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ _PACKAGES = (
 
 
 def build_manifest(request: Request, draft: Draft, files: dict[str, FileEntry], seconds: float) -> Manifest:
+    """The manifest of a draft whose files have been hashed; `seconds` is the wall time it took."""
     summary = _plain(draft.summary)
     return Manifest(
         asset=request.asset,
@@ -58,6 +59,11 @@ def build_manifest(request: Request, draft: Draft, files: dict[str, FileEntry], 
 
 
 def hash_files(folder: Path) -> dict[str, FileEntry]:
+    """Hashes and sizes of all files below a folder, by relative name.
+
+    Raises:
+        StoreError: there is a link, or a file of the manifest's name.
+    """
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -78,6 +84,7 @@ def hash_files(folder: Path) -> dict[str, FileEntry]:
 
 
 def sync_tree(folder: Path) -> None:
+    """Wait until a folder and all below it are on disk."""
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
             sync_folder(path)

@@ -172,6 +172,8 @@ def _logical(kind: pa.DataType) -> pa.DataType:
 
     if pa.types.is_dictionary(kind):
         return _logical(kind.value_type)
+    if pa.types.is_map(kind):
+        return _logical(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return pa.large_list(_logical(kind.value_type))
     if pa.types.is_struct(kind):

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Lock files: one process at a time makes what belongs to a family of requests."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def _is_named(handle: int, path: Path) -> bool:
 
 
 def note_inputs(handle: int, request: Request) -> None:
+    """Write the keys of the inputs into a lock file: garbage collection spares them while the artifact is made."""
     os.ftruncate(handle, 0)
     keys = {asset: ref.key for asset, ref in request.inputs.items()}
     os.pwrite(handle, json.dumps(keys).encode(), 0)

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""What determines an artifact, the artifact itself, and the draft between the two."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ class Artifact:
 
     @property
     def asset(self) -> str:
+        """Name of the asset."""
         return self.manifest.asset
 
     @property
     def key(self) -> str:
+        """Key of the request that it answers."""
         return self.manifest.key
 
     @property
     def data_version(self) -> str:
+        """Hash of the content."""
         return self.manifest.data_version
 
 
@@ -111,8 +114,11 @@ def request_behind(manifest: Manifest, grows: str = "") -> Request:
 
 
 def manifest_damage(manifest: Manifest) -> str | None:
-    """What in a manifest contradicts itself, or None: the key is a hash of what shaped the artifact, the data version
-    one of its files' content. Files are not read."""
+    """What in a manifest contradicts itself; None where nothing does.
+
+    The key is a hash of what shaped the artifact, and the data version one of the content of its files. Files are not
+    read.
+    """
     if request_behind(manifest).key != manifest.key:
         return "key does not match code version, recipe, inputs and external fingerprint"
     if data_version({name: entry.content for name, entry in manifest.files.items()}) != manifest.data_version:

@@ -10,8 +10,8 @@ Requests that differ only in how much they want of the same (N samples, or 4N) a
 lock and one work folder, which stays, so that the larger is made from what the smaller left. What lies in it
 is linked into artifacts, not copied. For all other requests the family is the key.
 
-A folder's time of change says when it was last made or asked for: between that moment and Dagster's record of it,
-garbage collection (garbage.py) has nothing else to know by that somebody wants the artifact.
+A folder's time of change says when it was last made or asked for. Until Dagster records the artifact, this timestamp is
+garbage collection's only sign that it is in use (garbage.py).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ REMOVAL_LOCK = ".removal"
 _ASSET_NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
-# Files already checked by this process: path -> (mtime in ns, size, sha256). Not kept beyond the process: that a
-# disk changed bytes is what the hash is for, and such a change leaves time and size as they were.
+# Files already checked by this process: path -> (mtime in ns, size, sha256).
+# In memory only: bit rot keeps time and size, so each process hashes every file once.
 _VERIFIED: dict[str, tuple[int, int, str]] = {}
 
 

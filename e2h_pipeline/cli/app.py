@@ -9,7 +9,7 @@
     e2h gc                         what no experiment refers to; --yes removes it
     e2h inspect sft_policy --key ladder
     e2h report ladder
-    e2h recipes
+    e2h recipes ladder             a recipe, field by field; --check FILE
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
     e2h doctor                     what killed processes left behind; --fix mends it
@@ -36,10 +36,11 @@ from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.grading import grade, rerank
+from e2h_pipeline.cli.recipes import recipes
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
 from e2h_pipeline.cli.store import diff, gc, verify
 from e2h_pipeline.cli.sweep import sweep
-from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, recipe_names
+from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key
 from e2h_pipeline.sweeps.spec import SweepError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def main() -> None:
 def run(
     key: Key = DEFAULT_KEY,
     select: Annotated[
-        str | None, typer.Option(help="Only these assets: 'easy_prm,rerank_scores+'; + reaches further.")
+        str | None,
+        typer.Option(help="Only these assets: 'easy_evaluator,rerank_scores+'; + reaches further."),
     ] = None,
 ) -> None:
     """Materialize an experiment; what is already made is reused."""
@@ -108,7 +110,7 @@ def results(
     from e2h_pipeline.evaluation.results import select
 
     with _experiments() as experiments:
-        chosen = [_checked(key) for key in keys or []] or experiments.keys()
+        chosen = [_known(experiments, key) for key in keys or []] or experiments.keys()
         if pool and chosen:
             rows = experiments.pooled(chosen)
         else:
@@ -127,8 +129,8 @@ def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
     from e2h_pipeline.cli.view import print_lineage
     from e2h_pipeline.orchestration.experiments import tree
 
-    key = _checked(key)
     with _experiments() as experiments:
+        key = _known(experiments, key)
         found = experiments.lineage(key)
         node = tree(experiments, key)
     if as_json:
@@ -147,7 +149,7 @@ def inspect(
     from e2h_pipeline.cli.view import print_manifest
 
     with _experiments() as experiments:
-        artifact = experiments.artifact(_asset_name(asset), _checked(key))
+        artifact = experiments.artifact(_asset_name(asset, experiments), _known(experiments, key))
     manifest = {"path": str(artifact.path), **artifact.manifest.model_dump(mode="json")}
     if as_json:
         print_json(manifest)
@@ -160,8 +162,8 @@ def report(key: Key = DEFAULT_KEY) -> None:
     """Put the report page into E2H_HOME/reports and print its path."""
     from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
 
-    key = _checked(key)
     with _experiments() as experiments:
+        key = _known(experiments, key)
         page = report_page(experiments.artifact(REPORT_STAGE, key).path)
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -169,15 +171,7 @@ def report(key: Key = DEFAULT_KEY) -> None:
     typer.echo(target)
 
 
-@app.command()
-def recipes() -> None:
-    """Recipes that can be run: shipped ones, and those in E2H_HOME/recipes."""
-    from e2h_pipeline.cli.view import print_recipes
-
-    folders = recipe_folders(home())
-    print_recipes({name: Recipe.from_key(name, folders).description for name in recipe_names(folders)})
-
-
+app.command()(recipes)
 app.command()(sweep)
 app.command()(diff)
 app.command()(verify)
@@ -208,11 +202,19 @@ def _checked(key: str) -> str:
     return key
 
 
-def _asset_name(name: str) -> str:
+def _known(experiments: Experiments, key: str) -> str:
+    """The canonical form of a key that has been run, by whatever version, or whose recipe parses."""
+    key = canonical_key(key)
+    if key not in experiments.instance.get_dynamic_partitions("experiment"):
+        Recipe.from_key(key, recipe_folders(home()))
+    return key
+
+
+def _asset_name(name: str, experiments: Experiments) -> str:
     from e2h_pipeline.definitions import build
 
     known = sorted(k.to_user_string() for k in build().resolve_asset_graph().get_all_asset_keys())
-    if name not in known:
+    if name not in known and not (experiments.store.root / name).is_dir():  # an asset of an earlier version
         raise CommandError(f"no asset '{name}'; there are: {', '.join(known)}")
     return name
 

@@ -17,7 +17,7 @@ from e2h_pipeline.cli.shared import CommandError, Json, print_json
 
 if TYPE_CHECKING:
     from e2h_pipeline.evaluation.outside.grade_lines import Graded
-    from e2h_pipeline.evaluation.outside.rerank import ExternalResult
+    from e2h_pipeline.evaluation.outside.rerank import ExternalOptions, ExternalResult
     from e2h_pipeline.grading.verdicts import Grader
 
 Mode = Annotated[str, typer.Option(help="Grader: ours (math), or one whose decisions it reproduces.")]
@@ -69,6 +69,10 @@ def rerank(
     name: Annotated[
         str | None, typer.Option(help="What to call these problems; the file's name where unset.")
     ] = None,
+    easy: Annotated[
+        list[int] | None,
+        typer.Option(help="A level that counts as easy; repeat for more. 1, 2 and 3 where unset."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of drawn subsets and intervals.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
@@ -76,10 +80,14 @@ def rerank(
 ) -> None:
     """Majority, weighted vote, best-of-N and pass@N of samples made elsewhere, with intervals."""
     from e2h_pipeline.cli.grading_view import print_reranked, status
+    from e2h_pipeline.evaluation.outside.rerank import ExternalOptions
+    from e2h_pipeline.recipe import Evaluation, Problems, Rerank
 
     called = name or Path(file).name.removesuffix(".gz").removesuffix(".jsonl")
+    evaluation = Evaluation(easy_levels=tuple(easy or Problems.supervisable_levels))
+    options = ExternalOptions(called, logits, Rerank(), evaluation, seed)
     with _explained(), _graders([mode]) as (judge,), status(f"{called}: reading and grading"):
-        result = _reranked(file, judge, called, samples, logits, seed)
+        result = _reranked(file, judge, samples, options)
     metrics, differences = result.tables.metrics.to_pylist(), result.tables.differences.to_pylist()
     if html:
         with _whole_file(html) as sink:
@@ -106,23 +114,12 @@ def _page(summary: dict[str, Any], metrics: list[dict[str, Any]], differences: l
     )
 
 
-def _reranked(
-    file: str, judge: Grader, called: str, samples: int | None, logits: bool, seed: int
-) -> ExternalResult:
+def _reranked(file: str, judge: Grader, samples: int | None, options: ExternalOptions) -> ExternalResult:
     from e2h_pipeline.evaluation.outside.rerank import read_samples, rerank_external
-    from e2h_pipeline.recipe import Evaluation, Rerank
 
     with _opened(file) as (stream, where):
-        problems = read_samples(stream, where, logits=logits, limit=samples)
-    return rerank_external(
-        problems,
-        judge,
-        benchmark=called,
-        logits=logits,
-        rerank=Rerank(),
-        evaluation=Evaluation(),
-        seed=seed,
-    )
+        problems = read_samples(stream, where, logits=options.logits, limit=samples)
+    return rerank_external(problems, judge, options)
 
 
 def _grade_file(file: str, judges: Sequence[Grader], as_json: bool, output: Path | None) -> None:
@@ -181,11 +178,13 @@ def _json_lines(lines: Sequence[Graded], judges: Sequence[Grader]) -> Iterator[s
 
 @contextmanager
 def _graders(modes: Sequence[str]) -> Iterator[list[Grader]]:
-    from e2h_pipeline.grading.graders import GRADERS, grader
+    from e2h_pipeline.grading.graders import grader
+    from e2h_pipeline.registry import GRADERS
 
+    words = GRADERS.words()
     for mode in modes:
-        if mode not in GRADERS:
-            raise CommandError(f"no grader '{mode}'; there are: {', '.join(GRADERS)}")
+        if mode not in words:
+            raise CommandError(f"no grader '{mode}'; there are: {', '.join(words)}")
     with ExitStack() as stack:
         yield [stack.enter_context(grader(mode)) for mode in modes]
 

@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in, pooled_in
+
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.lineage import Node
     from e2h_pipeline.operations.runner import StageEvent
 
-_GROUPS = ("1", "2", "3", "4", "5", "easy", "hard", "all")
 _PIPE_WIDTH = 150  # columns where the output is not a terminal
 _VERSION_LENGTH = 12
 
@@ -27,20 +28,20 @@ Row = dict[str, Any]
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """A console; a pipe gets lines wide enough for our tables."""
+    """A console; output into a pipe has lines wide enough for our tables."""
     found = Console(file=stream, highlight=False)
     return found if found.is_terminal else Console(file=stream, highlight=False, width=_PIPE_WIDTH)
 
 
 @contextmanager
 def own_terminal() -> Iterator[Console]:
-    """A console on a descriptor of its own: Dagster captures descriptor 1 while stages run."""
+    """A console on a descriptor of its own, because Dagster captures descriptor 1 while stages run."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as stream:
         yield console(stream)
 
 
 class Progress:
-    """Prints one line per stage, and beside it what the running stage says."""
+    """Prints a line for each finished stage, and below them what the running stage says."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -76,7 +77,7 @@ class Progress:
 
 
 def print_results(rows: Sequence[Row]) -> None:
-    """One table per benchmark, level groups side by side."""
+    """A table for each benchmark, level groups side by side."""
     for benchmark in dict.fromkeys(row["benchmark"] for row in rows):
         chosen = [row for row in rows if row["benchmark"] == benchmark]
         print_titled(*_results_table(benchmark, chosen))
@@ -92,22 +93,36 @@ def print_titled(title: str, table: Table) -> None:
 
 
 def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
-    groups = [group for group in _GROUPS if any(row["levels"] == group for row in rows)]
+    there = {row["levels"] for row in rows}
+    levels, pooled = levels_in(there), pooled_in(there)
+    heads = (_level_names(rows) if levels else NUMBERED).columns(levels + pooled)
     recovered = any(row.get("pgr") is not None for row in rows)
     recipes = {row.get("recipe", "") for row in rows}
-    one = len(recipes) == 1  # then it stands in the title, and the numbers have room
+    one = len(recipes) == 1  # a single recipe stands in the title, and leaves its column to the numbers
     about = f" · {recipes.pop()}" if one and any(recipes) else ""
     title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval]"
     table = Table(box=SIMPLE)
     for name in ("policy", "method") if one else ("recipe", "policy", "method"):
         table.add_column(name, no_wrap=True)
-    for name in ("N", *groups, *(["PGR on hard"] if recovered else [])):
+    for name in ("N", *map(escape, heads), *(["PGR on hard"] if recovered else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for (recipe, policy, method, n), cells in _by_method(rows).items():
-        values = [_accuracy(cells.get(group)) for group in groups]
+        values = [_accuracy(cells.get(group)) for group in levels + pooled]
         names = [policy, method] if one else [recipe, policy, method]
         table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
     return title, table
+
+
+def _level_names(rows: Sequence[Row]) -> LevelNames:
+    """Names that the domain of these experiments has for its levels; none where their recipe cannot be read."""
+    from e2h_pipeline.artifacts.home import home, recipe_folders
+    from e2h_pipeline.recipe import Recipe, RecipeError
+
+    try:
+        recipe = Recipe.from_key(rows[0].get("recipe", ""), recipe_folders(home()))
+    except RecipeError:  # samples made elsewhere, a mean over seeds, or a recipe file that is gone
+        return NUMBERED
+    return LevelNames(recipe.problems.level_names)
 
 
 def _by_method(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], dict[str, Row]]:
@@ -136,7 +151,7 @@ def _pgr(row: Row | None) -> str:
 
 
 def print_lineage(found: Mapping[str, Any], node: Node) -> None:
-    """The tree of artifacts, the way from each source of numbers to the easy data, and the numbers."""
+    """The tree of artifacts, the way from each source of numbers back to the easy data, and the numbers."""
     out = console()
     out.print(_tree(node))
     out.print()
@@ -147,7 +162,7 @@ def print_lineage(found: Mapping[str, Any], node: Node) -> None:
 
 
 def _tree(node: Node) -> Tree:
-    """Each artifact is opened where it is first seen."""
+    """The tree of artifacts; each is opened where it is first seen."""
     top, seen = Tree(_label(node)), {node.artifact.key}
     waiting = [(top, node)]
     while waiting:
@@ -175,7 +190,7 @@ def _way(source: Mapping[str, Any]) -> str:
 
 
 def _made_table(artifacts: Sequence[Row]) -> Table:
-    """Who made each artifact: code, Dagster and MLflow runs (the last part of its address)."""
+    """What made each artifact: code, Dagster run, and MLflow run (the last part of its address)."""
     table = Table("artifact", "data version", "code", "made at", "Dagster run", "MLflow run", box=SIMPLE)
     for row in artifacts:
         table.add_row(
@@ -194,6 +209,7 @@ def _mlflow_run(address: str | None) -> str:
 
 
 def _numbers_table(numbers: Sequence[Row]) -> Table:
+    """Accuracy of each method on pooled level groups, and the easy data behind it."""
     table = Table(
         "benchmark", "policy", "method", "N", "easy", "hard", "all", "easy data", "source", box=SIMPLE
     )
@@ -217,7 +233,7 @@ def print_manifest(manifest: Mapping[str, Any]) -> None:
 
 
 def print_recipes(descriptions: Mapping[str, str]) -> None:
-    """Names and what they are."""
+    """Recipes and their descriptions."""
     table = Table("recipe", "what it is", box=SIMPLE)
     for name, description in descriptions.items():
         table.add_row(name, escape(description))

@@ -1,7 +1,7 @@
-"""Who chose what: for each problem the solutions that a vote, the evaluator and nobody chose, to be read by people.
+"""Who chose what: for each problem the solutions that a vote, the evaluator and nobody chose, for people to read.
 
-A vote chooses an answer, not a solution; the solution shown for it is the one of that answer that the evaluator scores
-highest. Tied answers share the credit in the metrics; here the one that was drawn first stands for them.
+A vote chooses an answer, not a solution. Of the solutions with that answer, the table shows the one that the evaluator
+scores highest. Tied answers share the credit in the metrics; here the one that was drawn first stands for them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.evaluation.graded import GradedPool
 from e2h_pipeline.reranking.aggregate import by_preference, step_probabilities
-from e2h_pipeline.reranking.curves import SamplePool
+from e2h_pipeline.reranking.curves import RerankPool
+from e2h_pipeline.statistics.levels import level_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +25,7 @@ UNCHOSEN_RIGHT, TRUSTED_WRONG = "right, chosen by nobody", "wrong, scored highes
 
 def choices_table(
     graded: GradedPool,
-    pool: SamplePool,
+    pool: RerankPool,
     logits: NDArray[np.float64],
     offsets: NDArray[np.int64],
 ) -> pa.Table:
@@ -44,6 +45,7 @@ def choices_table(
     vote, best = (
         pool.log_scores[by_preference(method, names)[0]] for method in ("weighted-vote", "best-of-n")
     )
+    levels = level_column(graded.levels)
     rows: list[dict[str, Any]] = []
     for p, problem in enumerate(graded.problem_ids):
         shares = _weight_shares(vote[p], pool.classes[p])
@@ -53,7 +55,7 @@ def choices_table(
             rows.append(
                 {
                     "problem_id": problem,
-                    "level": int(graded.levels[p]),
+                    "level": levels[p],
                     "question": graded.questions[p],
                     "gold": graded.gold[p],
                     "roles": roles,

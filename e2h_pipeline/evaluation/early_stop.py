@@ -1,15 +1,16 @@
 """The early_stop_metrics stage: what giving samples up on the way saves, and what it costs.
 
-A pool that was drawn whole, with its step scores, tells exactly what a watch (`rewards.watch`) would have done: a
+A pool that was drawn whole, with its step scores, tells exactly what a watch (`rewards.early_stop`) would have done. A
 sample is the same under a watch until it is given up, and an evaluator's score of a step does not depend on what
-follows. So the pool is replayed for several shares of right easy validation solutions that may be lost, and
-accuracies are taken anew with the given-up samples left without an answer.
+follows. So the pool is replayed for several shares of right easy validation solutions that may be lost. Accuracies are
+then computed again, and samples that were given up have no answer.
 
-Drawing fewer samples saves tokens, too: rows `*_fewer_change` tell what the same saving costs that way. Right is a sample
-whose answer is right, sound one whose steps are right as well, which only an exact checker can tell (the ladder): to give
-up an answer that was come by through a wrong step is what a watch is for. The tokens that the evaluator reads are not
-counted. Two things a replay cannot see: a blank line followed by more white space, which some tokenizers
-spell otherwise than a blank line alone, and a step whose blank line belongs to a stop string.
+Drawing fewer samples saves tokens, too. The rows `*_fewer_change` say what the same saving costs that way.
+
+A sample is right where its answer is right, and sound where its steps are right as well. Only the domain's exact checker
+of steps can tell, where it has one. A watch should give up a right answer that a wrong step led to. The tokens that the
+evaluator reads are not counted. Two things a replay cannot see: a blank line followed by more white space, which some
+tokenizers spell otherwise than a blank line alone, and a step whose blank line belongs to a stop string.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.graded import (
     GradedPool,
     PoolError,
+    PoolFiles,
     load_graded,
     load_step_logits,
     vote_classes,
 )
 from e2h_pipeline.evaluation.judged import solution_score
-from e2h_pipeline.evaluation.rerank import sample_pool
+from e2h_pipeline.evaluation.rerank import rerank_pool
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.reranking.aggregate import step_probabilities
-from e2h_pipeline.reranking.curves import SamplePool, selection_curves, vote_curves
+from e2h_pipeline.reranking.curves import RerankPool, selection_curves, vote_curves
 from e2h_pipeline.rewards.early_stop import completed_steps, threshold_losing
-from e2h_pipeline.solutions import parse_completion, segment_ends, token_offsets
+from e2h_pipeline.solutions import TextFormat, segment_ends, token_offsets
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import level_groups
 
@@ -44,14 +47,37 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import EarlyStop, Evaluation, Problems
+    from e2h_pipeline.problems.domain import Domain, StepChecker
+    from e2h_pipeline.recipe import EarlyStop, Evaluation
 
 LOSSES = (0.001, 0.01, 0.05, 0.1)
 """Shares of right easy validation solutions that may be lost, beside the recipe's own."""
 
 _DRAWS = 64  # subsets behind a vote over fewer samples
-_GIVEN_UP = "abandoned"
+_GIVEN_UP = "abandoned"  # finish reason of a sample that a watch gave up
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a pool is replayed with.
+
+    Attributes:
+        options: share that may be lost, and tokens between two looks.
+        right: (n,) lowest step probabilities of right easy validation solutions, ascending. They give the thresholds
+            (`rewards.early_stop.right_lowest_scores`).
+        policy: sft_policy artifact, for its tokenizer.
+        checker: the domain's, says which steps are right; None where it has none.
+    """
+
+    options: EarlyStop
+    right: NDArray[np.float64]
+    policy: Path
+    checker: StepChecker | None = None
+
+    def thresholds(self) -> dict[float, float]:
+        """Share of right solutions that may be lost -> step probability below which a sample is given up."""
+        losses = sorted({*LOSSES, self.options.lose})
+        return {lose: threshold_losing(self.right, lose) for lose in losses}
 
 
 @dataclass(frozen=True)
@@ -83,91 +109,70 @@ class _Measure:
 
 
 def early_stop_metrics(
-    samples: Path,
-    scores: Path,
-    gold: Path,
-    policy: Path,
-    out: Path,
-    *,
-    right: NDArray[np.float64],
-    evaluator: str,
-    problems: Problems,
-    options: EarlyStop,
-    evaluation: Evaluation,
-    seed: int,
-    reporter: Reporter,
+    files: PoolFiles, trial: Trial, domain: Domain, evaluation: Evaluation, work: Work
 ) -> dict[str, Any]:
     """Write `metrics.parquet` and `early_stop.png`.
 
-    A pool that was drawn under a watch already cannot be replayed: of it, the share given up is told, and no more.
+    A pool that was drawn under a watch cannot be replayed. Its table has the share that was given up, and no more.
 
     Args:
-        samples: benchmark_samples artifact.
-        scores: rerank_scores artifact.
-        gold: gold_answers artifact.
-        policy: sft_policy artifact, for its tokenizer.
-        right: lowest step probabilities of right easy validation solutions, which give the thresholds
-            (`rewards.watch.right_lowest_scores`).
-        evaluator: who scored: easy_prm, easy_orm, easy_oprm or easy_pairwise.
-        problems: recipe section; the ladder has an exact checker.
+        domain: finds answers and steps.
 
     Returns:
         Counts, and for each share that may be lost the threshold and the measures over all levels as
         [value, low, high].
     """
-    from transformers import AutoTokenizer
-
+    scores = files.scores / "data"
     with grader(evaluation.grader) as judge:
-        graded = load_graded(samples / "data", gold, judge)
+        graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
         classes = vote_classes(graded.answers, judge)
-    rows = _token_rows(samples / "data")
-    thresholds = {lose: threshold_losing(right, lose) for lose in sorted({*LOSSES, options.lose})}
-    reasons = np.array(rows["finish_reason"].to_pylist()).reshape(graded.correct.shape)
-    whole = not (reasons == "abandoned").any()
-    measures: list[_Measure] = []
+    rows = _token_rows(files.samples / "data")
+    given_up = np.array(rows["finish_reason"].to_pylist()).reshape(graded.correct.shape) == _GIVEN_UP
+    whole = not given_up.any()
     if whole:
-        name = solution_score(evaluator)
-        pool = sample_pool(graded, classes, *load_step_logits(scores / "data", graded), (name,))
-        tokenizer = AutoTokenizer.from_pretrained(policy)
-        steps = watched_steps(rows, graded, scores / "data", tokenizer, max(thresholds.values()))
-        sound = sound_samples(graded) if problems.source == "ladder" else None
-        for lose, threshold in thresholds.items():
-            kept = replay(steps, threshold, options.every)
-            reporter.message(f"replayed: {lose:g} of right easy solutions lost, threshold {threshold:.3g}")
-            measures += _measures(pool, sound, steps.tokens, kept, lose, threshold, seed)
+        aggregations = {"score": solution_score(files.kind)}
+        pool = rerank_pool(graded, classes, *load_step_logits(scores, graded), aggregations)
+        steps = watched_steps(rows, graded, scores, trial, domain.text)
+        sound = sound_samples(graded, trial.checker) if trial.checker else None
+        measures = list(_replayed(pool, steps, sound, trial, work))
     else:
-        share = _share("given_up", reasons == "abandoned", np.ones_like(graded.correct))
-        measures.append(replace(share, lose=options.lose, threshold=thresholds[options.lose]))
-    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
+        measures = [_given_up(given_up, trial)]
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed)
     groups = level_groups(graded.levels, evaluation.easy_levels)
-    table = [row for levels, mask in groups.items() for row in _rows(measures, levels, mask, bootstrap)]
-    table = [{"evaluator": evaluator, "every": options.every, **row} for row in table]
-    write_table(out / "metrics.parquet", _table(table))
+    own = {"evaluator": files.evaluator, "every": trial.options.every}
+    table = [
+        {**own, **row} for levels, mask in groups.items() for row in _rows(measures, levels, mask, bootstrap)
+    ]
+    write_table(work.out / "metrics.parquet", _table(table))
     if whole:
-        _plot([row for row in table if row["levels"] == "all"], out / "early_stop.png")
+        _plot([row for row in table if row["levels"] == "all"], work.out / "early_stop.png")
     return {
         "grader": judge.version,
         **graded.summary(),
-        "every": options.every,
+        "every": trial.options.every,
         "replayed": whole,
-        "right_validation_solutions": len(right),
+        "right_validation_solutions": len(trial.right),
         "all_levels": _headline(table),
     }
 
 
 def watched_steps(
-    rows: pa.Table, graded: GradedPool, scores: Path, tokenizer: PreTrainedTokenizerBase, highest: float
+    rows: pa.Table, graded: GradedPool, scores: Path, trial: Trial, text: TextFormat
 ) -> WatchedSteps:
-    """Steps of the samples of a pool that have one below `highest`; the others are given up at no threshold up to it.
+    """Steps of the samples that some threshold of the trial gives up.
 
     Args:
         rows: the pool's token_ids and tokens, in the order of `graded`.
         scores: table folder of the rerank_scores artifact.
-        tokenizer: the policy's.
+        text: the domain's.
 
     Raises:
         PoolError: the scores are not of these samples.
     """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(trial.policy)
+    highest = max(trial.thresholds().values())
     logits, offsets = load_step_logits(scores, graded)
     probability = step_probabilities(logits)
     column = rows["token_ids"].combine_chunks()
@@ -176,10 +181,10 @@ def watched_steps(
     known: dict[tuple[str, bytes], list[int]] = {}
     found: list[tuple[int, list[int]]] = []
     for i in np.flatnonzero(low & (np.diff(offsets) > 0)).tolist():
-        text, own = graded.completions[i], ids[starts[i] : starts[i + 1]]
-        name = (text, own.tobytes())
+        completion, own = graded.completions[i], ids[starts[i] : starts[i + 1]]
+        name = (completion, own.tobytes())
         if name not in known:
-            known[name] = step_ends(tokenizer, own.tolist(), text)
+            known[name] = watched_step_ends(tokenizer, own.tolist(), completion, text)
         if len(known[name]) > offsets[i + 1] - offsets[i]:
             raise PoolError(
                 f"{scores}: sample {i % graded.samples} of {graded.problem_ids[i // graded.samples]} has fewer "
@@ -194,20 +199,24 @@ def watched_steps(
     )
 
 
-def step_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], completion: str) -> list[int]:
+def watched_step_ends(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], completion: str, text: TextFormat
+) -> list[int]:
     """Tokens of a sample when each step that a watch could see was over.
 
     Args:
+        tokenizer: the policy's.
         ids: the sample's tokens, the end-of-sequence token included where it was drawn.
+        text: the domain's.
     """
     spelled = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
-    spans = parse_completion(completed_steps(completion)).spans
+    spans = text.parse(completed_steps(completion, text)).spans
     if not spans:
         return []
     return [end + 1 for end in segment_ends(token_offsets(tokenizer, spelled, completion), spans)]
 
 
-def replay(steps: WatchedSteps, threshold: float, every: int) -> NDArray[np.int64]:
+def replay_watch(steps: WatchedSteps, threshold: float, every: int) -> NDArray[np.int64]:
     """Tokens of each sample that a watch would have had drawn, (S,); fewer than all where it is given up.
 
     It is given up at the first look, every `every` tokens, at or behind the end of its first step below the
@@ -221,56 +230,70 @@ def replay(steps: WatchedSteps, threshold: float, every: int) -> NDArray[np.int6
     return kept
 
 
-def sound_samples(graded: GradedPool) -> NDArray[np.bool_]:
-    """(P, M) right answers that come of right steps alone, by the ladder's exact checker."""
-    from e2h_pipeline.problems.ladder.checker import step_labels
-
+def sound_samples(graded: GradedPool, checker: StepChecker) -> NDArray[np.bool_]:
+    """(P, M) right answers that come of right steps alone."""
     sound = graded.correct.copy()
     flat = sound.reshape(-1)  # a view
     for i in np.flatnonzero(flat).tolist():
-        flat[i] = all(step_labels(graded.questions[i // graded.samples], graded.completions[i]))
+        flat[i] = all(checker(graded.questions[i // graded.samples], graded.completions[i]))
     return sound
 
 
+def _given_up(given_up: NDArray[np.bool_], trial: Trial) -> _Measure:
+    """The share that a watch gave up while the pool was drawn."""
+    share, lose = _share("given_up", given_up, np.ones_like(given_up)), trial.options.lose
+    return replace(share, lose=lose, threshold=trial.thresholds()[lose])
+
+
+def _replayed(
+    pool: RerankPool, steps: WatchedSteps, sound: NDArray[np.bool_] | None, trial: Trial, work: Work
+) -> Iterator[_Measure]:
+    """Measures at every threshold of the trial."""
+    for lose, threshold in trial.thresholds().items():
+        kept = replay_watch(steps, threshold, trial.options.every)
+        work.reporter.message(f"replayed: {lose:g} of right easy solutions lost, threshold {threshold:.3g}")
+        for measure in _measures(pool, sound, steps.tokens, kept, work.seed):
+            yield replace(measure, lose=lose, threshold=threshold)
+
+
 def _measures(
-    pool: SamplePool,
+    pool: RerankPool,
     sound: NDArray[np.bool_] | None,
     tokens: NDArray[np.int64],
     kept: NDArray[np.int64],
-    lose: float,
-    threshold: float,
     seed: int,
 ) -> Iterator[_Measure]:
-    """What a watch saves, whom it gives up, and what accuracy at N loses by it, or by fewer samples."""
+    """What a watch saves, which samples it gives up, and the accuracy at N lost by it, or by fewer samples.
+
+    Args:
+        sound: (P, M) samples whose steps are all right; None where nobody can tell.
+        tokens: (P * M,) tokens drawn of each sample.
+        kept: (P * M,) the same under the watch.
+    """
     tokens, kept = tokens.reshape(pool.correct.shape), kept.reshape(pool.correct.shape)
     given_up = kept < tokens
     cut = replace(pool, classes=np.where(given_up, -1, pool.classes), correct=pool.correct & ~given_up)
     fewer = max(1, round(pool.samples * float(kept.sum() / tokens.sum())))
     whole = _accuracies(pool, pool.samples, seed)
-    found = [
-        _share("tokens_saved", tokens - kept, tokens),
-        _share("right_given_up", given_up & pool.correct, pool.correct),
-        _share("wrong_given_up", given_up & ~pool.correct, ~pool.correct),
-        *([] if sound is None else [_share("sound_given_up", given_up & sound, sound)]),
-    ]
+    yield _share("tokens_saved", tokens - kept, tokens)
+    yield _share("right_given_up", given_up & pool.correct, pool.correct)
+    yield _share("wrong_given_up", given_up & ~pool.correct, ~pool.correct)
+    if sound is not None:
+        yield _share("sound_given_up", given_up & sound, sound)
     for suffix, values in (
         ("change", _accuracies(cut, pool.samples, seed)),
         ("fewer_change", _accuracies(pool, fewer, seed)),
     ):
         for method, value in values.items():
-            found.append(
-                _share(f"{method}_{suffix}", (value - whole[method])[:, None], np.ones((len(value), 1)))
-            )
-    for measure in found:
-        yield replace(measure, lose=lose, threshold=threshold)
+            yield _share(f"{method}_{suffix}", (value - whole[method])[:, None], np.ones((len(value), 1)))
 
 
 def _share(metric: str, part: NDArray[Any], whole: NDArray[Any]) -> _Measure:
-    """A ratio of sums over (problems, samples)."""
+    """A ratio of sums over (problems, samples); the threshold is filled in later."""
     return _Measure(metric, 0.0, 0.0, part.sum(axis=1, dtype=np.float64), whole.sum(axis=1, dtype=np.float64))
 
 
-def _accuracies(pool: SamplePool, n: int, seed: int) -> dict[str, NDArray[np.float64]]:
+def _accuracies(pool: RerankPool, n: int, seed: int) -> dict[str, NDArray[np.float64]]:
     """Method -> (problems,) expected accuracy with n of the samples; exact where n is all of them."""
     curves = vote_curves(pool, [n], draws=_DRAWS, seed=seed) | selection_curves(pool, [n])
     return {method.replace("-", "_"): curve[:, 0] for (method, _), curve in curves.items()}
@@ -364,5 +387,5 @@ def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set(xlabel="tokens saved, %", ylabel="accuracy change, points", title="dashed: fewer samples")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    # A fixed metadata set keeps the file's bytes equal for equal numbers.
+    # Without this, the file holds the version of matplotlib: equal numbers must give equal bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,15 +1,15 @@
 """The evaluator_generalization stage: does an evaluator trained on easy levels judge hard solutions?
 
-Where an exact checker exists (the ladder) every step has a true label, and step AUROC by level is
-the cleanest measure there is. Everywhere the outcome can be measured: does the product of step
-scores put solutions with a right answer first, over all solutions and within one problem, which is
-where reranking compares. True labels are used here for audit only.
+Where the domain has an exact checker of steps, every step has a true label, and step AUROC by level is the cleanest
+measure there is. The outcome can be measured everywhere: does the score of a solution put solutions with a right answer
+first, over all solutions and within one problem? Reranking compares solutions of one problem. True labels are used here
+for audit only.
 
-Reliability, calibration error and the slope of the scores of right steps over length show a drift that
-AUROC cannot: scores of right steps that sag with length drown long good solutions in the product.
+Reliability, calibration error and the slope of the scores of right steps over length show a drift that AUROC cannot:
+where the scores of right steps sag with length, the product of a long good solution is low.
 
-The rows `*_change`, `*_kept` and `*_kept_over_generator` answer the question of the table, does the
-evaluator generalize, and better than the generator does (see `transfer`).
+The rows `*_change`, `*_kept` and `*_kept_over_generator` say whether the evaluator generalizes, and whether it does so
+better than the generator (see `transfer`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.evaluation.graded import GradedPool, load_graded
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.graded import GradedPool, PoolFiles, load_graded
 from e2h_pipeline.evaluation.judged import FirstErrors, Judged, checked_steps, outcomes, solution_score
 from e2h_pipeline.evaluation.step_benchmarks.process_bench import (
     Threshold,
@@ -33,11 +33,11 @@ from e2h_pipeline.evaluation.step_benchmarks.process_bench import (
 )
 from e2h_pipeline.evaluation.transfer import (
     GENERATOR,
-    changes,
-    draws,
+    changes_from_easy,
     harder_groups,
     measured_accuracy,
     measured_auroc,
+    resampling_counts,
 )
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.statistics.bootstrap import Bootstrap, ratio_intervals
@@ -48,54 +48,43 @@ from e2h_pipeline.statistics.ranking import ranking_quality, reliability
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import Evaluation, Problems
+    from e2h_pipeline.problems.domain import Domain, StepChecker
+    from e2h_pipeline.recipe import Evaluation
 
 
 def evaluator_generalization(
-    samples: Path,
-    scores: Path,
-    gold: Path,
-    out: Path,
-    work: Path,
-    *,
-    evaluator: str,
-    problems: Problems,
-    evaluation: Evaluation,
-    seed: int,
-    reporter: Reporter,
+    files: PoolFiles,
+    domain: Domain,
+    checker: StepChecker | None,
     threshold: Threshold | None,
-    runner: Runner | None = None,
+    evaluation: Evaluation,
+    work: Work,
 ) -> dict[str, Any]:
     """Write `metrics.parquet`, `reliability.parquet` and two plots.
 
-    The plots are `step_auroc.png` (`outcome_auroc.png` where no checker exists) by level, and
-    `generalization.png`, what evaluator and generator keep of their lead over chance.
+    The plots are `step_auroc.png` by level (`outcome_auroc.png` without a checker) and `generalization.png`, what
+    evaluator and generator keep of their lead over chance.
 
     Args:
-        samples: benchmark_samples artifact.
-        scores: rerank_scores artifact.
-        gold: gold_answers artifact.
-        evaluator: who scored: easy_prm, easy_orm, easy_oprm or easy_pairwise.
-        problems: recipe section; the ladder has an exact checker.
+        domain: finds answers.
+        checker: the domain's, says which steps are right; None where it has none.
         threshold: step probability below which a step counts as named wrong, chosen on easy validation
-            (`process_bench.easy_threshold`); without one first errors are not judged.
-        work: where grades are kept until the artifact is made.
-        runner: who grades; this process where unset.
+            (`process_bench.easy_threshold`). Without one, first errors are not judged.
 
     Returns:
-        Counts, the threshold, and each AUROC by level as {"value", "ci_low", "ci_high"}.
+        Counts, the threshold, and each AUROC by level as [value, low, high].
     """
-    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
-        pool = load_graded(samples / "data", gold, judge)
-    judged = [outcomes(pool, scores / "data", solution_score(evaluator))]
-    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
+    with sharded_grader(evaluation.grader, work.folder, work.runner, work.reporter) as judge:
+        pool = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
+    scores, out, evaluator = files.scores / "data", work.out, files.evaluator
+    judged = [outcomes(pool, scores, solution_score(files.kind))]
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed)
     groups = level_groups(pool.levels, evaluation.easy_levels)
     rows: list[dict[str, Any]] = []
-    if problems.source == "ladder":
-        steps, errors = checked_steps(pool, scores / "data", threshold.value if threshold else 0.0)
+    if checker:
+        steps, errors = checked_steps(pool, scores, checker, threshold.value if threshold else 0.0)
         judged.insert(0, steps)
-        reporter.message(f"checked {len(steps.right):,} steps")
+        work.reporter.message(f"checked {len(steps.right):,} steps")
         if threshold:
             rows += _first_error_rows(errors, groups, bootstrap)
     rows += [row for items in judged for row in _metric_rows(items, groups, bootstrap)]
@@ -157,7 +146,7 @@ def _transfer_rows(
     bootstrap: Bootstrap,
 ) -> Iterator[dict[str, Any]]:
     """The generator's accuracy by level, and every measure relative to easy."""
-    drawn = draws(groups, bootstrap)
+    drawn = resampling_counts(groups, bootstrap)
     found = {
         levels: {GENERATOR: measured_accuracy(pool.correct, mask, drawn[levels])}
         | {
@@ -174,7 +163,7 @@ def _transfer_rows(
     if "easy" not in found:
         return
     for levels in harder_groups(found, easy_levels):
-        for c in changes(found["easy"], found[levels], levels, bootstrap):
+        for c in changes_from_easy(found["easy"], found[levels], levels, bootstrap):
             yield _row(c.metric, c.levels, (c.value, c.low, c.high), c.count)
 
 
@@ -221,11 +210,11 @@ def _reliability_rows(
 def _write(out: Path, rows: list[dict[str, Any]], bins: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    write_table(out / "metrics.parquet", pa.Table.from_pylist(rows, metrics_schema()))
+    write_table(out / "metrics.parquet", pa.Table.from_pylist(rows, generalization_schema()))
     write_table(out / "reliability.parquet", pa.Table.from_pylist(bins))
 
 
-def metrics_schema() -> pa.Schema:
+def generalization_schema() -> pa.Schema:
     """Columns of `metrics.parquet`: one row per metric and level group; `count` items were judged."""
     import pyarrow as pa
 
@@ -258,7 +247,7 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xticks(x, [row["levels"] for row in rows])
     axes.set(xlabel="levels", ylabel=path.stem.replace("_auroc", " AUROC"), ylim=(min(0.45, *value, 1), 1.01))
     axes.spines[["top", "right"]].set_visible(False)
-    # A fixed metadata set keeps the file's bytes equal for equal numbers.
+    # Without this, the file holds the version of matplotlib: equal numbers must give equal bytes.
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 

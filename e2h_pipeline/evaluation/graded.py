@@ -1,7 +1,7 @@
 """A sample pool joined with its gold answers: one row per sample becomes arrays of problems x samples.
 
-The only place where answers meet gold. Every benchmark problem must be there with the same number
-of samples; a missing one would silently raise or lower every mean.
+Nothing else compares the benchmark's answers with gold. Every benchmark problem must be there with the same number of
+samples, because a missing one would silently raise or lower every mean.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.grading.mathematics.extract import final_answer
-from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
+from e2h_pipeline.grading.verdicts import Gold, Grader, Verdict, decide
+from e2h_pipeline.statistics.levels import level_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from e2h_pipeline.problems.domain import AnswerOf
 
 _SAMPLE_COLUMNS = ("problem_id", "sample", "completion", "finish_reason", "tokens")
 
@@ -29,13 +31,37 @@ class PoolError(ValueError):
 
 
 @dataclass(frozen=True)
+class PoolFiles:
+    """Artifacts of benchmark samples that an evaluator scored.
+
+    Attributes:
+        samples: benchmark_samples.
+        scores: rerank_scores.
+        gold: gold_answers.
+        kind: kind of the evaluator, the word of `reward.kind`.
+        policy: who drew the samples.
+    """
+
+    samples: Path
+    scores: Path
+    gold: Path
+    kind: str
+    policy: str = "sft"
+
+    @property
+    def evaluator(self) -> str:
+        """Name of the evaluator in tables."""
+        return f"easy_{self.kind}"
+
+
+@dataclass(frozen=True)
 class GradedPool:
     """P problems with M samples each, in order of problem id and sample.
 
     Attributes:
         questions: P questions.
         gold: P answers.
-        levels: (P,)
+        levels: (P,) `UNKNOWN_LEVEL` where a problem has none.
         completions: P x M texts, flat.
         finished: (P, M) False where the length limit cut the sample off.
         answers: P lists of M answers, None where there is none.
@@ -76,13 +102,14 @@ class GradedPool:
         }
 
 
-def load_graded(samples: Path, gold: Path, judge: Grader) -> GradedPool:
+def load_graded(samples: Path, gold: Path, judge: Grader, answer_of: AnswerOf) -> GradedPool:
     """Read, join and grade a pool.
 
     Args:
         samples: folder of `part-*.parquet` (or a Parquet file) of samples.
         gold: the gold_answers artifact.
         judge: decides whether an answer equals gold.
+        answer_of: the domain's, finds the answer of a completion.
 
     Raises:
         PoolError: problems or samples missing, or there twice.
@@ -94,14 +121,14 @@ def load_graded(samples: Path, gold: Path, judge: Grader) -> GradedPool:
     per_problem = _check_complete(rows, problems["problem_id"], samples)
     completions = rows["completion"].to_pylist()
     finished = [reason == "stop" for reason in rows["finish_reason"].to_pylist()]
-    flat = [final_answer(text, done) for text, done in zip(completions, finished, strict=True)]
+    flat = [answer_of(text, done) for text, done in zip(completions, finished, strict=True)]
     answers = [flat[i : i + per_problem] for i in range(0, len(flat), per_problem)]
-    correct, undecided = grade(answers, problems["answer"], judge)
+    correct, undecided = grade_pool(answers, problems["gold"], judge)
     return GradedPool(
         tuple(problems["problem_id"]),
         tuple(problems["question"]),
         tuple(problems["answer"]),
-        np.array(problems["level"], dtype=np.int64),
+        level_array(problems["level"]),
         completions,
         np.array(finished).reshape(-1, per_problem),
         answers,
@@ -111,17 +138,15 @@ def load_graded(samples: Path, gold: Path, judge: Grader) -> GradedPool:
     )
 
 
-def grade(
-    answers: Sequence[Sequence[str | None]], gold: Sequence[str], judge: Grader
+def grade_pool(
+    answers: Sequence[Sequence[str | None]], gold: Sequence[Gold], judge: Grader
 ) -> tuple[NDArray[np.bool_], int]:
     """Correctness of P x M answers, and how many distinct (gold, answer) pairs stayed undecided."""
-    pairs = sorted({(g, a) for g, row in zip(gold, answers, strict=True) for a in row if a is not None})
-    decided = dict(zip(pairs, verdicts(judge, pairs), strict=True))
-    correct = [
-        [a is not None and decided[g, a] is Verdict.EQUAL for a in row]
-        for g, row in zip(gold, answers, strict=True)
-    ]
-    return np.array(correct, dtype=bool), sum(v is Verdict.UNDECIDED for v in decided.values())
+    pairs = [None if a is None else (g, a) for g, row in zip(gold, answers, strict=True) for a in row]
+    found, undecided = decide(judge, pairs)
+    said = iter(found)
+    correct = [[next(said) is Verdict.EQUAL for _ in row] for row in answers]
+    return np.array(correct, dtype=bool), undecided
 
 
 def vote_classes(answers: Sequence[Sequence[str | None]], judge: Grader) -> NDArray[np.int64]:
@@ -134,15 +159,15 @@ def vote_classes(answers: Sequence[Sequence[str | None]], judge: Grader) -> NDAr
 
 
 def benchmark_gold(gold: Path) -> dict[str, list[Any]]:
-    """The benchmark's gold rows in order of problem id, column by column."""
+    """The benchmark's gold rows in order of problem id, column by column; `gold` is what answers are checked against."""
     import pyarrow.compute as pc
 
     file = gold / "data.parquet"
-    table = read_table(file, ("problem_id", "level", "part", "question", "answer"))
+    table = read_table(file)
     table = table.filter(pc.equal(table["part"], "benchmark")).sort_by("problem_id")
     if not table.num_rows:
         raise PoolError(f"{file}: no row with part = 'benchmark'")
-    return table.to_pydict()
+    return {**table.to_pydict(), "gold": [Gold.of_row(row) for row in table.to_pylist()]}
 
 
 def load_step_logits(scores: Path, pool: GradedPool) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -1,7 +1,12 @@
-"""TODO: docstring."""
+"""Scored steps and solutions next to the truth: what an evaluator is measured on.
+
+The truth of a solution is its graded answer. The truth of a step comes from the domain's exact checker, where it has
+one. It is used for audit only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_step_logits
-from e2h_pipeline.evaluation.step_benchmarks.process_bench import (
-    NO_ERROR,
-    first_error,
+from e2h_pipeline.evaluation.step_benchmarks.process_bench import NO_ERROR, first_error_index
+from e2h_pipeline.registry import EVALUATOR_KINDS
+from e2h_pipeline.reranking.aggregate import (
+    Aggregation,
+    last,
+    log_solution_scores,
+    product,
+    step_probabilities,
 )
-from e2h_pipeline.reranking.aggregate import log_solution_scores, step_probabilities
 
 if TYPE_CHECKING:
-    pass
+    from e2h_pipeline.problems.domain import StepChecker
+
+_SOLUTION_SCORES: Mapping[str, Aggregation] = {"product": product, "last": last}
 
 
 @dataclass(frozen=True)
@@ -64,27 +75,36 @@ class FirstErrors:
     problem: NDArray[np.int64]
 
 
-def solution_score(evaluator: str) -> str:
-    """How step scores become a solution's score: an evaluator of whole solutions speaks at the last position.
+def solution_score(kind: str) -> Aggregation:
+    """How step scores become a solution's score, as the kind of evaluator says (`solution_aggregation`).
 
-    The paper takes the product for evaluators that were trained on steps, OPRM among them.
+    An evaluator of whole solutions speaks at the last position. The paper takes the product for evaluators that were
+    trained on steps, OPRM among them.
     """
-    return "last" if evaluator.endswith(("_orm", "_pairwise")) else "product"
+    return _SOLUTION_SCORES[EVALUATOR_KINDS.load(kind).solution_aggregation]
 
 
-def checked_steps(pool: GradedPool, scores: Path, threshold: float) -> tuple[Judged, FirstErrors]:
-    """Steps of finished solutions up to the first error, with the exact checker's labels; and the first errors.
+def checked_steps(
+    pool: GradedPool, scores: Path, checker: StepChecker, threshold: float
+) -> tuple[Judged, FirstErrors]:
+    """Steps of finished solutions up to the first error, with the checker's labels; and the first errors.
 
-    A cut-off solution ends in half a step, which is neither right nor wrong, so those are left out.
+    A cut-off solution ends in half a step, which is neither right nor wrong. So those solutions are left out.
+
+    Args:
+        scores: table folder of the rerank_scores artifact.
+        checker: the domain's.
+        threshold: probability below which the evaluator names a step wrong.
+
+    Raises:
+        PoolError: the scores are not of these solutions.
     """
-    from e2h_pipeline.problems.ladder.checker import step_labels
-
     logits, offsets = load_step_logits(scores, pool)
     probability = step_probabilities(logits)
     finished, labels = np.flatnonzero(pool.finished.ravel()), np.full(len(logits), -1)
     truth, named = np.full(len(finished), NO_ERROR), np.full(len(finished), NO_ERROR)
     for row, i in enumerate(finished.tolist()):
-        found = step_labels(pool.questions[i // pool.samples], pool.completions[i])
+        found = checker(pool.questions[i // pool.samples], pool.completions[i])
         start, end = offsets[i], offsets[i + 1]
         if len(found) != end - start:
             raise PoolError(
@@ -93,7 +113,7 @@ def checked_steps(pool: GradedPool, scores: Path, threshold: float) -> tuple[Jud
             )
         labels[start:end] = found
         truth[row] = found.index(0) if 0 in found else NO_ERROR
-        named[row] = first_error(probability[start:end].tolist(), threshold)
+        named[row] = first_error_index(probability[start:end].tolist(), threshold)
     known = labels >= 0
     lengths = np.diff(offsets)
     problem_of = np.repeat(np.arange(len(lengths)) // pool.samples, lengths)
@@ -110,9 +130,12 @@ def checked_steps(pool: GradedPool, scores: Path, threshold: float) -> tuple[Jud
     return steps, FirstErrors(truth, named, finished // pool.samples)
 
 
-def outcomes(pool: GradedPool, scores: Path, aggregation: str = "product") -> Judged:
-    """Solutions with an answer, scored by the product of their steps (or another aggregation); right where
-    the answer is."""
+def outcomes(pool: GradedPool, scores: Path, aggregation: Aggregation) -> Judged:
+    """Solutions with an answer, scored by an aggregation of their steps; right where the answer is.
+
+    Args:
+        scores: table folder of the rerank_scores artifact.
+    """
     logits, offsets = load_step_logits(scores, pool)
     answered = pool.answered.ravel()
     ranking = log_solution_scores(logits, offsets, aggregation)[answered]

@@ -1,7 +1,7 @@
-"""By how much the numbers of two results differ: paired on problems where these are the same.
+"""By how much the numbers of two results differ: paired by problem, where both have the same problems.
 
-The difference is second minus first. Its interval is the percentile bootstrap over problems of the difference of each
-(statistics.py); two intervals that overlap say little, the interval of the difference says it.
+The difference is second minus first. Its interval is the percentile bootstrap over the differences of the problems
+(`statistics.bootstrap`). Whether two intervals overlap says little; the interval of the difference answers the question.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals
-from e2h_pipeline.statistics.levels import level_groups
+from e2h_pipeline.statistics.levels import level_array, level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 METHOD = ("benchmark", "policy", "method", "aggregation", "n")
 """What makes two rows the same measurement, besides the levels. Not the evaluator: its kind may be what differs."""
 
-Row = Mapping[str, Any]
+MetricsRow = Mapping[str, Any]
 _Name = tuple[Any, ...]
 
 
 def moved_rows(
-    first: Sequence[Row],
-    second: Sequence[Row],
+    first: Sequence[MetricsRow],
+    second: Sequence[MetricsRow],
     values: tuple[pa.Table, pa.Table],
     easy_levels: Collection[int],
     bootstrap: Bootstrap,
@@ -65,7 +65,7 @@ def moved_rows(
     return rows
 
 
-def only_in(first: Sequence[Row], second: Sequence[Row]) -> list[str]:
+def only_in(first: Sequence[MetricsRow], second: Sequence[MetricsRow]) -> list[str]:
     """Measurements of the first that the second does not have, as `sft weighted-vote product N=64`."""
     theirs = {_name(row) for row in second}
     missing = dict.fromkeys(_name(row) for row in first if _name(row) not in theirs)
@@ -93,7 +93,7 @@ def _intervals(
     found = {}
     for problems, methods in paired.items():
         table = np.array([[others[m][p] - ones[m][p] for m in methods] for p in problems])
-        groups = level_groups(np.array([levels[p] for p in problems]), easy_levels)
+        groups = level_groups(level_array(levels[p] for p in problems), easy_levels)
         for group, mask in groups.items():
             estimate = mean_intervals(table[mask], bootstrap)
             for column, method in enumerate(methods):
@@ -103,10 +103,10 @@ def _intervals(
 
 def _by_problem(
     table: pa.Table, names: Sequence[_Name]
-) -> tuple[dict[_Name, int], dict[_Name, dict[_Name, float]]]:
+) -> tuple[dict[_Name, int | None], dict[_Name, dict[_Name, float]]]:
     """(benchmark, grader, problem) -> level, and method -> problem -> value."""
     wanted = set(names)
-    levels: dict[_Name, int] = {}
+    levels: dict[_Name, int | None] = {}
     values: dict[_Name, dict[_Name, float]] = {}
     for row in table.to_pylist():
         name = _name(row)
@@ -117,5 +117,5 @@ def _by_problem(
     return levels, values
 
 
-def _name(row: Row) -> _Name:
+def _name(row: MetricsRow) -> _Name:
     return tuple(row[column] for column in METHOD)

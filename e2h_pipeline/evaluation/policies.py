@@ -1,8 +1,8 @@
 """The benchmark_metrics stage: greedy and voted accuracy of every policy, next to the reranked ones.
 
-The table is the full result of a recipe: it holds the rerank rows too, so nobody has to join. One
-number has one estimate: where the rerank pool measured the same thing (a policy's majority vote or
-pass@N at the same N, over more samples), its per-problem values are used.
+The table is the full result of a recipe: it holds the rerank rows too, so nobody has to join. One number has one
+estimate. Where the rerank pool measured the same thing (a policy's majority vote or pass@N at the same N, over more
+samples), the table has its per-problem values.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, vote_classes
 from e2h_pipeline.evaluation.lengths import lengths_table
 from e2h_pipeline.evaluation.scoreboard import (
@@ -30,14 +30,14 @@ from e2h_pipeline.evaluation.scoreboard import (
 )
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import Grader
-from e2h_pipeline.reranking.curves import SamplePool, selection_curves, vote_curves
+from e2h_pipeline.reranking.curves import RerankPool, selection_curves, vote_curves
 from e2h_pipeline.reranking.draws import sample_counts
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.problems.domain import AnswerOf, Domain
     from e2h_pipeline.recipe import Evaluation
 
 _ORDER = ("base", "sft", "rl")
@@ -47,17 +47,13 @@ def benchmark_metrics(
     answers: Mapping[str, Path],
     rerank_metrics: Path,
     gold: Path,
-    out: Path,
-    work: Path,
-    *,
-    benchmark: str,
+    domain: Domain,
     evaluation: Evaluation,
-    easy_levels: Collection[int],
-    seed: int,
-    reporter: Reporter,
-    runner: Runner | None = None,
+    work: Work,
 ) -> dict[str, Any]:
     """Grade the policies' answers and write metrics, paired differences and per-problem values.
+
+    The files are `metrics.parquet`, `differences.parquet`, `values.parquet` and `lengths.parquet`.
 
     Differences are taken between every later and earlier policy of base, sft, rl: greedy, and
     majority over all samples.
@@ -66,30 +62,32 @@ def benchmark_metrics(
         answers: policy name -> its answers artifact (`greedy/` and `sampled/` tables).
         rerank_metrics: rerank_metrics artifact of the same benchmark.
         gold: gold_answers artifact.
-        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`, `lengths.parquet`.
-        work: where grades are kept until the artifact is made.
-        runner: who grades; this process where unset.
+        domain: finds answers, and names the benchmark.
 
     Returns:
         Counts and the headline: greedy accuracy and policy differences on hard levels.
+
+    Raises:
+        PoolError: answers, gold or reranked values that do not belong together.
     """
-    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
-        pools = {name: _Answers.load(path, gold, judge) for name, path in answers.items()}
-    reporter.message(f"graded the answers of {', '.join(pools)}")
-    board = _scoreboard(benchmark, judge.version, pools, rerank_metrics)
-    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
+    with sharded_grader(evaluation.grader, work.folder, work.runner, work.reporter) as judge:
+        pools = {name: _Answers.load(path, gold, judge, domain.answer_of) for name, path in answers.items()}
+    work.reporter.message(f"graded the answers of {', '.join(pools)}")
+    board = _scoreboard(domain.benchmark, judge.version, pools, rerank_metrics)
+    easy_levels = evaluation.easy_levels
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed)
     metrics = metrics_table(board, easy_levels, bootstrap)
     differences = _with_rerank_rows(
         differences_table(board, _policy_differences(board, list(pools)), easy_levels, bootstrap),
         rerank_metrics,
     )
-    write_table(out / "metrics.parquet", metrics)
-    write_table(out / "differences.parquet", differences)
-    write_table(out / "values.parquet", values_table(board))
-    write_table(out / "lengths.parquet", _lengths(pools, rerank_metrics, easy_levels))
+    write_table(work.out / "metrics.parquet", metrics)
+    write_table(work.out / "differences.parquet", differences)
+    write_table(work.out / "values.parquet", values_table(board))
+    write_table(work.out / "lengths.parquet", _lengths(pools, rerank_metrics, easy_levels))
     counts = {name: pool.greedy.summary() | {"samples": pool.sampled.samples} for name, pool in pools.items()}
     return {
-        "benchmark": benchmark,
+        "benchmark": domain.benchmark,
         "grader": judge.version,
         "policies": counts,
         **_headline(metrics, differences),
@@ -103,13 +101,13 @@ class _Answers:
         self.greedy, self.sampled, self.classes = greedy, sampled, classes
 
     @classmethod
-    def load(cls, path: Path, gold: Path, judge: Grader) -> _Answers:
-        greedy, sampled = (load_graded(path / part, gold, judge) for part in ("greedy", "sampled"))
+    def load(cls, path: Path, gold: Path, judge: Grader, answer_of: AnswerOf) -> _Answers:
+        greedy, sampled = (load_graded(path / part, gold, judge, answer_of) for part in ("greedy", "sampled"))
         return cls(greedy, sampled, vote_classes(sampled.answers, judge))
 
     def values(self, policy: str) -> dict[Method, NDArray[np.float64]]:
         """Greedy; majority over one and over all samples; pass@N. All exact, without draws."""
-        pool = SamplePool(self.sampled.problem_ids, self.classes, self.sampled.correct, {})
+        pool = RerankPool(self.sampled.problem_ids, self.classes, self.sampled.correct, {})
         every = sample_counts(pool.samples)
         ends = sorted({1, pool.samples})
         votes = vote_curves(pool, ends, draws=1, seed=0)["majority", ""]

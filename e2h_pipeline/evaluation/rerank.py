@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.choices import choices_table
 from e2h_pipeline.evaluation.graded import (
     GradedPool,
+    PoolFiles,
     load_graded,
     load_step_logits,
     vote_classes,
@@ -34,17 +35,34 @@ from e2h_pipeline.evaluation.scoreboard import (
     values_table,
 )
 from e2h_pipeline.grading.sharded import sharded_grader
-from e2h_pipeline.reranking.aggregate import log_solution_scores
-from e2h_pipeline.reranking.curves import SamplePool, rerank_curves
+from e2h_pipeline.registry import AGGREGATIONS
+from e2h_pipeline.reranking.aggregate import Aggregation, log_solution_scores
+from e2h_pipeline.reranking.curves import RerankPool, method_curves
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.problems.domain import Domain
     from e2h_pipeline.recipe import Evaluation, Rerank
 
 _WITHOUT_EVALUATOR = ("majority", "pass")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where reranked numbers come from, as the tables name it.
+
+    Attributes:
+        grader: version of the grader.
+        policy: who drew the samples.
+        evaluator: who scored them.
+    """
+
+    benchmark: str
+    grader: str
+    policy: str
+    evaluator: str
 
 
 @dataclass(frozen=True)
@@ -55,80 +73,62 @@ class RerankTables:
     differences: pa.Table
     values: pa.Table
 
+    def write(self, folder: Path) -> None:
+        """One Parquet file each."""
+        write_table(folder / "metrics.parquet", self.metrics)
+        write_table(folder / "differences.parquet", self.differences)
+        write_table(folder / "values.parquet", self.values)
+
 
 def rerank_metrics(
-    samples: Path,
-    scores: Path,
-    gold: Path,
-    out: Path,
-    work: Path,
-    *,
-    benchmark: str,
-    policy: str,
-    evaluator: str,
-    rerank: Rerank,
-    evaluation: Evaluation,
-    easy_levels: Collection[int],
-    seed: int,
-    reporter: Reporter,
-    runner: Runner | None = None,
+    files: PoolFiles, domain: Domain, rerank: Rerank, evaluation: Evaluation, work: Work
 ) -> dict[str, Any]:
-    """Grade a pool, rerank it, and write metrics, differences to majority, per-problem values, who chose which
-    solution, and how long solutions are.
+    """Grade a pool and rerank it.
+
+    Writes `metrics.parquet`, `differences.parquet` (to majority), `values.parquet` (per problem), `choices.parquet`
+    (who chose which solution) and `lengths.parquet` (how long solutions are).
 
     Args:
-        samples: benchmark_samples artifact.
-        scores: rerank_scores artifact.
-        gold: gold_answers artifact.
-        out: folder for `metrics.parquet`, `differences.parquet`, `values.parquet`, `choices.parquet`,
-            `lengths.parquet`.
-        benchmark: name of the benchmark, as LADDER500.
-        policy: who sampled the pool.
-        evaluator: who scored it.
-        work: where grades are kept until the artifact is made.
-        runner: who grades; this process where unset.
+        domain: finds answers, and names the benchmark.
 
     Returns:
         Counts and the headline: accuracy of each method at N_max and its lead over majority, hard levels.
     """
-    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
-        graded = load_graded(samples / "data", gold, judge)
-        reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
+    with sharded_grader(evaluation.grader, work.folder, work.runner, work.reporter) as judge:
+        graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
+        work.reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
         classes = vote_classes(graded.answers, judge)
-    logits, offsets = load_step_logits(scores / "data", graded)
-    pool = sample_pool(graded, classes, logits, offsets, rerank.aggregations)
+    logits, offsets = load_step_logits(files.scores / "data", graded)
+    pool = rerank_pool(graded, classes, logits, offsets, chosen_aggregations(rerank))
     tables = rerank_tables(
         pool,
         graded.levels,
-        benchmark=benchmark,
-        grader_version=judge.version,
-        policy=policy,
-        evaluator=evaluator,
-        draws=rerank.draws,
-        easy_levels=easy_levels,
-        bootstrap=Bootstrap(evaluation.bootstrap, evaluation.confidence, seed),
+        Origin(domain.benchmark, judge.version, files.policy, files.evaluator),
+        rerank.draws,
+        evaluation.easy_levels,
+        Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed),
     )
-    write_table(out / "metrics.parquet", tables.metrics)
-    write_table(out / "differences.parquet", tables.differences)
-    write_table(out / "values.parquet", tables.values)
-    write_table(out / "choices.parquet", choices_table(graded, pool, logits, offsets))
-    write_table(out / "lengths.parquet", lengths_table(policy, "sampled", graded, easy_levels))
+    tables.write(work.out)
+    write_table(work.out / "choices.parquet", choices_table(graded, pool, logits, offsets))
+    lengths = lengths_table(files.policy, "sampled", graded, evaluation.easy_levels)
+    write_table(work.out / "lengths.parquet", lengths)
     return {
-        "benchmark": benchmark,
+        "benchmark": domain.benchmark,
         "grader": judge.version,
         **graded.summary(),
         **_headline(tables.metrics, tables.differences, graded.samples),
     }
 
 
+def chosen_aggregations(rerank: Rerank) -> dict[str, Aggregation]:
+    """The aggregations that a recipe names, by name."""
+    return {name: AGGREGATIONS.load(name) for name in rerank.aggregations}
+
+
 def rerank_tables(
-    pool: SamplePool,
+    pool: RerankPool,
     levels: NDArray[np.integer],
-    *,
-    benchmark: str,
-    grader_version: str,
-    policy: str,
-    evaluator: str,
+    origin: Origin,
     draws: int,
     easy_levels: Collection[int],
     bootstrap: Bootstrap,
@@ -137,13 +137,13 @@ def rerank_tables(
 
     Args:
         pool: P problems with M samples each.
-        levels: (P,)
+        levels: (P,) `UNKNOWN_LEVEL` where a problem has none.
         draws: subsets per problem and N behind the votes.
         bootstrap: behind the intervals; its seed draws the subsets, too.
     """
-    counts, curves = rerank_curves(pool, draws=draws, seed=bootstrap.seed)
-    values = _methods(counts, curves, policy, evaluator)
-    board = Scoreboard(benchmark, grader_version, pool.problem_ids, levels, values)
+    counts, curves = method_curves(pool, draws=draws, seed=bootstrap.seed)
+    values = _methods(counts, curves, origin)
+    board = Scoreboard(origin.benchmark, origin.grader, pool.problem_ids, levels, values)
     return RerankTables(
         metrics_table(board, easy_levels, bootstrap),
         differences_table(board, _against_majority(board), easy_levels, bootstrap),
@@ -151,30 +151,33 @@ def rerank_tables(
     )
 
 
-def sample_pool(
+def rerank_pool(
     graded: GradedPool,
     classes: NDArray[np.int64],
     logits: NDArray[np.float64],
     offsets: NDArray[np.int64],
-    aggregations: Collection[str],
-) -> SamplePool:
+    aggregations: Mapping[str, Aggregation],
+) -> RerankPool:
     """A graded pool with its solution scores, from flat step logits; ready for reranking."""
     shape = graded.correct.shape
-    logs = {name: log_solution_scores(logits, offsets, name).reshape(shape) for name in aggregations}
-    return SamplePool(graded.problem_ids, classes, graded.correct, logs)
+    logs = {
+        name: log_solution_scores(logits, offsets, aggregation).reshape(shape)
+        for name, aggregation in aggregations.items()
+    }
+    return RerankPool(graded.problem_ids, classes, graded.correct, logs)
 
 
 def _methods(
     counts: list[int],
     curves: Mapping[tuple[str, str], NDArray[np.float64]],
-    policy: str,
-    evaluator: str,
+    origin: Origin,
 ) -> dict[Method, NDArray[np.float64]]:
-    return {
-        Method(policy, method, n, "" if method in _WITHOUT_EVALUATOR else evaluator, aggregation): curve[:, j]
-        for (method, aggregation), curve in curves.items()
-        for j, n in enumerate(counts)
-    }
+    found = {}
+    for (method, aggregation), curve in curves.items():
+        evaluator = "" if method in _WITHOUT_EVALUATOR else origin.evaluator
+        for j, n in enumerate(counts):
+            found[Method(origin.policy, method, n, evaluator, aggregation)] = curve[:, j]
+    return found
 
 
 def _against_majority(board: Scoreboard) -> list[Difference]:

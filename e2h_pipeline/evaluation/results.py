@@ -9,6 +9,7 @@ import numpy as np
 
 from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, read_values
 from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_over_seeds
+from e2h_pipeline.statistics.levels import group_order, level_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +30,6 @@ RESULT_COLUMNS = (
     "grader",
     "data_versions",
 )
-_GROUP_ORDER = ("1", "2", "3", "4", "5", "easy", "hard", "all")
 
 
 def result_rows(
@@ -85,7 +85,7 @@ def pooled_over_seeds(
         if all(method in run for run in runs):
             means = mean_over_seeds([run[method] for run in runs])
             pooled[method] = np.array([means[problem] for problem in problems])
-    board = Scoreboard(benchmark, grader, tuple(problems), np.array([levels[p] for p in problems]), pooled)
+    board = Scoreboard(benchmark, grader, tuple(problems), level_array(levels[p] for p in problems), pooled)
     return metrics_table(board, easy_levels, bootstrap).to_pylist()
 
 
@@ -112,5 +112,5 @@ def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
         methods.get(row["method"], len(methods)),
         row["aggregation"],
         row["n"],
-        _GROUP_ORDER.index(row["levels"]),
+        group_order(row["levels"]),
     )

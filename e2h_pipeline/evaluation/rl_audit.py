@@ -1,14 +1,14 @@
 """The rl_audit stage: what reinforcement learning does to answers that it never saw.
 
-The trainer watches the evaluator's score, and gold answers of easy questions. Here its rollouts are held against the
-gold answers of hard questions as well, afterwards: nothing here is fed back. Gold accuracy and evaluator score over the
+The trainer sees the evaluator's score, and gold answers of easy questions. This stage compares its rollouts with the gold
+answers of hard questions as well, after the training. Nothing is fed back. Gold accuracy and evaluator score over the
 square root of the KL to the SFT policy is the plot of Gao, Schulman and Hilton (2023), "Scaling laws for reward model
-over-optimization"; where the two part, the policy has learned the evaluator's mistakes.
+over-optimization". Where the two curves part, the policy has learned the evaluator's mistakes.
 
-One update has too few rollouts to tell anything, so updates are taken together, in order, into at most `WINDOWS` windows
-that differ by one update at most. Rollouts of a problem are not independent: intervals are from a bootstrap over
-problems, of which one drawing serves all windows. KL is estimated per rollout, from its own tokens, and may come out
-below zero where the policy has hardly moved.
+One update has too few rollouts for an estimate. So updates are joined, in order, into at most `WINDOWS` windows whose
+lengths differ by one update at most. Rollouts of a problem are not independent: intervals come from a bootstrap over
+problems, and all windows share its draws. KL is estimated per rollout, from its own tokens. It can be below zero where
+the policy has hardly moved.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.graded import PoolError
 from e2h_pipeline.grading.sharded import sharded_grader
-from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
+from e2h_pipeline.grading.verdicts import Gold, Grader, Verdict, decide
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-from e2h_pipeline.statistics.levels import LEVELS, level_groups
+from e2h_pipeline.statistics.levels import is_single_level, level_array, level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Evaluation
 
 WINDOWS = 20
-"""Points of a curve: as many as can be told apart in a plot."""
+"""Points of a curve: as many as a reader can tell apart in a plot."""
 PARTS = 5
-"""Parts of a run that are held against each other for a verdict: fewer than windows, so that noise is less."""
+"""Parts of a run that are compared for the verdict: fewer than windows, because larger parts have less noise."""
 
 _COLUMNS = (
     "update",
@@ -92,25 +92,14 @@ class Curves:
 
 
 def rl_audit(
-    rollouts: Path,
-    gold: Path,
-    out: Path,
-    work: Path,
-    *,
-    best_update: int,
-    evaluation: Evaluation,
-    seed: int,
-    reporter: Reporter,
-    runner: Runner | None = None,
+    rollouts: Path, gold: Path, best_update: int, evaluation: Evaluation, work: Work
 ) -> dict[str, Any]:
     """Write `curves.parquet`, `figures.json` and `over_optimization.png`.
 
     Args:
         rollouts: table of a policy artifact.
         gold: gold_answers artifact.
-        work: where grades are kept until the artifact is made.
         best_update: updates behind the chosen checkpoint; 0 where it is the SFT policy.
-        runner: who grades; this process where unset.
 
     Returns:
         Counts, and the figures of hard levels.
@@ -120,10 +109,10 @@ def rl_audit(
     """
     from e2h_pipeline.report.rl_view import over_optimization_png
 
-    with sharded_grader(evaluation.grader, work, runner or LocalRunner(), reporter) as judge:
+    with sharded_grader(evaluation.grader, work.folder, work.runner, work.reporter) as judge:
         graded = load_rollouts(rollouts, gold, judge)
     windows, parts = (update_windows(graded.updates, most) for most in (WINDOWS, PARTS))
-    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, seed)
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed)
     groups = level_groups(graded.levels, evaluation.easy_levels)
     curves = {name: curves_of(graded, windows, mask, bootstrap) for name, mask in groups.items()}
     verdicts_of = {
@@ -138,10 +127,10 @@ def rl_audit(
         "best_update": best_update,
         "levels": {name: {**correlation(own), **verdicts_of[name]} for name, own in curves.items()},
     }
-    write_table(out / "curves.parquet", _table(rows))
-    (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    over_optimization_png(rows, out / "over_optimization.png")
-    _report(rows, reporter)
+    write_table(work.out / "curves.parquet", _table(rows))
+    (work.out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    over_optimization_png(rows, work.out / "over_optimization.png")
+    _report(rows, work.reporter)
     return {
         "grader": judge.version,
         "rollouts": len(graded.updates),
@@ -160,16 +149,19 @@ def load_rollouts(rollouts: Path, gold: Path, judge: Grader) -> GradedRollouts:
     table = read_table(rollouts, _COLUMNS)
     answers = table["answer"].to_pylist()
     names = table["problem_id"].to_pylist()
-    truth = read_table(gold / "data.parquet", ("problem_id", "answer"))
-    known = dict(zip(truth["problem_id"].to_pylist(), truth["answer"].to_pylist(), strict=True))
-    pairs = sorted(
-        {(known[p], a) for p, a in zip(names, answers, strict=True) if p in known and a is not None}
+    truth = read_table(gold / "data.parquet").to_pylist()
+    known = {row["problem_id"]: Gold.of_row(row) for row in truth}
+    found, undecided = decide(
+        judge,
+        [
+            (known[p], a) if p in known and a is not None else None
+            for p, a in zip(names, answers, strict=True)
+        ],
     )
-    decided = dict(zip(pairs, verdicts(judge, pairs), strict=True))
 
-    def is_right(problem: str, answer: str | None, trainer: bool | None) -> bool:
+    def is_right(problem: str, verdict: Verdict | None, trainer: bool | None) -> bool:
         if problem in known:
-            return answer is not None and decided[known[problem], answer] is Verdict.EQUAL
+            return verdict is Verdict.EQUAL
         if trainer is None:
             raise PoolError(
                 f"{rollouts}: problem {problem} has neither a verdict nor a gold answer in {gold}; make the "
@@ -177,21 +169,21 @@ def load_rollouts(rollouts: Path, gold: Path, judge: Grader) -> GradedRollouts:
             )
         return trainer
 
-    right = [is_right(*row) for row in zip(names, answers, table["right"].to_pylist(), strict=True)]
+    right = [is_right(*row) for row in zip(names, found, table["right"].to_pylist(), strict=True)]
     measured = {
         name: _numbers(table, name) for name in ("evaluator_score", "reward", "kl", "steps", "tokens")
     }
     _, problems = np.unique(np.array(names, dtype=str), return_inverse=True)
     return GradedRollouts(
         table["update"].to_numpy().astype(np.int64),
-        table["level"].to_numpy().astype(np.int64),
+        level_array(table["level"].to_pylist()),
         problems,
         {
             "gold_accuracy": np.array(right, dtype=np.float64),
             "no_answer": np.array([answer is None for answer in answers], dtype=np.float64),
             **measured,
         },
-        sum(verdict is Verdict.UNDECIDED for verdict in decided.values()),
+        undecided,
     )
 
 
@@ -363,7 +355,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def _report(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
     """Points on the curves of the tracking, at the last update of each window."""
     for row in sorted(rows, key=lambda row: row["last_update"]):
-        group = f"level_{row['levels']}" if row["levels"] in map(str, LEVELS) else row["levels"]
+        group = f"level_{row['levels']}" if is_single_level(row["levels"]) else row["levels"]
         shown = {name: row[name] for name in ("gold_accuracy", "evaluator_score", "gap", "kl")}
         reporter.metrics(
             {f"{name}/{group}": value for name, value in shown.items() if value is not None},

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals
-from e2h_pipeline.statistics.levels import level_groups
+from e2h_pipeline.statistics.levels import level_column, level_groups
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,11 @@ class Difference:
 @dataclass(frozen=True)
 class Scoreboard:
     """One benchmark: P problems with levels, and each method's expected accuracy on every problem, (P,).
-    `grader` is the version of who graded; no number goes without it."""
+
+    Attributes:
+        grader: version of the grader, without which no number is reported.
+        levels: (P,) `UNKNOWN_LEVEL` where a problem has none.
+    """
 
     benchmark: str
     grader: str
@@ -110,7 +114,7 @@ def values_table(board: Scoreboard) -> pa.Table:
     """One row per problem and method (columns: `values_schema`)."""
     import pyarrow as pa
 
-    ids, levels = pa.array(board.problem_ids), pa.array(board.levels)
+    ids, levels = pa.array(board.problem_ids), pa.array(level_column(board.levels), pa.int8())
     parts = [
         pa.Table.from_pylist([_method_columns(board, method)] * len(ids))
         .append_column("problem_id", ids)

@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-from e2h_pipeline.statistics.levels import LEVELS
+from e2h_pipeline.statistics.levels import is_single_level
 from e2h_pipeline.statistics.ranking import auroc, resampled_auroc, win_matrix
 
 GENERATOR = "generator_accuracy"
 
 
 @dataclass(frozen=True)
-class Measured:
+class GroupMeasure:
     """One measure on one group of problems.
 
     Attributes:
@@ -41,7 +41,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Change:
+class TransferChange:
     """A number of the table: `metric` at `levels`, relative to easy."""
 
     metric: str
@@ -58,7 +58,7 @@ def measured_auroc(
     problem: NDArray[np.integer],
     mask: NDArray[np.bool_],
     drawn: NDArray[np.float64],
-) -> Measured | None:
+) -> GroupMeasure | None:
     """AUROC over the items of the problems in `mask`; None where a class is missing.
 
     Args:
@@ -76,22 +76,24 @@ def measured_auroc(
     size = int(mask.sum())
     matrix = win_matrix(scores[kept], right[kept], number[problem[kept]], size)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return Measured(value, resampled_auroc(*matrix, drawn), 0.5, int(kept.sum()))
+        return GroupMeasure(value, resampled_auroc(*matrix, drawn), 0.5, int(kept.sum()))
 
 
 def measured_accuracy(
     correct: NDArray[np.bool_], mask: NDArray[np.bool_], drawn: NDArray[np.float64]
-) -> Measured:
+) -> GroupMeasure:
     """Mean accuracy of the generator's samples on the problems in `mask`.
 
     Args:
         correct: (problems, samples)
     """
     means = correct[mask].mean(axis=1)
-    return Measured(float(means.mean()), drawn @ means / mask.sum(), 0.0, int(correct[mask].size))
+    return GroupMeasure(float(means.mean()), drawn @ means / mask.sum(), 0.0, int(correct[mask].size))
 
 
-def draws(groups: Mapping[str, NDArray[np.bool_]], bootstrap: Bootstrap) -> dict[str, NDArray[np.float64]]:
+def resampling_counts(
+    groups: Mapping[str, NDArray[np.bool_]], bootstrap: Bootstrap
+) -> dict[str, NDArray[np.float64]]:
     """Resampling counts of each group; groups are drawn independently of each other."""
     return {
         name: Bootstrap(bootstrap.resamples, bootstrap.confidence, bootstrap.seed + number).counts(
@@ -102,20 +104,22 @@ def draws(groups: Mapping[str, NDArray[np.bool_]], bootstrap: Bootstrap) -> dict
 
 
 def harder_groups(groups: Collection[str], easy_levels: Collection[int]) -> list[str]:
-    """The groups that are compared with "easy": each level that is not easy, and "hard"."""
-    return [name for name in (*(str(n) for n in LEVELS if n not in easy_levels), "hard") if name in groups]
+    """The groups that are compared with "easy": each level that is not easy, and "hard", in the order of `groups`."""
+    return [
+        name for name in groups if (int(name) not in easy_levels if is_single_level(name) else name == "hard")
+    ]
 
 
-def changes(
-    easy: Mapping[str, Measured], there: Mapping[str, Measured], levels: str, bootstrap: Bootstrap
-) -> Iterator[Change]:
+def changes_from_easy(
+    easy: Mapping[str, GroupMeasure], there: Mapping[str, GroupMeasure], levels: str, bootstrap: Bootstrap
+) -> Iterator[TransferChange]:
     """Changes from easy to one other group, of every measure and of each evaluator over the generator.
 
     Args:
         easy: measure name -> its value on easy problems; `GENERATOR` is the generator's.
         there: the same on the problems of `levels`.
     """
-    kept: dict[str, Measured] = {}
+    kept: dict[str, GroupMeasure] = {}
     for name in (name for name in easy if name in there):
         before, after = easy[name], there[name]
         difference = after.resampled - before.resampled
@@ -128,7 +132,7 @@ def changes(
                 share = np.where(
                     lead_resampled > 0, (after.resampled - after.chance) / lead_resampled, np.nan
                 )
-            kept[name] = Measured((after.value - after.chance) / lead, share, 0.0, after.count)
+            kept[name] = GroupMeasure((after.value - after.chance) / lead, share, 0.0, after.count)
             yield _change(f"{name}_kept", levels, kept[name].value, share, after.count, bootstrap)
     if GENERATOR not in kept:
         return
@@ -151,6 +155,6 @@ def _change(
     resampled: NDArray[np.float64],
     count: int,
     bootstrap: Bootstrap,
-) -> Change:
+) -> TransferChange:
     low, high = bootstrap.bounds(resampled[:, None])
-    return Change(metric, levels, value, float(low[0]), float(high[0]), count)
+    return TransferChange(metric, levels, value, float(low[0]), float(high[0]), count)

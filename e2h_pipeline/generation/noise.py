@@ -1,7 +1,7 @@
 """Counter-based randomness: one uniform per (seed, stage, problem, sample, position).
 
-A draw is a hash of what is drawn, so a sample does not depend on batch size, order, interruption
-or on how many others are drawn. Mixing is SplitMix64's finalizer (Steele et al., OOPSLA 2014).
+A draw is a hash of what is drawn, so a sample does not depend on batch size, order, interruption or the number of other
+samples. Mixing is SplitMix64's finalizer (Steele et al., OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -16,8 +16,21 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 def stream_key(seed: int, stage: str, problem_id: str) -> int:
     """64-bit key of one problem's draws in one stage."""
-    digest = hashlib.sha256(f"{seed}\x00{stage}\x00{problem_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "little")
+    return _hashed(f"{seed}\x00{stage}\x00{problem_id}")
+
+
+def branch_key(key: int, *branch: int | str) -> int:
+    """64-bit key of draws that go on from a point of a search, in a stream of their own.
+
+    Args:
+        key: stream of the question.
+        branch: what tells this point from all others of the question: number of the sample, text so far.
+    """
+    return _hashed("\x00".join(map(str, (key, *branch))))
+
+
+def _hashed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
 def uniforms(

@@ -1,11 +1,12 @@
-"""The sample pool: completions of a set of questions, drawn shard by shard and lost by no kill.
+"""The sample pool: completions of a set of questions, drawn shard by shard, so that a kill loses no finished shard.
 
-A shard is a block of questions with a block of their samples, `part-QQQQQ-SSSSSS.parquet` (number of the question
-block, first sample). Every draw is a hash of what is drawn and a shard depends on nothing but itself, so a
-pool that was killed, extended from N to 4N or drawn elsewhere is the pool drawn in one go. Blocks lie on a
-grid that does not depend on N; where N ends within a block, that block is of use to no other N.
+A shard is a block of questions with a block of their samples, `part-QQQQQ-SSSSSS.parquet` (number
+of the question block, first sample). It depends on nothing but the arguments of `draw_shard`: a
+pool that was killed, or grown from N to 4N, or drawn on several machines equals the pool that was
+drawn in one go. Blocks lie on a grid that does not depend on N. Where N ends within a block, that
+block is of use to no other N.
 
-One shard is in memory at a time: what is held does not grow with N.
+One shard is in memory at a time, so memory does not grow with N.
 """
 
 from __future__ import annotations
@@ -13,106 +14,108 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.shards import Call, LocalRunner, Runner, complete_shards, shard_path
+from e2h_pipeline.artifacts.shards import Call, complete_shards, shard_path
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.loading import cached_engine
 from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions, Watch
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.grading.mathematics.extract import final_answer
+from e2h_pipeline.generation.search.protocol import Cost, Found, Scorer, SearchMethod, Tools
+from e2h_pipeline.recipe import Search
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import Evaluation, Sampling
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.problems.domain import Domain
+    from e2h_pipeline.recipe import Sampling
 
 _Row = Mapping[str, Any]
 _SUMS = ("samples", "tokens", "unfinished", "abandoned", "no_answer")
+_COSTS = ("drawn_tokens", "scored_solutions")
 
 
-def sample_pool(
-    policy: Path,
-    questions: pa.Table,
-    out: Path,
-    work: Path,
-    options: Sampling,
-    seed: int,
-    stage: str,
-    reporter: Reporter,
-    engine: str = "transformers",
-    runner: Runner | None = None,
-    unit: str = "samples",
-    watch: Watch | None = None,
-) -> dict[str, Any]:
-    """Draw `options.samples` completions of each question and link them into `out` as `part-*.parquet`.
+@dataclass(frozen=True)
+class Drawing:
+    """How a pool is drawn. It is picklable, and travels to whoever draws a shard.
+
+    Attributes:
+        policy: Hugging Face folder of the model.
+        domain: whose questions they are; it formats prompts and finds answers.
+        options: N, how tokens are drawn, and the size of shards.
+        stage: names the stream of randomness: pools of two stages share no draw.
+        method: finds the samples.
+        search: the options of `method`.
+        scorer: for a method that needs one.
+        watch: gives samples up while they are drawn.
+    """
+
+    policy: Path
+    domain: Domain
+    options: Sampling
+    stage: str
+    method: SearchMethod
+    search: Search = field(default_factory=Search)
+    scorer: Scorer | None = None
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """The questions of a shard, and the samples `first` ... `first + count - 1` of each."""
+
+    rows: Sequence[_Row]
+    first: int
+    count: int
+
+
+def sample_pool(drawing: Drawing, questions: pa.Table, work: Work, unit: str = "samples") -> dict[str, Any]:
+    """Draw N completions of each question, and link them into `work.out` as `part-*.parquet`.
 
     Args:
         questions: problem_id, level, question (and more); one row per question.
-        work: shards, of this and of other N; those that are there and whole are not drawn again.
-        stage: names the stream of randomness, so that two pools never share draws.
-        runner: who draws the shards; this process where unset.
+        work: its folder holds shards, of this and of other N. Whole ones are not drawn again.
         unit: what progress counts.
-        watch: gives samples up on the way; picklable where a runner is given.
 
-    Returns {"questions", "samples", "tokens", "unfinished" (cut by the limit), "abandoned" (by the watch), "no_answer"
-    (both included), "drawn" and "reused" samples, "tokens_per_second" of those drawn}.
+    Returns:
+        "questions", "samples", "tokens", "unfinished" (cut off at the limit), "abandoned" (by the
+        watch), "no_answer" (both included), "drawn" and "reused" samples, and "tokens_per_second" of
+        those drawn; of a method that counts costs also "drawn_tokens" and "scored_solutions".
     """
     rows = questions.select(["problem_id", "level", "question"]).to_pylist()
-    calls = _calls(policy, rows, options, seed, stage, engine, watch)
-    tally = _Tally(work, len(rows) * options.samples, unit, reporter)
+    calls = _calls(drawing, rows, work)
+    tally = _Tally(work.folder, len(rows) * drawing.options.samples, unit, work.reporter)
     try:
-        complete_shards(work, calls, draw_shard, runner or LocalRunner(), reporter, tally.count)
+        complete_shards(work.folder, calls, draw_shard, work.runner, work.reporter, tally.count)
     finally:
         cached_engine.cache_clear()
-    out.mkdir(parents=True, exist_ok=True)
+        if drawing.scorer:
+            drawing.scorer.close()
+    work.out.mkdir(parents=True, exist_ok=True)
     for name, _ in calls:
-        os.link(shard_path(work, name), shard_path(out, name.partition("+")[0]))
+        os.link(shard_path(work.folder, name), shard_path(work.out, name.partition("+")[0]))
     return {"questions": len(rows), **tally.summary()}
 
 
-def answers_pool(
-    policy: Path,
-    questions: pa.Table,
-    out: Path,
-    work: Path,
-    sampling: Sampling,
-    evaluation: Evaluation,
-    seed: int,
-    stage: str,
-    reporter: Reporter,
-    engine: str = "transformers",
-    runner: Runner | None = None,
-) -> dict[str, Any]:
-    """One greedy completion of each question, and `evaluation.samples` drawn ones, in two pools."""
+def answers_pool(drawing: Drawing, questions: pa.Table, samples: int, work: Work) -> dict[str, Any]:
+    """One greedy completion of each question, and `samples` drawn ones, in two pools below `work`."""
     one = {"samples": 1, "temperature": 0.0, "shard_questions": 256, "shard_samples": 1}
     pools = {
-        "greedy": sampling.model_copy(update=one),
-        "sampled": sampling.model_copy(update={"samples": evaluation.samples}),
+        "greedy": drawing.options.model_copy(update=one),
+        "sampled": drawing.options.model_copy(update={"samples": samples}),
     }
     return {
-        name: sample_pool(
-            policy,
-            questions,
-            out / name,
-            work / name,
-            options,
-            seed,
-            stage,
-            reporter,
-            engine,
-            runner,
-            f"{name} answers",
-        )
+        name: sample_pool(replace(drawing, options=options), questions, work.below(name), f"{name} answers")
         for name, options in pools.items()
     }
 
 
 def sampling_options(options: Sampling) -> SamplingOptions:
-    """The recipe's part that an engine is told."""
+    """The part of the recipe that an engine needs."""
     return SamplingOptions(
         temperature=options.temperature,
         max_new_tokens=options.max_new_tokens,
@@ -128,78 +131,85 @@ def sample_blocks(samples: int, size: int) -> list[tuple[int, int]]:
     return [(first, min(size, samples - first)) for first in range(0, max(samples, 1), size)]
 
 
-def _calls(
-    policy: Path,
-    rows: Sequence[_Row],
-    options: Sampling,
-    seed: int,
-    stage: str,
-    engine: str,
-    watch: Watch | None,
-) -> list[Call]:
-    """The shards of a pool. The name of a block that N cuts short tells its count behind a plus."""
-    drawing, size = sampling_options(options), options.shard_samples
-    calls: list[Call] = []
-    for block, start in enumerate(range(0, max(len(rows), 1), options.shard_questions)):
+def _calls(drawing: Drawing, rows: Sequence[_Row], work: Work) -> list[Call]:
+    """The shards of a pool. The name of a block that N cuts short ends with a plus and its number of samples."""
+    options, calls = drawing.options, []
+    for number, start in enumerate(range(0, max(len(rows), 1), options.shard_questions)):
         shard = rows[start : start + options.shard_questions]
-        for first, count in sample_blocks(options.samples, size):
-            cut = "" if count == size else f"+{count}"
-            arguments = (engine, policy, shard, first, count, drawing, seed, stage, watch)
-            calls.append((f"part-{block:05d}-{first:06d}{cut}", arguments))
+        for first, count in sample_blocks(options.samples, options.shard_samples):
+            cut = "" if count == options.shard_samples else f"+{count}"
+            arguments = (drawing, work.engine, work.seed, Block(shard, first, count))
+            calls.append((f"part-{number:05d}-{first:06d}{cut}", arguments))
     return calls
 
 
-def draw_shard(
-    engine: str,
-    policy: Path,
-    rows: Sequence[_Row],
-    first: int,
-    count: int,
-    options: SamplingOptions,
-    seed: int,
-    stage: str,
-    watch: Watch | None = None,
-) -> pa.Table:
-    """Samples `first` ... `first + count - 1` of some questions, in order of question and sample."""
-    if not count:  # nobody wants any: the model is not even loaded
-        return pool_table([])
+def draw_shard(drawing: Drawing, engine: str, seed: int, block: Block) -> pa.Table:
+    """The samples of a block, in order of question and sample.
+
+    Raises:
+        ValueError: the search method returned other samples than those asked for.
+    """
+    if not block.count:  # no samples are wanted, so the model is not loaded
+        return pool_table([], drawing.domain)
     requests = [
-        Request(row["question"], stream_key(seed, stage, row["problem_id"]), count, first) for row in rows
+        Request(
+            row["question"],
+            drawing.domain.text,
+            stream_key(seed, drawing.stage, row["problem_id"]),
+            block.count,
+            block.first,
+        )
+        for row in block.rows
     ]
-    drawn = cached_engine(engine, policy).sample(requests, options, watch)
-    return pool_table([(row, sample) for row, own in zip(rows, drawn, strict=True) for sample in own])
+    tools = Tools(cached_engine(engine, drawing.policy), drawing.scorer, drawing.watch)
+    found = drawing.method.search(tools, requests, sampling_options(drawing.options), drawing.search)
+    _require_all(drawing.method, requests, found)
+    pairs = [(row, s) for row, own in zip(block.rows, found.samples, strict=True) for s in own]
+    costs = None if found.costs is None else [cost for own in found.costs for cost in own]
+    return pool_table(pairs, drawing.domain, costs)
 
 
-def pool_table(pairs: Sequence[tuple[_Row, Sample]]) -> pa.Table:
+def _require_all(method: SearchMethod, requests: Sequence[Request], found: Found) -> None:
+    wanted = [list(range(r.first, r.first + r.count)) for r in requests]
+    if [[sample.index for sample in own] for own in found.samples] != wanted:
+        raise ValueError(f"{type(method).__name__}.search returned other samples than those asked for")
+    if found.costs is not None and list(map(len, found.costs)) != list(map(len, wanted)):
+        raise ValueError(f"{type(method).__name__}.search returned other costs than one for each sample")
+
+
+def pool_table(
+    pairs: Sequence[tuple[_Row, Sample]], domain: Domain, costs: Sequence[Cost] | None = None
+) -> pa.Table:
     """Question rows and their samples as the pool's table.
 
-    `stop_reason` is the stop string that ended a sample, null elsewhere; `answered` says whether a sample that ended
-    by itself has a marked answer.
+    `stop_reason` is the stop string that ended a sample, null elsewhere; `answered` says whether the
+    domain finds an answer in it. With `costs` there are columns `drawn_tokens` and `scored_solutions`.
     """
     import pyarrow as pa
 
-    answered = [final_answer(s.completion, s.finish_reason == "stop") is not None for _, s in pairs]
-    return pa.table(
-        {
-            "problem_id": pa.array([row["problem_id"] for row, _ in pairs], pa.string()),
-            "level": pa.array([row["level"] for row, _ in pairs], pa.int8()),
-            "sample": pa.array([s.index for _, s in pairs], pa.int32()),
-            "completion": pa.array([s.completion for _, s in pairs], pa.string()),
-            "token_ids": pa.array([s.token_ids for _, s in pairs], pa.list_(pa.int32())),
-            "finish_reason": pa.array([s.finish_reason for _, s in pairs], pa.string()),
-            "stop_reason": pa.array([s.stop_reason for _, s in pairs], pa.string()),
-            "answered": pa.array(answered, pa.bool_()),
-            "logprob": pa.array([s.logprob for _, s in pairs], pa.float32()),
-            "tokens": pa.array([len(s.token_ids) for _, s in pairs], pa.int32()),
-        }
-    )
+    answered = [domain.answer_of(s.completion, s.finish_reason == "stop") is not None for _, s in pairs]
+    columns = {
+        "problem_id": pa.array([row["problem_id"] for row, _ in pairs], pa.string()),
+        "level": pa.array([row["level"] for row, _ in pairs], pa.int8()),
+        "sample": pa.array([s.index for _, s in pairs], pa.int32()),
+        "completion": pa.array([s.completion for _, s in pairs], pa.string()),
+        "token_ids": pa.array([s.token_ids for _, s in pairs], pa.list_(pa.int32())),
+        "finish_reason": pa.array([s.finish_reason for _, s in pairs], pa.string()),
+        "stop_reason": pa.array([s.stop_reason for _, s in pairs], pa.string()),
+        "answered": pa.array(answered, pa.bool_()),
+        "logprob": pa.array([s.logprob for _, s in pairs], pa.float32()),
+        "tokens": pa.array([len(s.token_ids) for _, s in pairs], pa.int32()),
+    }
+    if costs is not None:
+        columns |= {name: pa.array([getattr(cost, name) for cost in costs], pa.int32()) for name in _COSTS}
+    return pa.table(columns)
 
 
 @dataclass
 class _Tally:
-    """Sums over the shards of a pool, taken as they are done, and the progress told of them."""
+    """Sums over the shards of a pool, taken when each is done, and reported as progress."""
 
-    work: Path
+    folder: Path
     total: int
     unit: str
     reporter: Reporter
@@ -209,12 +219,16 @@ class _Tally:
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
-        self._tell()
+        self._report()
 
     def count(self, name: str, made: pa.Table | None) -> None:
-        """A shard is there; `made` is None where an earlier run left it."""
-        columns = ["finish_reason", "answered", "tokens"]
-        rows = read_table(shard_path(self.work, name), columns) if made is None else made.select(columns)
+        """A shard is done; `made` is None where an earlier run made it."""
+        import pyarrow.parquet as pq
+
+        path = shard_path(self.folder, name)
+        costs = [cost for cost in _COSTS if cost in pq.read_schema(path).names]
+        columns = ["finish_reason", "answered", "tokens", *costs]
+        rows = read_table(path, columns) if made is None else made.select(columns)
         tokens, reasons = sum(rows["tokens"].to_pylist()), rows["finish_reason"].to_pylist()
         found = {
             "samples": rows.num_rows,
@@ -222,20 +236,21 @@ class _Tally:
             "unfinished": reasons.count("length"),
             "abandoned": reasons.count("abandoned"),
             "no_answer": rows["answered"].to_pylist().count(False),
+            **{cost: sum(rows[cost].to_pylist()) for cost in costs},
         }
-        self.sums = {key: value + found[key] for key, value in self.sums.items()}
+        self.sums = {key: self.sums.get(key, 0) + value for key, value in found.items()}
         if made is None:
             self.reused += rows.num_rows
             self.started = time.monotonic()  # shards that were there come first
         else:
             self.new_tokens += tokens
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self.reporter.progress(self.sums["samples"], self.total, self.unit, self.reused, self.new_tokens)
 
     def summary(self) -> dict[str, Any]:
-        """Sums, what was drawn now and what an earlier run left, and how fast."""
+        """Sums, samples drawn now and by earlier runs, and the speed."""
         elapsed = time.monotonic() - self.started
         return {
             **self.sums,

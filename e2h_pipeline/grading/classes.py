@@ -1,8 +1,8 @@
 """Answer classes: which samples of a problem gave the same answer, for voting.
 
-Graders are no equivalence relations (math-verify is not even symmetric), so a grouping that goes
-through the samples in order depends on that order. Here pairs are compared in sorted order and
-classes are the connected components, so a vote depends on the set of samples alone.
+What graders call equal is no equivalence relation (math-verify is not even symmetric). So classes that are
+built sample by sample would depend on the order of the samples. Here pairs are compared in sorted order, and
+classes are the connected components: a vote depends on the set of samples alone.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict
+from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Pair, Verdict
 
 MAX_HEADS = 32
-"""Every compared pair has one of the 32 most frequent answers in it, so 256 samples of a problem cost
-at most 32 x 256 comparisons; what lies beyond has next to no votes to lose."""
+"""Every compared pair has one of the 32 most frequent answers in it. So 256 samples of a problem cost at most
+32 x 256 comparisons, and the answers that are not compared with each other have next to no votes."""
 
 Forms = Sequence[Sequence[str | None]]
 
@@ -25,15 +25,16 @@ def answer_classes(answers: Sequence[str | None], grader: Grader) -> list[int | 
 
 
 def pairwise_classes(
-    problems: Forms, grade_pairs: Callable[[Sequence[tuple[str, str]]], list[Grade]]
+    problems: Forms, grade_pairs: Callable[[Sequence[Pair]], list[Grade]]
 ) -> list[list[int | None]]:
     """Classes for a grader that can only compare, in one batch that keeps all its workers busy.
 
     Args:
         problems: the answers of each problem, in a form such that the same text means equal.
+        grade_pairs: compares two answers, the first of them in the place of the gold answer.
     """
     pairs = [_pairs(form for form in forms if form is not None) for forms in problems]
-    grades = iter(grade_pairs([pair for group in pairs for pair in group]))
+    grades = iter(grade_pairs([(Gold(one), other) for group in pairs for one, other in group]))
     equal = [[pair for pair in group if next(grades).verdict is Verdict.EQUAL] for group in pairs]
     return [connected(forms, group) for forms, group in zip(problems, equal, strict=True)]
 

@@ -1,7 +1,7 @@
 """A grader whose work is done in shards: what is graded survives a kill, and a cluster can grade.
 
-A shard is a block of pairs, or of problems whose answers are put into classes, and is named by a hash of what
-is asked: the same question finds its answer, whatever was asked before. Blocks are small enough to keep
+A shard grades a block of pairs, or puts the answers of a block of problems into classes. It is named by a hash of
+what is asked, so that the same request finds its result, whatever was asked before. Blocks are small enough to keep
 a cluster busy, and large enough for the workers behind each grader.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,7 @@ from e2h_pipeline.artifacts.shards import LocalRunner, Runner, complete_shards, 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.remembered import RememberingGrader
-from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict
+from e2h_pipeline.grading.verdicts import Grade, Grader, Pair, Verdict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 PAIRS = 1024
 """Pairs of a shard: a second or two of canonical forms, up to some minutes of algebra."""
 ANSWERS = 4096
-"""Answers of a shard of classes, which are of whole problems."""
+"""Answers of a shard that makes classes. All answers of a problem are in one shard."""
 
 
 @contextmanager
 def sharded_grader(name: str, work: Path, runner: Runner, reporter: Reporter) -> Iterator[Grader]:
-    """`equivalence.grader`, working in shards.
+    """`graders.grader`, working in shards.
 
     Args:
         name: of the grader, as in the recipe.
@@ -43,21 +43,22 @@ def sharded_grader(name: str, work: Path, runner: Runner, reporter: Reporter) ->
         runner: who makes them, where there are several to make.
     """
     with grader(name) as judge:
-        version = judge.version
+        sharded = ShardedGrader(judge, work, runner, reporter)
     try:
-        yield ShardedGrader(name, version, work, runner, reporter)
+        yield sharded
     finally:
         _judge.cache_clear()
         _OPEN.close()
 
 
 class ShardedGrader(RememberingGrader):
-    """Hands blocks of pairs and of problems to a runner; verdicts are those of the grader of that name."""
+    """Hands blocks of pairs and of problems to a runner. Shards open a grader of the same name, and say what it says."""
 
-    def __init__(self, name: str, version: str, work: Path, runner: Runner, reporter: Reporter) -> None:
+    def __init__(self, judge: Grader, work: Path, runner: Runner, reporter: Reporter) -> None:
         super().__init__()
-        self.name = name
-        self.version = version
+        self.name = judge.name
+        self.version = judge.version
+        self.reads_problem = judge.reads_problem
         self._work = work
         self._runner = runner
         self._reporter = reporter
@@ -76,7 +77,7 @@ class ShardedGrader(RememberingGrader):
             size += len(answers)
         return [row["classes"] for table in self._run("classes", blocks) for row in table.to_pylist()]
 
-    def _decide(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+    def _decide(self, pairs: Sequence[Pair]) -> list[Grade]:
         blocks = [list(pairs[i : i + PAIRS]) for i in range(0, len(pairs), PAIRS)]
         return [
             Grade(Verdict(row["verdict"]), row["tier"], row["ms"])
@@ -98,11 +99,11 @@ class ShardedGrader(RememberingGrader):
         calls = {name: (self.name, block) for name, block in zip(names, blocks, strict=True)}
         self._asked[kind] += len(calls)
         runner = self._runner if len(calls) > 1 else LocalRunner()  # a cluster takes longer to start
-        complete_shards(self._work, list(calls.items()), _MAKERS[kind], runner, self._reporter, keep)
+        complete_shards(self._work, list(calls.items()), _FUNCTIONS[kind], runner, self._reporter, keep)
         return [tables[name] for name in names]
 
 
-def grade_block(name: str, pairs: Sequence[tuple[str, str]]) -> pa.Table:
+def grade_block(name: str, pairs: Sequence[Pair]) -> pa.Table:
     """The grade of each pair."""
     import pyarrow as pa
 
@@ -123,16 +124,17 @@ def class_block(name: str, problems: Sequence[Sequence[str | None]]) -> pa.Table
     return pa.table({"classes": pa.array(_judge(name).classes(problems), pa.list_(pa.int32()))})
 
 
-_MAKERS = {"grades": grade_block, "classes": class_block}
+_FUNCTIONS: dict[str, Callable[..., pa.Table]] = {"grades": grade_block, "classes": class_block}
+"""What makes a shard, by its kind. Kinds begin the names of shard files."""
 _OPEN = ExitStack()
 
 
 @lru_cache(maxsize=1)
 def _judge(name: str) -> Grader:
-    """Opened once for all shards that a process grades; closed with `sharded_grader`, or with the process."""
+    """The grader of this process, opened once for all its shards; closed with `sharded_grader`, or with the process."""
     return _OPEN.enter_context(grader(name))
 
 
 def _digest(asked: Any) -> str:
-    """Of text that may hold half a surrogate pair, as models write."""
+    """Hash of what is asked. JSON escapes what no encoding takes, such as half a surrogate pair that a model wrote."""
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]

@@ -1,14 +1,14 @@
-r"""The process that runs a task on untrusted text. Started by `pool.py`, never imported by it.
+"""The process that runs a task on untrusted text. `worker_pool` starts it and never imports it.
 
 It imports nothing of this package but the task's own file, so it runs as a plain script with a clean
-import path. Requests and replies are JSON lines: `{"task": ...}` is answered by `"ready"`, and after it
-each `{"gold": ..., "answer": ...}` by a verdict word and milliseconds. Three things keep it harmless:
+import path. Requests and replies are JSON lines. `{"task": file}` is answered by `"ready"`; after that
+each `{"gold": ..., "answer": ...}` is answered by a verdict word and milliseconds. Three things keep it harmless:
 the parent kills it when a pair takes too long, the kernel kills it when a pair takes too much CPU time
 (also inside one long C-level multiplication, where no Python handler would run), and its memory is
 limited. It leaves when its input closes or its parent is gone.
 
-A task is a file `task_*.py` beside this one with `compare(gold, answer) -> str` and `WARM_UP`, a pair
-that is equal: comparing it imports and compiles what the task needs, outside any pair's time.
+A task is a file with `compare(gold, answer) -> str` and `WARM_UP`, a pair that is equal: comparing it imports and
+compiles what the task needs, outside any pair's time. The parent alone says which file; answers never do.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def main() -> None:
     for line in _lines(parent):
         request = json.loads(line)
         if "task" in request:
-            name = request["task"]
-            word = "ready" if name in tasks else _prepare(name, tasks)
-            compare = tasks.get(name)
+            file = request["task"]
+            word = "ready" if file in tasks else _prepare(file, tasks)
+            compare = tasks.get(file)
             _reply(replies, word)
         elif compare is not None:
             start = time.perf_counter()
@@ -53,11 +53,10 @@ def main() -> None:
             _reply(replies, [verdict, 1000 * (time.perf_counter() - start)])
 
 
-def _prepare(name: str, tasks: dict[str, Compare]) -> str:
+def _prepare(file: str, tasks: dict[str, Compare]) -> str:
     """Load a task and compare its warm-up pair; `ready`, or what is broken."""
     try:
-        path = Path(__file__).parent / "tasks" / f"{name.replace('-', '_')}.py"
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(Path(file).stem, file)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -66,7 +65,7 @@ def _prepare(name: str, tasks: dict[str, Compare]) -> str:
         return f"broken {type(error).__name__}: {error}"
     if verdict != "equal":
         return f"broken {module.WARM_UP} are {verdict}"
-    tasks[name] = module.compare
+    tasks[file] = module.compare
     return "ready"
 
 

@@ -7,11 +7,16 @@ CPU time (counted by the kernel, so that a busy machine does not change verdicts
 on the clock, after which the parent kills and replaces the worker. While there is plenty of work a
 second pair waits in the pipe of each worker, so that no worker waits for the parent.
 
+What a worker computes is a *task*: a module that the worker loads by its file and the parent never imports
+(`e2h_pipeline.grading.tasks`). Callers name it by its exact module name, which code versions take for an import. Only
+graders that use a task name it, so an edit of a task re-makes nothing that other graders have graded.
+
 JSON lines only, no pickle. A worker whose parent is gone leaves by itself.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import select
@@ -21,9 +26,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
+WORKER = "e2h_pipeline.grading.worker"
+"""The script of the child processes. Code versions take this name for an import of it."""
 CPU_SECONDS = 3.0
 MEMORY_BYTES = 1 << 30
 _WALL_FACTOR = 4  # the clock limit, for a worker that waits or is starved
@@ -42,7 +48,7 @@ class GradingError(RuntimeError):
 class WorkerPool:
     """A few workers, started on first use; a context manager that leaves none behind.
 
-    Every worker can do every task (`task_*.py`); it imports what a task needs when that is first asked for.
+    Every worker can do every task; it imports what a task needs when that is first asked for.
     """
 
     def __init__(
@@ -68,15 +74,15 @@ class WorkerPool:
         while self._workers:
             self._workers.pop().kill()
 
-    def compare(self, pairs: Sequence[tuple[str, str]], task: str = "math-verify") -> list[str]:
+    def compare(self, pairs: Sequence[tuple[str, str]], task: str) -> list[str]:
         """`equal`, `different` or `undecided` for each (gold, answer), in order; see `compare_timed`."""
         return [word for word, _ in self.compare_timed(pairs, task)]
 
-    def compare_timed(self, pairs: Sequence[tuple[str, str]], task: str = "math-verify") -> list[Reply]:
+    def compare_timed(self, pairs: Sequence[tuple[str, str]], task: str) -> list[Reply]:
         """A word and the time it took for each (gold, answer), in order.
 
         Args:
-            task: who compares: `math-verify`, or `prm800k` for the sympy step of that grader.
+            task: module name of what compares; see `worker` for what the module must have.
 
         Raises:
             GradingError: a worker cannot start, or there is no such task.
@@ -138,9 +144,8 @@ class _Worker:
     """One child process. It gets ready for a `task`, is idle, or is at work on the first of `jobs`."""
 
     def __init__(self, cpu_seconds: float, memory_bytes: int) -> None:
-        script = Path(__file__).with_name("worker.py")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(script), str(cpu_seconds), str(memory_bytes)],
+            [sys.executable, "-P", _file_of(WORKER), str(cpu_seconds), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -164,7 +169,7 @@ class _Worker:
     def prepare(self, task: str) -> None:
         """Have it import what the task needs, outside any pair's time."""
         self.task, self.ready, self.deadline = task, False, time.monotonic() + _START_SECONDS
-        self._write(json.dumps({"task": task}).encode() + b"\n")
+        self._write(json.dumps({"task": _file_of(task)}).encode() + b"\n")
 
     def send(self, job: int, request: bytes, seconds: float) -> None:
         """Hand over one pair, which may take so long on the clock once its turn has come."""
@@ -210,16 +215,33 @@ class _Worker:
 
     def _take_start(self, word: str) -> None:
         if word != "ready":
-            raise GradingError(f"a {self.task} worker cannot start: {word}; check that it is installed")
+            raise GradingError(f"a worker for {self.task} cannot start: {word}; check that it is installed")
         self.ready = True
 
     def _give_up(self, why: str) -> list[tuple[int, Reply]]:
         self.kill()
         if not self.ready:
             raise GradingError(
-                f"a {self.task} worker cannot start: {why} (exit status {self.process.returncode})"
+                f"a worker for {self.task} cannot start: {why} (exit status {self.process.returncode})"
             )
         return [(self.jobs.popleft(), ("undecided", 1000 * self._seconds))]
+
+
+def _file_of(module: str) -> str:
+    """Where a module lies. Its packages are imported, the module itself is not.
+
+    Raises:
+        GradingError: there is no such module.
+    """
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its package is not there
+        spec = None
+    if spec is None or spec.origin is None:
+        raise GradingError(
+            f"no module {module} for grading workers; check that its package is installed whole"
+        )
+    return spec.origin
 
 
 def _may_wait(waiting: deque[int], requests: Sequence[bytes], workers: int) -> bool:

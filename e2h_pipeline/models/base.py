@@ -1,19 +1,24 @@
 """Base models as Hugging Face folders: shipped with the package, local, or from the Hub.
 
-The ladder's base model was trained once from its flawed corpus (`training/base.py`) and is shipped, as
-people download theirs, with a record of the knobs, versions and hashes behind it (`origin.json`).
+The ladder's base model was trained once on its flawed corpus (`training/from_nothing.py`). It is
+shipped as other people ship theirs, with a record of the knobs, versions and hashes behind it
+(`origin.json`).
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.registry import CORPORA
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from e2h_pipeline.problems.domain import Corpus
     from e2h_pipeline.recipe import Base, Problems
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -25,9 +30,16 @@ class ModelError(ValueError):
 
 
 def local_folder(options: Base) -> Path | None:
-    """The folder of a shipped or local model; None where it comes from the Hub, is trained here, or is not there."""
+    """The folder of a shipped or local model; None where it comes from the Hub, is trained here, or
+    is not there."""
     folders = [] if options.train else [SHIPPED / options.model, Path(options.model)]
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def corpus_of(problems: Problems) -> Corpus | None:
+    """What the domain has to train a base model from nothing; None where it has nothing."""
+    corpus = CORPORA.load(problems.source)
+    return None if corpus is None else corpus()
 
 
 def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, Any]:
@@ -38,19 +50,12 @@ def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, An
     """
     shipped = SHIPPED / options.model
     if shipped.parent == SHIPPED and shipped.is_dir():  # a local folder, given as a path, is not ours
-        _check_shipped(shipped, options, problems)
+        corpus = corpus_of(problems)
+        if corpus is not None and corpus.shipped == options.model:
+            _check_shipped(shipped, options, corpus.knobs(options, problems))
         shutil.copytree(shipped, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         return {"origin": f"shipped with the package: {options.model}", **folder_size(out)}
     return _fetch(options, out)
-
-
-def origin_of(options: Base, problems: Problems) -> dict[str, Any]:
-    """The knobs that shape a model trained from nothing, as `origin.json` keeps them."""
-    free = {"train", "model", "revision", "dtype", "trust_remote_code"}
-    return {
-        "base": options.model_dump(mode="json", exclude=free),
-        "world": problems.world.model_dump(mode="json"),
-    }
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -60,15 +65,14 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 def folder_size(folder: Path) -> dict[str, int]:
+    """{"bytes": of all files}."""
     return {"bytes": sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())}
 
 
-def _check_shipped(shipped: Path, options: Base, problems: Problems) -> None:
+def _check_shipped(shipped: Path, options: Base, knobs: Mapping[str, Mapping[str, Any]]) -> None:
     """A shipped model stands for the knobs it was trained with; other knobs need another model."""
-    if problems.source != "ladder":
-        return
     origin = json.loads((shipped / ORIGIN).read_text(encoding="utf-8"))
-    for section, values in origin_of(options, problems).items():
+    for section, values in knobs.items():
         for field, value in values.items():
             if origin[section].get(field) != value:
                 raise ModelError(

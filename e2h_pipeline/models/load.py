@@ -1,11 +1,12 @@
 """Load policies and evaluators from Hugging Face folders onto the device at hand.
 
-An evaluator is a causal model with one raw score per token, `*ForTokenClassification` with one label. Other
-people's checkpoints become one as they are loaded, without a word of code of theirs:
+An evaluator is a causal model with one raw score per token, `*ForTokenClassification` with one
+label. Other people's checkpoints become one as they are loaded, without a word of code of theirs:
 
-- two labels, wrong and right (TRL and what follows it): the log odds are a linear head too, row 1 - row 0;
-- a language-model head whose rows repeat the score over the vocabulary (the released `llemma-7b-prm-*`; score =
-  mean of the logits): the mean of the rows is the head.
+- two labels, wrong and right (TRL and what follows it): the log odds are a linear head too, row 1 -
+  row 0;
+- a language-model head whose rows repeat the score over the vocabulary (the released
+  `llemma-7b-prm-*`; score = mean of the logits): the mean of the rows is the head.
 
 What a folder cannot say of itself stands in a file `evaluator.json` in it, see `EvaluatorFormat`.
 """
@@ -36,14 +37,15 @@ _CHOICES: dict[str, tuple[str, ...]] = {"head": get_args(Head), "step_end": get_
 class EvaluatorFormat:
     """`evaluator.json`: how a checkpoint that was not made here is to be read.
 
-    The released easy-to-hard checkpoints need `{"head": "tiled", "step_end": "first_newline", "tokenizer": "..."}`
-    with the tokenizer of the model they were trained from.
+    The released easy-to-hard checkpoints need `{"head": "tiled", "step_end": "first_newline",
+    "tokenizer": "..."}` with the tokenizer of the model they were trained from.
 
     Attributes:
-        head: "auto": the token-classification head, new where the checkpoint is a language model; "tiled": the
-            score is the mean of the language-model logits.
+        head: "auto": the token-classification head, new where the checkpoint is a language model;
+            "tiled": the score is the mean of the language-model logits.
         heading: first line of the prompt, where it is not the default.
-        step_end: position that scores a step: its last token, or the first newline of the two that end it.
+        step_end: position that scores a step: its last token, or the first newline of the two that
+            end it.
         tokenizer: folder or Hub name of the tokenizer, where the checkpoint has none.
     """
 
@@ -57,7 +59,8 @@ def read_format(folder: Path) -> EvaluatorFormat:
     """The folder's `evaluator.json`; the defaults where it has none.
 
     Raises:
-        ValueError: not JSON, an unknown field, or a value that is not allowed; names file and field.
+        ValueError: not JSON, an unknown field, or a value that is not allowed; names file and
+            field.
     """
     file = Path(folder) / FORMAT_FILE
     if not file.is_file():
@@ -96,8 +99,8 @@ def load_policy(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
 def load_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A token-classification model with one score per token, and its tokenizer, in eval mode.
 
-    Weights keep the number format they are stored in. A language model without a head of its own gets a new one, to
-    be trained.
+    Weights keep the number format they are stored in. A language model without a head of its own
+    gets a new one, to be trained.
 
     Raises:
         ValueError: a head that is not one linear score, or a bad `evaluator.json`.
@@ -154,7 +157,8 @@ def _with_head(
 
 
 def _tiled_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
-    """Mean of the rows of a language-model head: the mean of the logits is linear in the hidden state.
+    """Mean of the rows of a language-model head: the mean of the logits is linear in the hidden
+    state.
 
     Raises:
         ValueError: the rows do not repeat, so this is a language model and no evaluator.

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 
 def look_at_model(options: Base) -> SourceState:
-    """The state of a local model, told by size and time of its files: hashing gigabytes every minute would cost more
-    than making `base_model` again, which hashes them and finds that nothing is new. Nothing is raised."""
+    """The state of a local model, told by size and time of its files: hashing gigabytes every
+    minute would cost more than making `base_model` again, which hashes them and finds that nothing
+    is new. Nothing is raised."""
     folder = local_folder(options)
     if folder is None:
         if not options.train and options.model.startswith(("/", ".")):

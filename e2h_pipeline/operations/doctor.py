@@ -15,9 +15,17 @@ from pathlib import Path
 import dagster as dg
 from dagster._daemon.controller import all_daemons_live
 
+from assets.watched import WATCHED
+from e2h_pipeline.artifacts.manifest import ManifestError
+from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.instance import dagster_home
 from e2h_pipeline.orchestration.leftovers import Finding, leftovers
+from e2h_pipeline.orchestration.planning import plans
+from e2h_pipeline.recipe import RecipeError
+from e2h_pipeline.registry import RegistryError
+from e2h_pipeline.stages.spec import EXPERIMENTS, STAGES
+from resources.engine import EngineResource
 from resources.mlflow_sender import MlflowSender, tracking_errors
 from resources.outbox import waiting, without_login
 from resources.tracking import NAME, TrackingResource, local_database, send_waiting
@@ -34,6 +42,7 @@ _VERSIONS = (
     "ray",
 )
 _PAGE = 1000  # MLflow runs of one query
+_SHOWN = 3  # keys that are named
 
 
 def examine(home: Path, gone: Collection[str] = ()) -> list[Finding]:
@@ -74,6 +83,7 @@ def _findings(instance: dg.DagsterInstance, home: Path, gone: Collection[str]) -
     yield from _daemon(instance)
     yield from _pools(instance)
     yield from _schema(instance)
+    yield from _made_before(instance, ArtifactStore(home))
     yield _disk(home)
     yield _versions()
 
@@ -161,6 +171,43 @@ def _schema(instance: dg.DagsterInstance) -> Iterator[Finding]:
         if revision and None not in revision and revision[0] != revision[1]:
             text = f"tables of {revision[0]}, Dagster wants {revision[1]}; back up, then: dagster instance migrate"
             yield Finding("schema", name, text)
+
+
+def _made_before(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator[Finding]:
+    """Experiments that another version of the code made: what would be made again, should they be run."""
+    keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    again: list[str] = []
+    stages = 0
+    for key in keys:
+        try:
+            (plan,) = plans(instance, store, [key], EngineResource.from_environment())
+        except (RecipeError, RegistryError) as error:
+            yield Finding("version", key, f"its results stay readable; to run it again: {error}", "note")
+            continue
+        except (StoreError, ManifestError) as error:
+            yield Finding("version", key, f"e2h verify tells more: {error}", "note")
+            continue
+        stale = [stage.name for stage in plan.stages if stage.state == "stale"]
+        if stale:
+            again.append(key)
+            stages += len(stale)
+    if again:
+        text = (
+            f"{stages} stages of {len(again)} experiments were made by other code or another recipe; a run makes them "
+            f"again, and what they made stays readable (e2h results): {', '.join(again[:_SHOWN])}"
+        )
+        yield Finding("version", "experiments", text + (" ..." if len(again) > _SHOWN else ""), "note")
+    gone = sorted({name for name in _recorded_assets(instance) if name not in STAGES} - _watched())
+    if gone:
+        yield Finding("version", "assets", f"no longer made, kept for reading: {', '.join(gone)}", "note")
+
+
+def _recorded_assets(instance: dg.DagsterInstance) -> list[str]:
+    return [key.to_user_string() for key in instance.get_asset_keys()]
+
+
+def _watched() -> set[str]:
+    return {watched.name for watched in WATCHED}
 
 
 def _disk(home: Path) -> Finding:

@@ -58,7 +58,7 @@ def run_experiment(
 
     Args:
         key: canonical recipe key; becomes the partition.
-        select: assets (`easy_prm,rerank_scores+`, or Dagster's selection syntax); everything where None.
+        select: assets (`easy_evaluator,rerank_scores+`, or Dagster's selection syntax); everything where None.
         watch: called with each event as it happens.
         tags: more tags of the Dagster run.
 

@@ -1,4 +1,4 @@
-"""When stages re-make themselves, the job that runs a whole experiment, and who launches the members of sweeps.
+"""When stages re-make themselves, and the job that runs a whole experiment.
 
 One condition for every asset. It fires when the content of an upstream or the stage's own code
 changes, and is quiet when an upstream was made again with equal content, so a change goes exactly
@@ -19,7 +19,8 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.planning import (
     changed_recipes,
 )
-from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
+from e2h_pipeline.recipe import RECIPE_FOLDER
+from e2h_pipeline.recipe.describe import recipes_page
 from e2h_pipeline.stages.spec import RECIPE_ASSET
 
 JOB = "experiment"
@@ -106,7 +107,7 @@ def _recipe_files() -> str:
     """Hash of all recipe files, and of the defaults as this process knows them: an edit of those needs a reload."""
     folders = [*recipe_folders(home()), RECIPE_FOLDER]
     files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
-    return digest_json([[str(path), byte_hash(path)] for path in files] + [Recipe.model_json_schema()])
+    return digest_json([[str(path), byte_hash(path)] for path in files] + [recipes_page()])
 
 
 def experiment_job() -> dg.UnresolvedAssetJobDefinition:

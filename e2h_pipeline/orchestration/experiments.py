@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 
 from e2h_pipeline.artifacts.difference import as_row, compare
-from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_versions, paths, trace
 from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.request import Artifact, StoreError
@@ -19,7 +18,7 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
 from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
-from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
+from e2h_pipeline.recipe import canonical_key
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
 
@@ -77,15 +76,16 @@ class Experiments:
         Raises:
             StoreError: one of them has no results yet.
         """
-        tables = []
+        found = []
         for key in keys:
             artifact = self.metrics_artifact(key)
             if artifact is None:
                 raise StoreError(f"{key} has no results yet; run: e2h run {key}")
-            tables.append(read_table(artifact.path / "values.parquet"))
-        options = Recipe.from_key(keys[0], recipe_folders(self.store.home)).evaluation
-        bootstrap = Bootstrap(options.bootstrap, options.confidence, seed=0)
-        rows = pooled_over_seeds(tables, options.easy_levels, bootstrap)
+            found.append(artifact)
+        options = found[0].manifest.recipe["evaluation"]  # as it was: the key may be of an earlier version
+        bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
+        tables = [read_table(artifact.path / "values.parquet") for artifact in found]
+        rows = pooled_over_seeds(tables, tuple(options["easy_levels"]), bootstrap)
         return [{"recipe": f"mean of {len(keys)}", **row} for row in rows]
 
     def _recovered(
@@ -104,13 +104,14 @@ class Experiments:
         }
 
     def _ceiling(self, key: str) -> str | None:
-        """The ceiling recipe under this key's own overrides: same seeds and knobs, all levels supervised."""
-        try:
-            name = Recipe.from_key(key, recipe_folders(self.store.home)).evaluation.ceiling
-            overrides = [part for part in key.split("/")[1:] if not part.startswith("evaluation.ceiling=")]
-            return canonical_key("/".join([name, *overrides])) if name else None
-        except RecipeError:  # the recipe file is gone, its results are not
-            return None
+        """The ceiling recipe under this key's own overrides: same seeds and knobs, all levels supervised.
+
+        The name is that of the recipe that made the results: its file may be gone, or have another spelling by now.
+        """
+        artifact = self.metrics_artifact(key)
+        name = artifact.manifest.recipe["evaluation"]["ceiling"] if artifact else None
+        overrides = [part for part in key.split("/")[1:] if not part.startswith("evaluation.ceiling=")]
+        return canonical_key("/".join([name, *overrides])) if name else None
 
     def lineage(self, key: str) -> dict[str, Any]:
         """Every benchmark number of an experiment back to its easy data.

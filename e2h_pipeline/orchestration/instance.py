@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The Dagster instance of a home folder, and the slots of its pools."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 
 
 def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> None:
-    """Slots of the pools, where no person has set them: one for a host's GPUs, and as many as there are cores for what
-    runs on the CPU, which is all where there is no GPU. dagster.yaml has no place for the limit of a single pool.
+    """Set the slots of the pools, unless a person has: one for the GPUs of a host, and one per core for the CPU.
 
-    What was set here is noted, and follows the facts; a limit that is another by now is a person's. That of the GPUs only
-    ever falls: a host without one that shares the home, or its database, with a host that has one knows nothing of it.
+    Without a GPU everything runs on the CPU, so both pools have a slot per core. dagster.yaml has no place for the limit
+    of a single pool. The values that we set are noted in the database and follow the facts; any other value was set by
+    a person. The limit of the GPU pool only ever falls, because a host without a GPU may share the home, or its
+    database, with a host that has one.
     """
     storage, notes = instance.event_log_storage, instance.daemon_cursor_storage
     ours: dict[str, int] = json.loads(notes.get_cursor_values({_OUR_LIMITS}).get(_OUR_LIMITS, "{}"))

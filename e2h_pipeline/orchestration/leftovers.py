@@ -51,7 +51,8 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        kind: run, slot, process, making, outbox, mlflow, daemon, pool, disk, schema or version.
+        kind: run, slot, process, making, outbox, mlflow, daemon, pool, disk, schema or version (of packages, and of what
+            earlier code made).
         text: what is so, one line for people.
         level: "ok" and "note" need nobody; a "problem" does.
         mend: does what is needed and says what it did; None where a person has to.

@@ -1,11 +1,12 @@
 """Watches what experiments read from outside, and tells Dagster when there is something new.
 
-The sensor looks at problems, others' solutions, step labels and base model of every experiment, and reports a new
-version of `problem_files`, `solution_files`, `label_files` or `base_model_files` when the content has changed: `on_change`
-then makes the stage that reads it again, and what is below as far as content differs. What is gone or cannot be read fails
-the check `source_readable` of that asset; its last good version stays, so nothing is made of what is left of it. Of an
-asset that nothing here can execute, Dagster's conditions read the materializations, and its page the observations when it
-says why something is out of date; so a new version is reported as both.
+The sensor looks at problems, others' solutions, step labels and base model of every experiment, and
+reports a new version of `problem_files`, `solution_files`, `label_files` or `base_model_files` when
+the content has changed: `on_change` then makes the stage that reads it again, and what is below as
+far as content differs. What is gone or cannot be read fails the check `source_readable` of that
+asset; its last good version stays, so nothing is made of what is left of it. Of an asset that
+nothing here can execute, Dagster's conditions read the materializations, and its page the
+observations when it says why something is out of date; so a new version is reported as both.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def look(
     """One look at what all experiments that Dagster knows read from outside.
 
     Returns:
-        What there is to report, what was seen now, and the experiments whose recipe is no longer there.
+        What there is to report, what was seen now, and the experiments whose recipe is no longer
+            there.
     """
     recipes: dict[str, Recipe] = {}
     unknown: list[RecipeError] = []
@@ -102,8 +104,9 @@ def _look_at(
 
 
 def _alerts(watched: Watched, before: Experiments, now: Experiments) -> Iterator[dg.AssetCheckEvaluation]:
-    """The check, when it says something else than before. One for all experiments: a folder that is gone is one alert,
-    and Dagster takes only one check of a partition from outside of runs (it has a unique index on their empty id)."""
+    """The check, when it says something else than before. One for all experiments: a folder that is
+    gone is one alert, and Dagster takes only one check of a partition from outside of runs (it has
+    a unique index on their empty id)."""
     errors, old = unreadable(now), unreadable(before)
     if errors != old or (now and not before):
         result = readable_result(errors)

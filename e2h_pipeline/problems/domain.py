@@ -1,12 +1,19 @@
-"""What a domain of problems must say: one value, of which the rest of the project knows nothing else.
+"""What a domain of problems must say: one value, and the rest of the project knows nothing else of
+it.
 
-A domain is a family of problems with levels and a way to check answers: the ladder, MATH. Adding one is a folder here (or an
-installed package, by the entry points `e2h.domains`) and one line in the registry.
+A domain is a family of problems with levels and a way to check answers: the ladder, MATH. Adding
+one is a folder here (or an installed package, by the entry points `e2h.domains`) and one line in
+the registry.
+
+A domain's parts (reader, step checker, corpus) are modules of their own, named by `module:Name`:
+nearly every stage reads the domain, few read a part, and an edit of a part re-makes only the stages
+that use it. All of these modules must be light to import: torch and transformers belong inside
+functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +22,10 @@ from e2h_pipeline.recipe import Problems
 from e2h_pipeline.solutions import MARKED, TextFormat
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from e2h_pipeline.problems.records import ProblemPool
+    from e2h_pipeline.recipe import Base
 
 
 class AnswerOf(Protocol):
@@ -30,12 +40,16 @@ class StepChecker(Protocol):
     """Knows which steps are right: exact labels, where a domain has them."""
 
     def __call__(self, question: str, completion: str) -> list[int]:
-        """A label for each segment of the completion: 1 right, 0 wrong, -1 behind the first wrong one."""
+        """A label for each segment of the completion: 1 right, 0 wrong, -1 behind the first wrong
+        one."""
         ...
 
 
 class ProblemReader(Protocol):
-    """Where a domain's problems come from. A module of its own, so that its edits re-make only the stages that read."""
+    """Where a domain's problems come from. The entry is a class that is made without arguments.
+
+    `options` is the recipe's section of the domain, an instance of `Domain.options`.
+    """
 
     def pool(self, options: Any) -> ProblemPool:
         """All problems, before the split.
@@ -46,11 +60,50 @@ class ProblemReader(Protocol):
         ...
 
     def fingerprint(self, options: Any) -> Mapping[str, str]:
-        """What the problems are made of: file name to SHA-256, Hub data set to commit, or the generator's name."""
+        """What the problems are made of: file name to SHA-256, Hub data set to commit, or the
+        generator's name.
+
+        Raises:
+            ProblemError: no data.
+        """
         ...
 
     def files(self, options: Any) -> Sequence[Path]:
-        """Local files to watch; none where there are none."""
+        """Local files to watch; none where there are none.
+
+        Raises:
+            ProblemError: one is missing.
+        """
+        ...
+
+
+class Corpus(Protocol):
+    """What a base model is trained on from nothing (`base.train: true`). The entry is a class that
+    is made without arguments.
+
+    `problems` is the recipe's section of the domain, of which `source` and `world` alone keep their
+    values: the base model must not depend on which problems an experiment draws.
+
+    Attributes:
+        shipped: name of the model in the package that was trained on this corpus; None where there
+            is none.
+    """
+
+    @property
+    def shipped(self) -> str | None: ...
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """A tokenizer with padding and end tokens; the same every time."""
+        ...
+
+    def document(self, options: Base, problems: Any, name: str) -> Iterable[tuple[str, bool]]:
+        """The document of a name, in pieces: (text, whether it counts in the loss). Drawn from
+        `options.seed` and the name."""
+        ...
+
+    def knobs(self, options: Base, problems: Any) -> dict[str, dict[str, Any]]:
+        """Recipe section to field to value (JSON) of all that shapes the model. Equal knobs make an
+        equal model."""
         ...
 
 
@@ -60,11 +113,15 @@ class Domain:
 
     Attributes:
         name: the word of `problems.source`.
-        benchmark: name of its benchmark in result tables. Numbers of two domains never share a row name.
-        options: section of the recipe; its class says the levels, which of them may be supervised, and the grader.
+        benchmark: name of its benchmark in result tables. Numbers of two domains never share a row
+            name.
+        options: section of the recipe; its class says the levels, which of them may be supervised,
+            and the grader.
         answer_of: finds the answer of a completion.
         reader: `module:Name` of its `ProblemReader`.
-        step_checker: `module:Name` of its `StepChecker`; None where steps cannot be checked exactly.
+        step_checker: `module:Name` of its `StepChecker`; None where steps cannot be checked
+            exactly.
+        corpus: `module:Name` of its `Corpus`; None where no base model can be trained from nothing.
         text: how prompts and solutions are written.
     """
 
@@ -74,4 +131,25 @@ class Domain:
     answer_of: AnswerOf
     reader: str
     step_checker: str | None = None
+    corpus: str | None = None
     text: TextFormat = MARKED
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels there are, easiest first, from 1."""
+        return self.options.levels
+
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Their names in the same order; empty where they have none."""
+        return self.options.level_names
+
+    @property
+    def supervisable(self) -> tuple[int, ...]:
+        """The levels that a strict recipe may supervise."""
+        return self.options.supervisable_levels
+
+    @property
+    def grader(self) -> str:
+        """The grader, unless the recipe names another."""
+        return self.options.grader

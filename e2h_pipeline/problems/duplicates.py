@@ -1,8 +1,10 @@
-r"""Duplicate problems: a hard problem that is also an easy one, a benchmark problem that was trained on.
+r"""Duplicate problems: a hard problem that is also an easy one, a benchmark problem that was
+trained on.
 
-Three keys, each blind to more: white space at the ends; LaTeX spacing and the kind of math delimiters
-(`$`, `\[`); also bracket sizes and grouping braces. Near-duplicates are pairs with a Jaccard similarity
-of word 5-grams of at least 0.8 (GPT-3 style n-gram decontamination), found through an inverted index.
+Three keys, each of which ignores more than the one before: white space at the ends; LaTeX spacing
+and the kind of math delimiters (`$`, `\[`); bracket sizes and grouping braces. Near-duplicates are
+pairs with a Jaccard similarity of word 5-grams of at least 0.8 (n-gram decontamination as for
+GPT-3), found through an inverted index.
 """
 
 from __future__ import annotations
@@ -11,12 +13,9 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from e2h_pipeline.problems.records import Problem
-
-if TYPE_CHECKING:
-    pass
 
 NEAR_THRESHOLD = 0.8
 NGRAM = 5
@@ -78,7 +77,8 @@ def near_duplicates(
 
 
 def _ngrams(question: str) -> set[tuple[str, ...]]:
-    """Distinct 5-grams of words, numbers, commands and signs; the whole text where it is shorter."""
+    """Distinct 5-grams of words, numbers, commands and signs; the whole text where it is
+    shorter."""
     words = _WORD.findall(_SPACING.sub(" ", _one_frac(question)).lower())
     return {tuple(words[i : i + NGRAM]) for i in range(max(1, len(words) - NGRAM + 1))}
 
@@ -90,9 +90,17 @@ def _one_frac(text: str) -> str:
 def duplicate_report(
     pool: Sequence[Problem], benchmark: Sequence[Problem], easy_levels: Sequence[int]
 ) -> dict[str, Any]:
-    """Duplicate groups within the pool, how many pool problems are benchmark problems, and near-duplicates
-    of those. `crossing` are groups with an easy and a hard member: hard questions whose answer
-    easy supervision shows. Ids and levels only, no answers."""
+    """Duplicate groups within the pool, how many pool problems are benchmark problems, and
+    near-duplicates of those.
+
+    `crossing` are groups with an easy and a hard member: hard questions whose answer easy
+    supervision shows.
+
+    Args:
+        pool: training problems of known level.
+
+    Returns JSON data with ids and levels, without answers.
+    """
     keys: dict[str, Callable[[str], str]] = {"exact": exact_key, "spacing": spacing_key, "layout": layout_key}
     report: dict[str, Any] = {}
     for name, key in keys.items():

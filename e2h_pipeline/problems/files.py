@@ -1,4 +1,5 @@
-"""Data files that are not ours and may change at any time: their state, and hashes that are cheap to ask for again."""
+"""Data files that are not ours and may change at any time: their state, and hashes that are cheap
+to ask for again."""
 
 from __future__ import annotations
 
@@ -6,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 from e2h_pipeline.artifacts.hashing import digest_json, remembered_hash
@@ -18,7 +18,8 @@ class SourceState:
     """What a look at a source finds.
 
     Attributes:
-        parts: name of a file or Hub data set to SHA-256 or commit; empty where the source cannot be used.
+        parts: name of a file or Hub data set to SHA-256 or commit; empty where the source cannot be
+            used.
         sizes: bytes of each local file.
         modified: time of the last change of each local file, UTC.
         error: why the source cannot be used, with file, line and mend; empty where it can.
@@ -54,7 +55,8 @@ class SourceState:
 
 
 def data_folder(name: str) -> Path | None:
-    """The folder of this name in E2H_DATA_DIR, whether it is there or not; None where that is not set."""
+    """The folder of this name in E2H_DATA_DIR, whether it is there or not; None where that is not
+    set."""
     data = os.environ.get("E2H_DATA_DIR")
     return Path(data) / name if data else None
 
@@ -79,37 +81,38 @@ def file_hashes(files: Iterable[Path]) -> dict[str, str]:
 def look_at_files(
     find: Callable[[], Sequence[Path]],
     fingerprint: Callable[[], dict[str, str]],
-    read: Callable[[str], object],
-    options: str,
+    read: Callable[[], object],
+    asked: str,
 ) -> SourceState:
-    """The state of a source. New content of files is read through once, so that what cannot be read is known before
-    anything is made of it; nothing is raised, for a source that is gone is a state too.
+    """The state of a source. New content of files is read through once, so that unreadable content
+    is known before anything is made of it. Nothing is raised: a source that is gone is a state too.
 
     Args:
         find: the files, none where nothing is read from files.
         fingerprint: the parts of the state.
-        read: as of `why_unreadable`.
-        options: the section of the recipe that says where they are, as JSON.
+        read: reads all of it.
+        asked: names `read` and what it depends on besides the files. Equal files are read once for
+            each.
     """
     try:
         files, parts = find(), fingerprint()
-        error = why_unreadable(read, options, digest_json(parts)) if files else ""
+        named = " ".join([asked, *map(str, files)])
+        error = _why_unreadable(read, named, digest_json(parts)) if files else ""
         return SourceState.of_files(files, parts, error)
     except (ProblemError, OSError) as problem:
         return SourceState(error=str(problem))
 
 
-@lru_cache(maxsize=64)
-def why_unreadable(read: Callable[[str], object], options: str, _version: str) -> str:
-    """Why data cannot be read, or nothing; asked once for each content.
+_last_read: dict[str, tuple[str, str]] = {}
+"""Of all that was read: the version of its content, and why it cannot be read."""
 
-    Args:
-        read: reads all of it; a function of a module, so that it is the same one each time.
-        options: the section of the recipe that says where it is, as JSON.
-        _version: hash of the content.
-    """
-    try:
-        read(options)
-    except (ProblemError, OSError) as error:
-        return str(error)
-    return ""
+
+def _why_unreadable(read: Callable[[], object], named: str, version: str) -> str:
+    """Why data cannot be read, or nothing; the same content is not read again."""
+    if _last_read.get(named, ("", ""))[0] != version:
+        try:
+            read()
+            _last_read[named] = version, ""
+        except (ProblemError, OSError) as error:
+            _last_read[named] = version, str(error)
+    return _last_read[named][1]

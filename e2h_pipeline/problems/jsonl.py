@@ -1,4 +1,5 @@
-"""JSON lines files and JSON arrays, plain or gzipped, with errors that name file and line or element."""
+"""JSON lines files and JSON arrays, plain or gzipped, with errors that name file and line or
+element."""
 
 from __future__ import annotations
 
@@ -64,11 +65,11 @@ def read_records(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[
 
 
 def parse_each(path: Path, parse: Callable[[dict[str, Any], Path, int], T]) -> Iterator[T | BadLine]:
-    """`parse(record, path, line number)` of every line that is not blank, one after the other; of every element of
-    the array, and its number, where the file is a .json.
+    """`parse(record, path, line number)` of every line that is not blank, one after the other.
 
-    A line that is no JSON object, or that `parse` refuses with a ProblemError, comes as a `BadLine`: files
-    of labels are large and other people's, and one bad line is no reason to throw the rest away.
+    A .json file is an array: there it is every element and its number. A line that is no JSON
+    object, or that `parse` refuses with a ProblemError, comes as a `BadLine`: such files are large
+    and other people's, and one bad line is no reason to throw the rest away.
 
     Raises:
         ProblemError: no such file, damaged gzip, or an array that is damaged.
@@ -102,7 +103,8 @@ def _lines(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, bytes]]:
 
 
 def _elements(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, object) of every element of an array, read piece by piece: it may be larger than memory."""
+    """(number from 1, object) of every element of an array, read piece by piece: it may be larger
+    than memory."""
     text = io.TextIOWrapper(_unpacked(file, name), encoding="utf-8")
     decode = json.JSONDecoder().raw_decode
     buffer, at, number, expected = "", 0, 0, "["

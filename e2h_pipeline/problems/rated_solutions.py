@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from e2h_pipeline.problems.jsonl import BadLine
 from e2h_pipeline.problems.records import ProblemError
-
-T = TypeVar("T")
 
 RIGHT_RATING, NEUTRAL_RATING, WRONG_RATING = 1, 0, -1
 
 
 @dataclass(frozen=True)
 class LabelledSolution:
-    """A solution, or the beginning of one, with a rating per step: 1 right, 0 neutral, -1 wrong, None not rated.
+    """A solution, or the beginning of one, with a rating per step: 1 right, 0 neutral, -1 wrong,
+    None not rated.
 
-    The problem is known by `unique_id`, or where that is None by the text of its question. `level` is None
-    where the data does not tell it. `# Answer` opens the answer block; only the last step may have one.
+    The problem is found by `unique_id`, or by the text of its question where that is None. `level`
+    is None where the data does not say it. `# Answer` opens the answer block; only the last step
+    may have one.
     """
 
     file: str
@@ -34,7 +33,7 @@ class LabelledSolution:
 
 @dataclass(frozen=True)
 class LabelledSolutions:
-    """All that could be read, counts of what it is made of, and the lines that do not pass."""
+    """All that could be read, counts of what it is made of, and the lines that cannot be used."""
 
     solutions: tuple[LabelledSolution, ...]
     counts: Mapping[str, int]
@@ -42,7 +41,7 @@ class LabelledSolutions:
 
 
 def refuse_if_all_bad(files: Iterable[Path], found: LabelledSolutions) -> LabelledSolutions:
-    """`found` as it is, unless not one line of it passes.
+    """`found` as it is, if a line of it can be used.
 
     Raises:
         ProblemError: there are bad lines and no solutions: most likely a file of another format.

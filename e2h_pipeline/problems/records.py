@@ -1,7 +1,8 @@
 """Problem records and the three partitions of supervision (paper section 3).
 
-Easy problems may show everything; hard and benchmark problems show their question; the answers of
-those live apart, in `gold_answers`, which only evaluation may read.
+Easy problems may show everything. Hard and benchmark problems show their question only. Their
+answers live apart, in `gold_answers`, which only evaluation may read. Problems of unknown level are
+neither easy nor hard.
 """
 
 from __future__ import annotations
@@ -24,24 +25,38 @@ class ProblemError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `level` is 1-5; `steps` are the reference solution's steps, `answer` its answer."""
+    """One problem.
+
+    Attributes:
+        level: from 1, easiest first; None where it is not known.
+        steps: of the reference solution.
+        answer: of the reference solution.
+        payload: what a grader needs besides the answer, by name: unit tests, the entry point they
+            call. It may give the answer away, so questions never carry it.
+    """
 
     problem_id: str
-    level: int
+    level: int | None
     subject: str
     question: str
     steps: tuple[str, ...]
     answer: str
+    payload: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class ProblemPool:
-    """What a source gives: a training pool and a benchmark, disjoint, and what it found on the way."""
+    """What a reader gives: a training pool and a benchmark, disjoint.
+
+    Attributes:
+        findings: what the reader left out and why (JSON), without answers.
+        distinct: no question comes twice, so nobody needs to look for duplicates.
+    """
 
     train: Sequence[Problem]
     benchmark: Sequence[Problem]
-    benchmark_name: str
     findings: Mapping[str, Any] = field(default_factory=dict)
+    distinct: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,11 +72,16 @@ class ProblemSplit:
 def split_by_supervision(pool: ProblemPool, options: Problems) -> ProblemSplit:
     """Part a pool by level; hold out easy validation and subsample by `options.seed`.
 
-    Every draw is by a shuffle seeded with (seed, what is drawn), so changing one limit leaves the
-    other draws alone, and raising a limit keeps the problems drawn before.
+    Training problems of unknown level are in no part. Every draw is a shuffle seeded with (seed,
+    what is drawn). So one limit leaves the other draws alone, and a raised limit keeps the problems
+    drawn before.
+
+    Raises:
+        ProblemError: the hold-out leaves no easy problem.
     """
-    easy = [p for p in pool.train if p.level in options.easy_levels]
-    hard = [p for p in pool.train if p.level not in options.easy_levels]
+    known = [p for p in pool.train if p.level is not None]
+    easy = [p for p in known if p.level in options.easy_levels]
+    hard = [p for p in known if p.level not in options.easy_levels]
     easy = _draw(easy, None, options.seed, "easy")
     if options.validation >= len(easy):
         raise ProblemError(
@@ -89,10 +109,49 @@ def _sorted(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def question_table(problems: Sequence[Problem], with_answers: bool = False) -> pa.Table:
-    """Questions without anything that tells the answer; with it in controls alone."""
+    """Questions without anything that tells the answer: `problem_id`, `level`, `subject`,
+    `question`.
+
+    Args:
+        with_answers: for controls alone: `answer` too, and `payload` where a problem has one.
+    """
+    table = _questions(problems)
+    return _with_payload(_with_answers(table, problems), problems) if with_answers else table
+
+
+def easy_table(split: ProblemSplit) -> pa.Table:
+    """Easy problems as `question_table` has them, with `steps`, `answer`, their side of the
+    train/validation line (`split`), and `payload` where a problem has one."""
     import pyarrow as pa
 
-    table = pa.table(
+    problems = [*split.easy_train, *split.easy_validation]
+    side = ["train"] * len(split.easy_train) + ["validation"] * len(split.easy_validation)
+    steps = pa.array([list(p.steps) for p in problems], pa.list_(pa.string()))
+    table = _with_answers(_questions(problems).append_column("steps", steps), problems)
+    return _with_payload(table.append_column("split", pa.array(side, pa.string())), problems)
+
+
+def gold_table(split: ProblemSplit) -> pa.Table:
+    """Hard and benchmark problems (`part`) with their answers, and `payload` where a problem has
+    one: for evaluation only."""
+    import pyarrow as pa
+
+    problems = [*split.hard, *split.benchmark]
+    part = ["hard"] * len(split.hard) + ["benchmark"] * len(split.benchmark)
+    table = _questions(problems).append_column("part", pa.array(part, pa.string()))
+    return _with_payload(_with_answers(table, problems), problems)
+
+
+def payload_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """The payload of a row of a table of problems, as `Problem.payload`; empty where the table has
+    none."""
+    return dict(row.get("payload") or ())
+
+
+def _questions(problems: Sequence[Problem]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table(
         {
             "problem_id": pa.array([p.problem_id for p in problems], pa.string()),
             "level": pa.array([p.level for p in problems], pa.int8()),
@@ -100,38 +159,28 @@ def question_table(problems: Sequence[Problem], with_answers: bool = False) -> p
             "question": pa.array([p.question for p in problems], pa.string()),
         }
     )
-    answers = pa.array([p.answer for p in problems], pa.string())
-    return table.append_column("answer", answers) if with_answers else table
 
 
-def easy_table(split: ProblemSplit) -> pa.Table:
-    """Easy problems with solution, answer and their side of the train/validation line."""
+def _with_answers(table: pa.Table, problems: Sequence[Problem]) -> pa.Table:
     import pyarrow as pa
 
-    problems = [*split.easy_train, *split.easy_validation]
-    side = ["train"] * len(split.easy_train) + ["validation"] * len(split.easy_validation)
-    return (
-        question_table(problems)
-        .append_column("steps", pa.array([list(p.steps) for p in problems], pa.list_(pa.string())))
-        .append_column("answer", pa.array([p.answer for p in problems], pa.string()))
-        .append_column("split", pa.array(side, pa.string()))
-    )
+    return table.append_column("answer", pa.array([p.answer for p in problems], pa.string()))
 
 
-def gold_table(split: ProblemSplit) -> pa.Table:
-    """Answers of hard and benchmark problems: for evaluation only."""
+def _with_payload(table: pa.Table, problems: Sequence[Problem]) -> pa.Table:
+    """The table as it is where no problem has a payload."""
     import pyarrow as pa
 
-    problems = [*split.hard, *split.benchmark]
-    part = ["hard"] * len(split.hard) + ["benchmark"] * len(split.benchmark)
-    return (
-        question_table(problems)
-        .append_column("part", pa.array(part, pa.string()))
-        .append_column("answer", pa.array([p.answer for p in problems], pa.string()))
-    )
+    if not any(p.payload for p in problems):
+        return table
+    kind = pa.map_(pa.string(), pa.string())
+    return table.append_column("payload", pa.array([dict(p.payload) for p in problems], kind))
 
 
 def counts_by_level(problems: Sequence[Problem]) -> dict[str, int]:
-    """How many problems each level has, as {"1": n, ...}."""
+    """How many problems each level has, as {"1": n, ...}; last those of no known level, as
+    "unknown"."""
     counts = Counter(p.level for p in problems)
-    return {str(level): counts[level] for level in sorted(counts)}
+    unknown = counts.pop(None, 0)
+    known = {str(level): counts[level] for level in sorted(level for level in counts if level is not None)}
+    return {**known, "unknown": unknown} if unknown else known

@@ -156,8 +156,8 @@ def _list_of_methods(family: Family, values: Sequence[Any]) -> list[Layer]:
 
 
 def _fields(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields of a file."""
+    """Dotted names of all fields of a file, inner ones first."""
     for name, value in data.items():
-        yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _fields(value, f"{prefix}{name}.")
+        yield f"{prefix}{name}"

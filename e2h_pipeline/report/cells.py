@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""What tables of the page are made of: rows of cells, formatted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
+"""A row of a Parquet table, by column."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An estimate with its interval, ready to print. `clear`: a difference whose interval leaves out 0, or an accuracy
-    that differs so from what it is compared with."""
+    """An estimate with its interval, ready to print.
+
+    Attributes:
+        clear: the interval of a difference leaves out 0; of an accuracy, that of its difference from what its row is
+            compared with.
+        problems: how many problems it is a mean over, where that is known.
+    """
 
     value: str
     interval: str
@@ -30,27 +36,28 @@ class TableRow:
     strong: bool = False
 
 
-@dataclass(frozen=True)
-class Legend:
-    """A colour and what it stands for."""
-
-    color: str
-    label: str
-
-
 def accuracy_cell(row: Row) -> Cell:
-    """Accuracy and interval in percent."""
+    """Accuracy and interval in percent.
+
+    Args:
+        row: `accuracy`, `ci_low` and `ci_high` in 0 to 1, and `problems`.
+    """
     low, high = 100 * row["ci_low"], 100 * row["ci_high"]
     return Cell(f"{100 * row['accuracy']:.1f}", f"{low:.1f}–{high:.1f}", problems=row["problems"])
 
 
 def difference_cell(row: Row) -> Cell:
-    """A difference and its interval in points."""
+    """A difference and its interval in points.
+
+    Args:
+        row: `difference`, `ci_low` and `ci_high` in -1 to 1, and `problems`.
+    """
     low, high = 100 * row["ci_low"], 100 * row["ci_high"]
     interval = f"{_signed(low)} to {_signed(high)}"
     return Cell(_signed(100 * row["difference"]), interval, low > 0 or high < 0, row["problems"])
 
 
 def _signed(points: float) -> str:
+    """One digit after the point, with its sign; a minus, not a hyphen."""
     rounded = round(points, 1) + 0.0
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"

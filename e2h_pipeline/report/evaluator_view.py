@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from e2h_pipeline.report.cells import Cell, Legend, TableRow
-from e2h_pipeline.report.names import LEVELS, POOLED
-from e2h_pipeline.report.plots import Series, interval_panel, reliability_panel
-
-Row = Mapping[str, Any]
+from e2h_pipeline.report.cells import Cell, Row, TableRow
+from e2h_pipeline.report.levels import NUMBERED, POOLED, LevelNames, levels_in
+from e2h_pipeline.report.plots import Drawing, Series, interval_panel, legend_of, reliability_panel
 
 _METRICS = {
     "step_auroc": ("Step AUROC", "right steps above wrong ones"),
@@ -39,27 +36,35 @@ _GROUPS = {"easy": ("easy levels", "#009e73", "o"), "hard": ("hard levels", "#d5
 
 @dataclass(frozen=True)
 class EvaluatorSection:
-    """The evaluator's table, its panels, and who it is."""
+    """The evaluator's name, its table, and its panels."""
 
     evaluator: str
     columns: tuple[str, ...]
     rows: list[TableRow]
-    panels: list[tuple[str, list[Legend]]]
+    panels: list[Drawing]
 
 
-def evaluator_section(metrics: Sequence[Row], bins: Sequence[Row]) -> EvaluatorSection:
-    """Table and panels of an evaluator_generalization artifact."""
-    columns = (*LEVELS, *POOLED)
+def evaluator_section(
+    metrics: Sequence[Row], bins: Sequence[Row], names: LevelNames = NUMBERED
+) -> EvaluatorSection:
+    """Table and panels of an evaluator_generalization artifact.
+
+    Args:
+        metrics: rows of its `metrics.parquet`.
+        bins: rows of its `reliability.parquet`.
+        names: what people call the levels.
+    """
+    levels = levels_in(row["levels"] for row in metrics)
+    groups = (*levels, *POOLED)
     found = {(row["metric"], row["levels"]): row for row in metrics}
     rows = [
-        TableRow(
-            label, note, tuple(_cell(found.get((metric, levels))) for levels in columns), "auroc" in metric
-        )
+        TableRow(label, note, tuple(_cell(found.get((metric, group))) for group in groups), "auroc" in metric)
         for metric, (label, note) in _METRICS.items()
         if any(name == metric for name, _ in found)
     ]
-    panels = [panel for panel in (_auroc_panel(found), *_reliability_panels(bins)) if panel]
-    return EvaluatorSection(", ".join(sorted({r["evaluator"] for r in metrics})), columns, rows, panels)
+    panels = [panel for panel in (_auroc_panel(found, levels, names), *_reliability_panels(bins)) if panel]
+    evaluator = ", ".join(sorted({row["evaluator"] for row in metrics}))
+    return EvaluatorSection(evaluator, names.columns(groups), rows, panels)
 
 
 def _cell(row: Row | None) -> Cell | None:
@@ -77,21 +82,25 @@ def _unit(value: float) -> str:
     return f"{value:.3f}".replace("-0.", "\u2212.").removeprefix("0") if value < 1 else f"{value:.2f}"
 
 
-def _auroc_panel(found: Mapping[tuple[str, str], Row]) -> tuple[str, list[Legend]] | None:
+def _auroc_panel(
+    found: Mapping[tuple[str, str], Row], levels: Sequence[str], names: LevelNames
+) -> Drawing | None:
+    """AUROC of steps and solutions by level; None where there is none."""
     series = []
     for kind, (label, color, marker) in _KINDS.items():
-        points = [(i, found.get((f"{kind}_auroc", level))) for i, level in enumerate(LEVELS)]
+        points = [(i, found.get((f"{kind}_auroc", level))) for i, level in enumerate(levels)]
         there = [(i, row) for i, row in points if row is not None]
         if there:
             value, low, high = ([row[c] for _, row in there] for c in ("value", "ci_low", "ci_high"))
             series.append(Series(label, color, [i for i, _ in there], value, low, high, marker))
     if not series:
         return None
-    svg = interval_panel("AUROC by level", [f"level {level}" for level in LEVELS], series, "AUROC")
-    return svg, [Legend(s.color, s.label) for s in series]
+    svg = interval_panel("AUROC by level", names.labels(levels), series, "AUROC")
+    return Drawing(svg, legend_of(series))
 
 
-def _reliability_panels(bins: Sequence[Row]) -> list[tuple[str, list[Legend]]]:
+def _reliability_panels(bins: Sequence[Row]) -> list[Drawing]:
+    """Share right over score, of easy and hard levels: a panel for steps, one for solutions."""
     panels = []
     for kind, (label, _, _) in _KINDS.items():
         series = [
@@ -103,5 +112,5 @@ def _reliability_panels(bins: Sequence[Row]) -> list[tuple[str, list[Legend]]]:
         ]
         if series:
             svg = reliability_panel(f"Reliability · {label.lower()}", series)
-            panels.append((svg, [Legend(s.color, s.label) for s in series]))
+            panels.append(Drawing(svg, legend_of(series)))
     return panels

@@ -1,65 +1,84 @@
-"""The report stage: one static, self-contained HTML page per experiment.
+"""The report: one static HTML page for each experiment.
 
-Everything is inside the file: style, figures, numbers. It loads nothing from anywhere and runs no
-script. Text from keys, recipes and models is escaped by the template engine; only our own SVG is not.
+Everything is inside the file: style, figures, numbers. It loads nothing from anywhere and runs no script. The template
+engine escapes all text of keys, recipes and models; only our own SVG and MathML are not escaped.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.report.cost_view import cost_panels
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
+from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.lineage_view import lineage_section
 from e2h_pipeline.report.rl_view import audit_section, training_panels
 from e2h_pipeline.report.solutions_view import SolutionsSection, solutions_section
 from e2h_pipeline.report.view import benchmark_sections
+from e2h_pipeline.solutions import MARKED, TextFormat
 
 _TEMPLATE = "report.html.j2"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """The experiment that a page is about.
+
+    Attributes:
+        key: of the experiment.
+        recipe: as plain JSON data.
+        level_names: of its domain, easiest first; none where levels have numbers alone.
+        text: how its domain writes solutions.
+    """
+
+    key: str
+    recipe: Mapping[str, Any]
+    level_names: tuple[str, ...] = ()
+    text: TextFormat = MARKED
+
+    @property
+    def confidence(self) -> float:
+        """Coverage of the intervals in the tables."""
+        return float(self.recipe["evaluation"]["confidence"])
+
+
 def write_report(
-    inputs: Mapping[str, Path],
-    lineage: Sequence[Mapping[str, Any]],
-    out: Path,
-    *,
-    key: str,
-    recipe_json: str,
-    confidence: float = 0.95,
+    inputs: Mapping[str, Path], lineage: Sequence[Mapping[str, Any]], out: Path, about: Subject
 ) -> dict[str, Any]:
     """Write `out/report.html`.
 
     Args:
-        inputs: artifact folders: `benchmark_metrics` (needed), `rerank_metrics`, `evaluator_generalization`,
-            `rl_policy` and `rl_audit` (their sections are left out where absent); others are ignored.
-        lineage: one mapping per artifact: asset, data_version, code_version, wall_seconds, inputs.
-        key: the experiment's key.
-        recipe_json: the recipe as JSON.
-        confidence: coverage of the intervals in the tables, for the legend.
+        inputs: artifact folders by asset: `benchmark_metrics` is needed. `rerank_metrics`, `evaluator_generalization`,
+            `rl_policy` and `rl_audit` have sections that are left out where absent. Others are ignored.
+        lineage: a mapping for each artifact, as rows of `artifacts.lineage.as_rows`.
+        about: the experiment.
 
     Returns:
         Path within `out`, size, and the benchmarks shown.
     """
-    metrics = read_table(inputs["benchmark_metrics"] / "metrics.parquet").to_pylist()
-    differences = read_table(inputs["benchmark_metrics"] / "differences.parquet").to_pylist()
-    benchmarks = benchmark_sections(metrics, differences)
-    recipe = json.loads(recipe_json)
+    metrics, differences, lengths = (
+        read_table(inputs["benchmark_metrics"] / f"{name}.parquet").to_pylist()
+        for name in ("metrics", "differences", "lengths")
+    )
+    names = LevelNames(about.level_names)
+    benchmarks = benchmark_sections(metrics, differences, names)
     page = render(
-        key=key,
+        key=about.key,
         kind="experiment report",
-        description=recipe.get("description", ""),
-        recipe=recipe,
-        confidence=confidence,
+        description=about.recipe.get("description", ""),
+        recipe=about.recipe,
+        confidence=about.confidence,
         benchmarks=benchmarks,
-        costs=cost_panels(metrics, read_table(inputs["benchmark_metrics"] / "lengths.parquet").to_pylist()),
-        evaluator=_evaluator(inputs.get("evaluator_generalization")),
-        solutions=_solutions(inputs.get("rerank_metrics")),
+        costs=cost_panels(metrics, lengths),
+        evaluator=_evaluator(inputs.get("evaluator_generalization"), names),
+        solutions=_solutions(inputs.get("rerank_metrics"), about.text, names),
         training=training_panels(inputs.get("rl_policy")),
-        audit=audit_section(inputs.get("rl_audit")),
+        audit=audit_section(inputs.get("rl_audit"), names),
         lineage=lineage_section(lineage),
         facts=[],
     )
@@ -80,14 +99,14 @@ def samples_page(
     facts: Sequence[tuple[str, str]],
     confidence: float,
 ) -> str:
-    """The page of samples made elsewhere, in the look of our own; there is no recipe and no lineage.
+    """The page of samples made elsewhere, in the look of our own, without recipe and lineage.
 
     Args:
         name: of the samples.
         description: a sentence on what they are and who graded them.
         metrics: rows of one benchmark, as in `metrics.parquet`.
         differences: rows as in `differences.parquet`.
-        facts: what the numbers depend on, and what was found on the way: (name, value).
+        facts: (name, value) of what the numbers depend on, and of findings on the way.
         confidence: coverage of the intervals.
     """
     return render(
@@ -126,14 +145,16 @@ def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> st
     )
 
 
-def _solutions(folder: Path | None) -> SolutionsSection | None:
-    return solutions_section(read_table(folder / "choices.parquet").to_pylist()) if folder else None
-
-
-def _evaluator(folder: Path | None) -> EvaluatorSection | None:
+def _solutions(folder: Path | None, text: TextFormat, names: LevelNames) -> SolutionsSection | None:
     if folder is None:
         return None
-    return evaluator_section(
-        read_table(folder / "metrics.parquet").to_pylist(),
-        read_table(folder / "reliability.parquet").to_pylist(),
+    return solutions_section(read_table(folder / "choices.parquet").to_pylist(), text, names)
+
+
+def _evaluator(folder: Path | None, names: LevelNames) -> EvaluatorSection | None:
+    if folder is None:
+        return None
+    metrics, bins = (
+        read_table(folder / f"{name}.parquet").to_pylist() for name in ("metrics", "reliability")
     )
+    return evaluator_section(metrics, bins, names)

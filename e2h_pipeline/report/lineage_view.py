@@ -1,4 +1,4 @@
-"""Lineage and cost as the page shows them: artifacts in the order they were made, and the ways from
+"""Lineage and cost as the page shows them: artifacts in the order of their making, and the ways from
 the easy data to the numbers."""
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-EASY_DATA = "easy_problems"
+from e2h_pipeline.artifacts.lineage import EASY_DATA
+
 RESULTS = ("benchmark_metrics", "rerank_metrics")
 _TO_THE_MINUTE = len("2026-11-21T22:56")
 _SHOWN = 10  # characters of a hash; the whole one is in the element's title
@@ -16,8 +17,13 @@ _SHOWN = 10  # characters of a hash; the whole one is in the element's title
 
 @dataclass(frozen=True)
 class LineageRow:
-    """One artifact. `share` is its part of the longest stage's time, for the bar; `mlflow` is an address of a web page,
-    or empty."""
+    """One artifact.
+
+    Attributes:
+        mlflow: address of a web page, or empty.
+        share: its time as a part of the longest stage's, for the bar.
+        easy: whether the easy data fed it.
+    """
 
     asset: str
     inputs: str
@@ -43,10 +49,12 @@ class LineageSection:
 
 
 def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
-    """Order and format lineage rows (asset, data_version, code_version, created, run_id, tracking_url, wall_seconds,
-    inputs).
+    """Order and format lineage rows.
 
-    `inputs` are asset names, or a mapping with asset names as keys.
+    Args:
+        lineage: a mapping for each artifact: asset, data_version, code_version, created, run_id, tracking_url,
+            wall_seconds, and inputs: asset names, or a mapping with asset names as keys. Any asset names will do, those
+            of earlier versions too.
     """
     artifacts = {str(row["asset"]): row for row in lineage}
     inputs = {name: [str(i) for i in row.get("inputs") or ()] for name, row in artifacts.items()}
@@ -77,7 +85,7 @@ def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
 
 
 def made_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Assets such that every one comes after its inputs; alphabetical among equals of one depth."""
+    """Assets, each after its inputs; alphabetical among assets of one depth."""
     depth: dict[str, int] = {}
 
     def measure(name: str) -> int:
@@ -101,6 +109,7 @@ def easy_paths(inputs: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 
 def _shortest(start: str, users: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
+    """The shortest way from an asset to a result; empty where none leads there."""
     waiting = deque([[start]])
     while waiting:
         way = waiting.popleft()
@@ -114,6 +123,7 @@ def _shortest(start: str, users: Mapping[str, Sequence[str]], seen: set[str]) ->
 
 
 def _fed_by(source: str, inputs: Mapping[str, Iterable[str]]) -> set[str]:
+    """The assets that were made from a source, itself included."""
     fed = {source} & set(inputs)
     for name in made_order({k: list(v) for k, v in inputs.items()}):
         if fed & set(inputs[name]):
@@ -122,17 +132,17 @@ def _fed_by(source: str, inputs: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def _note(artifact: Mapping[str, Any]) -> str:
-    """Kinds and algorithms that the recipe does not name leave a note, and nothing is made of them."""
+    """In homes of earlier versions, kinds and algorithms that the recipe does not name left a note and no model."""
     return "not trained" if artifact.get("not_trained") else ""
 
 
 def _web_address(url: Any) -> str:
-    """An address that a page may link; others could run something when clicked."""
+    """An address that a page may link; other schemes could run something when clicked."""
     return str(url) if str(url or "").startswith(("http://", "https://")) else ""
 
 
 def _short(version: Any) -> str:
-    """The telling part of a version: behind a `sha256:`-like prefix, the first characters."""
+    """The first characters of a version's hash, without a prefix like `sha256:`."""
     return str(version or "").rpartition(":")[2][:_SHOWN]
 
 

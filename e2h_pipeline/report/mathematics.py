@@ -1,8 +1,9 @@
 """Text with LaTeX mathematics as HTML: MathML, which browsers draw without a script or a font of ours.
 
-The text is a model's and is not trusted. Elements are built anew from what a converter gives: only elements and attributes
-of MathML Core that can neither load, link nor style, all text escaped. What cannot be converted, is too long, or defines
-macros (which can grow without bound) stays as it was written.
+The text comes from a model and is not trusted. A converter makes MathML of it, which is built anew
+here: all text is escaped, and only elements and attributes of MathML Core are kept, none of which can
+load, link or style anything. A formula stays as it was written where it cannot be converted, is too
+long, or defines macros, which can grow without bound.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_LONGEST_TEXT = 20_000  # beyond it nothing is looked for
+_LONGEST_TEXT = 20_000  # characters; formulas of longer texts are not looked for
 _DEEPEST = 40  # braces within braces
 # A formula may have 2,000 characters.
 _MATHEMATICS = re.compile(
@@ -62,7 +63,7 @@ _ATTRIBUTES = {
     ),
     **dict.fromkeys(("scriptlevel", "columnspan", "rowspan"), re.compile(r"[+-]?\d{1,2}")),
 }
-# What browsers no longer draw by attributes, by classes of the page.
+# Attributes that browsers no longer draw, and classes of the page that do.
 _BOXED = {
     "box": "boxed",
     "updiagonalstrike": "struck",
@@ -73,7 +74,10 @@ _ALIGNED = {"left": "left", "right": "right"}
 
 
 def rendered(text: str) -> Markup:
-    """Text as HTML; formulas between `$`, `$$`, `\\(`, `\\[`, and aligned ones, as MathML; everything else escaped."""
+    """Text as HTML: formulas as MathML, everything else escaped.
+
+    Formulas stand between `$`, `$$`, `\\(` or `\\[`, or in an environment of aligned equations.
+    """
     if len(text) > _LONGEST_TEXT:
         return escape(text)
     parts, end = [], 0
@@ -93,7 +97,7 @@ def rendered(text: str) -> Markup:
 
 @lru_cache(maxsize=4096)
 def _formula(latex: str, display: str) -> Markup | None:
-    """MathML of a formula; None where it is not to be had."""
+    """MathML of a formula; None where it cannot be converted."""
     if _MACROS.search(latex) or _depth(latex) > _DEEPEST:
         return None
     from latex2mathml.converter import convert_to_element
@@ -106,6 +110,7 @@ def _formula(latex: str, display: str) -> Markup | None:
 
 
 def _depth(latex: str) -> int:
+    """How deep braces, `\\left` and `\\begin` are nested."""
     depth = deepest = 0
     for mark in re.findall(r"[{}]|\\left\b|\\right\b|\\begin\b|\\end\b", latex):
         depth += 1 if mark in ("{", r"\left", r"\begin") else -1
@@ -114,7 +119,7 @@ def _depth(latex: str) -> int:
 
 
 def _element(element: Element) -> str:
-    """An element and what is in it, as far as it is allowed; of others only what is in them."""
+    """An element and its content as text; of an element that is not allowed, its content alone."""
     name, style = element.tag, ""
     if name == "menclose":
         name, style = "mrow", _BOXED.get(element.get("notation", ""), "")

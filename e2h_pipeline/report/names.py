@@ -1,33 +1,48 @@
-"""TODO: docstring."""
+"""What people call the words of result tables: policies and methods, and names for words that are new."""
 
 from __future__ import annotations
 
-POOLED = ("easy", "hard", "all")
-LEVELS = ("1", "2", "3", "4", "5")
-_SHORT = 24
-_POLICIES = ("base", "sft", "rl")
-POLICY_NAMES = {"base": "Base model", "sft": "SFT on easy problems", "rl": "RL with the easy evaluator"}
-METHOD_NAMES = {
+from collections.abc import Mapping
+
+POLICY_NAMES: Mapping[str, str] = {
+    "base": "Base model",
+    "sft": "SFT on easy problems",
+    "rl": "RL with the easy evaluator",
+}
+METHOD_NAMES: Mapping[str, str] = {
     "greedy": "greedy",
     "majority": "majority vote",
     "weighted-vote": "weighted vote",
     "best-of-n": "best-of-N",
     "pass": "pass@N (bound)",
 }
+AS_GIVEN = "score"
+"""Stands where an aggregation does in tables of samples made elsewhere, whose solutions came with scores."""
+
+_MARKERS = {"majority": "o", "weighted-vote": "s", "best-of-n": "^", "pass": ""}
+_POLICIES = tuple(POLICY_NAMES)
+_SHORT = 24  # characters
 
 
-COLORS = {
-    "majority": "#5f6875",
-    "weighted-vote": "#0072b2",
-    "best-of-n": "#d55e00",
-    "pass": "#a7aeb9",
-    "base": "#a7aeb9",
-    "sft": "#56b4e9",
-    "rl": "#009e73",
-}
+def policy_name(policy: str) -> str:
+    """A policy's name for people."""
+    return POLICY_NAMES.get(policy) or headed(readable(policy))
 
 
-MARKERS = {"majority": "o", "weighted-vote": "s", "best-of-n": "^", "pass": ""}
+def method_name(method: str, aggregation: str = "") -> str:
+    """A method's name for people, with the aggregation of step scores behind it where it has one."""
+    name = METHOD_NAMES.get(method) or readable(method)
+    return f"{name} ({aggregation})" if aggregation else name
+
+
+def marker_of(method: str) -> str:
+    """The mark of a method's points in figures, as matplotlib names it."""
+    return _MARKERS.get(method, "D")
+
+
+def readable(word: str) -> str:
+    """A word of a recipe or table as people write it: `self_play` as `self play`."""
+    return word.replace("_", " ").replace("-", " ")
 
 
 def headed(name: str) -> str:
@@ -40,10 +55,6 @@ def short_name(name: str) -> str:
     return name if len(name) <= _SHORT else name[: _SHORT - 1] + "…"
 
 
-def method_name(method: str, aggregation: str) -> str:
-    """A method's name for people."""
-    return f"{METHOD_NAMES[method]} ({aggregation})" if aggregation else METHOD_NAMES[method]
-
-
 def policy_order(policy: str) -> tuple[int, str]:
+    """Sort key of policies: each after those it is made from, unknown ones last."""
     return (_POLICIES.index(policy) if policy in _POLICIES else len(_POLICIES), policy)

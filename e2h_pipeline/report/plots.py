@@ -1,9 +1,8 @@
 """Figures of the report as inline SVG: small panels with one message each.
 
-Text stays text (it can be searched, copied, and takes the page's font), ids are prefixed so that
-many figures can live in one page, and everything that names an address is cut out. Colours are
-those of Okabe and Ito (2008), told apart by colour-blind readers; markers and dashes carry the
-same difference, for print.
+Text stays text: it can be searched and copied, and takes the page's font. Ids are prefixed, so that a page can hold many
+figures. Everything that names an address is cut out. Markers and dashes tell lines apart in print, as colours (colors.py)
+do on a screen.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +39,9 @@ _STYLE = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
+_WIDTH, _WIDE = 4.4, 5.6  # of a panel and a wide one, in inches
+_CHARACTER = 0.075  # inches that a character below an axis takes
+_MARGIN = 0.65  # inches of a figure left and right of its axes
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,26 @@ class Series:
     high: Sequence[float] = field(default=())
     marker: str = "o"
     dash: str = "-"
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A colour and what it stands for."""
+
+    color: str
+    label: str
+
+
+class Drawing(NamedTuple):
+    """A figure as an SVG element, and the legend above it."""
+
+    svg: str
+    legend: list[Legend]
+
+
+def legend_of(series: Sequence[Series]) -> list[Legend]:
+    """The legend of a figure's lines or bars."""
+    return [Legend(line.color, line.label) for line in series]
 
 
 def accuracy_panel(title: str, series: Sequence[Series], bottom: float, top: float) -> str:
@@ -85,13 +107,13 @@ def cost_panel(title: str, series: Sequence[Series]) -> str:
 
 def level_bars(title: str, groups: Sequence[str], series: Sequence[Series]) -> str:
     """Grouped bars in percent with interval whiskers; `series[i].x` are indices into `groups`."""
-    figure, axes = _figure(width=5.6)
+    figure, axes = _figure(_WIDE)
     width = 0.8 / max(1, len(series))
     for i, bars in enumerate(series):
         x = [value + (i - (len(series) - 1) / 2) * width for value in bars.x]
         axes.bar(x, bars.y, width * 0.88, color=bars.color)
         axes.vlines(x, bars.low, bars.high, color=INK, linewidth=0.9)
-    axes.set_xticks(range(len(groups)), list(groups))
+    _name_groups(axes, groups, _WIDE)
     axes.set(ylabel="accuracy, %", ylim=(0, 100), title=title)
     return to_svg(figure, f"{title}: bars by level")
 
@@ -104,7 +126,7 @@ def interval_panel(title: str, groups: Sequence[str], series: Sequence[Series], 
         axes.vlines(x, points.low, points.high, color=points.color, linewidth=1.6)
         axes.plot(x, points.y, points.marker, color=points.color, markersize=5)
     axes.axhline(0.5, color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
-    axes.set_xticks(range(len(groups)), list(groups))
+    _name_groups(axes, groups, _WIDTH)
     least = min([0.5, *(low for points in series for low in points.low)])
     axes.set(ylabel=label, ylim=(max(0.0, least - 0.03), 1.01), title=title)
     return to_svg(figure, f"{title} by level")
@@ -131,8 +153,8 @@ def training_panel(title: str, series: Sequence[Series]) -> str:
 
 
 def over_optimization_panel(title: str, series: Sequence[Series], chosen: float | None) -> str:
-    """Gold accuracy and evaluator's score over the distance from the SFT policy; `chosen` is where the checkpoint lies
-    that was kept."""
+    """Gold accuracy and evaluator's score over the distance from the SFT policy; `chosen` is where the kept checkpoint
+    lies."""
     figure, axes = _figure()
     _over_distance(axes, title, series, chosen)
     return to_svg(figure, f"{title}: gold accuracy and evaluator's score over KL")
@@ -144,7 +166,7 @@ def over_optimization_figure(panels: Sequence[tuple[str, Sequence[Series], float
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.4 * len(panels), 3.3), layout="constrained")
+        figure = Figure(figsize=(_WIDTH * len(panels), 3.3), layout="constrained")
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _over_distance(axes, *panel)
         handles = figure.axes[0].get_lines()[: len(panels[0][1])]
@@ -177,13 +199,27 @@ def to_svg(figure: Figure, description: str) -> str:
     return svg.replace("<svg", '<svg role="img"', 1)
 
 
-def _figure(width: float = 4.4, height: float = 3.1) -> tuple[Figure, Axes]:
+def _figure(width: float = _WIDTH, height: float = 3.1) -> tuple[Figure, Axes]:
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots()
+
+
+def _name_groups(axes: Axes, groups: Sequence[str], width: float) -> None:
+    """Names below their groups at x = 0, 1, ...; slanted where they would run into each other.
+
+    Args:
+        width: of the figure, in inches.
+    """
+    axes.set_xticks(range(len(groups)), list(groups))
+    room = (width - _MARGIN) / max(1, len(groups))
+    if _CHARACTER * max(map(len, groups), default=0) > room:
+        axes.tick_params("x", labelrotation=30)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
 
 
 def _line(axes: Axes, line: Series, *, band: bool) -> None:

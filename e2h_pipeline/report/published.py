@@ -1,4 +1,4 @@
-"""The paper's reranking curves on MATH500, to lay under ours: only there, for no other benchmark's numbers compare."""
+"""The paper's reranking curves on MATH500, to lay under ours. No other benchmark's numbers compare with them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from e2h_pipeline.report.plots import Series
 
 BENCHMARK = "MATH500"
 LABEL = "faint: the paper, Llemma-7b and its 7b PRM (figures 4 to 14)"
+COLOR = "#9fc8e2"
+"""Of the legend; that of the weighted vote."""
 
 _FILE = Path(__file__).parent / "data" / "published_rerank_curves.csv"
 _SETTING = {"sft_data": "prm800k", "generator": "7b"}
 _COLUMNS = {"all": "accuracy_all", "hard": "accuracy_hard"}
-# The paper's method -> our colour, made faint.
-_METHODS = {"majority": "#c5c9cf", "weighted": "#9fc8e2", "best_of_n": "#efbf9d"}
+# The paper's method -> a faint tone of our colour.
+_METHODS = {"majority": "#c5c9cf", "weighted": COLOR, "best_of_n": "#efbf9d"}
 
 
 def published_curves(benchmark: str, levels: str, most: int) -> list[Series]:
-    """Majority, weighted vote and best-of-N of the paper up to N = `most`; none but on MATH500, for hard levels and all."""
+    """Majority, weighted vote and best-of-N of the paper up to N = `most`.
+
+    There are curves of MATH500 alone, for hard levels and for all.
+    """
     if benchmark != BENCHMARK or levels not in _COLUMNS:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""What the page shows of reinforcement learning: curves of the training, and what the audit found of them afterwards."""
+"""What the page shows of reinforcement learning: curves of the training, and the audit of its rollouts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.report.cells import Cell, Legend, TableRow, accuracy_cell, difference_cell
-from e2h_pipeline.report.names import LEVELS
+from e2h_pipeline.report.cells import Cell, Row, TableRow, accuracy_cell, difference_cell
+from e2h_pipeline.report.colors import level_colors
+from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
 from e2h_pipeline.report.plots import (
+    Drawing,
     Series,
+    legend_of,
     over_optimization_figure,
     over_optimization_panel,
     training_panel,
 )
-
-Row = Mapping[str, Any]
 
 # Panel title -> curves (name in curves.jsonl, label); colours in this order.
 _TRAINING = {
@@ -38,7 +39,6 @@ _TRAINING = {
     "No answer, share of completions": {"no_answer": "no answer"},
 }
 _COLORS = ("#0072b2", "#d55e00")
-_LEVEL_COLORS = ("#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00")
 _MEASURES = {
     "gold_accuracy": ("Gold accuracy", "#0072b2", "o", "-"),
     "evaluator_score": ("Evaluator's score", "#d55e00", "s", "--"),
@@ -49,6 +49,7 @@ _TABLE = {
     "gap": "score minus accuracy",
 }
 _GROUPS = {"hard": "Hard levels", "easy": "Easy levels"}
+_UNGROUPED = {"all": "All levels"}
 _MOMENTS = ("first updates", "chosen checkpoint", "last updates")
 
 
@@ -65,10 +66,10 @@ class AuditSection:
     moments: tuple[str, ...]
     rows: list[TableRow]
     findings: list[str]
-    panels: list[tuple[str, list[Legend]]]
+    panels: list[Drawing]
 
 
-def training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
+def training_panels(folder: Path | None) -> list[Drawing]:
     """Panels of the RL curves that are there; a curve may have points at some updates only."""
     if folder is None or not (folder / "curves.jsonl").is_file():
         return []
@@ -81,7 +82,8 @@ def training_panels(folder: Path | None) -> list[tuple[str, list[Legend]]]:
             if (there := [(row["update"], row[name]) for row in rows if row.get(name) is not None])
         ]
         if series:
-            panels.append((training_panel(title, series), _legend(series) if len(named) > 1 else []))
+            legend = legend_of(series) if len(named) > 1 else []
+            panels.append(Drawing(training_panel(title, series), legend))
     return panels
 
 
@@ -101,24 +103,29 @@ def read_curves(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def audit_section(folder: Path | None) -> AuditSection | None:
-    """Table and plots of an rl_audit artifact; None where there was nothing to audit."""
+def audit_section(folder: Path | None, names: LevelNames = NUMBERED) -> AuditSection | None:
+    """Table and plots of an rl_audit artifact; None where there was nothing to audit.
+
+    Args:
+        folder: of the artifact, None where there is none.
+        names: what people call the levels.
+    """
     if folder is None or not (folder / "curves.parquet").is_file():
         return None
     rows = read_table(folder / "curves.parquet").to_pylist()
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     panels = [
-        (over_optimization_panel(title, series, chosen), _legend(series))
+        Drawing(over_optimization_panel(title, series, chosen), legend_of(series))
         for title, series, chosen in _over_kl(rows)
     ]
-    levels = _level_series(rows)
-    if levels:
-        panels.append((training_panel("Gold accuracy by level, %", levels), _legend(levels)))
-    return AuditSection(_MOMENTS, _table_rows(rows), _findings(figures), panels)
+    by_level = _level_series(rows, names)
+    if by_level:
+        panels.append(Drawing(training_panel("Gold accuracy by level, %", by_level), legend_of(by_level)))
+    return AuditSection(_MOMENTS, _table_rows(rows), _findings(figures, _groups(rows)), panels)
 
 
 def over_optimization_png(rows: Sequence[Row], path: Path) -> None:
-    """The over-optimization plots of `curves.parquet` as one picture; nothing where there is no KL to plot over."""
+    """Draw the over-optimization plots of `curves.parquet` as one picture; no file where there is no KL to plot over."""
     panels = _over_kl(rows)
     if panels:
         # A fixed metadata set keeps the file's bytes equal for equal numbers.
@@ -128,7 +135,7 @@ def over_optimization_png(rows: Sequence[Row], path: Path) -> None:
 def _over_kl(rows: Sequence[Row]) -> list[tuple[str, list[Series], float | None]]:
     """Title, curves and place of the chosen checkpoint, of hard and easy levels."""
     found = []
-    for group, title in _GROUPS.items():
+    for group, title in _groups(rows).items():
         own = [row for row in rows if row["levels"] == group and row["kl"] is not None]
         x = [math.sqrt(max(0.0, row["kl"])) for row in own]
         series = []
@@ -140,20 +147,26 @@ def _over_kl(rows: Sequence[Row]) -> list[tuple[str, list[Series], float | None]
     return found
 
 
-def _level_series(rows: Sequence[Row]) -> list[Series]:
+def _groups(rows: Sequence[Row]) -> Mapping[str, str]:
+    """Level groups that are shown apart, with titles; all levels as one where none are known to be easy or hard."""
+    return _GROUPS if any(row["levels"] in _GROUPS for row in rows) else _UNGROUPED
+
+
+def _level_series(rows: Sequence[Row], names: LevelNames) -> list[Series]:
+    """Gold accuracy over updates, a line for each level."""
+    levels = levels_in(row["levels"] for row in rows)
     series = []
-    for level, color in zip(LEVELS, _LEVEL_COLORS, strict=True):
+    for level, color in zip(levels, level_colors(levels), strict=True):
         own = [row for row in rows if row["levels"] == level]
-        if own:
-            x = [(row["first_update"] + row["last_update"]) / 2 for row in own]
-            series.append(Series(f"level {level}", color, x, [100 * row["gold_accuracy"] for row in own]))
+        x = [(row["first_update"] + row["last_update"]) / 2 for row in own]
+        series.append(Series(names.label(level), color, x, [100 * row["gold_accuracy"] for row in own]))
     return series
 
 
 def _table_rows(rows: Sequence[Row]) -> list[TableRow]:
     """Gold, evaluator and their gap at the start, at the chosen checkpoint and at the end."""
     found = []
-    for group, title in _GROUPS.items():
+    for group, title in _groups(rows).items():
         own = [row for row in rows if row["levels"] == group]
         if not own:
             continue
@@ -177,9 +190,10 @@ def _cell(row: Row, measure: str) -> Cell:
     )
 
 
-def _findings(figures: Mapping[str, Any]) -> list[str]:
+def _findings(figures: Mapping[str, Any], groups: Mapping[str, str]) -> list[str]:
+    """A sentence for each level group: whether the policy was over-optimized, and how score and accuracy went together."""
     found = []
-    for group, title in _GROUPS.items():
+    for group, title in groups.items():
         own = figures["levels"].get(group)
         if own is None:
             continue
@@ -197,7 +211,3 @@ def _findings(figures: Mapping[str, Any]) -> list[str]:
         )
         found.append(f"{title}: {verdict}{told}.".replace("-0", "\u22120"))
     return found
-
-
-def _legend(series: Sequence[Series]) -> list[Legend]:
-    return [Legend(s.color, s.label) for s in series]

@@ -1,24 +1,24 @@
 """The browser of solutions: what the vote and the evaluator chose, step by step, for a sample of problems.
 
-Which problems are shown depends on hashes of their ids, so nobody picked them; those on which vote and evaluator differ
-come first, because they are few and tell most. The page filters by style sheets alone and runs no script.
+Hashes of their ids decide which problems are shown, so nobody picked them. Most of those shown are problems on which vote
+and evaluator differ, because they are few and tell most. The page filters by style sheets alone and runs no script.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
-from typing import Any
 
 from markupsafe import Markup
 
+from e2h_pipeline.report.cells import Row
+from e2h_pipeline.report.levels import NUMBERED, LevelNames
 from e2h_pipeline.report.mathematics import rendered
-from e2h_pipeline.solutions import ANSWER_MARKER, parse_completion
-
-Row = Mapping[str, Any]
+from e2h_pipeline.report.names import readable
+from e2h_pipeline.solutions import TextFormat
 
 # Vote right?, evaluator right? -> name in the page, and how many problems are shown of it at most.
 _OUTCOMES = {
@@ -59,10 +59,11 @@ class ShownSolution:
 
 @dataclass(frozen=True)
 class ShownProblem:
-    """A problem with the solutions that were chosen."""
+    """A problem with the solutions that were chosen; `level` is 0 where it is unknown."""
 
     problem_id: str
     level: int
+    level_name: str
     outcome: str
     outcome_name: str
     question: Markup
@@ -77,44 +78,69 @@ class SolutionsSection:
     """What the browser shows, and how often what happened.
 
     Attributes:
-        levels: levels that are shown, for the filter.
+        total: number of all problems.
+        levels: (number, name for people) of levels that are shown, for the filter.
         outcomes: (name in the page, name for people, count of all problems).
-        table: (name for people, counts by level) of all problems.
+        table: (name for people, counts by level, count of all problems).
         empty: (level, outcome) of which no problem is shown, "all" among them.
     """
 
     problems: tuple[ShownProblem, ...]
     total: int
-    levels: tuple[int, ...]
+    levels: tuple[tuple[int, str], ...]
     outcomes: tuple[tuple[str, str, int], ...]
-    table: tuple[tuple[str, tuple[int, ...]], ...]
+    table: tuple[tuple[str, tuple[int, ...], int], ...]
     empty: tuple[tuple[str, str], ...]
 
 
-def solutions_section(choices: Sequence[Row]) -> SolutionsSection | None:
-    """The browser of `choices.parquet`; None where no problem has an answer."""
+def solutions_section(
+    choices: Sequence[Row], text: TextFormat, names: LevelNames = NUMBERED
+) -> SolutionsSection | None:
+    """The browser of `choices.parquet`; None where no problem has an answer.
+
+    Args:
+        choices: its rows, those of a problem one behind the other.
+        text: how the domain writes solutions.
+        names: what people call the levels.
+    """
     problems = [list(rows) for _, rows in groupby(choices, key=lambda row: row["problem_id"])]
     if not problems:
         return None
-    counts = Counter((_outcome(rows), rows[0]["level"]) for rows in problems)
-    levels = tuple(sorted({level for _, level in counts}))
-    shown = tuple(_problem(rows) for rows in _sample(problems))
-    there = {(str(p.level), p.outcome) for p in shown}
-    there |= {("all", outcome) for _, outcome in there} | {(level, "all") for level, _ in there}
-    names = [(key, name) for key, name, _ in _OUTCOMES.values()]
+    counts = Counter((_outcome(rows), _level(rows)) for rows in problems)
+    levels = sorted({level for _, level in counts if level})
+    shown = tuple(_problem(rows, text, names) for rows in _sample(problems))
+    outcomes = [
+        (key, name, sum(n for (outcome, _), n in counts.items() if outcome == key))
+        for key, name, _ in _OUTCOMES.values()
+    ]
     return SolutionsSection(
         problems=shown,
         total=len(problems),
-        levels=levels,
-        outcomes=tuple((key, name, sum(counts[key, level] for level in levels)) for key, name in names),
-        table=tuple((name, tuple(counts[key, level] for level in levels)) for key, name in names),
-        empty=tuple(
-            (level, outcome)
-            for level in ("all", *map(str, levels))
-            for outcome in ("all", *(key for key, _ in names))
-            if (level, outcome) not in there | {("all", "all")}
+        levels=tuple((level, names.label(str(level))) for level in levels),
+        outcomes=tuple(outcomes),
+        table=tuple(
+            (name, tuple(counts[key, level] for level in levels), count) for key, name, count in outcomes
         ),
+        empty=_empty(shown, levels),
     )
+
+
+def _empty(shown: Sequence[ShownProblem], levels: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    """Pairs of filters by level and outcome that leave no problem."""
+    there = {(str(p.level), p.outcome) for p in shown}
+    there |= {("all", outcome) for _, outcome in there} | {(level, "all") for level, _ in there}
+    there.add(("all", "all"))
+    return tuple(
+        (level, outcome)
+        for level in ("all", *map(str, levels))
+        for outcome in ("all", *(key for key, _, _ in _OUTCOMES.values()))
+        if (level, outcome) not in there
+    )
+
+
+def _level(rows: Sequence[Row]) -> int:
+    """Level of a problem; 0 where it is unknown."""
+    return rows[0]["level"] or 0
 
 
 def _outcome(rows: Sequence[Row]) -> str:
@@ -130,60 +156,63 @@ def _sample(problems: Sequence[list[Row]]) -> list[list[Row]]:
     found: list[list[Row]] = []
     for key, _, most in _OUTCOMES.values():
         of_outcome = sorted((rows for rows in problems if _outcome(rows) == key), key=_by_hash)
-        by_level = [list(group) for _, group in groupby(of_outcome, key=lambda rows: rows[0]["level"])]
+        by_level = [list(group) for _, group in groupby(of_outcome, key=_level)]
         in_turn = [rows for row in zip_longest(*by_level) for rows in row if rows is not None]
         found += in_turn[:most]
-    return sorted(found, key=lambda rows: (rows[0]["level"], rows[0]["problem_id"]))
+    return sorted(found, key=lambda rows: (_level(rows), rows[0]["problem_id"]))
 
 
 def _by_hash(rows: Sequence[Row]) -> tuple[int, str]:
-    return rows[0]["level"], hashlib.sha256(rows[0]["problem_id"].encode()).hexdigest()
+    return _level(rows), hashlib.sha256(rows[0]["problem_id"].encode()).hexdigest()
 
 
-def _problem(rows: Sequence[Row]) -> ShownProblem:
+def _problem(rows: Sequence[Row], text: TextFormat, names: LevelNames) -> ShownProblem:
     first, outcome = rows[0], _outcome(rows)
     return ShownProblem(
         problem_id=first["problem_id"],
-        level=first["level"],
+        level=_level(rows),
+        level_name=names.label(str(_level(rows))),
         outcome=outcome,
         outcome_name=next(name for key, name, _ in _OUTCOMES.values() if key == outcome),
-        question=_text(first["question"]),
+        question=_shown(first["question"]),
         gold=_answer(first["gold"]),
         samples=first["samples"],
         right_samples=first["right_samples"],
-        solutions=tuple(_solution(row) for row in rows),
+        solutions=tuple(_solution(row, text) for row in rows),
     )
 
 
-def _solution(row: Row) -> ShownSolution:
+def _solution(row: Row, text: TextFormat) -> ShownSolution:
     completion, scores = row["completion"], row["step_scores"]
-    texts = [completion[start:end].strip() for start, end in parse_completion(completion).spans]
+    segments = [completion[start:end].strip() for start, end in text.parse(completion).spans]
     return ShownSolution(
-        roles=", ".join(_ROLES.get(role, role) for role in row["roles"]),
+        roles=", ".join(_ROLES.get(role) or readable(role) for role in row["roles"]),
         answer=_answer(row["answer"]),
         right=row["right"],
         votes=row["votes"],
         weight=f"{100 * row['weight']:.0f}",
         steps=tuple(
-            Step(_text(_spoken(text)), f"{score:.2f}", _shade(score))
-            for text, score in zip(texts, scores, strict=True)
+            Step(_shown(_spoken(segment, text)), f"{score:.2f}", _shade(score))
+            for segment, score in zip(segments, scores, strict=True)
         ),
     )
 
 
-def _spoken(text: str) -> str:
-    """A step; the answer block, which is scored like one, as a line."""
-    return f"Answer: {text.removeprefix(ANSWER_MARKER).strip()}" if text.startswith(ANSWER_MARKER) else text
+def _spoken(segment: str, text: TextFormat) -> str:
+    """A step; the answer block, which has a score like a step, as a line."""
+    marker = text.answer_marker
+    return f"Answer: {segment.removeprefix(marker).strip()}" if segment.startswith(marker) else segment
 
 
 def _shade(score: float) -> int:
     return min(_SHADES - 1, int(score * _SHADES))
 
 
-def _text(text: str) -> Markup:
+def _shown(text: str) -> Markup:
+    """Text with its formulas drawn, and cut where it is very long."""
     return rendered(text if len(text) <= _LONGEST_STEP else text[: _LONGEST_STEP - 1] + "…")
 
 
 def _answer(text: str) -> Markup:
-    """An answer: LaTeX without its dollar signs where it looks like that."""
-    return _text(f"${text}$" if "\\" in text and "$" not in text else text)
+    """An answer; one that looks like LaTeX without dollar signs is drawn as a formula."""
+    return _shown(f"${text}$" if "\\" in text and "$" not in text else text)

@@ -1,4 +1,4 @@
-"""The page of a sweep, from plain rows. Static, nothing is loaded from anywhere, text is escaped."""
+"""The page of a sweep, from plain rows: static, loads nothing from anywhere, escapes all text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ def sweep_html(
 
     Args:
         numbers: names of the numbers of each member, in order.
-        members: key, values (by axis), state, made, stages, error, numbers, report (a file beside the page, or "").
-        told: when this was so.
+        members: key, values (by axis), state, made, stages, error, numbers, report (a file beside the
+            page, or "").
+        told: the time of this state.
     """
     from jinja2 import Environment, PackageLoader, select_autoescape
 

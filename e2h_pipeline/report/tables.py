@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Rows of the tables of one benchmark: policies, reranking, aggregations, and differences."""
 
 from __future__ import annotations
 
@@ -6,100 +6,75 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from e2h_pipeline.report.cells import Cell, Row, TableRow, difference_cell
-from e2h_pipeline.report.names import (
-    METHOD_NAMES,
-    POLICY_NAMES,
-    POOLED,
-    headed,
-)
-from e2h_pipeline.report.results import Results
+from e2h_pipeline.report.levels import POOLED
+from e2h_pipeline.report.names import headed, method_name, policy_name
+from e2h_pipeline.report.results import Measured, Results
 from e2h_pipeline.reranking.aggregate import PREFERRED
 
-
-def clearly_apart(differences: Sequence[Row]) -> set[tuple[str, str, int, str]]:
-    """Comparisons whose interval leaves out 0: (first, second, n, levels)."""
-    return {
-        (row["first"], row["second"], row["n"], row["levels"])
-        for row in differences
-        if difference_cell(row).clear
-    }
+Comparison = tuple[str, str, int]
+"""First, second and N of a paired difference, as `differences.parquet` names them."""
 
 
-def _marked(
-    results: Results,
-    cells: Sequence[Cell | None],
-    clear: set[tuple[str, str, int, str]],
-    first: str,
-    second: str,
-    n: int,
-) -> tuple[Cell | None, ...]:
-    """A row's cells, those clear that differ from the same cell of what the row is compared with."""
-    return tuple(
-        replace(cell, clear=(first, second, n, levels) in clear) if cell else None
-        for cell, levels in zip(cells, results.pooled, strict=True)
-    )
+def clearly_apart(differences: Sequence[Row]) -> set[tuple[Comparison, str]]:
+    """Comparisons and level groups whose interval leaves out 0."""
+    return {(_comparison(row), row["levels"]) for row in differences if difference_cell(row).clear}
 
 
-def policy_rows(results: Results, clear: set[tuple[str, str, int, str]]) -> list[TableRow]:
-    """Every policy greedy, then voted at the N all of them have, next to the policy before it; none without greedy
-    answers."""
+def policy_rows(results: Results, clear: set[tuple[Comparison, str]]) -> list[TableRow]:
+    """Every policy greedy, then voted at the N that all of them have.
+
+    Each is compared with the policy before it. There are no rows where no policy answered greedily.
+    """
     if not any(row["method"] == "greedy" for row in results.rows):
         return []
     n = results.common_n()
     before = dict(zip(results.policies[1:], results.policies, strict=False))
-    return [
-        TableRow(
-            name,
-            note,
-            _marked(
-                results,
-                results.cells(policy, method, "", count),
-                clear,
-                f"{policy} {method}",
-                f"{before.get(policy)} {method}",
-                count,
-            ),
-        )
-        for policy in results.policies
+    rows = []
+    for policy in results.policies:
         for method, count, name, note in (
-            ("greedy", 1, POLICY_NAMES.get(policy, policy), "greedy"),
+            ("greedy", 1, policy_name(policy), "greedy"),
             ("majority", n, "", f"majority of {n}"),
-        )
-        if (method == "greedy" or count > 1) and results.get(policy, method, "", count, "all")
-    ]
+        ):
+            measured = Measured(policy, method, n=count)
+            if (method == "greedy" or count > 1) and results.get(measured, "all"):
+                compared = (f"{policy} {method}", f"{before.get(policy)} {method}", count)
+                rows.append(TableRow(name, note, _marked(results, measured, clear, compared)))
+    return rows
 
 
-def rerank_rows(results: Results, clear: set[tuple[str, str, int, str]]) -> list[TableRow]:
-    one = results.cells(results.rerank_policy, "pass", "", 1)
-    mean = [TableRow("One sample", "mean", one)] if any(one) and results.n else []
-    return mean + [
-        TableRow(
-            headed(METHOD_NAMES[method]),
-            aggregation,
-            _marked(
-                results,
-                results.cells(results.rerank_policy, method, aggregation, results.n),
-                clear,
-                f"{method} {aggregation}",
-                "majority",
-                results.n,
-            ),
-            strong=method in PREFERRED,
-        )
-        for method, aggregation in results.methods()
-    ]
+def rerank_rows(results: Results, clear: set[tuple[Comparison, str]]) -> list[TableRow]:
+    """One sample, then every headline method at the largest N, compared with the majority vote."""
+    one = results.cells(Measured(results.rerank_policy, "pass"))
+    rows = [TableRow("One sample", "mean", one)] if any(one) and results.n else []
+    for method, aggregation in results.methods():
+        compared = (f"{method} {aggregation}", "majority", results.n)
+        cells = _marked(results, results.reranked(method, aggregation), clear, compared)
+        rows.append(TableRow(headed(method_name(method)), aggregation, cells, strong=method in PREFERRED))
+    return rows
+
+
+def _marked(
+    results: Results, measured: Measured, clear: set[tuple[Comparison, str]], compared: Comparison
+) -> tuple[Cell | None, ...]:
+    """A row's cells; those are clear that differ from the same cell of what the row is compared with."""
+    return tuple(
+        replace(cell, clear=(compared, levels) in clear) if cell else None
+        for cell, levels in zip(results.cells(measured), results.pooled, strict=True)
+    )
 
 
 def aggregation_rows(results: Results) -> list[TableRow]:
+    """Every aggregation at the largest N, by single level and pooled group.
+
+    There are no rows where they would say no more than the table of reranking.
+    """
     if not results.n or not (results.levels or any(map(results.aggregations, PREFERRED))):
         return []
+    methods = [("majority", ""), *((m, a) for m in PREFERRED for a in results.aggregations(m))]
+    groups = results.levels + results.pooled
     return [
-        TableRow(
-            headed(METHOD_NAMES[method]),
-            name,
-            results.cells(results.rerank_policy, method, name, results.n, results.levels + results.pooled),
-        )
-        for method, name in [("majority", ""), *((m, a) for m in PREFERRED for a in results.aggregations(m))]
+        TableRow(headed(method_name(method)), name, results.cells(results.reranked(method, name), groups))
+        for method, name in methods
     ]
 
 
@@ -109,17 +84,14 @@ def difference_rows(differences: Sequence[Row], groups: Sequence[str] = POOLED) 
     for row in differences:
         pair = (row["first"], row["second"])
         largest[pair] = max(largest.get(pair, 0), row["n"])
-    found = {(r["first"], r["second"], r["n"], r["levels"]): r for r in differences}
-    return [
-        TableRow(
-            f"{first} − {second}",
-            f"N = {n}" if n > 1 else "",
-            tuple(
-                difference_cell(found[first, second, n, levels])
-                if (first, second, n, levels) in found
-                else None
-                for levels in groups
-            ),
-        )
-        for (first, second), n in largest.items()
-    ]
+    found = {(_comparison(row), row["levels"]): row for row in differences}
+    rows = []
+    for (first, second), n in largest.items():
+        own = [found.get(((first, second, n), levels)) for levels in groups]
+        cells = tuple(difference_cell(row) if row else None for row in own)
+        rows.append(TableRow(f"{first} − {second}", f"N = {n}" if n > 1 else "", cells))
+    return rows
+
+
+def _comparison(row: Row) -> Comparison:
+    return row["first"], row["second"], row["n"]

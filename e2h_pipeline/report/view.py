@@ -1,8 +1,8 @@
-"""From metrics rows to what the page shows: which numbers, in which order, under which names.
+"""What the page says about one benchmark: which numbers, in which order, under which names.
 
-A view never mixes benchmarks: `benchmark_sections` makes one section per benchmark and every table
-title carries its name. Aggregations shown first are the paper's choice (product for the weighted
-vote, minimum for best-of-N), fixed before any result, not the best on these problems.
+A section never mixes benchmarks: `benchmark_sections` makes one for each, and every table title carries its name.
+Aggregations shown first are the paper's choice (product for the weighted vote, minimum for best-of-N), fixed before any
+result, not the best on these problems.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from e2h_pipeline.report.cells import Cell, Legend, Row, TableRow, difference_cell
+from e2h_pipeline.report.cells import Cell, Row, TableRow, difference_cell
+from e2h_pipeline.report.colors import color_of
 from e2h_pipeline.report.figures import accuracy_bars, group_title, rerank_curves
-from e2h_pipeline.report.names import (
-    COLORS,
-    method_name,
-)
+from e2h_pipeline.report.levels import NUMBERED, LevelNames
+from e2h_pipeline.report.names import AS_GIVEN, method_name
+from e2h_pipeline.report.plots import Drawing, Legend
+from e2h_pipeline.report.published import COLOR as PUBLISHED_COLOR
 from e2h_pipeline.report.published import LABEL as PUBLISHED
 from e2h_pipeline.report.published import published_curves
 from e2h_pipeline.report.results import Results
@@ -28,16 +29,28 @@ from e2h_pipeline.report.tables import (
 )
 from e2h_pipeline.reranking.aggregate import PREFERRED
 
+_PAPER = {"weighted-vote": "product", "best-of-n": "min"}
+_NOUNS = {"weighted-vote": "the weighted vote", "best-of-n": "best-of-N"}
+
 
 @dataclass(frozen=True)
 class BenchmarkSection:
-    """Everything the page says about one benchmark."""
+    """Everything the page says about one benchmark.
+
+    Attributes:
+        problems: number of problems by level group.
+        pooled: groups of several levels, the columns of most tables.
+        columns: heads of the columns of `aggregations`: single levels, then `pooled`.
+        tiles: the comparisons the experiment is about, and the problems they are on (`tiles_on`).
+        n: samples that were reranked, those of `rerank_policy`; `rerank_note` says how they were scored.
+        curves: SVG panels that share `curve_legend`.
+    """
 
     name: str
     grader: str
     problems: dict[str, int]
     pooled: tuple[str, ...]
-    levels: tuple[str, ...]
+    columns: tuple[str, ...]
     tiles: list[tuple[str, Cell]]
     tiles_on: str
     policies: list[TableRow]
@@ -49,30 +62,40 @@ class BenchmarkSection:
     n: int
     curves: list[str]
     curve_legend: list[Legend]
-    bars: list[tuple[str, list[Legend]]]
+    bars: list[Drawing]
 
 
-def benchmark_sections(metrics: Sequence[Row], differences: Sequence[Row]) -> list[BenchmarkSection]:
-    """One section per benchmark."""
-    names = sorted({row["benchmark"] for row in metrics})
+def benchmark_sections(
+    metrics: Sequence[Row], differences: Sequence[Row], names: LevelNames = NUMBERED
+) -> list[BenchmarkSection]:
+    """One section for each benchmark.
+
+    Args:
+        metrics: rows as in `metrics.parquet`.
+        differences: rows as in `differences.parquet`.
+        names: what people call the levels.
+    """
     return [
         _section(
-            name,
-            Results(row for row in metrics if row["benchmark"] == name),
-            [row for row in differences if row["benchmark"] == name],
+            benchmark,
+            Results(row for row in metrics if row["benchmark"] == benchmark),
+            [row for row in differences if row["benchmark"] == benchmark],
+            names,
         )
-        for name in names
+        for benchmark in sorted({row["benchmark"] for row in metrics})
     ]
 
 
-def _section(name: str, results: Results, differences: Sequence[Row]) -> BenchmarkSection:
+def _section(
+    benchmark: str, results: Results, differences: Sequence[Row], names: LevelNames
+) -> BenchmarkSection:
     clear = clearly_apart(differences)
     return BenchmarkSection(
-        name=name,
+        name=benchmark,
         grader=", ".join(sorted({row["grader"] for row in results.rows})),
         problems={row["levels"]: row["problems"] for row in results.rows},
         pooled=results.pooled,
-        levels=results.levels,
+        columns=names.columns(results.levels + results.pooled),
         tiles=_tiles(results, differences),
         tiles_on=group_title(results, _tile_group(results)),
         policies=policy_rows(results, clear),
@@ -82,14 +105,19 @@ def _section(name: str, results: Results, differences: Sequence[Row]) -> Benchma
         rerank_policy=results.rerank_policy,
         rerank_note=_rerank_note(results),
         n=results.n,
-        curves=rerank_curves(results, name),
-        curve_legend=[
-            Legend(COLORS[method], method_name(method, aggregation))
-            for method, aggregation in results.methods()
-        ]
-        + ([Legend("#9fc8e2", PUBLISHED)] if published_curves(name, "all", results.n) else []),
-        bars=accuracy_bars(results, name),
+        curves=rerank_curves(results, benchmark),
+        curve_legend=_curve_legend(results, benchmark),
+        bars=accuracy_bars(results, benchmark, names),
     )
+
+
+def _curve_legend(results: Results, benchmark: str) -> list[Legend]:
+    ours = [
+        Legend(color_of(method), method_name(method, aggregation))
+        for method, aggregation in results.methods()
+    ]
+    published = published_curves(benchmark, "all", results.n)
+    return ours + ([Legend(PUBLISHED_COLOR, PUBLISHED)] if published else [])
 
 
 def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell]]:
@@ -115,12 +143,15 @@ def _tile_group(results: Results) -> str:
 
 def _rerank_note(results: Results) -> str:
     """How the shown scores were made of step scores."""
-    shown = {aggregation for _, aggregation in results.methods() if aggregation}
+    shown = {method: aggregation for method, aggregation in results.methods() if aggregation}
     if not shown:
         return ""
-    if shown <= {"product", "min"}:
+    if set(shown.values()) == {AS_GIVEN}:
+        return "Scores are used as they were given: the highest for best-of-N, as weights for the vote."
+    if shown.items() <= _PAPER.items():
         return (
             "Aggregations shown here are the paper's, fixed beforehand: product of step scores for the"
             " weighted vote, minimum for best-of-N."
         )
-    return "Scores are used as they were given: the highest for best-of-N, as weights for the vote."
+    used = ", ".join(f"{name} for {_NOUNS[method]}" for method, name in shown.items())
+    return f"Aggregations of step scores shown here, fixed beforehand: {used}."

@@ -1,34 +1,63 @@
 """Step scores to one solution score: product, minimum, mean or last (paper, appendix L).
 
-The paper votes with the product and takes the minimum for best-of-N; `last` suits outcome-trained
-evaluators. Everything is kept as a logarithm, because a product over fifty poor steps underflows
-and would turn the order of bad solutions into ties.
+The paper votes with the product and takes the minimum for best-of-N; `last` suits evaluators that were trained on
+outcomes. Scores are logarithms: a product over fifty poor steps underflows, and bad solutions would tie.
 
-Solutions have different numbers of steps, so step scores come flat with offsets (the layout of an
-Arrow list column): solution i owns `logits[offsets[i]:offsets[i + 1]]`. A solution without steps
-has score 0: nothing in it was found right.
+Solutions have different numbers of steps. So step scores come flat with offsets, as in an Arrow list column: solution
+i owns `scores[offsets[i]:offsets[i + 1]]`. A solution without steps has score 0, because nothing in it was found right.
+
+An aggregation is a function of the log probabilities of all steps, (steps,), of the index where each solution
+begins, (solutions,), and of the number of its steps, (solutions,), which is at least 1. It returns the log scores,
+(solutions,). A new one is a function here, or in an installed package, and a line of the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Literal, get_args
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-Aggregation = Literal["product", "min", "mean", "last"]
-AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
-# Which aggregation speaks for a method where one has to: the paper's choice first, fixed before any result.
-PREFERRED: Mapping[str, tuple[Aggregation, ...]] = {
+Aggregation = Callable[[NDArray[np.float64], NDArray[np.integer], NDArray[np.integer]], NDArray[np.float64]]
+
+PREFERRED: Mapping[str, tuple[str, ...]] = {
     "weighted-vote": ("product", "min", "mean", "last"),
     "best-of-n": ("min", "product", "mean", "last"),
 }
+"""Which aggregation speaks for a method where one has to: the paper's choice first, fixed before any result."""
 
 
 def by_preference(method: str, there: Collection[str]) -> list[str]:
     """The aggregations that a method was run with, the one that speaks for it first; unknown ones last."""
     return [name for name in PREFERRED[method] if name in there] + sorted(set(there) - set(PREFERRED[method]))
+
+
+def product(
+    log_probabilities: NDArray[np.float64], starts: NDArray[np.integer], _lengths: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The product of the steps: the probability that all are right, were they independent."""
+    return np.add.reduceat(log_probabilities, starts)
+
+
+def minimum(
+    log_probabilities: NDArray[np.float64], starts: NDArray[np.integer], _lengths: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The worst step."""
+    return np.minimum.reduceat(log_probabilities, starts)
+
+
+def mean(
+    log_probabilities: NDArray[np.float64], starts: NDArray[np.integer], lengths: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The arithmetic mean of the probabilities."""
+    return np.logaddexp.reduceat(log_probabilities, starts) - np.log(lengths)
+
+
+def last(
+    log_probabilities: NDArray[np.float64], starts: NDArray[np.integer], lengths: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """The last step."""
+    return log_probabilities[starts + lengths - 1]
 
 
 def step_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -42,17 +71,17 @@ def log_step_probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def log_solution_scores(
-    logits: NDArray[np.floating], offsets: NDArray[np.integer], aggregation: str
+    logits: NDArray[np.floating], offsets: NDArray[np.integer], aggregation: Aggregation
 ) -> NDArray[np.float64]:
     """Logarithm of each solution's score, shape (solutions,); -inf where there are no steps.
 
     Args:
         logits: (steps,) raw evaluator outputs of all solutions, one behind the other.
         offsets: (solutions + 1,) non-decreasing, from 0 to `len(logits)`.
-        aggregation: one of `AGGREGATIONS`.
+        aggregation: of steps to solutions.
 
     Raises:
-        ValueError: unknown aggregation, offsets that do not fit, or a logit that is not finite.
+        ValueError: offsets that do not fit, or a logit that is not finite.
     """
     if not np.isfinite(logits).all():
         bad = int(np.flatnonzero(~np.isfinite(logits))[0])
@@ -61,7 +90,7 @@ def log_solution_scores(
 
 
 def aggregate(
-    log_probabilities: NDArray[np.float64], offsets: NDArray[np.integer], aggregation: str
+    log_probabilities: NDArray[np.float64], offsets: NDArray[np.integer], aggregation: Aggregation
 ) -> NDArray[np.float64]:
     """`log_solution_scores` from log probabilities: (steps,), not above 0, -inf for a step of score 0."""
     _check_offsets(offsets, len(log_probabilities))
@@ -69,23 +98,8 @@ def aggregate(
     scored = steps > 0
     scores = np.full(len(steps), -np.inf)
     if scored.any():
-        scores[scored] = _reduce(log_probabilities, offsets[:-1][scored], steps[scored], aggregation)
+        scores[scored] = aggregation(log_probabilities, offsets[:-1][scored], steps[scored])
     return scores
-
-
-def _reduce(
-    values: NDArray[np.float64], starts: NDArray[np.integer], steps: NDArray[np.integer], aggregation: str
-) -> NDArray[np.float64]:
-    """Reduce runs of log probabilities. Empty runs are left out before, so runs are contiguous."""
-    if aggregation == "product":
-        return np.add.reduceat(values, starts)
-    if aggregation == "min":
-        return np.minimum.reduceat(values, starts)
-    if aggregation == "mean":
-        return np.logaddexp.reduceat(values, starts) - np.log(steps)
-    if aggregation == "last":
-        return values[starts + steps - 1]
-    raise ValueError(f"unknown aggregation '{aggregation}'; there are: {', '.join(AGGREGATIONS)}")
 
 
 def _check_offsets(offsets: NDArray[np.integer], steps: int) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.reranking.draws import generator, sample_counts, subsets
+from e2h_pipeline.reranking.draws import random_generator, sample_counts, subsets
 from e2h_pipeline.reranking.vote import best_of_n, pass_at_n, subset_shares, vote_accuracy
 
 
 @dataclass(frozen=True)
-class SamplePool:
+class RerankPool:
     """Graded samples: P problems with M samples each.
 
     Attributes:
@@ -35,7 +35,7 @@ class SamplePool:
 
 
 def vote_curves(
-    pool: SamplePool, counts: list[int], *, draws: int, seed: int
+    pool: RerankPool, counts: list[int], *, draws: int, seed: int
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Expected accuracy of majority and weighted votes: (method, aggregation) -> (P, len(counts)).
 
@@ -51,12 +51,12 @@ def vote_curves(
     for p, problem in enumerate(pool.problem_ids):
         weights = np.stack([np.zeros(pool.samples), *(s[p] for s in pool.log_scores.values())])
         for j, n in enumerate(counts):
-            drawn = subsets(pool.samples, n, draws, generator(seed, "rerank", problem, n))
+            drawn = subsets(pool.samples, n, draws, random_generator(seed, "rerank", problem, n))
             accuracy[:, p, j] = vote_accuracy(drawn, pool.classes[p], pool.correct[p], weights)
     return dict(zip(names, accuracy, strict=True))
 
 
-def selection_curves(pool: SamplePool, counts: list[int]) -> dict[tuple[str, str], NDArray[np.float64]]:
+def selection_curves(pool: RerankPool, counts: list[int]) -> dict[tuple[str, str], NDArray[np.float64]]:
     """Exact expected accuracy of best-of-N and pass@N: (method, aggregation) -> (P, len(counts)).
 
     A sample without an answer is chosen only if no drawn sample has one.
@@ -71,8 +71,8 @@ def selection_curves(pool: SamplePool, counts: list[int]) -> dict[tuple[str, str
     return curves
 
 
-def rerank_curves(
-    pool: SamplePool, *, draws: int, seed: int
+def method_curves(
+    pool: RerankPool, *, draws: int, seed: int
 ) -> tuple[list[int], dict[tuple[str, str], NDArray[np.float64]]]:
     """All methods over N = 1, 2, 4 .. M: the counts, and (method, aggregation) -> (P, len(counts))."""
     counts = sample_counts(pool.samples)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def generator(*parts: object) -> np.random.Generator:
+def random_generator(*parts: object) -> np.random.Generator:
     """A random generator that depends only on the named parts, in order."""
     digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))

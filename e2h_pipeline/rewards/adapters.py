@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Which weights of an evaluator learn: all, the upper layers, or LoRA adapters, which are merged when it is saved."""
 
 from __future__ import annotations
 

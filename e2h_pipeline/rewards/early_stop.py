@@ -1,9 +1,9 @@
 """Early stop: a sample with a step that the evaluator finds wrong need not be drawn to its end.
 
 A solution is no better than its worst step, and the lowest step score so far can only fall: once it is below a
-threshold, the rest cannot bring it back. While samples are drawn, the evaluator reads the steps that are over, and
-those below are given up. The threshold is the one at which a chosen share of *right* solutions of easy validation
-problems would be lost; nothing else has a say in it.
+threshold, later steps cannot raise it. While samples are drawn, the evaluator reads the completed steps, and
+samples below the threshold are given up. The threshold is the one at which a chosen share of *right* solutions of easy
+validation problems would be lost; nothing else shapes it.
 
 Only steps before the answer block count: behind it there is nothing left to save.
 """
@@ -21,23 +21,23 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.protocol import Candidate
 from e2h_pipeline.reranking.aggregate import step_probabilities
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
+from e2h_pipeline.solutions import MARKED, TextFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.recipe import EarlyStop
 
-# Candidates whose last verdict is remembered. One that was forgotten is only judged once more.
+# Candidates whose last verdict is remembered. A forgotten one is judged once more.
 _REMEMBERED = 1 << 17
 
 
-def completed_steps(completion: str) -> str:
-    """The steps of an unfinished solution that are over: its text up to the last blank line, and no further than
-    its first answer block."""
-    blocks = completion.split(SEPARATOR)[:-1]
-    steps = takewhile(lambda block: block.strip() != ANSWER_MARKER, blocks)
-    return "".join(block + SEPARATOR for block in steps)
+def completed_steps(completion: str, text: TextFormat = MARKED) -> str:
+    """The completed steps of an unfinished solution: its text up to the last separator, and no further than its first
+    answer block."""
+    blocks = completion.split(text.separator)[:-1]
+    steps = takewhile(lambda block: block.strip() != text.answer_marker, blocks)
+    return "".join(block + text.separator for block in steps)
 
 
 def lowest_scores(
@@ -45,33 +45,42 @@ def lowest_scores(
     tokenizer: PreTrainedTokenizerBase,
     solutions: Sequence[tuple[str, str]],
     batch_tokens: int = 65536,
+    text: TextFormat = MARKED,
 ) -> NDArray[np.float64]:
     """Lowest step probability of each (question, `completed_steps`); 1 where there is no step."""
     from e2h_pipeline.rewards.scoring import score_solutions
 
     rows = [(question, steps, False) for question, steps in solutions]
-    scored = score_solutions(model, tokenizer, rows, batch_tokens)
+    scored = score_solutions(model, tokenizer, rows, batch_tokens, text=text)
     return np.array([step_probabilities(np.array(logits)).min(initial=1.0) for logits in scored])
 
 
 class StepWatch:
-    """Gives up samples with a completed step below the threshold (`generation.engine.Watch`).
+    """Gives up samples with a completed step below the threshold (`generation.engines.protocol.Watch`).
 
     The model is loaded at the first look, so a watch that has not looked yet travels to other processes as a path.
-    What is given up does not depend on the batch, but for rounding: scores of one text in two batches differ in
+    Which samples are given up does not depend on the batch, but for rounding: scores of one text in two batches differ in
     the last digits.
     """
 
-    def __init__(self, evaluator: Path, threshold: float, every: int, batch_tokens: int = 65536) -> None:
+    def __init__(
+        self,
+        evaluator: Path,
+        threshold: float,
+        every: int,
+        batch_tokens: int = 65536,
+        text: TextFormat = MARKED,
+    ) -> None:
         """
         Args:
             evaluator: folder that `load_evaluator` reads.
             threshold: step probability; 0 gives nothing up. See `easy_watch`.
             every: tokens between two looks.
             batch_tokens: upper bound on rows x length of a forward pass of the evaluator.
+            text: how the domain writes solutions.
         """
         self.evaluator, self.threshold, self.every = evaluator, threshold, every
-        self.batch_tokens = batch_tokens
+        self.batch_tokens, self.text = batch_tokens, text
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
         self._hopeful: dict[tuple[int, int], int] = {}  # (key, index) -> hash of the text last judged
 
@@ -80,7 +89,7 @@ class StepWatch:
 
         A candidate that completed no step since the last look is not scored again.
         """
-        steps = [completed_steps(candidate.completion) for candidate in candidates]
+        steps = [completed_steps(candidate.completion, self.text) for candidate in candidates]
         seen = [hash((c.question, own)) for c, own in zip(candidates, steps, strict=True)]
         changed = [
             i for i, c in enumerate(candidates) if steps[i] and self._hopeful.get((c.key, c.index)) != seen[i]
@@ -93,7 +102,8 @@ class StepWatch:
 
             self._loaded = load_evaluator(self.evaluator)
         asked = [(candidates[i].question, steps[i]) for i in changed]
-        for i, lowest in zip(changed, lowest_scores(*self._loaded, asked, self.batch_tokens), strict=True):
+        scores = lowest_scores(*self._loaded, asked, self.batch_tokens, self.text)
+        for i, lowest in zip(changed, scores, strict=True):
             verdicts[i] = bool(lowest < self.threshold)
             name = (candidates[i].key, candidates[i].index)
             self._hopeful.pop(name, None)  # back to the end: the oldest are forgotten first
@@ -104,42 +114,47 @@ class StepWatch:
         return verdicts
 
 
-def right_lowest_scores(evaluator: Path, labels: Path, batch_tokens: int = 65536) -> NDArray[np.float64]:
+def right_lowest_scores(
+    evaluator: Path, labels: Path, text: TextFormat = MARKED, batch_tokens: int = 65536
+) -> NDArray[np.float64]:
     """Lowest step probability of each right solution in the validation part of an easy_step_labels artifact, ascending.
 
-    Right is a solution whose segments are all labelled and none wrong; soft labels count as wrong below one half.
+    A solution is right where all its segments are labelled and none is wrong; soft labels count as wrong below one half.
     """
     from e2h_pipeline.models.load import load_evaluator
 
     rows = read_table(labels / "data.parquet", ("split", "question", "completion", "labels")).to_pylist()
     right = [
-        (row["question"], completed_steps(row["completion"]))
+        (row["question"], completed_steps(row["completion"], text))
         for row in rows
         if row["split"] == "validation" and row["labels"] and min(row["labels"]) >= 0.5
     ]
-    return np.sort(lowest_scores(*load_evaluator(evaluator), right, batch_tokens)) if right else np.empty(0)
+    if not right:
+        return np.empty(0)
+    return np.sort(lowest_scores(*load_evaluator(evaluator), right, batch_tokens, text))
 
 
 def threshold_losing(right: NDArray[np.float64], lose: float) -> float:
     """The highest threshold that at most a share of the right solutions is below.
 
-    With n of them nothing finer than 1 / n can be chosen: a smaller share gives the lowest of the n scores.
+    With n right solutions the share moves in steps of 1 / n: a smaller share gives the lowest of the n scores.
 
     Args:
         right: (n,) lowest step probability of right solutions, ascending.
         lose: share, below 1.
 
     Returns:
-        A step probability; 0, which nothing is below, where there is no right solution.
+        A step probability; 0, below which nothing lies, where there is no right solution.
     """
     return float(right[int(lose * len(right))]) if len(right) else 0.0
 
 
-def easy_watch(evaluator: Path, labels: Path, options: EarlyStop) -> StepWatch:
+def easy_watch(evaluator: Path, labels: Path, options: EarlyStop, text: TextFormat = MARKED) -> StepWatch:
     """The watch of a recipe, with the threshold that easy validation gives an evaluator.
 
     Args:
         labels: easy_step_labels artifact.
+        text: how the domain writes solutions.
     """
-    threshold = threshold_losing(right_lowest_scores(evaluator, labels), options.lose)
-    return StepWatch(evaluator, threshold, options.every)
+    threshold = threshold_losing(right_lowest_scores(evaluator, labels, text), options.lose)
+    return StepWatch(evaluator, threshold, options.every, text=text)

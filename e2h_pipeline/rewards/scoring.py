@@ -4,8 +4,8 @@ Solutions are sorted by length and batched by a token budget, so padding is next
 the hidden states at segment ends go through the head. Candidates of one problem share the prompt's
 computation where that is less work. Raw logits are kept: aggregation comes later.
 
-Evaluators of steps, outcomes and pairs are all scored here: each segment end has a logit, and who was
-trained on whole solutions speaks at the last one. The model must be causal; any number format will do.
+All kinds of evaluator are scored here: each segment end has a logit. The last one is the score of an evaluator that was
+trained on whole solutions. The model must be causal; any number format will do.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner, complete_shards
+from e2h_pipeline.artifacts.shards import complete_shards
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.load import HEADING_FIELD, STEP_END_FIELD
 from e2h_pipeline.solutions import (
-    QUESTION_HEADING,
-    SEPARATOR,
+    MARKED,
     EncodedSolution,
+    TextFormat,
     encode,
     encode_completion,
-    parse_completion,
     segment_ends,
 )
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.recipe import Scoring
 
 # Rows read and scored at a time: what is held of a pool, however large its parts are.
@@ -49,19 +48,16 @@ Solution = tuple[str, str, bool]  # question, completion, finished
 
 
 def score_pool(
-    prm: Path,
-    samples: Path,
-    questions: Path,
-    out: Path,
-    work: Path,
-    options: Scoring,
-    reporter: Reporter,
-    runner: Runner | None = None,
+    evaluator: Path, samples: Path, questions: Path, options: Scoring, text: TextFormat, work: Work
 ) -> dict[str, Any]:
-    """Score a sample pool part by part and link the parts into `out`; finished parts survive a kill.
+    """Score a sample pool part by part and link the parts into `work.out`; finished parts survive a kill.
 
     Args:
-        runner: who scores the parts; this process where unset.
+        evaluator: folder that `load_evaluator` reads.
+        samples: folder of the pool's parts.
+        questions: folder of their questions.
+        text: how the domain writes solutions.
+        work: its runner scores the parts.
     """
     import pyarrow.parquet as pq
 
@@ -73,32 +69,42 @@ def score_pool(
         nonlocal done, reused
         done += rows[name]
         reused += rows[name] if made is None else 0
-        reporter.progress(done, sum(rows.values()), "solutions scored", reused)
+        work.reporter.progress(done, sum(rows.values()), "solutions scored", reused)
 
-    reporter.progress(0, sum(rows.values()), "solutions scored")
-    calls = [(part.stem, (prm, part, questions, options.batch_tokens)) for part in parts]
+    work.reporter.progress(0, sum(rows.values()), "solutions scored")
+    calls = [(part.stem, (evaluator, part, questions, options.batch_tokens, text)) for part in parts]
     try:
-        complete_shards(work, calls, score_part, runner or LocalRunner(), reporter, count)
+        complete_shards(work.folder, calls, score_part, work.runner, work.reporter, count)
     finally:
         _evaluator.cache_clear()
-    out.mkdir(parents=True, exist_ok=True)
+    work.out.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        os.link(work / part.name, out / part.name)
-    return {"solutions": done, "steps": sum(_steps(out / part.name) for part in parts)}
+        os.link(work.folder / part.name, work.out / part.name)
+    return {"solutions": done, "steps": sum(_steps(work.out / part.name) for part in parts)}
 
 
-def score_part(prm: Path, part: Path, questions: Path, batch_tokens: int) -> pa.Table:
+def score_part(evaluator: Path, part: Path, questions: Path, batch_tokens: int, text: TextFormat) -> pa.Table:
     """The scores of one part of a sample pool, as rows of problem_id, level, sample, step_logits."""
-    text = {row["problem_id"]: row["question"] for row in read_table(questions / "data.parquet").to_pylist()}
-    return _joined([_scored(pool, text, _evaluator(prm), batch_tokens) for pool in _row_batches(part)])
+    rows = read_table(questions / "data.parquet", ["problem_id", "question"]).to_pylist()
+    asked = {row["problem_id"]: row["question"] for row in rows}
+
+    def scored(pool: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        logits = score_solutions(*_evaluator(evaluator), _solutions(pool, asked), batch_tokens, text=text)
+        return pool.select(["problem_id", "level", "sample"]).append_column(
+            "step_logits", pa.array(logits, pa.list_(pa.float32()))
+        )
+
+    return _joined([scored(pool) for pool in _row_batches(part)])
 
 
 @lru_cache(maxsize=1)
-def _evaluator(prm: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loaded once for all parts that a process scores, one after the other."""
     from e2h_pipeline.models.load import load_evaluator
 
-    return load_evaluator(prm)
+    return load_evaluator(folder)
 
 
 def _row_batches(part: Path) -> Iterator[pa.Table]:
@@ -114,22 +120,11 @@ def _row_batches(part: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch]).select(columns)
 
 
-def _scored(
-    pool: pa.Table,
-    text: Mapping[str, str],
-    evaluator: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    batch_tokens: int,
-) -> pa.Table:
-    import pyarrow as pa
-
-    solutions = [
-        (text[row["problem_id"]], row["completion"], row["finish_reason"] == "stop")
+def _solutions(pool: pa.Table, asked: Mapping[str, str]) -> list[Solution]:
+    return [
+        (asked[row["problem_id"]], row["completion"], row["finish_reason"] == "stop")
         for row in pool.to_pylist()
     ]
-    logits = score_solutions(*evaluator, solutions, batch_tokens)
-    return pool.select(["problem_id", "level", "sample"]).append_column(
-        "step_logits", pa.array(logits, pa.list_(pa.float32()))
-    )
 
 
 def _joined(tables: Sequence[pa.Table]) -> pa.Table:
@@ -150,6 +145,7 @@ def score_solutions(
     solutions: Sequence[Solution],
     batch_tokens: int = 65536,
     *,
+    text: TextFormat = MARKED,
     share_prompts: bool = True,
 ) -> list[list[float]]:
     """Raw logit of each segment of each solution.
@@ -157,11 +153,12 @@ def score_solutions(
     Args:
         solutions: (question, completion, finished); equal ones are scored once.
         batch_tokens: upper bound on rows x length of a batch, a shared prompt counted with every row.
+        text: how the domain writes solutions.
         share_prompts: let candidates of one problem share their prompt where that is less work and the
             model's cache allows it. Scores differ by rounding alone.
     """
     distinct = list(dict.fromkeys(solutions))
-    encoded = [encode_for(model, tokenizer, solution) for solution in distinct]
+    encoded = [encode_for(model, tokenizer, solution, text) for solution in distinct]
     scored = score_all(model, encoded, batch_tokens, share_prompts=share_prompts)
     scores = dict(zip(distinct, scored, strict=True))
     return [scores[solution] for solution in solutions]
@@ -185,19 +182,22 @@ def score_all(
 
 
 def encode_for(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, solution: Solution
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    solution: Solution,
+    text: TextFormat = MARKED,
 ) -> EncodedSolution:
     """A solution in the evaluator's own prompt, with the positions it was trained to be read at."""
     question, completion, finished = solution
-    heading = getattr(model.config, HEADING_FIELD, QUESTION_HEADING)
-    encoded = encode(tokenizer, question, completion, finished=finished, heading=heading)
+    text = text.headed(getattr(model.config, HEADING_FIELD, text.question_heading))
+    encoded = encode(tokenizer, question, completion, finished=finished, text=text)
     if getattr(model.config, STEP_END_FIELD, "last") == "last":
         return encoded
     spans = [
-        (start, stop - 1) if completion[start:stop].endswith(SEPARATOR) else (start, stop)
-        for start, stop in parse_completion(completion).spans
+        (start, stop - 1) if completion[start:stop].endswith(text.separator) else (start, stop)
+        for start, stop in text.parse(completion).spans
     ]
-    ends = segment_ends(encode_completion(tokenizer, completion, finished=finished)[1], spans)
+    ends = segment_ends(encode_completion(tokenizer, completion, finished=finished, text=text)[1], spans)
     return EncodedSolution(
         encoded.input_ids, encoded.prompt_tokens, tuple(encoded.prompt_tokens + end for end in ends)
     )

@@ -1,77 +1,48 @@
-"""Train an evaluator on easy labels: outcome, process, both, or pairs (paper section 3.3).
-
-One loop for all kinds; they differ in where labels stand (`examples`) and in the loss:
-
-    prm       step labels at step ends, binary cross-entropy
-    orm       the outcome on every (or the last) token of a completion, binary cross-entropy
-    oprm      one model on both, `outcome_share` of the examples being outcome examples
-    pairwise  right above wrong solutions of the same problem, Bradley-Terry loss on the last token
+"""Train an evaluator on easy labels (paper section 3.3): one loop for every kind of `rewards.kinds`.
 
 The head is a `*ForTokenClassification` with one label, so that `from_pretrained` and vLLM's pooling
-runner serve it. Quality is measured on easy validation problems, of the saved folder as others will
+runner serve it. Quality is measured on easy validation problems, with the saved folder as others will
 load it; no hard label is near.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.models.load import HEADING_FIELD
+from e2h_pipeline.registry import EVALUATOR_KINDS
 from e2h_pipeline.rewards.adapters import prepare, whole
-from e2h_pipeline.rewards.examples import (
-    labelled,
-    mixed,
-    orm_example,
-    pair_examples,
-    prm_example,
-    usable,
-)
-from e2h_pipeline.rewards.kinds.pairwise import pairwise_objective
-from e2h_pipeline.rewards.kinds.stepwise import step_objective
-from e2h_pipeline.rewards.scoring import HEADING_FIELD
-from e2h_pipeline.rewards.validate import Rows, validate
-from e2h_pipeline.training.batches import Example
+from e2h_pipeline.rewards.examples import Rows, evenly_weighted, labelled, usable
+from e2h_pipeline.rewards.validate import validate
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import RewardTraining
-
-Kind = Literal["prm", "orm", "oprm", "pairwise"]
-
-_READS: dict[str, tuple[str, ...]] = {
-    "prm": ("steps",),
-    "orm": ("outcomes",),
-    "oprm": ("steps", "outcomes"),
-    "pairwise": ("outcomes",),
-}
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.recipe import Reward, RewardTraining
+    from e2h_pipeline.rewards.kinds.base import EvaluatorKind
+    from e2h_pipeline.solutions import TextFormat
+    from e2h_pipeline.training.batches import Example
 
 
 def train_reward_model(
-    kind: Kind,
-    init: Path,
-    step_labels: Path | None,
-    outcome_labels: Path | None,
-    out: Path,
-    work: Path,
-    options: RewardTraining,
-    seed: int,
-    reporter: Reporter,
+    init: Path, labels: Mapping[str, Path], options: Reward, text: TextFormat, work: Work
 ) -> dict[str, Any]:
-    """Train an evaluator from the causal LM in `init` and save it to `out`.
+    """Train an evaluator of the kind `options.kind` from the causal LM in `init` and save it to `work.out`.
 
     Under several processes all train and the main one alone saves and validates.
 
     Args:
-        step_labels: folder of solutions with a label per segment (prm, oprm).
-        outcome_labels: folder of solutions with an outcome (orm, oprm, pairwise).
+        labels: folders of labelled solutions: "steps" with a label per segment, "outcomes" with an outcome. A weight
+            that a row of step labels has is the weight of its labels in the loss.
+        text: how the domain writes solutions; the evaluator has a heading of its own in the recipe.
 
     Returns:
-        "solutions" or "pairs", "dropped" (for length, or without a label), "labels" (examples and labelled
-        positions of each kind), the training summary, and in the main process the validation figures.
+        Counts of examples, of those dropped for length or because they have no label, and of labelled positions; the
+        training summary; figures on easy validation solutions.
 
     Raises:
         ValueError: labels that the kind needs are not given, or none is left to train on.
@@ -79,83 +50,62 @@ def train_reward_model(
     from transformers import set_seed
 
     from e2h_pipeline.models.base import save_model
-    from e2h_pipeline.models.load import load_evaluator
-    from e2h_pipeline.training.trainer import CURVES, Settings, is_main_process, train
+    from e2h_pipeline.training.trainer import Settings, is_main_process, train
 
-    rows = _read(kind, {"steps": step_labels, "outcomes": outcome_labels})
-    set_seed(seed)
+    kind: EvaluatorKind = EVALUATOR_KINDS.load(options.kind)()
+    text = text.headed(options.training.heading)
+    rows = _read(options.kind, kind, labels)
+    set_seed(work.seed)
+    model, tokenizer, stored_as = _fresh(init, options.training)
+    found = kind.examples(tokenizer, _split(rows, "train"), options, work.seed, text)
+    kept = {name: usable(part, options.training.max_tokens) for name, part in found.items()}
+    chosen = kind.choose(kept, options, work.seed)
+    examples = evenly_weighted([example for part in chosen.values() for example in part])
+    trained = prepare(model, options.training)
+    summary = train(
+        trained.train(),
+        examples,
+        kind.objective(options, work.seed),
+        Settings.of(options.training, work.seed),
+        tokenizer.pad_token_id,
+        work,
+    )
+    result = {
+        "kind": options.kind,
+        kind.unit: len(examples),
+        "dropped": sum(len(found[name]) - len(kept[name]) for name in found),
+        "labels": {name: _counts(part) for name, part in chosen.items()},
+        **summary,
+    }
+    if not is_main_process():
+        return result
+    save_model(whole(trained, work.folder).to(stored_as), tokenizer, work.out)
+    kind.finish(work.out, examples)
+    return {**result, **validate(work.out, _split(rows, "validation"), text)}
+
+
+def _fresh(init: Path, options: RewardTraining) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
+    """The model before training, with a head of zeros; its tokenizer; the number format it is saved in."""
+    from e2h_pipeline.models.load import load_evaluator
+
     model, tokenizer = load_evaluator(init)
     stored_as = model.dtype
     if options.mixed_precision:
         model.float()
     setattr(model.config, HEADING_FIELD, options.heading)
     model.score.weight.data.zero_()
-    found = make_examples(
-        kind, tokenizer, {name: _split(r, "train") for name, r in rows.items()}, options, seed
-    )
-    kept = {name: usable(examples, options.max_tokens) for name, examples in found.items()}
-    if kind == "oprm":
-        steps, outcomes = mixed(kept["steps"], kept["outcomes"], options.outcome_share, seed)
-        chosen = {"steps": steps, "outcomes": outcomes}
-    else:
-        chosen = kept
-    examples = [example for part in chosen.values() for example in part]
-    trained = prepare(model, options)
-    summary = train(
-        trained.train(),
-        examples,
-        pairwise_objective if kind == "pairwise" else step_objective,
-        Settings.of(options, seed),
-        pad_id=tokenizer.pad_token_id,
-        work=work,
-        reporter=reporter,
-        curves=out / CURVES,
-    )
-    result = {
-        "kind": kind,
-        "pairs" if kind == "pairwise" else "solutions": len(examples),
-        "dropped": sum(len(found[name]) - len(kept[name]) for name in found),
-        "labels": {
-            name: {"examples": len(part), "positions": sum(map(labelled, part))}
-            for name, part in chosen.items()
-        },
-        **summary,
-    }
-    if not is_main_process():
-        return result
-    save_model(whole(trained, work).to(stored_as), tokenizer, out)
-    return {**result, **validate(out, {name: _split(r, "validation") for name, r in rows.items()})}
+    return model, tokenizer, stored_as
 
 
-def make_examples(
-    kind: Kind,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Mapping[str, Rows],
-    options: RewardTraining,
-    seed: int,
-) -> dict[str, list[Example]]:
-    """Training examples of each kind of label that is read."""
-    if kind == "pairwise":
-        return {"pairs": pair_examples(tokenizer, rows["outcomes"], seed, options.heading)}
-    found: dict[str, list[Example]] = {}
-    if "steps" in rows:
-        found["steps"] = [prm_example(tokenizer, row, options.heading) for row in rows["steps"]]
-    if "outcomes" in rows:
-        found["outcomes"] = [
-            orm_example(tokenizer, row, options.heading, options.tokens) for row in rows["outcomes"]
-        ]
-    return found
+def _read(name: str, kind: EvaluatorKind, labels: Mapping[str, Path]) -> dict[str, Rows]:
+    if missing := [read for read in kind.reads if read not in labels]:
+        raise ValueError(f"an evaluator of kind {name} needs labels of {missing[0]}: none were given")
+    return {read: read_table(labels[read] / "data.parquet").to_pylist() for read in kind.reads}
 
 
-def _read(kind: Kind, folders: Mapping[str, Path | None]) -> dict[str, Rows]:
-    rows: dict[str, Rows] = {}
-    for name in _READS[kind]:
-        folder = folders[name]
-        if folder is None:
-            raise ValueError(f"an evaluator of kind {kind} needs labels of {name}: none were given")
-        rows[name] = read_table(folder / "data.parquet").to_pylist()
-    return rows
+def _split(rows: Mapping[str, Rows], split: str) -> dict[str, Rows]:
+    return {name: [row for row in part if row["split"] == split] for name, part in rows.items()}
 
 
-def _split(rows: Rows, split: str) -> Rows:
-    return [row for row in rows if row["split"] == split]
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
+    return {"examples": len(examples), "positions": sum(map(labelled, examples))}

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""How well a saved evaluator tells right from wrong on easy validation solutions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.rewards.scoring import score_solutions
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.ranking import auroc
 
 if TYPE_CHECKING:
-    pass
+    from e2h_pipeline.rewards.examples import Row, Rows
+    from e2h_pipeline.solutions import TextFormat
 
 
-Rows = Sequence[Mapping[str, Any]]
-
-
-def validate(evaluator: Path, rows: Mapping[str, Rows]) -> dict[str, Any]:
+def validate(evaluator: Path, rows: Mapping[str, Rows], text: TextFormat = MARKED) -> dict[str, Any]:
     """Figures of a saved evaluator on easy validation solutions.
 
     Args:
         rows: "steps" with labels for each segment, "outcomes" with an outcome, which is compared with the
             score at the end of the solution.
+        text: how the domain writes solutions.
 
     Returns:
         "validation_step_auroc", "validation_outcome_auroc" (None where a class is missing), the accuracy at
@@ -34,9 +34,8 @@ def validate(evaluator: Path, rows: Mapping[str, Rows]) -> dict[str, Any]:
     model, tokenizer = load_evaluator(evaluator)
     figures: dict[str, Any] = {}
     for kind, part in rows.items():
-        scored = score_solutions(
-            model, tokenizer, [(row["question"], row["completion"], row["finished"]) for row in part]
-        )
+        solutions = [(row["question"], row["completion"], row["finished"]) for row in part]
+        scored = score_solutions(model, tokenizer, solutions, text=text)
         judged = [
             pair for logits, row in zip(scored, part, strict=True) for pair in _judged(kind, logits, row)
         ]
@@ -51,7 +50,7 @@ def validate(evaluator: Path, rows: Mapping[str, Rows]) -> dict[str, Any]:
     return figures
 
 
-def _judged(kind: str, logits: Sequence[float], row: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _judged(kind: str, logits: Sequence[float], row: Row) -> list[tuple[float, float]]:
     if kind == "steps":
         return [(x, label) for x, label in zip(logits, row["labels"], strict=True) if label >= 0]
     return [(logits[-1], row["outcome"])] if logits else []

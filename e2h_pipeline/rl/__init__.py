@@ -1,6 +1,6 @@
-"""Reinforcement learning on step rewards from an easy-trained evaluator: one algorithm, one file.
+"""Reinforcement learning against the easy evaluator, and training in rounds: what makes `rl_policy`.
 
-`shaping` turns step scores into rewards, `advantages` rewards into advantages, `rollouts` draws and
-scores completions, and each algorithm (`ppo`) reads all three. A new algorithm is a new file beside
-`ppo` and an entry in `Rl.algorithm`.
+`algorithms` says what an algorithm is and what it is handed. `online/` learns from each batch of rollouts at once (PPO,
+GRPO), `rounds/` from pools of solutions that are drawn, chosen and learned round by round (ReST-EM, preference training).
+Both share `questions`, `rollouts`, `metrics`, `guards` and `progress`. A new algorithm is one file and one line in the registry.
 """

@@ -1,25 +1,26 @@
-"""Which questions an update rolls out on: uniform, easy levels first, or the levels where most is being learned.
+"""Which questions an update rolls out on: all alike, easy levels first, or levels where most is being learned.
 
-Learning progress is Kanitscheider et al. 2021 (arXiv 2106.14876), in the form of its later users (OMNI, Syllabus): of each
-level's success a fast average and a slow one, the average of the fast; progress is how far they lie apart, up or
-down, so that what is being forgotten counts too. Success is what supervision allows: the share of right answers
+Learning progress is that of Kanitscheider et al. 2021 (arXiv 2106.14876), in the form of its later users (OMNI, Syllabus).
+Each level has a fast average of its success, and a slow one, which is an average of the fast. Progress is the distance
+of the two, up or down, so that forgetting counts too. Success is what supervision allows: the share of right answers
 on levels that have answers, the evaluator's mean score on the others. So on hard levels this curriculum can chase
 the evaluator's mistakes.
 
-Draws are counted, by seed and update, and never remembered: the state (`State`) holds what was drawn and measured
-of each level, is plain JSON, and a run restored with it draws as if it had never stopped.
+Every draw follows from seed and update number. The state (`State`) is what was drawn and measured of each level. It is
+plain JSON, and a run that is restored with it draws as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import Curriculum, Rl
-    from e2h_pipeline.rl.rollouts import Question, Rollout
+    from e2h_pipeline.recipe import Curriculum, OnlineRl
+    from e2h_pipeline.rl.questions import Question
+    from e2h_pipeline.rl.rollouts import Rollout
 
 
 class LevelState(TypedDict, total=False):
@@ -31,24 +32,25 @@ class LevelState(TypedDict, total=False):
 
 
 State = dict[str, LevelState]
-"""By level, written as text, for JSON knows no other keys. {} is the start of a run."""
+"""By level, which is text here: JSON knows no other keys. {} is the start of a run."""
 
 
 def draw_questions(
-    questions: Sequence[Question], options: Rl, state: State, seed: int, update: int
+    questions: Sequence[Question], options: OnlineRl, state: State, seed: int, update: int
 ) -> tuple[list[Question], State]:
     """The questions of one update, and the state behind them.
 
-    Every question of what is drawn from (all of them, or a level) is seen equally often: draws are passes over
-    a seeded shuffle.
+    Draws are passes over a seeded shuffle, of all questions (`uniform`) or of each level, so each question of a shuffle is
+    seen equally often.
     """
     wanted = max(1, options.rollouts // options.samples_per_question)
-    if options.curriculum.kind == "uniform":
+    shares_of = LEVEL_SHARES.get(options.curriculum.kind)
+    if shares_of is None:
         return _pass(questions, update * wanted, wanted, f"rl/questions/{seed}"), state
     levels: dict[int, list[Question]] = {}
     for question in questions:
         levels.setdefault(question.level, []).append(question)
-    shares = level_shares({level: len(levels[level]) for level in levels}, options, state, update)
+    shares = shares_of({level: len(levels[level]) for level in levels}, options, state, update)
     drawn: list[Question] = []
     after = dict(state)
     for level, count in _counts(shares, wanted, seed, update).items():
@@ -59,8 +61,8 @@ def draw_questions(
     return drawn, after
 
 
-def observe(state: State, rollouts: Sequence[Rollout], options: Rl) -> State:
-    """The state after an update's rollouts: a measurement of each level they hold, where the curriculum asks."""
+def observe(state: State, rollouts: Sequence[Rollout], options: OnlineRl) -> State:
+    """The state after an update's rollouts: success of each of their levels enters its averages, where the curriculum asks."""
     curriculum = options.curriculum
     if curriculum.kind != "learning_progress":
         return state
@@ -95,33 +97,43 @@ def successes(rollouts: Sequence[Rollout], chance: float) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
-def level_shares(sizes: Mapping[int, int], options: Rl, state: State, update: int) -> dict[int, float]:
-    """Share of an update's questions for each level, in order; they sum to 1, and levels without a share are left out.
-
-    Args:
-        sizes: how many questions each level has.
-    """
+def easy_to_hard(sizes: Mapping[int, int], options: OnlineRl, state: State, update: int) -> dict[int, float]:
+    """Shares of levels that enter one after the other, all by `entered_by` of the updates; see `LEVEL_SHARES`."""
     levels = sorted(sizes)
-    kind = options.curriculum.kind
-    if kind == "easy_to_hard":
-        by = options.curriculum.entered_by * options.updates
-        levels = [level for i, level in enumerate(levels) if update * (len(levels) - 1) >= i * by]
-    total = sum(sizes[level] for level in levels)
-    even = {level: sizes[level] / total for level in levels}
-    if kind != "learning_progress":
-        return even
+    by = options.curriculum.entered_by * options.updates
+    entered = [level for i, level in enumerate(levels) if update * (len(levels) - 1) >= i * by]
+    return _by_size({level: sizes[level] for level in entered})
+
+
+def by_progress(sizes: Mapping[int, int], options: OnlineRl, state: State, update: int) -> dict[int, float]:
+    """Shares of levels by their learning progress, `uniform` of them by size; see `LEVEL_SHARES`."""
+    curriculum, even = options.curriculum, _by_size({level: sizes[level] for level in sorted(sizes)})
     weights = progress_weights(
-        {level: learning_progress(state.get(str(level), {}), options.curriculum) for level in levels}
+        {level: learning_progress(state.get(str(level), {}), curriculum) for level in even}
     )
     if not weights:
         return even
-    uniform = options.curriculum.uniform
-    mixed = {level: uniform * even[level] + (1 - uniform) * weights.get(level, 0.0) for level in levels}
+    uniform = curriculum.uniform
+    mixed = {level: uniform * even[level] + (1 - uniform) * weights.get(level, 0.0) for level in even}
     return {level: share for level, share in mixed.items() if share > 0}
 
 
+LEVEL_SHARES: dict[str, Callable[[Mapping[int, int], OnlineRl, State, int], dict[int, float]]] = {
+    "easy_to_hard": easy_to_hard,
+    "learning_progress": by_progress,
+}
+"""Curricula that draw level by level, by the word of `rl.curriculum.kind`: number of questions of each level, options, state
+and update to the share of each level in the update's questions. Shares are in order of level and sum to 1; levels without
+one are left out."""
+
+
+def _by_size(sizes: Mapping[int, int]) -> dict[int, float]:
+    total = sum(sizes.values())
+    return {level: size / total for level, size in sizes.items()}
+
+
 def learning_progress(level: LevelState, curriculum: Curriculum) -> float:
-    """|f(fast) - f(slow)|, 0 for a level that was never measured; after one leap from 0 to 1 it fades again."""
+    """|f(fast) - f(slow)| with f = `stretch`; 0 for a level that was never measured. After one leap it fades again."""
     if "fast" not in level:
         return 0.0
     return abs(
@@ -130,15 +142,15 @@ def learning_progress(level: LevelState, curriculum: Curriculum) -> float:
 
 
 def stretch(success: float, low: float) -> float:
-    """f(p) = (1 - low) p / (p + low (1 - 2 p)): from 0 to 1 as p is, and low itself goes to 1/2.
+    """f(p) = (1 - low) p / (p + low (1 - 2 p)): 0 and 1 stay, and `low` becomes 1/2.
 
-    So a step from .05 to .1 counts more than one from .5 to .55: little success is where learning begins.
+    So a rise from .05 to .1 counts more than one from .5 to .55: learning begins where success is rare.
     """
     return (1 - low) * success / (success + low * (1 - 2 * success))
 
 
 def progress_weights(progress: Mapping[int, float]) -> dict[int, float]:
-    """Sigmoid of each progress' z-score, normalised, over the levels that move at all; {} where none does."""
+    """Sigmoid of the z-score of each level's progress, normalised, over levels that move; {} where none does."""
     moving = {level: value for level, value in progress.items() if value > 0}
     if not moving:
         return {}
@@ -154,7 +166,7 @@ def progress_weights(progress: Mapping[int, float]) -> dict[int, float]:
 def _counts(shares: Mapping[int, float], wanted: int, seed: int, update: int) -> dict[int, int]:
     """Questions per level: its share of `wanted`, rounded up or down by one seeded draw for all (systematic sampling).
 
-    Over updates each level gets its share; in one it is never a whole question off.
+    Each level gets its share in the long run, and is less than one question off in each update.
     """
     offset = random.Random(f"rl/levels/{seed}/{update}").random()
     counts: dict[int, int] = {}
@@ -167,7 +179,7 @@ def _counts(shares: Mapping[int, float], wanted: int, seed: int, update: int) ->
 
 
 def _pass(questions: Sequence[Question], first: int, wanted: int, stream: str) -> list[Question]:
-    """Draws number `first` and up of an endless row of shuffled passes."""
+    """Draws from number `first` on, out of an endless row of shuffled passes."""
     drawn: list[Question] = []
     while len(drawn) < wanted:
         position = first + len(drawn)

@@ -1,12 +1,13 @@
 """When a run must stop: what policies are known to do to a reward model, each with a threshold (`rl.guards`).
 
-Pure functions of the history of metrics, one mapping per update as `describe` and the algorithm give them. The
-ways to cheat are those people met: empty and one-step outputs (PURE, arXiv 2504.15275, its README and issue 20), more
+Pure functions of the history of metrics, one mapping per update, as `metrics.describe` and the algorithm give them. People
+have met these ways to cheat: empty and one-step outputs (PURE, arXiv 2504.15275, its README and issue 20), more
 and trivial steps under sums (arXiv 2410.15115), product scores that favour short and unfinished solutions
-(prm800k, issue 8), and an evaluator's mean that rises while accuracy falls (Gao et al. 2023). Steps are compared
-level by level: our own hack (docs/log.md, seed 12) skipped steps of long problems and kept easy accuracy, and a
-curriculum moves the mean over all levels. The first updates are the measure, for they are the SFT policy's; only the
-very first is wholly so, and a policy that runs away at once must not become its own measure.
+(prm800k, issue 8), and an evaluator's mean that rises while accuracy falls (Gao et al. 2023).
+
+Steps are compared level by level. Our own hack (docs/log.md, seed 12) skipped steps of long problems and kept easy
+accuracy, and a curriculum moves the mean over all levels. The first updates are the measure, for they are closest to the
+SFT policy. Only the very first is wholly the SFT policy's, and a policy that runs away at once must not become its own measure.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ def _other_lengths(history: Sequence[Metrics], options: Rl) -> str | None:
 def _fell_behind(history: Sequence[Metrics], options: Rl) -> str | None:
     """Rollouts on easy questions are less often right than at first, and the evaluator likes them better.
 
-    Harder questions in one batch lower both, so what is measured is how far the one falls behind the other. This sees
-    in a dozen updates what the few validations of a run tell late.
+    Harder questions in one batch lower both, so the measure is how far accuracy falls behind the score. It sees within a
+    dozen updates what the few validations of a run show late.
     """
     guards = options.guards
     right = _first_and_last(history, "easy_accuracy", guards.window)
@@ -137,8 +138,8 @@ def _hacked(
 ) -> str | None:
     """Every validation in the window is far below the best, and the evaluator is happier than it was there.
 
-    The evaluator's mean at the best checkpoint is taken over the window that ends with it, or over the first
-    window where it came earlier; two windows that are one and the same have not moved.
+    The evaluator's mean at the best checkpoint is taken over the window that ends there, or over the first window where
+    the checkpoint came earlier. Where that is the recent window too, nothing has moved.
     """
     guards = options.guards
     window = guards.hack_window

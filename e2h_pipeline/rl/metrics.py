@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""What people and guards watch: measures of rollouts, their means, and accuracy on easy validation."""
 
 from __future__ import annotations
 
@@ -7,34 +7,30 @@ from typing import TYPE_CHECKING
 
 from e2h_pipeline.generation.engines.protocol import Engine, Request, SamplingOptions
 from e2h_pipeline.rl.guards import STEPS_OF_LEVEL
-from e2h_pipeline.rl.rollouts import (
-    Grade,
-    Question,
-    Rollout,
-    answer_of,
-)
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.rl.rollouts import Rollout, right_answers
 
 if TYPE_CHECKING:
-    pass
+    from e2h_pipeline.grading.verdicts import Grader
+    from e2h_pipeline.problems.domain import Domain
+    from e2h_pipeline.rl.questions import Question
 
 
 def describe(rollouts: Iterable[Rollout]) -> dict[str, float]:
-    """What people and guards watch: rewards, evaluator scores by kind of question, lengths by level, and shares of
-    rollouts without an answer, with one step, with a step said twice. What no question was drawn for is left out."""
+    """Mean of each of the `measures` of rollouts, by name; those that no rollout has are left out."""
     return dict(sorted(means(measures(rollout) for rollout in rollouts).items()))
 
 
 def measures(rollout: Rollout) -> dict[str, float]:
-    """What `describe` takes the means of."""
+    """Reward, the evaluator's score by kind of question, length in steps and tokens, and what policies are known to do:
+    give no answer, write one step or none, repeat a step."""
     kind = "hard" if rollout.question.hard else "easy"
     found = {
         f"evaluator_{kind}": rollout.evaluator_score,
-        "no_answer": not rollout.answered,
+        "no_answer": rollout.answer is None,
         "tokens": len(rollout.sample.token_ids),
         "steps": rollout.steps,
         "one_step": rollout.steps < 2,
-        "repeated_steps": repeats(rollout.sample.completion),
+        "repeated_steps": rollout.repeats_step,
         f"{STEPS_OF_LEVEL}{rollout.question.level}": rollout.steps,
     }
     if rollout.rewards:
@@ -54,7 +50,7 @@ def weighted(measured: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str,
 
 
 def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over those that have it, which are gone over once."""
+    """Mean of each metric over those that have it. The iterable is gone over once."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for metrics in measured:
@@ -64,16 +60,12 @@ def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: total / counts[name] for name, total in sums.items()}
 
 
-def repeats(completion: str) -> bool:
-    """Whether a step is said twice."""
-    steps = parse_completion(completion).steps
-    return len(set(steps)) < len(steps)
-
-
-def easy_accuracy(engine: Engine, grade: Grade, validation: Sequence[Question], max_new_tokens: int) -> float:
-    """Greedy accuracy on easy validation problems."""
-    requests = [Request(q.question, 0, 1) for q in validation]
+def easy_accuracy(
+    engine: Engine, validation: Sequence[Question], max_new_tokens: int, grader: Grader, domain: Domain
+) -> float:
+    """Greedy accuracy on easy validation problems; 0 where there are none."""
+    requests = [Request(q.question, domain.text, 0, 1) for q in validation]
     drawn = engine.sample(requests, SamplingOptions(0.0, max_new_tokens))
-    pairs = [(q.answer, answer_of(samples[0])) for q, samples in zip(validation, drawn, strict=True)]
-    right = grade([(gold, answer) for gold, answer in pairs if gold is not None and answer is not None])
-    return sum(right) / len(pairs) if pairs else 0.0
+    completions = [(q, samples[0]) for q, samples in zip(validation, drawn, strict=True)]
+    right = right_answers(completions, grader, domain)
+    return sum(map(bool, right)) / len(right) if right else 0.0

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Where a run is, and what it leaves behind: policy, curves, rollouts and a summary."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, table_files
-from e2h_pipeline.rl.curricula import State
 
 if TYPE_CHECKING:
-    pass
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.rl.curricula import State
 
 
 @dataclass
 class Progress:
-    """Where a run is; with the checkpoint's tensors it is the whole state, for every draw is counted."""
+    """Where a run is. With the tensors of a checkpoint it is the whole state, for every draw is counted.
+
+    Attributes:
+        update: updates done, or rounds.
+        best_update: updates behind the policy that is best on easy validation; 0 is the SFT policy.
+        best_accuracy: its accuracy on easy validation.
+        stopped: why a guard stopped the run.
+        kl_coefficient: that of the next update.
+        curriculum: state of the curriculum.
+        curves: metrics of each update.
+    """
 
     update: int = 0
     best_update: int = 0
@@ -29,43 +39,47 @@ class Progress:
     curves: list[dict[str, float]] = field(default_factory=list)
 
     def note(self, accuracy: float) -> None:
-        """The best checkpoint so far; of equals the later one, which has seen more hard questions."""
+        """Compare the present checkpoint with the best. Ties go to the later one, which has seen more hard questions."""
         if accuracy >= self.best_accuracy:
             self.best_accuracy, self.best_update = accuracy, self.update
 
 
 def rollouts_of(work: Path, update: int) -> Path:
-    """Where a run keeps what is kept of an update's rollouts, until it ends."""
+    """File of an update's rollouts in the work folder, until the run ends."""
     return work / "rollouts" / f"part-{update:06d}.parquet"
 
 
-def _write_rollouts(work: Path, out: Path, updates: int) -> None:
-    """All rollouts of a run in one table; a run killed behind its last checkpoint left some that do not count."""
-    import pyarrow.parquet as pq
+def finish(progress: Progress, best: Path, work: Work) -> dict[str, Any]:
+    """Save the best policy, the curves and the rollouts of a run to `work.out`, and give its summary.
 
-    parts = table_files(work / "rollouts")[:updates] if updates else []
-    if not parts:
-        return
-    with pq.ParquetWriter(out / "rollouts.parquet", pq.read_schema(parts[0]), compression="zstd") as writer:
-        for part in parts:
-            writer.write_table(read_table(part))
-
-
-def finish(progress: Progress, best: Path, out: Path, work: Path) -> dict[str, Any]:
-    """Save the best policy, the curves and the rollouts of a run to `out`, and give its summary."""
-    shutil.copytree(best, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    Args:
+        best: folder of the best policy.
+    """
+    shutil.copytree(best, work.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
     lines = [
         json.dumps({"update": i + 1, **{name: v for name, v in metrics.items() if math.isfinite(v)}})
         for i, metrics in enumerate(progress.curves)
     ]
-    (out / "curves.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    _write_rollouts(work, out, progress.update)
+    (work.out / "curves.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_rollouts(work, progress.update)
+    final = progress.curves[-1] if progress.curves else {}
     return {
         "updates": progress.update,
         "best_update": progress.best_update,
         "easy_validation_accuracy": progress.best_accuracy,
         "stopped": progress.stopped,
-        **{
-            f"final_{name}": value for name, value in (progress.curves[-1] if progress.curves else {}).items()
-        },
+        **{f"final_{name}": value for name, value in final.items()},
     }
+
+
+def _write_rollouts(work: Work, updates: int) -> None:
+    """All rollouts of a run in one table. A run killed behind its last checkpoint left some that do not count."""
+    import pyarrow.parquet as pq
+
+    parts = table_files(work.folder / "rollouts")[:updates] if updates else []
+    if not parts:
+        return
+    schema = pq.read_schema(parts[0])
+    with pq.ParquetWriter(work.out / "rollouts.parquet", schema, compression="zstd") as writer:
+        for part in parts:
+            writer.write_table(read_table(part))

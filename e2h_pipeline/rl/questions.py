@@ -1,38 +1,65 @@
-"""TODO: docstring."""
+"""The questions that a policy answers while it is trained, and those that choose its checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.rl.rollouts import (
-    Question,
-)
+from e2h_pipeline.artifacts.tables import TABLE, read_table
+from e2h_pipeline.grading.verdicts import Gold, payload_items
+from e2h_pipeline.rl.algorithms import EASY_PROBLEMS, HARD_QUESTIONS
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import Rl
 
 
-def read_questions(
-    easy_problems: Path, hard_questions: Path, options: Rl
-) -> tuple[list[Question], list[Question]]:
-    """Questions to roll out on, and easy validation questions. Hard ones come with an answer in controls alone, whose
-    table of hard questions has a column of answers (`problems.hard_answers`)."""
-    easy = read_table(
-        easy_problems / "data.parquet", ["problem_id", "level", "question", "answer", "split"]
-    ).to_pylist()
+@dataclass(frozen=True)
+class Question:
+    """A question to roll out on.
+
+    Attributes:
+        answer: None where nobody may look at it.
+        level: 0 where it is unknown.
+        payload: what else a grader needs, as of `Gold`.
+    """
+
+    problem_id: str
+    question: str
+    answer: str | None
+    level: int = 0
+    hard: bool = False
+    payload: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def gold(self) -> Gold | None:
+        """What its answers are checked against; None where nobody may look at it."""
+        return None if self.answer is None else Gold(self.answer, self.question, self.payload)
+
+
+def read_questions(inputs: Mapping[str, Path], options: Rl) -> tuple[list[Question], list[Question]]:
+    """Questions to roll out on, and easy validation questions.
+
+    A hard question has an answer in controls alone (`problems.hard_answers`): their table has a column of answers.
+
+    Args:
+        inputs: folders of `easy_problems` and `hard_questions`.
+    """
+    easy = read_table(inputs[EASY_PROBLEMS] / TABLE).to_pylist()
     hard = [
-        Question(r["problem_id"], r["question"], r.get("answer"), r["level"], hard=True)
-        for r in read_table(hard_questions / "data.parquet").to_pylist()
+        Question(r["problem_id"], r["question"], r.get("answer"), r["level"], True, payload_items(r))
+        for r in read_table(inputs[HARD_QUESTIONS] / TABLE).to_pylist()
     ]
     train = [
-        Question(r["problem_id"], r["question"], r["answer"], r["level"])
+        Question(r["problem_id"], r["question"], r["answer"], r["level"], payload=payload_items(r))
         for r in easy
         if r["split"] == "train"
     ]
     asked = {"all": [*train, *hard], "easy": train, "hard": hard}[options.questions]
     validation = [
-        Question(r["problem_id"], r["question"], r["answer"]) for r in easy if r["split"] == "validation"
+        Question(r["problem_id"], r["question"], r["answer"], payload=payload_items(r))
+        for r in easy
+        if r["split"] == "validation"
     ]
     return asked, validation

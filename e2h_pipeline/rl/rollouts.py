@@ -1,53 +1,48 @@
-"""Draw completions from the live policy and reward them: the part every RL algorithm shares.
+"""Completions of the live policy and their rewards, which all algorithms share.
 
-Questions of both kinds are drawn; the gold answer of an easy one is looked at, a hard one has none (but in controls).
+Questions of both kinds are drawn. The gold answer of an easy one is looked at; a hard one has none, but in controls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.grading.mathematics.extract import final_answer
+from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
 from e2h_pipeline.rewards.scoring import score_solutions
+from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
-from e2h_pipeline.solutions import format_prompt, parse_completion, segment_ends, token_offsets
+from e2h_pipeline.solutions import segment_ends, token_offsets
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
-    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.problems.domain import Domain
+    from e2h_pipeline.recipe import OnlineRl
+    from e2h_pipeline.solutions import TextFormat
 
-Grade = Callable[[Sequence[tuple[str, str]]], list[bool]]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question to roll out on; `answer` is None where nobody may look at it, `level` 0 where it is unknown."""
-
-    problem_id: str
-    question: str
-    answer: str | None
-    level: int = 0
-    hard: bool = False
+Completion = tuple[Question, Sample]
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion with its rewards, one per completion token.
+    """One completion, and its rewards where it was drawn to learn from them.
 
     Attributes:
+        rewards: one per completion token; none in rounds.
+        evaluator_score: lowest score of a step, a probability.
+        steps: how many steps it has.
+        answer: None where it has none, or was cut off.
+        right: the verdict; None where the answer may not be looked at.
+        repeats_step: a step comes twice, word for word.
         ends: completion tokens that carry the reward of a step, in order; the last token where there is no step.
-        terminal: what of the last token's reward is no step's: verdict, constant or penalty.
+        terminal: the non-step part of the last token's reward: verdict, constant or penalty.
     """
 
     question: Question
@@ -56,47 +51,47 @@ class Rollout:
     rewards: tuple[float, ...]
     evaluator_score: float
     steps: int
-    answered: bool
+    answer: str | None
     right: bool | None
+    repeats_step: bool = False
     ends: tuple[int, ...] = ()
     terminal: float = 0.0
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rollouts as padded tensors, (batch, length) each; `mask` is 1 on completion tokens.
+class Judges:
+    """Who says what completions are worth.
 
-    Position t of `rewards`, `mask` and of log-probabilities belongs to token t of `ids`.
+    Attributes:
+        evaluator: scores steps.
+        tokenizer: the evaluator's.
+        grader: says which answers are right.
+        domain: finds steps and answer of a completion.
     """
 
-    ids: Tensor
-    attention: Tensor
-    mask: Tensor
-    rewards: Tensor
-
-
-def roll_out(
-    engine: TransformersEngine,
-    evaluator: PreTrainedModel,
-    evaluator_tokenizer: PreTrainedTokenizerBase,
-    grade: Grade,
-    questions: Sequence[Question],
-    options: Rl,
-    seed: int,
-    update: int,
-) -> list[Rollout]:
-    """Completions of the questions under the live policy, rewarded."""
-    drawn = draw(engine, questions, options, seed, update)
-    return rewarded(drawn, engine.tokenizer, evaluator, evaluator_tokenizer, grade, options)
+    evaluator: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    grader: Grader
+    domain: Domain
 
 
 def draw(
-    engine: TransformersEngine, questions: Sequence[Question], options: Rl, seed: int, update: int
-) -> list[tuple[Question, Sample]]:
-    """Completions of the questions under the live policy."""
+    engine: TransformersEngine,
+    questions: Sequence[Question],
+    text: TextFormat,
+    options: OnlineRl,
+    seed: int,
+    update: int,
+) -> list[Completion]:
+    """Completions of the questions under the live policy; `text` is the domain's format."""
     requests = [
         # By place too: a question that comes twice in an update is answered anew.
-        Request(q.question, stream_key(seed, f"rl/{update}/{i}", q.problem_id), options.samples_per_question)
+        Request(
+            q.question,
+            text,
+            stream_key(seed, f"rl/{update}/{i}", q.problem_id),
+            options.samples_per_question,
+        )
         for i, q in enumerate(questions)
     ]
     asked = SamplingOptions(options.temperature, options.max_new_tokens, token_logprobs=True)
@@ -105,53 +100,61 @@ def draw(
 
 
 def rewarded(
-    pairs: Sequence[tuple[Question, Sample]],
-    tokenizer: PreTrainedTokenizerBase,
-    evaluator: PreTrainedModel,
-    evaluator_tokenizer: PreTrainedTokenizerBase,
-    grade: Grade,
-    options: Rl,
+    completions: Sequence[Completion], tokenizer: PreTrainedTokenizerBase, judges: Judges, options: OnlineRl
 ) -> list[Rollout]:
-    """Rewards of completions: the evaluator's scores of their steps, and verdicts where an answer may be looked at."""
+    """Rewards of completions: the evaluator's scores of their steps, and verdicts where an answer may be looked at.
+
+    Args:
+        tokenizer: the policy's.
+    """
     scores = score_solutions(
-        evaluator,
-        evaluator_tokenizer,
-        [(q.question, sample.completion, sample.finish_reason == "stop") for q, sample in pairs],
+        judges.evaluator,
+        judges.tokenizer,
+        [(q.question, sample.completion, _finished(sample)) for q, sample in completions],
+        text=judges.domain.text,
     )
-    verdicts = _verdicts(pairs, grade)
+    rights = right_answers(completions, judges.grader, judges.domain)
     return [
-        reward(tokenizer, q, sample, logits, right, options)
-        for (q, sample), logits, right in zip(pairs, scores, verdicts, strict=True)
+        reward(completion, logits, right, tokenizer, judges.domain, options)
+        for completion, logits, right in zip(completions, scores, rights, strict=True)
     ]
 
 
-def _verdicts(pairs: Sequence[tuple[Question, Sample]], grade: Grade) -> list[bool | None]:
-    """Right or wrong on easy questions that were answered, None on hard ones."""
-    asked = {
-        i: (q.answer, answer)
-        for i, (q, sample) in enumerate(pairs)
-        if q.answer is not None and (answer := answer_of(sample)) is not None
-    }
-    graded = dict(zip(asked, grade(list(asked.values())), strict=True))
-    return [None if q.answer is None else graded.get(i, False) for i, (q, _) in enumerate(pairs)]
+def right_answers(completions: Sequence[Completion], grader: Grader, domain: Domain) -> list[bool | None]:
+    """Whether each completion's answer is right; a missing one is wrong. None where no answer may be looked at."""
+    answers = [answer_of(sample, domain) for _, sample in completions]
+    pairs = [
+        None if q.gold is None or answer is None else (q.gold, answer)
+        for (q, _), answer in zip(completions, answers, strict=True)
+    ]
+    found = decide(grader, pairs).verdicts
+    return [
+        None if q.answer is None else verdict is Verdict.EQUAL
+        for (q, _), verdict in zip(completions, found, strict=True)
+    ]
 
 
-def answer_of(sample: Sample) -> str | None:
+def answer_of(sample: Sample, domain: Domain) -> str | None:
     """The answer of a completion that ended by itself; a truncated one has none."""
-    return final_answer(sample.completion, finished=sample.finish_reason == "stop")
+    return domain.answer_of(sample.completion, _finished(sample))
 
 
 def reward(
-    tokenizer: PreTrainedTokenizerBase,
-    question: Question,
-    sample: Sample,
+    completion: Completion,
     logits: Sequence[float],
     right: bool | None,
-    options: Rl,
+    tokenizer: PreTrainedTokenizerBase,
+    domain: Domain,
+    options: OnlineRl,
 ) -> Rollout:
-    """Place step rewards on the tokens that end the segments and the terminal reward on the last token."""
-    solution = parse_completion(sample.completion)
-    answered = answer_of(sample) is not None
+    """Place step rewards on the tokens that end the segments, and the terminal reward on the last token.
+
+    Args:
+        logits: the evaluator's of each segment.
+        tokenizer: the policy's.
+    """
+    question, sample = completion
+    solution, answer = domain.text.parse(sample.completion), answer_of(sample, domain)
     scores = [1 / (1 + math.exp(-max(-30.0, min(30.0, logit)))) for logit in logits]
     rewards = [0.0] * len(sample.token_ids)
     if solution.steps:
@@ -161,55 +164,36 @@ def reward(
     else:
         ends = [len(rewards) - 1]
         rewards[-1] += options.process_scale * without_steps(options)
-    terminal = terminal_reward(
-        right=right,
-        answered=answered,
-        outcome_reward=options.outcome_reward,
-        hard_constant=options.hard_constant,
-        unfinished_penalty=options.unfinished_penalty,
-    )
+    terminal = terminal_reward(right, answer is not None, options)
     rewards[-1] += terminal
     return Rollout(
         question=question,
-        prompt_ids=tuple(tokenizer(format_prompt(question.question))["input_ids"]),
+        prompt_ids=prompt_ids(tokenizer, question, domain),
         sample=sample,
         rewards=tuple(rewards),
         evaluator_score=min(scores, default=0.0),
         steps=len(solution.steps),
-        answered=answered,
+        answer=answer,
         right=right,
+        repeats_step=len(set(solution.steps)) < len(solution.steps),
         ends=tuple(ends),
         terminal=terminal,
     )
 
 
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: Question, domain: Domain) -> tuple[int, ...]:
+    """Tokens of the prompt of a question."""
+    return tuple(tokenizer(domain.text.prompt(question.question))["input_ids"])
+
+
+def _finished(sample: Sample) -> bool:
+    return sample.finish_reason == "stop"
+
+
 def _text_tokens(sample: Sample) -> tuple[Sequence[int], str]:
     """The tokens that spell the completion: all but the end-of-sequence token."""
-    ids = sample.token_ids[:-1] if sample.finish_reason == "stop" else sample.token_ids
+    ids = sample.token_ids[:-1] if _finished(sample) else sample.token_ids
     return ids, sample.completion
-
-
-def collate(rollouts: Sequence[Rollout], pad_id: int, device: torch.device) -> Batch:
-    """Pad rollouts to the longest."""
-    longest = max(len(r.prompt_ids) + len(r.sample.token_ids) for r in rollouts)
-
-    def pad(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:
-        return torch.tensor(
-            [[*row, *[fill] * (longest - len(row))] for row in rows], dtype=dtype, device=device
-        )
-
-    ids = [[*r.prompt_ids, *r.sample.token_ids] for r in rollouts]
-    silent = [[0.0] * len(r.prompt_ids) for r in rollouts]
-    return Batch(
-        ids=pad(ids, pad_id, torch.long),
-        attention=pad([[1] * len(row) for row in ids], 0, torch.long),
-        mask=pad(
-            [[*s, *[1.0] * len(r.sample.token_ids)] for s, r in zip(silent, rollouts, strict=True)],
-            0,
-            torch.float,
-        ),
-        rewards=pad([[*s, *r.rewards] for s, r in zip(silent, rollouts, strict=True)], 0, torch.float),
-    )
 
 
 def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequence[float | None]) -> pa.Table:
@@ -226,7 +210,7 @@ def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequenc
         "problem_id": ([r.question.problem_id for r in rollouts], pa.string()),
         "level": ([r.question.level for r in rollouts], pa.int8()),
         "right": ([r.right for r in rollouts], pa.bool_()),
-        "answer": ([answer_of(r.sample) for r in rollouts], pa.string()),
+        "answer": ([r.answer for r in rollouts], pa.string()),
         "evaluator_score": ([r.evaluator_score for r in rollouts], pa.float32()),
         "reward": ([sum(r.rewards) if r.rewards else None for r in rollouts], pa.float32()),
         "kl": (list(divergences), pa.float32()),
@@ -234,35 +218,3 @@ def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequenc
         "tokens": ([len(r.sample.token_ids) for r in rollouts], pa.int32()),
     }
     return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})
-
-
-def drawn_logprobs(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
-    """(batch, length): log-probabilities of completion tokens as they were drawn, 0 elsewhere."""
-    found = torch.zeros_like(batch.rewards)
-    for row, rollout in enumerate(rollouts):
-        start, drawn = len(rollout.prompt_ids), rollout.sample.token_logprobs
-        found[row, start : start + len(drawn)] = torch.tensor(drawn, device=found.device)
-    return found
-
-
-def step_ends(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
-    """(batch, length), 1 on the tokens that carry the reward of a step, be it 0."""
-    ends = torch.zeros_like(batch.mask)
-    for row, rollout in enumerate(rollouts):
-        ends[row, [len(rollout.prompt_ids) + end for end in rollout.ends]] = 1.0
-    return ends
-
-
-def terminal_rewards(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
-    """(batch, length): what of `batch.rewards` is no step's, on the last token of each completion."""
-    terminal = torch.zeros_like(batch.rewards)
-    for row, rollout in enumerate(rollouts):
-        terminal[row, len(rollout.prompt_ids) + len(rollout.sample.token_ids) - 1] = rollout.terminal
-    return terminal
-
-
-def group_ids(rollouts: Sequence[Rollout], device: torch.device) -> Tensor:
-    """(batch,) integers, the same for rollouts of the same question."""
-    numbers: dict[str, int] = {}
-    ids = [numbers.setdefault(r.question.problem_id, len(numbers)) for r in rollouts]
-    return torch.tensor(ids, device=device)

@@ -86,18 +86,15 @@ def stage(
         group: Dagster group.
         reads: upstream assets, besides `recipe`, which every stage has.
         recipe: sections (or `section.field`) the body may read; all that may shape the result.
-        methods: fields of registries that the body loads methods from (`rl.algorithm`). The code of the chosen entry is
-            in the key. Those of an asset that samples include the engine.
+        methods: fields of registries that the body loads from (`rl.algorithm`); the chosen entry's code is in the key.
         reads_if: upstream assets that only some recipes make it read: asset to condition. Dagster shows them all.
         samples: the body draws with the engine; its name and version are part of the key.
         audit: may see gold answers.
         gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
         distributed: the body may run in several processes, of which the main one alone writes.
-        grows: field of the recipe that says how much is wanted of the same (`sampling.samples`); requests that
-            differ in it alone share a work folder that stays, and the larger goes on from the smaller.
+        grows: field that says how much is wanted of the same (`sampling.samples`): the larger goes on from the smaller.
         external: fingerprint of files or Hub commits that shape the result.
-        watches: assets that only tell when something outside has changed (`problem_files`); they are in no key,
-            because `external` says what is there.
+        watches: assets that only tell when something outside has changed; `external` puts it into the key.
         kinds: icons in the UI.
         files: hash of code that is data (templates).
         name: asset name where it is not the body's.
@@ -211,13 +208,9 @@ def _description(spec: Stage, text: str) -> str:
     sections = (
         "all sections"
         if spec.name == RECIPE_ASSET
-        else ", ".join(f"`{_spelled(part)}`" for part in spec.sections)
+        else ", ".join(f"`{part}`" for part in spec.sections)
     )
     return f"{inspect.cleandoc(text)}\n\nVersion = hash of the content. Recipe: {sections}."
-
-
-def _spelled(part: Part) -> str:
-    return part if isinstance(part, str) else f"{part.section} without {', '.join(part.fields)}"
 
 
 def _resolve(

@@ -1,5 +1,7 @@
-"""What the asset checks look for, as plain functions over tables and graphs: a list of findings each,
-empty where all is well."""
+"""What the asset checks look for, as plain functions over tables and graphs.
+
+Each returns a list of findings, empty where all is well.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,24 @@ from typing import Any
 
 from e2h_pipeline.artifacts.lineage import Node, ancestors
 from e2h_pipeline.artifacts.tables import read_table, table_files
-from e2h_pipeline.supervision.easy_solutions import GSM8K_ID
+from e2h_pipeline.supervision.solutions.metamath import GSM8K_ID
 
 GOLD = "gold_answers"
 BENCHMARK = "benchmark_questions"
 QUESTION_TABLES = ("easy_problems", "hard_questions", BENCHMARK)
-_ANSWER_COLUMNS = frozenset({"answer", "answers", "steps", "solution", "completion"})
+_ANSWER_COLUMNS = frozenset({"answer", "answers", "steps", "solution", "completion", "payload"})
 _TOLERANCE = 1e-9
-_FEWEST_SPREAD = 1e-6  # of step logits, below which an evaluator says the same of everything
+_LEAST_SPREAD = 1e-6  # standard deviation of step logits, below which an evaluator gives every step one score
 _SHOWN = 3
 
 
 def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> list[str]:
-    """Do the partitions of supervision keep apart, and is every hard and benchmark question gradable?
+    """Are the partitions of supervision disjoint, and does every hard and benchmark question have a
+    gold answer?
 
     Args:
-        parts: asset name -> folder, of those of the partition assets that exist.
+        parts: asset name to folder, of the partition assets that exist.
+        easy_levels: levels that the recipe supervises.
     """
     rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
     ids = {name: [row["problem_id"] for row in found] for name, found in rows.items()}
@@ -45,17 +49,18 @@ def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> l
 
 
 def same_texts(one: Path, other: Path) -> int:
-    """Question texts that two tables share. MATH has a few twice, at different levels, and the published
-    split keeps them; so between easy and hard they are counted and shown, not refused."""
+    """Question texts that two tables share. MATH has a few texts at two levels, and the published
+    split keeps them. So between easy and hard they are counted and shown, not refused."""
     tables = [read_table(folder / "data.parquet", ["question"]).to_pylist() for folder in (one, other)]
     return len(_texts(tables[0]) & _texts(tables[1]))
 
 
 def solution_findings(parts: Mapping[str, Path]) -> list[str]:
-    """Are the solutions that the policy is taught of easy training problems, and of no question that is held out?
+    """Are the solutions that the policy is taught of easy training problems, and of no question
+    that is held out?
 
     Args:
-        parts: asset name -> folder, of `easy_solutions` and those of the question tables that exist.
+        parts: asset name to folder, of `easy_solutions` and of the question tables that exist.
     """
     rows = {
         name: read_table(
@@ -80,10 +85,11 @@ def solution_findings(parts: Mapping[str, Path]) -> list[str]:
 
 
 def _level_findings(rows: Mapping[str, list[dict[str, Any]]], easy_levels: Collection[int]) -> list[str]:
+    """Easy problems are of easy levels; hard ones of other levels that are known."""
     easy = {row["level"] for row in rows.get("easy_problems", [])} - set(easy_levels)
-    hard = {row["level"] for row in rows.get("hard_questions", [])} & set(easy_levels)
-    findings = [f"easy_problems has levels {sorted(easy)}, which are not easy"] if easy else []
-    return findings + ([f"hard_questions has easy levels {sorted(hard)}"] if hard else [])
+    hard = {row["level"] for row in rows.get("hard_questions", [])} & {*easy_levels, None}
+    findings = [f"easy_problems has levels {sorted(easy, key=str)}, which are not easy"] if easy else []
+    return findings + ([f"hard_questions has easy or unknown levels {sorted(hard, key=str)}"] if hard else [])
 
 
 def _gold_findings(ids: Mapping[str, list[str]]) -> list[str]:
@@ -115,7 +121,7 @@ def reachable(upstream: Mapping[str, Collection[str]], start: str) -> set[str]:
 
 
 def graph_findings(upstream: Mapping[str, Collection[str]], audit: Collection[str]) -> list[str]:
-    """Stages that are not audit stages and yet reach gold answers, or depend on an audit stage."""
+    """Stages that are no audit stages, but depend on gold answers or on an audit stage."""
     findings = []
     for asset in sorted(set(upstream) - set(audit)):
         seen = sorted(reachable(upstream, asset) & {GOLD, *audit})
@@ -124,7 +130,7 @@ def graph_findings(upstream: Mapping[str, Collection[str]], audit: Collection[st
 
 
 def manifest_findings(nodes: Iterable[Node], audit: Collection[str]) -> list[str]:
-    """Artifacts that are not of audit stages and yet were made from gold answers, by their manifests."""
+    """Artifacts of other than audit stages that were made from gold answers, by their manifests."""
     findings = []
     for node in nodes:
         if node.asset not in audit and any(n.asset == GOLD for n in ancestors(node)):
@@ -165,11 +171,11 @@ def pool_findings(pool: Path, questions: Collection[str], samples: int) -> list[
 
 
 def metric_findings(rows: Iterable[Mapping[str, Any]], draws: int) -> list[str]:
-    """Metrics rows that cannot be: outside [0, 1], intervals out of order, a choice better than pass@N,
-    or methods that differ with a single sample.
+    """Impossible rows of metrics: outside [0, 1], intervals out of order, a choice better than
+    pass@N, or methods that differ with a single sample.
 
-    Votes below the largest N are means over `draws` random subsets, so they may pass the exact pass@N by
-    four of their standard errors.
+    Votes below the largest N are means over `draws` random subsets, so four of their standard
+    errors above the exact pass@N are allowed.
     """
     rows = list(rows)
     findings = [
@@ -192,11 +198,11 @@ def metric_findings(rows: Iterable[Mapping[str, Any]], draws: int) -> list[str]:
 
 
 def constant_findings(scores: Path) -> list[str]:
-    """An evaluator that says the same of every step has learnt nothing."""
+    """An evaluator that gives every step one score has learned nothing."""
     import pyarrow.compute as pc
 
     logits = read_table(scores, ["step_logits"])["step_logits"].combine_chunks().flatten()
-    if len(logits) and pc.stddev(logits).as_py() < _FEWEST_SPREAD:
+    if len(logits) and pc.stddev(logits).as_py() < _LEAST_SPREAD:
         return [f"all {len(logits):,} step scores are equal"]
     return []
 

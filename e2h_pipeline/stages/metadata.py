@@ -16,6 +16,7 @@ from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.report.levels import levels_in
 from e2h_pipeline.stages.pictures import Curve, Panel, bar_picture, curve_picture, training_panels
 from resources.store import ARTIFACT_KEY
 from resources.tracking import page_address, served_pages
@@ -30,7 +31,11 @@ _RECIPE = "recipe.json"
 
 
 def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[str, Any]:
-    """Metadata of one materialization: where it lies, what is in it, what fed it, what it cost."""
+    """Metadata of a materialization: place, content, lineage and cost of the artifact.
+
+    Args:
+        reused: the artifact was in the store already.
+    """
     manifest = artifact.manifest
     metadata: dict[str, Any] = {
         **_pages(artifact),
@@ -52,8 +57,11 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
 
 
 def _pages(artifact: Artifact) -> dict[str, Any]:
-    """Where to read on: MLflow's run, and the report of a whole experiment, which MLflow serves (a browser opens no file
-    from here, so its path is there to copy)."""
+    """Pages to read on: MLflow's run, and HTML pages of the artifact.
+
+    MLflow serves the report of an experiment. A browser opens no local file from Dagster's page, so the path of every
+    page is there to copy.
+    """
     pages: dict[str, Any] = {}
     for page in sorted(artifact.path.rglob("*.html")):
         pages[f"{page.stem}_file"] = dg.MetadataValue.path(str(page))
@@ -66,6 +74,7 @@ def _pages(artifact: Artifact) -> dict[str, Any]:
 
 
 def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    """Everything behind the artifact as a table, and the versions of the easy data among it."""
     node = trace(store, artifact)
     rows = [
         f"| {row['asset']} | {row['data_version'][:_VERSION_LENGTH]} | {row['code_version']} "
@@ -81,8 +90,10 @@ def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
 
 
 def _table(artifact: Artifact) -> dict[str, Any]:
-    """Rows, rows per level, and the first few rows of the artifact's table, or of its main one; where it has none, its
-    settings or what its summary says."""
+    """Rows, rows of each level, and the first few rows of the artifact's main table.
+
+    An artifact without a table has its settings, or what its summary says.
+    """
     folder = artifact.path
     tables = sorted(folder.rglob("*.parquet"), key=lambda path: (path.stem not in _MAIN_TABLES, path))
     first = next(iter(tables), None)
@@ -109,9 +120,10 @@ def _table(artifact: Artifact) -> dict[str, Any]:
 
 
 def _by_level(levels: list[int | None]) -> str:
-    """Rows of each level, as a table and as bars; last those without one, as problems of GSM8K are."""
-    found = Counter("none" if level is None else str(level) for level in levels)
-    counts = dict(sorted(found.items()))
+    """Rows of each level, as a table and as bars; last those of unknown level, as problems of GSM8K are."""
+    found = Counter(level or 0 for level in levels)
+    known = {str(level): found[level] for level in sorted(found) if level}
+    counts = {**known, **({"none": found[0]} if found[0] else {})}
     rows = [f"| {level} | {count:,} |" for level, count in counts.items()]
     return "\n".join(["| level | rows |", "|---|---|", *rows, "", bar_picture({"rows by level": counts})])
 
@@ -123,9 +135,9 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     ]
     metadata: dict[str, Any] = {"figures": dg.MetadataValue.table(records)} if records else {}
     counted = {
-        name.replace("_", " "): {str(level): count for level, count in sorted(values.items())}
+        name.replace("_", " "): {level: values[level] for level in sorted(values, key=int)}
         for name, values in summary.items()
-        if isinstance(values, Mapping) and values and all(str(level).isdigit() for level in values)
+        if isinstance(values, Mapping) and values and all(level.isdecimal() for level in values)
     }
     return {**metadata, **({"by_level": dg.MetadataValue.md(bar_picture(counted))} if counted else {})}
 
@@ -160,8 +172,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _pictures(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
-    """What a stage drew itself, and small panels of its curves. Nothing is drawn of settings (`recipe`), of a base model
-    that was not trained here, and of notes that something was not asked for: there is nothing to see in them."""
+    """Pictures that the stage drew itself, and small panels of its curves where it has any."""
     pictures: dict[str, str] = {}
     for path in sorted(artifact.path.rglob("*.png")):
         pictures[path.stem] = (
@@ -176,14 +187,14 @@ def _pictures(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
 
 
 def _main_result(store: ArtifactStore, artifact: Artifact) -> Artifact:
-    """The artifact whose curves are shown: for the report, that of its headline."""
+    """The artifact whose curves are shown: for the report, the metrics behind its headline."""
     headline = artifact.manifest.inputs.get("benchmark_metrics")
     found = store.find("benchmark_metrics", headline.key) if headline else None
     return found or artifact
 
 
 def _curves(folder: Path) -> str:
-    """Curves of what has any: training over updates, accuracy over N, gold accuracy over training."""
+    """Curves of an artifact that has any: training over updates, accuracy over N, gold accuracy over training."""
     if (folder / "curves.jsonl").is_file():
         from e2h_pipeline.report.rl_view import read_curves
 
@@ -198,8 +209,8 @@ def _curves(folder: Path) -> str:
 
 
 def _audit_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """What the rollouts were worth, what the evaluator said of them, and the difference, by level over training."""
-    levels = sorted({row["levels"] for row in rows if row["levels"].isdigit()})
+    """Gold accuracy of the rollouts, the evaluator's score, and their difference, by level over training."""
+    levels = levels_in(row["levels"] for row in rows)
     titles = {
         "gold_accuracy": "gold accuracy by level, %",
         "evaluator_score": "evaluator's score by level, %",
@@ -238,7 +249,7 @@ def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
 
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of the summary as numbers, so that the UI plots them over time; nested ones as far as there is room."""
+    """Numbers of the summary, which the UI plots over time; of nested ones, the first few."""
     one_below = {
         f"{name}/{inner}": number
         for name, values in summary.items()

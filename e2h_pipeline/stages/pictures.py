@@ -1,7 +1,8 @@
 """Small pictures for Dagster's page: panels of curves or bars in one SVG, drawn by hand.
 
-A stage waits for its pictures, and a figure of matplotlib takes a tenth of a second for each panel; this takes a
-millisecond for all of them. Colours are those of Okabe and Ito (2008). The ground is white, for dark themes.
+A stage waits for its pictures. A figure of matplotlib takes a tenth of a second for each panel; this
+takes a millisecond for all of them. Colours are those of Okabe and Ito (2008). The ground is white, so
+that pictures can be read in dark themes.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from e2h_pipeline.report.colors import mixed
+
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7")
 _INK, _FAINT = "#3d4550", "#e3e6eb"
 _WIDTH, _HEIGHT, _COLUMNS = 260, 170, 3  # of a panel, in pixels; panels side by side
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 36, 26  # margins of a panel
-_CHARACTER = 6.3  # width of a bold one
+_CHARACTER = 6.3  # width of a bold one, in pixels
+_SQUEEZED = 2  # a legend that is wider than its room by this factor cannot be read
 _MOST_POINTS = 120  # of a curve; pictures are kept in Dagster's event log
 _FEW_POINTS = 12  # of a curve whose points are marked
 _LEVELS = re.compile(r"(.+)_(easy|hard|level_\d+)")
+_LEVEL = "level "
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,13 @@ class Panel:
 
 
 def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
-    """A panel for each metric of a training over its updates; easy, hard and single levels of one share a panel."""
+    """A panel for each metric of a training over its updates; easy, hard and single levels of one share it.
+
+    Args:
+        rows: lines of `curves.jsonl`: `update`, and numbers by name. A name that ends in `_easy`, `_hard` or
+            `_level_3` is a metric of these questions alone. Questions of unknown level (0) are left out: they
+            count among all.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         for name, value in row.items():
@@ -52,21 +63,33 @@ def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
                 continue
             parts = _LEVELS.fullmatch(name)
             title, label = (parts[1], parts[2]) if parts else (name, "all")
+            if label == "level_0":
+                continue
             found.setdefault(title, {}).setdefault(label, []).append((row["update"], value))
     return [
         Panel(
             title.replace("_", " "),
             [
                 Curve(label.replace("_", " "), *zip(*points, strict=True))
-                for label, points in sorted(named.items())
+                for label, points in sorted(named.items(), key=_in_order)
             ],
         )
         for title, named in found.items()
     ]
 
 
+def _in_order(named: tuple[str, Any]) -> tuple[str, int]:
+    """Sort key of curves by label: names, then levels by number."""
+    name, _, number = named[0].rpartition("_")
+    return (name, int(number)) if number.isdecimal() else (named[0], 0)
+
+
 def curve_picture(panels: Sequence[Panel], x_label: str, *, doubling: bool = False) -> str:
-    """Panels of curves as a Markdown image; `doubling` puts 1, 2, 4, 8 ... at equal distances."""
+    """Panels of curves as a Markdown image.
+
+    Args:
+        doubling: put 1, 2, 4, 8 ... at equal distances.
+    """
     return _picture([_curves(panel, x_label, math.log2 if doubling else float) for panel in panels])
 
 
@@ -100,7 +123,7 @@ def _curves(panel: Panel, x_label: str, scale: Callable[[float], float]) -> str:
     parts = [_title(panel.title), _grid(low, high, up), *_x_labels(panel, x_label)]
     if len(curves) > 1:
         parts.append(_legend([curve.label for curve in curves]))
-    for curve, color in zip(curves, _COLORS * len(curves), strict=False):
+    for curve, color in zip(curves, mixed(_COLORS, len(curves)), strict=True):
         x = [across(scale(value)) for value in curve.x]
         if curve.low:
             around = [*zip(x, map(up, curve.high), strict=True), *zip(x, map(up, curve.low), strict=True)]
@@ -178,14 +201,21 @@ def _x_labels(panel: Panel, label: str) -> list[str]:
 
 
 def _legend(labels: Sequence[str]) -> str:
+    """Names in the colours of their curves, in one line: squeezed where they are too wide, numbers alone of many levels."""
+    room = _WIDTH - _LEFT - _RIGHT
+    if _wide(labels) > _SQUEEZED * room:
+        labels = [label.removeprefix(_LEVEL) for label in labels]
     spans = "".join(
         f'<tspan fill="{color}" dx="{6 if i else 0}">{escape(label)}</tspan>'
-        for i, (label, color) in enumerate(zip(labels, _COLORS * len(labels), strict=False))
+        for i, (label, color) in enumerate(zip(labels, mixed(_COLORS, len(labels)), strict=True))
     )
-    room = _WIDTH - _LEFT - _RIGHT
-    wide = sum(map(len, labels)) * _CHARACTER + 6 * len(labels)
-    squeezed = f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if wide > room else ""
+    squeezed = f' textLength="{room}" lengthAdjust="spacingAndGlyphs"' if _wide(labels) > room else ""
     return f'<text x="{_LEFT}" y="28" font-weight="600"{squeezed}>{spans}</text>'
+
+
+def _wide(labels: Sequence[str]) -> float:
+    """Width of a legend in pixels."""
+    return sum(map(len, labels)) * _CHARACTER + 6 * len(labels)
 
 
 def _title(text: str) -> str:

@@ -38,6 +38,9 @@ class Without:
     section: str
     fields: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.section} without {', '.join(self.fields)}"
+
 
 Part = str | Without
 """What a stage may read of a recipe: a section, one field of it (`problems.seed`), or all but some."""

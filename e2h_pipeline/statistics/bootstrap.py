@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.reranking.draws import generator
+from e2h_pipeline.reranking.draws import random_generator
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Bootstrap:
         Depends on the seed and the number of problems only, so two tables over the same problems
         see the same resamples.
         """
-        rng = generator(self.seed, "bootstrap", problems)
+        rng = random_generator(self.seed, "bootstrap", problems)
         return rng.multinomial(problems, np.full(problems, 1 / problems), size=self.resamples).astype(
             np.float64
         )

@@ -1,27 +1,35 @@
-"""TODO: docstring."""
+"""Labels of the policy's own solutions by the exact checker of the domain, where it has one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from e2h_pipeline.supervision.rows import (
-    Rows,
-)
-
-if TYPE_CHECKING:
-    pass
+from e2h_pipeline.registry import STEP_CHECKERS
+from e2h_pipeline.supervision.rows import balanced_by_problem, distinct_samples
+from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
 
-def checked_labels(samples: Rows, easy: Mapping[str, dict[str, Any]]) -> Rows:
-    """Samples with the labels of the ladder's exact checker, where there is anything to label."""
-    from e2h_pipeline.problems.ladder.checker import step_labels
+class ExactChecker(LabelSource):
+    """Labels every distinct sample of which the checker says anything."""
 
-    labelled = [
-        {
-            **row,
-            "labels": [float(x) for x in step_labels(easy[row["problem_id"]]["question"], row["completion"])],
-        }
-        for row in samples
-    ]
-    return [row for row in labelled if row["labels"]]
+    def reads(self, options: Any) -> tuple[str, ...]:
+        """The samples that are labelled."""
+        return ("easy_samples",)
+
+    def draw(self, job: LabelJob) -> LabelledRows:
+        """Samples with their labels.
+
+        Raises:
+            ValueError: the domain has no checker.
+        """
+        if job.domain.step_checker is None:
+            raise ValueError(
+                f"labels.source=checker: problems.source={job.domain.name} has no exact checker of steps; use"
+                " labels.source=prm800k, shepherd or monte_carlo"
+            )
+        check = STEP_CHECKERS.load(job.domain.name)
+        rows = distinct_samples(job.inputs["easy_samples"] / "data", job.easy)
+        for row in rows:
+            row["labels"] = [float(label) for label in check(row["question"], row["completion"])]
+        labelled = [row for row in rows if row["labels"]]
+        return LabelledRows(balanced_by_problem(labelled, job), {"dropped": {}})

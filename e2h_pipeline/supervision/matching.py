@@ -1,13 +1,15 @@
-"""TODO: docstring."""
+"""Other people's solutions and our problems: which problem a solution is of, and its steps in a domain's text format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from e2h_pipeline.problems.duplicates import spacing_key
-from e2h_pipeline.problems.rated_solutions import LabelledSolution, T
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
+from e2h_pipeline.problems.rated_solutions import LabelledSolution
+from e2h_pipeline.solutions import ANSWER_MARKER, TextFormat
+
+T = TypeVar("T")
 
 
 def by_question(problems: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -29,10 +31,10 @@ def problem_of(solution: LabelledSolution, by_id: Mapping[str, T], by_text: Mapp
     return by_id.get(solution.unique_id)
 
 
-def segments_of(steps: Sequence[str], marks: Sequence[T]) -> tuple[list[str], list[T]]:
-    """Rated steps as segments of our text format, and the mark of each.
+def segments_of(steps: Sequence[str], marks: Sequence[T], text: TextFormat) -> tuple[list[str], list[T]]:
+    """Rated steps, as of `LabelledSolution`, as segments of a text format, and the mark of each.
 
-    A blank line inside a step would read as two steps, so it becomes a line break; the answer block
+    A blank line inside a step would read as two steps, so it becomes a line break. The answer block
     of a step that ends in one is a segment of its own and shares the step's mark.
     """
     segments: list[str] = []
@@ -44,6 +46,6 @@ def segments_of(steps: Sequence[str], marks: Sequence[T]) -> tuple[list[str], li
             segments.append(lines)
             kept.append(mark)
         if marker:
-            segments.append(ANSWER_MARKER + SEPARATOR + answer.strip())
+            segments.append(text.answer_marker + text.separator + answer.strip())
             kept.append(mark)
     return segments, kept

@@ -5,188 +5,199 @@ their answers are compared with the easy problem's. Hard label: 1 if any is righ
 share that is right. The answer block is not completed but compared itself.
 
 Samples share beginnings, so each distinct prefix is completed once. Prefixes are taken depth by depth: where
-no completion is right the solution has gone wrong, labels stop (as everywhere in this house), and nothing is
+no completion is right the solution has gone wrong, labels stop (as everywhere in this project), and nothing is
 drawn behind it. A step or an answer that the length limit cut in two is not labelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.shards import Call, LocalRunner, Runner, complete_shards
+from e2h_pipeline.artifacts.shards import Call, complete_shards
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.loading import cached_engine
 from e2h_pipeline.generation.engines.protocol import Engine, Request
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import sampling_options
 from e2h_pipeline.grading.graders import grader
-from e2h_pipeline.grading.mathematics.extract import final_answer
 from e2h_pipeline.grading.verdicts import Grader, Verdict
-from e2h_pipeline.solutions import SEPARATOR, parse_completion
 from e2h_pipeline.supervision.rows import (
     RIGHT,
     UNLABELLED,
     WRONG,
+    Rows,
+    balanced_by_problem,
     by_problem,
+    distinct_samples,
     grade_answers,
     until_first_error,
 )
+from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import Labels, Sampling
+    from e2h_pipeline.problems.domain import Domain
+    from e2h_pipeline.recipe import Sampling
+    from e2h_pipeline.solutions import TextFormat
 
-STAGE = "easy_step_labels"
+STREAM = "easy_step_labels"
 """Names the stream of randomness of the completions."""
 
+_COUNTS = ("completions", "right", "unfinished", "undecided", "tokens")
 _Easy = Mapping[str, Mapping[str, Any]]
-_Row = dict[str, Any]
 
 
-def monte_carlo_labels(
-    policy: Path,
-    samples: Sequence[_Row],
-    easy: _Easy,
-    work: Path,
-    options: Labels,
-    sampling: Sampling,
-    grader_name: str,
-    seed: int,
-    reporter: Reporter,
-    engine: str = "transformers",
-    runner: Runner | None = None,
-) -> tuple[list[_Row], dict[str, Any]]:
-    """Label distinct samples of easy problems; shards of problems survive a kill, damaged ones are made again.
+@dataclass(frozen=True)
+class Completing:
+    """How prefixes are completed and judged. It is handed to other processes, so it is small and can be pickled.
 
-    Args:
-        samples: rows with problem_id, completion, finished.
-        easy: easy problems by id, with question and answer.
-        work: folder of shards, resumed from where there are some.
-        options: `completions` per prefix, `soft`.
-        sampling: how completions are drawn (`samples` is not looked at), problems per shard.
-        runner: who makes the shards; this process where unset.
-
-    Returns the rows with labels, and counts: `dropped`, `prefixes`, `completions`, of these `right`,
-    `unfinished` and `undecided`, their `tokens`, and the `grader`.
-
-    Raises:
-        ValueError: there are no samples.
+    Attributes:
+        engine: what draws, by its name in the registry.
+        policy: folder of the model that completes.
+        completions: of each prefix.
+        sampling: how they are drawn; `samples` is not looked at.
+        grader: what tells that an answer is right, by its name in the registry.
+        domain: finds answers, and says how solutions are written.
+        seed: of the draws.
+        stream: name of their stream.
     """
-    if not samples:
-        raise ValueError(
-            "labels.source=monte_carlo labels easy samples, and there are none: set easy_samples.samples"
-        )
+
+    engine: str
+    policy: Path
+    completions: int
+    sampling: Sampling
+    grader: str
+    domain: Domain
+    seed: int
+    stream: str
+
+
+class MonteCarlo(LabelSource):
+    """Labels distinct samples of easy problems. Shards of problems survive a kill, damaged ones are made again."""
+
+    samples = True
+
+    def reads(self, options: Any) -> tuple[str, ...]:
+        """The samples that are labelled, and the policy that completes their beginnings."""
+        return ("easy_samples", "sft_policy")
+
+    def draw(self, job: LabelJob) -> LabelledRows:
+        """Samples with labels, and counts: `dropped`, `prefixes`, `completions`, of these `right`, `unfinished` and
+        `undecided`, their `tokens`, and the `grader`.
+
+        Raises:
+            ValueError: there are no samples.
+        """
+        samples = distinct_samples(job.inputs["easy_samples"] / "data", job.easy)
+        if not samples:
+            raise ValueError(
+                "labels.source=monte_carlo labels easy samples, and there are none: set easy_samples.samples"
+            )
+        prefixes = _all_prefixes(job, samples)
+        with grader(job.grader) as judge:
+            labelled = _label(judge, samples, job, prefixes)
+            version = judge.version
+        kept = [row for row in labelled if any(label != UNLABELLED for label in row["labels"])]
+        dropped = len(labelled) - len(kept)
+        counts = {
+            "dropped": {"nothing to label": dropped} if dropped else {},
+            "prefixes": len(prefixes),
+            **{name: sum(row[name] for row in prefixes) for name in _COUNTS},
+            "grader": version,
+        }
+        return LabelledRows(balanced_by_problem(kept, job), counts)
+
+
+def _all_prefixes(job: LabelJob, samples: Rows) -> Rows:
+    """The rows of `complete_problems` for all samples; what a run before this one has made is read."""
+    options, work, size = job.options, job.work, job.sampling.shard_questions
+    how = Completing(
+        engine=work.engine,
+        policy=job.inputs["sft_policy"],
+        completions=options.completions,
+        sampling=job.sampling,
+        grader=job.grader,
+        domain=job.domain,
+        seed=work.seed,
+        stream=job.stream(STREAM),
+    )
     problems = list(by_problem(samples).values())
-    size = sampling.shard_questions
     calls: list[Call] = []
     for number, start in enumerate(range(0, len(problems), size)):
         rows = [row for own in problems[start : start + size] for row in own]
-        asked = {row["problem_id"]: easy[row["problem_id"]] for row in rows}
-        arguments = (engine, policy, rows, asked, options.completions, sampling, grader_name, seed)
-        calls.append((f"part-{number:05d}", arguments))
+        asked = {row["problem_id"]: job.easy[row["problem_id"]] for row in rows}
+        calls.append((f"part-{number:05d}", (how, rows, asked)))
     done = 0
 
     def tell(_name: str, _made: pa.Table | None) -> None:
         nonlocal done
         done = min(done + size, len(problems))
-        reporter.progress(done, len(problems), f"problems, {options.completions} completions a prefix")
+        told = f"problems, {options.completions} completions a prefix"
+        work.reporter.progress(done, len(problems), told)
 
+    folder = work.folder / "prefixes"
     try:
-        complete_shards(work / "prefixes", calls, complete_problems, runner or LocalRunner(), reporter, tell)
+        complete_shards(folder, calls, complete_problems, work.runner, work.reporter, tell)
     finally:
         cached_engine.cache_clear()
-    prefixes = read_table(work / "prefixes").to_pylist()
-    with grader(grader_name) as judge:
-        labelled = _label(judge, samples, easy, prefixes, soft=options.soft)
-        version = judge.version
-    kept = [row for row in labelled if any(label != UNLABELLED for label in row["labels"])]
-    dropped = len(labelled) - len(kept)
-    return kept, {
-        "dropped": {"nothing to label": dropped} if dropped else {},
-        "prefixes": len(prefixes),
-        **{
-            name: sum(row[name] for row in prefixes)
-            for name in ("completions", "right", "unfinished", "undecided", "tokens")
-        },
-        "grader": version,
-    }
+    return read_table(folder).to_pylist()
 
 
-def step_prefixes(completion: str, finished: bool) -> list[str]:
+def step_prefixes(completion: str, finished: bool, text: TextFormat) -> list[str]:
     """The text up to the end of each step, ready to go on from; a step that was cut off has none."""
-    solution = parse_completion(completion)
+    solution = text.parse(completion)
     spans = solution.spans[: len(solution.steps)]
     cut = (
         not finished
         and bool(spans)
         and spans[-1][1] == len(completion)
-        and not completion.endswith(SEPARATOR)
+        and not completion.endswith(text.separator)
     )
-    return [completion[:end].rstrip() + SEPARATOR for _, end in (spans[:-1] if cut else spans)]
+    return [completion[:end].rstrip() + text.separator for _, end in (spans[:-1] if cut else spans)]
 
 
-def complete_problems(
-    engine: str,
-    policy: Path,
-    rows: Sequence[_Row],
-    easy: _Easy,
-    completions: int,
-    sampling: Sampling,
-    grader_name: str,
-    seed: int,
-) -> pa.Table:
+def complete_problems(how: Completing, rows: Rows, easy: _Easy) -> pa.Table:
     """Complete the distinct prefixes of some problems' samples, depth by depth, as long as anything comes out right:
     a row for each prefix, with counts."""
-    loaded = cached_engine(engine, policy)
-    with grader(grader_name) as judge:
-        return _complete(loaded, judge, rows, easy, completions, sampling, seed)
-
-
-def _complete(
-    engine: Engine,
-    judge: Grader,
-    rows: Sequence[_Row],
-    easy: _Easy,
-    completions: int,
-    sampling: Sampling,
-    seed: int,
-) -> pa.Table:
-    alive = [(row["problem_id"], step_prefixes(row["completion"], row["finished"])) for row in rows]
-    found: list[_Row] = []
+    engine = cached_engine(how.engine, how.policy)
+    text = how.domain.text
+    alive = [(row["problem_id"], step_prefixes(row["completion"], row["finished"], text)) for row in rows]
+    found: Rows = []
     depth = 0
-    while alive := [(name, prefixes) for name, prefixes in alive if len(prefixes) > depth]:
-        wanted = sorted({(name, prefixes[depth]) for name, prefixes in alive})
-        drawn = _complete_prefixes(engine, judge, wanted, easy, completions, sampling, seed)
-        found += drawn
-        hopeful = {(row["problem_id"], row["prefix"]) for row in drawn if row["right"]}
-        alive = [(name, prefixes) for name, prefixes in alive if (name, prefixes[depth]) in hopeful]
-        depth += 1
+    with grader(how.grader) as judge:
+        while alive := [(name, prefixes) for name, prefixes in alive if len(prefixes) > depth]:
+            wanted = sorted({(name, prefixes[depth]) for name, prefixes in alive})
+            drawn = _complete_prefixes(engine, judge, wanted, easy, how)
+            found += drawn
+            hopeful = {(row["problem_id"], row["prefix"]) for row in drawn if row["right"]}
+            alive = [(name, prefixes) for name, prefixes in alive if (name, prefixes[depth]) in hopeful]
+            depth += 1
     return _prefix_table(found)
 
 
 def _complete_prefixes(
-    engine: Engine,
-    judge: Grader,
-    wanted: Sequence[tuple[str, str]],
-    easy: _Easy,
-    completions: int,
-    sampling: Sampling,
-    seed: int,
-) -> list[_Row]:
+    engine: Engine, judge: Grader, wanted: Sequence[tuple[str, str]], easy: _Easy, how: Completing
+) -> Rows:
     """Draw and grade the completions of each (problem id, prefix)."""
     requests = [
         Request(
-            easy[name]["question"], stream_key(seed, STAGE, f"{name}\0{prefix}"), completions, prefix=prefix
+            easy[name]["question"],
+            how.domain.text,
+            stream_key(how.seed, how.stream, f"{name}\0{prefix}"),
+            how.completions,
+            prefix=prefix,
         )
         for name, prefix in wanted
     ]
-    drawn = engine.sample(requests, sampling_options(sampling))
+    drawn = engine.sample(requests, sampling_options(how.sampling))
     flat = [(name, prefix, s) for (name, prefix), own in zip(wanted, drawn, strict=True) for s in own]
-    answers = [final_answer(prefix + s.completion, s.finish_reason == "stop") for _, prefix, s in flat]
+    answers = [
+        how.domain.answer_of(prefix + s.completion, s.finish_reason == "stop") for _, prefix, s in flat
+    ]
     verdicts = iter(grade_answers(judge, [{"problem_id": name} for name, _, _ in flat], answers, easy))
     rows = []
     for (name, prefix), own in zip(wanted, drawn, strict=True):
@@ -205,19 +216,18 @@ def _complete_prefixes(
     return rows
 
 
-def _label(
-    judge: Grader, samples: Sequence[_Row], easy: _Easy, prefixes: Sequence[_Row], *, soft: bool
-) -> list[_Row]:
+def _label(judge: Grader, samples: Rows, job: LabelJob, prefixes: Rows) -> Rows:
     """Samples with labels: steps by what came of their prefixes, answers by themselves."""
     share = {(row["problem_id"], row["prefix"]): row["right"] / row["completions"] for row in prefixes}
-    answers = [final_answer(row["completion"], row["finished"]) for row in samples]
-    verdicts = grade_answers(judge, samples, answers, easy)
+    answers = [job.domain.answer_of(row["completion"], row["finished"]) for row in samples]
+    verdicts = grade_answers(judge, samples, answers, job.easy)
+    text = job.domain.text
     labelled = []
     for row, verdict in zip(samples, verdicts, strict=True):
-        steps = step_prefixes(row["completion"], row["finished"])
+        steps = step_prefixes(row["completion"], row["finished"], text)
         shares = [share.get((row["problem_id"], prefix), UNLABELLED) for prefix in steps]
-        solution = parse_completion(row["completion"])
-        labels = step_labels(shares, soft=soft)
+        solution = text.parse(row["completion"])
+        labels = step_labels(shares, soft=job.options.soft)
         labels += [UNLABELLED] * (len(solution.steps) - len(labels))
         if len(solution.spans) > len(solution.steps):
             judged = RIGHT if verdict is Verdict.EQUAL else WRONG
@@ -231,11 +241,10 @@ def step_labels(shares: Sequence[float], *, soft: bool) -> list[float]:
     return [share if soft or share == UNLABELLED else float(share > 0) for share in shares]
 
 
-def _prefix_table(rows: Sequence[_Row]) -> pa.Table:
+def _prefix_table(rows: Rows) -> pa.Table:
     import pyarrow as pa
 
-    counts = ("completions", "right", "unfinished", "undecided", "tokens")
     schema = pa.schema(
-        [("problem_id", pa.string()), ("prefix", pa.string()), *((name, pa.int64()) for name in counts)]
+        [("problem_id", pa.string()), ("prefix", pa.string()), *((name, pa.int64()) for name in _COUNTS)]
     )
-    return pa.Table.from_pylist(list(rows), schema)
+    return pa.Table.from_pylist(rows, schema)

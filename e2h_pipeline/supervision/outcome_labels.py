@@ -10,9 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.shards import LocalRunner, Runner
-from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.grading.mathematics.extract import final_answer
+from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import Verdict
 from e2h_pipeline.supervision.rows import (
@@ -20,41 +18,40 @@ from e2h_pipeline.supervision.rows import (
     by_problem,
     distinct_samples,
     grade_answers,
+    in_order,
     write_solutions,
 )
 
 if TYPE_CHECKING:
-    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.problems.domain import Domain
 
 RIGHT, WRONG = 1, 0
 
 
 def label_easy_outcomes(
-    easy_samples: Path,
-    easy_problems: Path,
-    out: Path,
-    work: Path,
-    grader_name: str,
-    seed: int,
-    reporter: Reporter,
-    runner: Runner | None = None,
+    easy_samples: Path, easy_problems: Path, domain: Domain, grader_name: str, work: Work
 ) -> dict[str, Any]:
-    """Write `out/data.parquet`: problem_id, level, sample, split, question, completion, finished, outcome (1 or 0).
+    """Write `data.parquet`: problem_id, level, sample, split, question, completion, finished, outcome (1 or 0).
 
     Args:
-        work: where grades are kept until the artifact is made.
-        runner: who grades; this process where unset.
+        easy_samples: folder of the tables of samples.
+        domain: finds answers.
+        grader_name: what tells that an answer is right, by its name in the registry.
+        work: grades are kept in its folder until the artifact is made.
 
     Returns counts of what was written (`solutions`, `problems`, `right`, `wrong`), of the samples (`samples`,
     `repeated`, `unfinished`, `no_answer`, `undecided`), of what balance took (`dropped_for_balance`), and of
     problems that have only right or only wrong solutions, of which one solution stays (`one_sided`).
     """
-    easy = {row["problem_id"]: row for row in read_table(easy_problems / "data.parquet").to_pylist()}
+    easy = {row["problem_id"]: row for row in read_table(easy_problems / TABLE).to_pylist()}
     samples = read_table(easy_samples, ["problem_id"]).num_rows
     distinct = distinct_samples(easy_samples, easy)
-    answers = [final_answer(row["completion"], row["finished"]) for row in distinct]
-    with sharded_grader(grader_name, work, runner or LocalRunner(), reporter) as judge:
-        reporter.message(f"{len(distinct):,} distinct solutions of {samples:,} are graded by {judge.version}")
+    answers = [domain.answer_of(row["completion"], row["finished"]) for row in distinct]
+    with sharded_grader(grader_name, work.folder, work.runner, work.reporter) as judge:
+        work.reporter.message(
+            f"{len(distinct):,} distinct solutions of {samples:,} are graded by {judge.version}"
+        )
         found = grade_answers(judge, distinct, answers, easy)
         version = judge.version
     labelled = [
@@ -65,9 +62,9 @@ def label_easy_outcomes(
     one_sided = 0
     for problem_id, own in by_problem(labelled).items():
         one_sided += len({row["outcome"] for row in own}) == 1
-        rows += balanced(own, lambda row: row["outcome"] == RIGHT, f"outcomes/{seed}/{problem_id}")
-    rows.sort(key=lambda row: (row["problem_id"], row["sample"]))
-    _write(out, rows)
+        rows += balanced(own, lambda row: row["outcome"] == RIGHT, f"outcomes/{work.seed}/{problem_id}")
+    rows = in_order(rows)
+    _write(work.out, rows)
     return {
         "solutions": len(rows),
         "problems": len({row["problem_id"] for row in rows}),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.grading.verdicts import Grader, Verdict, verdicts
+from e2h_pipeline.grading.verdicts import Gold, Grader, Verdict, decide
+
+if TYPE_CHECKING:
+    from e2h_pipeline.supervision.source import LabelJob
 
 RIGHT, WRONG, UNLABELLED = 1.0, 0.0, -1.0
 MOST_TO_ONE = 3
@@ -42,7 +45,7 @@ def distinct_samples(pool: Path, easy: Mapping[str, dict[str, Any]]) -> Rows:
         seen.setdefault(
             (name, completion), labelled_row(easy[name], sample["sample"], completion, [], finished)
         )
-    return sorted(seen.values(), key=lambda row: (row["problem_id"], row["sample"]))
+    return in_order(seen.values())
 
 
 def by_problem(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
@@ -63,6 +66,23 @@ def balanced(rows: Sequence[dict[str, Any]], is_right: Callable[[dict[str, Any]]
     fewer, more = sorted((right, wrong), key=len)
     most = max(1, MOST_TO_ONE * len(fewer))
     return [*fewer, *random.Random(stream).sample(more, min(len(more), most))]
+
+
+def balanced_by_problem(rows: Rows, job: LabelJob) -> Rows:
+    """Right and wrong solutions of each problem balanced where the source's options say so; a solution with a wrong step
+    is wrong."""
+    if not job.options.balance:
+        return rows
+    kept: Rows = []
+    for problem_id, own in by_problem(rows).items():
+        stream = f"{job.stream('labels')}/{job.work.seed}/{problem_id}"
+        kept += balanced(own, lambda row: WRONG not in row["labels"], stream)
+    return kept
+
+
+def in_order(rows: Iterable[dict[str, Any]]) -> Rows:
+    """Rows by problem, and within one by number of the sample."""
+    return sorted(rows, key=lambda row: (row["problem_id"], row["sample"]))
 
 
 def until_first_error(labels: Iterable[float]) -> list[float]:
@@ -86,12 +106,10 @@ def grade_answers(
     Each distinct pair is graded once, in an order that does not depend on that of the rows.
     """
     pairs = [
-        None if answer is None else (str(easy[row["problem_id"]]["answer"]), answer)
+        None if answer is None else (Gold.of_row(easy[row["problem_id"]]), answer)
         for row, answer in zip(rows, answers, strict=True)
     ]
-    distinct = sorted({pair for pair in pairs if pair is not None})
-    decided = dict(zip(distinct, verdicts(judge, distinct), strict=True))
-    return [None if pair is None else decided[pair] for pair in pairs]
+    return decide(judge, pairs).verdicts
 
 
 def write_solutions(out: Path, rows: Rows, labels: Sequence[tuple[str, Any]]) -> None:

@@ -1,100 +1,97 @@
-"""Step labels on easy problems, the supervision of the process reward model.
+"""Step labels on easy problems, the supervision of evaluators that learn from steps.
 
-Where they come from is the recipe's `labels.source`: on the ladder an exact checker, on MATH the human
-ratings of PRM800K or a file in Math-Shepherd's format, anywhere completions by the policy itself
-(`monte_carlo`). Wherever they come from, labels stop at the first error (Lightman et al. 2023; paper
-appendix L). Ratings of others are labelled once: the same step behind the same prefix of the same problem
-has one label, in the first solution that comes with it (paper's code, which forgets the question).
+Where they come from is the recipe's `labels`: one source, or several whose rows are put together. Wherever they come from,
+labels stop at the first error (Lightman et al. 2023; paper appendix L). Of several sources, the one that is listed first
+labels a step; the others label what it leaves open.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.problems.supplied_files import read_labels
-from e2h_pipeline.supervision.exact_checker import checked_labels
-from e2h_pipeline.supervision.ratings import NEUTRAL, rated_labels
-from e2h_pipeline.supervision.rows import (
-    RIGHT,
-    UNLABELLED,
-    WRONG,
-    Rows,
-    balanced,
-    by_problem,
-    distinct_samples,
-    write_solutions,
-)
+from e2h_pipeline.artifacts.tables import TABLE, read_table
+from e2h_pipeline.registry import LABEL_SOURCES
+from e2h_pipeline.supervision.once import EarlierLabels
+from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows, in_order, write_solutions
+from e2h_pipeline.supervision.source import LabelJob, LabelledRows
 
 if TYPE_CHECKING:
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.artifacts.shards import Runner
-    from e2h_pipeline.recipe import Labels, Problems, Sampling
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.problems.domain import Domain
+    from e2h_pipeline.recipe import Labels, Sampling
+
+WEIGHT = "weight"
+"""Column of the weight of a row's source in the loss; it is there where not all weights are 1."""
 
 
-def label_easy_samples(
-    easy_samples: Path,
-    easy_problems: Path,
-    out: Path,
-    options: Labels,
-    problems: Problems,
-    seed: int,
-    reporter: Reporter,
-    *,
-    policy: Path | None = None,
-    work: Path | None = None,
-    sampling: Sampling | None = None,
-    grader: str = "exact",
-    engine: str = "transformers",
-    runner: Runner | None = None,
+def label_easy_steps(
+    inputs: Mapping[str, Path],
+    labels: Sequence[Labels],
+    domain: Domain,
+    sampling: Sampling,
+    grader: str,
+    work: Work,
 ) -> dict[str, Any]:
-    """Write `out/data.parquet`: completions of easy problems with one label per segment.
+    """Write `data.parquet`: completions of easy problems with one label per segment, and `weight` where weights differ.
 
     A label is 1 (right), 0 (wrong), between the two (soft), or -1 where there is none.
 
     Args:
-        policy, work, sampling, grader, engine, runner: for `monte_carlo`: what draws completions, a folder for
-            resumable work, how they are drawn, what tells that an answer is right, and who does it.
+        inputs: folders of upstream artifacts by asset name: `easy_problems`, and what the sources read.
+        labels: the sources, each with its options.
+        domain: whose problems they are.
+        sampling: how completions are drawn, for sources that draw.
+        grader: what tells that an answer is right, by its name in the registry.
+        work: each source works in a folder of its own.
 
-    Returns counts: `solutions`, `problems`, steps by label, and `dropped`, what was left out and why; for
-    files of labels `source_records`, `bad_lines` and the first of these in words.
+    Returns counts: `solutions`, `problems`, steps by label, and what the source counts, such as `dropped`: what was left
+    out and why. Of several sources, `sources` has all of these for each (`1 prm800k`, `2 shepherd`).
 
     Raises:
-        ValueError: the recipe asks for the checker where the problem source has none, for a file without
-            a path, or for Monte-Carlo labels without samples or a policy.
-        ProblemError: a file of labels that cannot be used.
+        ValueError: a source cannot do what the recipe asks for; the message names the mend.
+        ProblemError: files of labels that cannot be used.
     """
-    easy = {row["problem_id"]: row for row in read_table(easy_problems / "data.parquet").to_pylist()}
-    details: dict[str, Any] = {"dropped": {}}
-    if options.source in ("prm800k", "shepherd"):
-        rows, details = rated_labels(read_labels(options), easy, NEUTRAL[options.neutral])
-    elif options.source == "monte_carlo":
-        if policy is None or work is None or sampling is None:
-            raise ValueError("labels.source=monte_carlo needs a policy, a work folder and sampling options")
-        from e2h_pipeline.supervision.monte_carlo import monte_carlo_labels
+    easy = {row["problem_id"]: row for row in read_table(inputs["easy_problems"] / TABLE).to_pylist()}
+    jobs = [
+        LabelJob(options, place, easy, inputs, domain, sampling, grader, work.below(f"source-{place}"))
+        for place, options in enumerate(labels)
+    ]
+    parts = list(_draw(jobs))
+    rows = in_order(row for part in parts for row in part.rows)
+    _write(work.out, rows, weighted=any(options.weight != 1 for options in labels))
+    if len(parts) == 1:
+        return {**_counted(rows), **parts[0].counts}
+    told = {
+        f"{job.place + 1} {job.options.source}": {**_counted(part.rows), **part.counts}
+        for job, part in zip(jobs, parts, strict=True)
+    }
+    return {**_counted(rows), "sources": told}
 
-        distinct = distinct_samples(easy_samples, easy)
-        labelled, details = monte_carlo_labels(
-            policy, distinct, easy, work, options, sampling, grader, seed, reporter, engine, runner
-        )
-        rows = _per_problem(labelled, options, seed)
-    elif problems.source == "ladder":
-        rows = _per_problem(checked_labels(distinct_samples(easy_samples, easy), easy), options, seed)
-    else:
-        raise ValueError(
-            "labels.source=checker needs the ladder; on MATH use labels.source=prm800k, shepherd or monte_carlo"
-        )
-    rows.sort(key=lambda row: (row["problem_id"], row["sample"]))
-    if options.limit is not None:
-        rows = sorted(
-            random.Random(f"labels/{seed}").sample(rows, min(options.limit, len(rows))),
-            key=lambda row: (row["problem_id"], row["sample"]),
-        )
-    _write(out, rows)
-    return {**_counted(rows), **details}
+
+def _draw(jobs: Sequence[LabelJob]) -> Iterator[LabelledRows]:
+    """What each source adds to those before it."""
+    earlier = EarlierLabels(jobs[0].domain.text)
+    for job in jobs:
+        drawn = LABEL_SOURCES.load(job.options.source)().draw(job)
+        known: dict[str, int] = {}
+        rows = in_order(drawn.rows)
+        if job.place:
+            rows, known = earlier.new_rows(rows)
+        rows = _at_most(rows, job.options.limit, f"{job.stream('labels')}/{job.work.seed}")
+        if job is not jobs[-1]:
+            earlier.add(rows)
+        yield LabelledRows([{**row, WEIGHT: job.options.weight} for row in rows], {**drawn.counts, **known})
+
+
+def _at_most(rows: Rows, limit: int | None, stream: str) -> Rows:
+    """So many of the rows, drawn, in their order."""
+    if limit is None:
+        return rows
+    return in_order(random.Random(stream).sample(rows, min(limit, len(rows))))
 
 
 def _counted(rows: Rows) -> dict[str, int]:
@@ -109,23 +106,8 @@ def _counted(rows: Rows) -> dict[str, int]:
     }
 
 
-# Samples of our own policy
-
-
-def _per_problem(rows: Rows, options: Labels, seed: int) -> Rows:
-    """The rows, right and wrong solutions of each problem balanced where the recipe says so."""
-    if not options.balance:
-        return rows
-    kept: Rows = []
-    for problem_id, own in by_problem(rows).items():
-        kept += balanced(own, lambda row: WRONG not in row["labels"], f"labels/{seed}/{problem_id}")
-    return kept
-
-
-# Ratings of others
-
-
-def _write(out: Path, rows: Rows) -> None:
+def _write(out: Path, rows: Rows, *, weighted: bool) -> None:
     import pyarrow as pa
 
-    write_solutions(out, rows, [("labels", pa.list_(pa.float32())), ("finished", pa.bool_())])
+    columns = [("labels", pa.list_(pa.float32())), ("finished", pa.bool_())]
+    write_solutions(out, rows, [*columns, *([(WEIGHT, pa.float32())] if weighted else [])])

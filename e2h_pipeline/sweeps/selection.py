@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The stages that a sweep selects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def selected_stages(select: str) -> frozenset[str] | None:
     """Stages that the selection of a sweep names; None, all, where it is empty.
 
     Args:
-        select: assets (`easy_prm,rerank_scores+`), or Dagster's selection syntax.
+        select: assets (`easy_evaluator,rerank_scores+`), or Dagster's selection syntax.
 
     Raises:
         SweepError: it cannot be read, or names no stage.

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Who launches the members of sweeps, and who writes their pages: a schedule and two sensors."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ _SWEEP_SECONDS = 300
 _PAGE_SECONDS = 60
 _DAILY = "0 2 * * *"
 
-
-# What a sweep's file, its recipe, or what lies in the store of a member may be: wrong.
+# Errors of a sweep's file, of a member's recipe, or of an artifact in the store.
 UNUSABLE = (SweepError, RecipeError, StoreError, ManifestError)
 
 

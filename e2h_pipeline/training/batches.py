@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers.utils import ModelOutput
 
 Example = Mapping[str, Sequence[float]]
+WEIGHTS = "weights"  # column of examples whose labels do not all count alike: the weight of each label
 _PACKED = "e2h_packed"  # the name of our attention in transformers' registry
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "document_lengths")
 

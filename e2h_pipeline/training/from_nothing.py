@@ -1,6 +1,7 @@
-"""Train the ladder's small base model from nothing on its flawed corpus.
+"""Train a small base model from nothing on the corpus of its domain (`base.train: true`).
 
-The result is shipped with the package; `base.train=true` makes it again, and a check compares the two.
+The ladder's is shipped with the package. `base.train=true` makes it again, and a check compares the
+two.
 """
 
 from __future__ import annotations
@@ -9,38 +10,54 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.models.base import ORIGIN, SHIPPED, folder_size, get_base_model, origin_of, save_model
+from e2h_pipeline.models.base import (
+    ORIGIN,
+    SHIPPED,
+    ModelError,
+    corpus_of,
+    folder_size,
+    get_base_model,
+    save_model,
+)
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import Base, LadderWorld, Problems
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.problems.domain import Corpus
+    from e2h_pipeline.recipe import Base, Problems
 
 _COMPARED_DOCUMENTS = 200
 _LOSS_TOLERANCE = 0.02  # nats per token; another processor rounds otherwise, and training amplifies it
 
 
-def make_base_model(
-    options: Base, problems: Problems, out: Path, work: Path, reporter: Reporter
-) -> dict[str, Any]:
-    """Write the recipe's base model, a Hugging Face folder, to `out`: ready-made, or trained from nothing."""
-    if options.train:
-        return train_ladder_base(options, problems, out, work, reporter)
-    return get_base_model(options, problems, out)
+def make_base_model(options: Base, problems: Problems, work: Work) -> dict[str, Any]:
+    """Write the recipe's base model, a Hugging Face folder, to `work.out`: ready-made, or trained
+    from nothing.
+
+    Raises:
+        ModelError: the model cannot be found, the shipped model was made by other knobs, or the
+            domain has no corpus to train one on.
+    """
+    if not options.train:
+        return get_base_model(options, problems, work.out)
+    corpus = corpus_of(problems)
+    if corpus is None:
+        raise ModelError(
+            f"base.train=true needs a corpus, and the domain {problems.source} has none: set base.train=false and "
+            "base.model to a model of the Hub or a folder"
+        )
+    return _train(corpus, options, problems, work)
 
 
-def train_ladder_base(
-    options: Base, problems: Problems, out: Path, work: Path, reporter: Reporter
-) -> dict[str, Any]:
-    """Train the small Llama on the ladder's corpus, from nothing, and save it to `out`."""
+def _train(corpus: Corpus, options: Base, problems: Problems, work: Work) -> dict[str, Any]:
+    """Train a small Llama on a corpus and save it to `work.out`."""
     from transformers import set_seed
 
-    from e2h_pipeline.problems.ladder.tokenizer import ladder_tokenizer
-    from e2h_pipeline.training.trainer import CURVES, Settings, train
+    from e2h_pipeline.training.trainer import Settings, train
 
-    tokenizer = ladder_tokenizer()
+    tokenizer = corpus.tokenizer()
     set_seed(options.seed)
     model = _small_llama(options, tokenizer)
     settings = Settings(
@@ -53,49 +70,51 @@ def train_ladder_base(
     )
     summary = train(
         model,
-        CorpusRows(options, problems.world, tokenizer),
-        lambda model, batch, total: next_token_loss(
-            model(input_ids=batch["input_ids"], use_cache=False).logits, batch["labels"], total
+        CorpusRows(corpus, options, problems, tokenizer),
+        lambda model, batch, step: next_token_loss(
+            model(input_ids=batch["input_ids"], use_cache=False).logits, batch["labels"], step.total
         ),
         settings,
-        pad_id=tokenizer.pad_token_id,
-        work=work,
-        reporter=reporter,
-        curves=out / CURVES,
+        tokenizer.pad_token_id,
+        work,
     )
-    save_model(model, tokenizer, out)
-    origin = json.dumps(origin_of(options, problems), indent=1, sort_keys=True)
-    (out / ORIGIN).write_text(origin + "\n", encoding="utf-8")
-    return {"origin": "trained from nothing on the ladder's corpus", **folder_size(out), **summary}
+    save_model(model, tokenizer, work.out)
+    origin = json.dumps(corpus.knobs(options, problems), indent=1, sort_keys=True)
+    (work.out / ORIGIN).write_text(origin + "\n", encoding="utf-8")
+    described = {"origin": f"trained from nothing on the corpus of {problems.source}"}
+    return {**described, **folder_size(work.out), **summary}
 
 
 def compare_with_shipped(folder: Path, options: Base, problems: Problems) -> dict[str, Any] | None:
-    """How a base model trained from nothing compares with the shipped one; None where their knobs differ.
+    """How a base model trained from nothing compares with the domain's shipped one.
 
-    Returns {"identical": same weights to the bit, "loss", "shipped_loss": nats per predictable token on
-    corpus documents that neither was trained on, "alike": identical or of like loss}.
+    Returns {"identical": same weights to the bit, "loss", "shipped_loss": nats per predictable
+    token on corpus documents that neither was trained on, "alike": identical, or losses within a
+    tolerance}. None where the domain ships no model, or one that was trained with other knobs.
     """
-    shipped = SHIPPED / options.model
-    if not shipped.is_dir() or json.loads((shipped / ORIGIN).read_text(encoding="utf-8")) != origin_of(
-        options, problems
-    ):
+    corpus = corpus_of(problems)
+    if corpus is None or corpus.shipped is None:
+        return None
+    shipped = SHIPPED / corpus.shipped
+    if json.loads((shipped / ORIGIN).read_text(encoding="utf-8")) != corpus.knobs(options, problems):
         return None
     identical = (folder / "model.safetensors").read_bytes() == (shipped / "model.safetensors").read_bytes()
     unseen = options.model_copy(
         update={"seed": options.seed + 1, "updates": 1, "batch_size": _COMPARED_DOCUMENTS}
     )
-    loss, shipped_loss = (_corpus_loss(path, unseen, problems.world) for path in (folder, shipped))
+    loss, shipped_loss = (_corpus_loss(path, corpus, unseen, problems) for path in (folder, shipped))
     alike = identical or abs(loss - shipped_loss) <= _LOSS_TOLERANCE
     return {"identical": identical, "loss": loss, "shipped_loss": shipped_loss, "alike": alike}
 
 
-def _corpus_loss(folder: Path, options: Base, world: LadderWorld) -> float:
+def _corpus_loss(folder: Path, corpus: Corpus, options: Base, problems: Problems) -> float:
+    """Mean loss of a model on the rows of a corpus, in nats per token that counts."""
     import torch
 
     from e2h_pipeline.models.load import load_policy
 
     model, tokenizer = load_policy(folder)
-    rows = CorpusRows(options, world, tokenizer)
+    rows = CorpusRows(corpus, options, problems, tokenizer)
     batch = [rows[i] for i in range(len(rows))]
     ids, labels = (
         torch.tensor([row[name] for row in batch], device=model.device) for name in ("input_ids", "labels")
@@ -106,26 +125,28 @@ def _corpus_loss(folder: Path, options: Base, world: LadderWorld) -> float:
 
 
 class CorpusRows:
-    """The corpus as rows of equal length: documents end to end, cut where the row is full.
+    """A corpus as rows of equal length: documents end to end, cut where the row is full.
 
-    Packing wastes no padding, and a document starts at any position, so that what the model learns
-    about position does not end at the longest solution it saw from position 0.
+    No padding is wasted. A document starts at any position, so the model learns all positions, and
+    not only those up to the longest document.
     """
 
-    def __init__(self, options: Base, world: LadderWorld, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._options, self._world, self._tokenizer = options, world, tokenizer
+    def __init__(
+        self, corpus: Corpus, options: Base, problems: Problems, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self._corpus, self._options, self._problems = corpus, options, problems
+        self._tokenizer = tokenizer
 
     def __len__(self) -> int:
         return self._options.updates * self._options.batch_size
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
-        from e2h_pipeline.problems.ladder.corpus import corpus_document
-
         ids: list[int] = []
         labels: list[int] = []
         document = 0
         while len(ids) < self._options.row_tokens:
-            for text, counts in corpus_document(self._options, self._world, f"{index}/{document}"):
+            name = f"{index}/{document}"
+            for text, counts in self._corpus.document(self._options, self._problems, name):
                 tokens = self._tokenizer(text)["input_ids"]
                 ids += tokens
                 labels += tokens if counts else [IGNORED] * len(tokens)

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of the policy on easy solutions (paper section 3.2, appendix C.1).
 
-Loss on the completion only, and of that on the segments that are to be learned; the end-of-sequence token is part of
-it, because a policy that is not taught to stop gets no answer graded.
+The loss is on those segments of the completion that are to be learned. The end-of-sequence token is one of them: a policy
+that is not taught to stop never finishes an answer.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.solutions import encode
-from e2h_pipeline.training.next_token import IGNORED
+from e2h_pipeline.solutions import MARKED, encode
+from e2h_pipeline.training.batches import run_model
+from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.recipe import Sft
+    from e2h_pipeline.solutions import TextFormat
+    from e2h_pipeline.training.trainer import Step
 
 
-def train_sft(
-    base: Path, easy_solutions: Path, out: Path, work: Path, options: Sft, seed: int, reporter: Reporter
-) -> dict[str, Any]:
-    """Fine-tune the model in `base` on the solutions of `easy_solutions` and save it to `out`.
+def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, work: Work) -> dict[str, Any]:
+    """Fine-tune the model in `base` on the solutions of `easy_solutions` and save it to `work.out`.
 
     Returns counts of problems and solutions used and of solutions dropped for length, and the training summary.
     """
@@ -34,34 +36,25 @@ def train_sft(
 
     from e2h_pipeline.models.base import save_model
     from e2h_pipeline.models.load import load_policy
-    from e2h_pipeline.training.next_token import next_token_loss
-    from e2h_pipeline.training.trainer import CURVES, Settings, train
+    from e2h_pipeline.training.trainer import Settings, train
 
-    set_seed(seed)
+    set_seed(work.seed)
     model, tokenizer = load_policy(base)
     rows = read_table(easy_solutions / "data.parquet").to_pylist()
-    random.Random(f"sft/{seed}").shuffle(rows)
+    random.Random(f"sft/{work.seed}").shuffle(rows)
     wanted = set(list(dict.fromkeys(row["problem_id"] for row in rows))[: options.problems])
     rows = [row for row in rows if row["problem_id"] in wanted]
-    encoded = [(row["problem_id"], sft_example(tokenizer, row)) for row in rows]
+    encoded = [(row["problem_id"], sft_example(tokenizer, row, text)) for row in rows]
     kept = [(name, example) for name, example in encoded if len(example["input_ids"]) <= options.max_tokens]
     summary = train(
         model.train(),
         [example for _, example in kept],
-        lambda model, batch, total: next_token_loss(
-            model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-            ).logits,
-            batch["labels"],
-            total,
-        ),
-        Settings.of(options, seed),
-        pad_id=tokenizer.pad_token_id,
-        work=work,
-        reporter=reporter,
-        curves=out / CURVES,
+        next_token_objective,
+        Settings.of(options, work.seed),
+        tokenizer.pad_token_id,
+        work,
     )
-    save_model(model, tokenizer, out)
+    save_model(model, tokenizer, work.out)
     return {
         "problems": len({name for name, _ in kept}),
         "solutions": len(kept),
@@ -70,14 +63,24 @@ def train_sft(
     }
 
 
-def sft_example(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any]) -> dict[str, Sequence[int]]:
-    """One solution as token ids and labels. Prompt and segments that are not to be learned carry no loss; the
-    end-of-sequence token is learned with the last segment.
+def next_token_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+    """`next_token_loss` of a batch."""
+    return next_token_loss(run_model(model, batch).logits, batch["labels"], step.total)
+
+
+def sft_example(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], text: TextFormat = MARKED
+) -> dict[str, Sequence[int]]:
+    """One solution as token ids and labels.
+
+    Prompt and segments that are not to be learned carry no loss; the end-of-sequence token is learned with the last
+    segment.
 
     Args:
         row: `question`, `completion`, `learned` (a flag per segment) and `finished` of `easy_solutions`.
+        text: how the domain writes solutions.
     """
-    encoded = encode(tokenizer, row["question"], row["completion"], finished=row["finished"])
+    encoded = encode(tokenizer, row["question"], row["completion"], finished=row["finished"], text=text)
     ids, labels = encoded.input_ids, [IGNORED] * len(encoded.input_ids)
     start = encoded.prompt_tokens
     for end, learned in zip(encoded.segment_ends, row["learned"], strict=True):

@@ -1,8 +1,8 @@
 """The training loop of every supervised stage: transformers' Trainer, an objective, and resume.
 
-What we add to Trainer: checkpoints are believed only when they are complete (a killed save is not
-resumed from), logs go to the stage's reporter, batches are padded to their longest row or packed, and
-the objective is a function. Checkpoints live in the stage's work folder and vanish with it.
+What we add to Trainer: only complete checkpoints are resumed from (a kill may come in the middle of a save), logs go to
+the stage's reporter, batches are padded to their longest row or packed, and the objective is a function. Checkpoints
+live in the stage's work folder and vanish with it.
 
 Under `accelerate launch` the same function runs in every process. An update sees the same examples
 whatever the number of processes; the main process alone reports and writes.
@@ -14,30 +14,47 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from e2h_pipeline.training.batches import Example, collate, packed_attention
+from e2h_pipeline.training.batches import WEIGHTS, Example, collate, packed_attention
 from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, Trainer, TrainingArguments
+    from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
     from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import RewardTraining, Rounds, Sft
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.recipe import Fitting
 
-CURVES = "curves.jsonl"  # beside a model: its training, a line per report, as reinforcement learning writes one per update
+CURVES = "curves.jsonl"  # beside a model: a line for each report of its training
 GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards
 _COMPLETE = "complete"
-_REPORTS = 50  # about so many points has a curve
+_REPORTS = 50  # points of a curve, about
 
-# (model, batch, total) -> loss. The batch is that of `batches.collate`, with "progress": the share of training
-# that is done, in [0, 1). `total` counts labelled positions of the whole update, over micro-batches and processes.
-# `batches.run_model` runs the model over the batch, and gives hidden states to an objective that asks for them.
-Objective = Callable[["PreTrainedModel", dict[str, Any], "torch.Tensor"], "torch.Tensor"]
+
+@dataclass(frozen=True)
+class Step:
+    """Where training stands when an objective is asked for the loss of a batch.
+
+    Attributes:
+        total: labelled positions of the whole update, over micro-batches and processes; the sum of their weights where
+            examples have `WEIGHTS`. An objective is a sum over positions divided by it.
+        progress: share of training that is done, in [0, 1).
+        number: of the update, from 0. Together with a seed it makes draws that a run that resumes makes again.
+    """
+
+    total: torch.Tensor
+    progress: float = 0.0
+    number: int = 0
+
+
+Objective = Callable[["PreTrainedModel", dict[str, Any], Step], "torch.Tensor"]
+"""Model, batch of `batches.collate` and step to loss. `batches.run_model` runs the model over the batch, and gives hidden
+states to an objective that asks for them."""
 
 
 class Examples(Protocol):
@@ -69,9 +86,21 @@ def sharding_asked() -> str | None:
 class Settings:
     """What a training run needs beside data and objective.
 
-    `batch_size` counts examples per update, over all processes; `micro_batch_size` those of one forward pass, at
-    most. `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come.
-    `mixed_precision` multiplies in bfloat16; on a GPU, float32 models do so anyway.
+    Attributes:
+        epochs: passes over the examples.
+        batch_size: examples per update, over all processes.
+        learning_rate: peak; the schedule is a cosine.
+        warmup: share of updates spent warming up.
+        seed: of the order of examples.
+        micro_batch_size: examples of one forward pass, at most; the whole batch where None.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are scaled down to this norm.
+        final_lr_ratio: learning rate at the end, as a share of the peak.
+        checkpoints: how many are saved on the way, about.
+        order: `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come.
+        packing: several documents in a row instead of padding.
+        gradient_checkpointing: recompute activations in the backward pass.
+        mixed_precision: multiply in bfloat16. On a GPU, float32 models do so anyway.
     """
 
     epochs: int
@@ -90,7 +119,7 @@ class Settings:
     mixed_precision: bool = False
 
     @classmethod
-    def of(cls, options: Sft | RewardTraining | Rounds, seed: int) -> Settings:
+    def of(cls, options: Fitting, seed: int) -> Settings:
         """The settings of a fine-tuning stage."""
         return cls(
             epochs=options.epochs,
@@ -125,36 +154,61 @@ def train(
     examples: Examples,
     objective: Objective,
     settings: Settings,
-    *,
     pad_id: int,
-    work: Path,
-    reporter: Reporter,
-    curves: Path | None = None,
+    work: Work,
 ) -> dict[str, Any]:
     """Train `model` in place and return {"updates", "examples", "final_loss"}.
 
-    `curves` gets JSON lines of the loss (nats, mean since the line before), the learning rate and the gradient's norm
-    over updates: no times, so that they are the same in every run.
+    `work.out` gets `CURVES`: JSON lines of the loss (nats, mean since the line before), the learning rate and the
+    gradient's norm over updates. They hold no times, so they are the same in every run.
 
-    Where an accelerate config shards it (FSDP, DeepSpeed), the whole model is in `work / GATHERED` afterwards.
+    Where an accelerate config shards the model (FSDP, DeepSpeed), the whole one is in `work.folder / GATHERED` afterwards.
 
-    Resumes from the last complete checkpoint in `work`. On one CPU the result is the same to the
+    Resumes from the last complete checkpoint in `work.folder`. On one CPU the result is the same to the
     bit, killed or not.
 
     Raises:
         ValueError: there is nothing to train on, the batch cannot be shared by the processes, or accelerate
             would leave a model whole that it was told to shard.
     """
-    import torch
-    from transformers import Trainer, TrainerCallback
-    from transformers.trainer_callback import PrinterCallback
-
     if len(examples) == 0:
         raise ValueError("no training examples: check the data limits and max_tokens of this stage")
-    arguments = _arguments(settings, len(examples), model, work)
+    arguments = _arguments(settings, len(examples), model, work.folder)
     order = _Order(examples, settings)
+    trainer = _objective_trainer(objective, order)(
+        model=model,
+        args=arguments,
+        train_dataset=_WithBlanks(examples),
+        data_collator=collate(pad_id, settings.packing),
+        callbacks=[_callback(order, settings, work.reporter)],
+    )
+    sharded = _prepared(trainer)
+    with arguments.main_process_first(local=False):
+        last = _last_checkpoint(work.folder)
+    if process_count() > 1 and is_main_process():
+        work.reporter.message(
+            f"{process_count()} processes train together ({trainer.accelerator.distributed_type})"
+        )
+    with packed_attention(model, settings.packing):
+        result = trainer.train(resume_from_checkpoint=last)
+    if sharded:
+        _gather(trainer, work.folder / GATHERED)
+    logs = [log for log in trainer.state.log_history if "loss" in log]  # survives a kill
+    if is_main_process():
+        _write_curves(work.out / CURVES, logs)
+    return {
+        "updates": result.global_step,
+        "examples": len(examples),
+        "final_loss": logs[-1]["loss"] if logs else None,
+    }
 
-    class ReportCallback(TrainerCallback):
+
+def _callback(order: _Order, settings: Settings, reporter: Reporter) -> TrainerCallback:
+    """Keeps the order's epoch, reports, and marks checkpoints that are complete."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Callback(TrainerCallback):
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             # Not `set_epoch`: with several processes it does not reach the sampler of a run that resumes.
             order.epoch = state.global_step * settings.epochs // state.max_steps
@@ -172,25 +226,42 @@ def train(
             if state.is_world_process_zero:
                 (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
+    return Callback()
+
+
+def _objective_trainer(objective: Objective, order: _Order) -> type[Trainer]:
+    """A Trainer with this loss and order of examples."""
+    from transformers import Trainer
+
     class ObjectiveTrainer(Trainer):
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> torch.Tensor:
-            progress = self.state.global_step / max(1, self.state.max_steps)
-            loss = objective(model, {**inputs, "progress": progress}, num_items_in_batch)
+            done = self.state.global_step
+            step = Step(num_items_in_batch, done / max(1, self.state.max_steps), done)
             # Trainer averages gradients over processes; a sum over a global count must undo that.
-            return loss * self.accelerator.num_processes
+            return objective(model, inputs, step) * self.accelerator.num_processes
+
+        def _get_num_items_in_batch(self, batch_samples: Any, device: Any) -> Any:
+            if not batch_samples or WEIGHTS not in batch_samples[0]:
+                return super()._get_num_items_in_batch(batch_samples, device)
+            weights = [batch[WEIGHTS][batch["labels"] != IGNORED].sum() for batch in batch_samples]
+            return self.accelerator.gather(sum(weights).to(device)).sum()
 
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             return order
 
-    trainer = ObjectiveTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=_WithBlanks(examples),
-        data_collator=collate(pad_id, settings.packing),
-        callbacks=[ReportCallback()],
-    )
+    return ObjectiveTrainer
+
+
+def _prepared(trainer: Trainer) -> bool:
+    """Make a trainer count and report as we want, and say whether it shards the model.
+
+    Raises:
+        ValueError: accelerate would leave a model whole that it was told to shard.
+    """
+    from transformers.trainer_callback import PrinterCallback
+
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if sharding_asked() and not sharded:  # accelerate says nothing
         raise ValueError(
@@ -199,25 +270,12 @@ def train(
         )
     trainer.model_accepts_loss_kwargs = True  # objectives divide by the count of the whole batch
     trainer.remove_callback(PrinterCallback)
-    with arguments.main_process_first(local=False):
-        last = _last_checkpoint(work)
-    if process_count() > 1 and is_main_process():
-        reporter.message(
-            f"{process_count()} processes train together ({trainer.accelerator.distributed_type})"
-        )
-    with packed_attention(model, settings.packing):
-        result = trainer.train(resume_from_checkpoint=last)
-    if sharded:
-        _gather(trainer, work / GATHERED)
-    logs = [log for log in trainer.state.log_history if "loss" in log]  # survives a kill
-    if curves is not None and is_main_process():
-        curves.parent.mkdir(parents=True, exist_ok=True)
-        curves.write_text("".join(json.dumps(_point(log)) + "\n" for log in logs), encoding="utf-8")
-    return {
-        "updates": result.global_step,
-        "examples": len(examples),
-        "final_loss": logs[-1]["loss"] if logs else None,
-    }
+    return bool(sharded)
+
+
+def _write_curves(path: Path, logs: Iterable[Mapping[str, float]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(_point(log)) + "\n" for log in logs), encoding="utf-8")
 
 
 def _point(log: Mapping[str, float]) -> dict[str, float]:
@@ -258,8 +316,8 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         seed=settings.seed,
         logging_steps=every,
         save_strategy="steps",
-        # Only where a report ends: what Trainer has summed up of the next one is in no checkpoint, so a run that is killed
-        # would tell another loss.
+        # Only where a report ends. No checkpoint holds the part of the next report that Trainer has summed up, so
+        # a run that resumes there would report another loss.
         save_steps=max(1, updates // settings.checkpoints // every) * every,
         save_total_limit=2,
         remove_unused_columns=False,
@@ -277,8 +335,8 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
 
 
 class _WithBlanks:
-    """Examples, and behind their end blanks without a label: what processes that run out of examples get, so
-    that all make the same number of steps and no example counts twice."""
+    """Examples, and behind their end blanks without a label. Processes that run out of examples get blanks, so that all
+    make the same number of steps and no example counts twice."""
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
@@ -293,10 +351,10 @@ class _WithBlanks:
 
 
 class _Order:
-    """The order of an epoch, drawn from (seed, epoch): Trainer's own sampler draws from the global generator,
+    """The order of an epoch, drawn from (seed, epoch). Trainer's own sampler draws from the global generator,
     so a run that resumes inside an epoch would go on in another order.
 
-    All processes together take a multiple of examples; where they are several, blanks fill up the last.
+    Several processes take a multiple of examples together; blanks fill up the last.
     """
 
     def __init__(self, examples: Examples, settings: Settings) -> None:

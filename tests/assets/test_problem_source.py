@@ -18,10 +18,10 @@ COMMIT = "a" * 40
 _ASK = """
 from e2h_pipeline.stages.asset import STAGES, narrow
 from assets.problem_source import problem_source
-from e2h_pipeline.recipe import Problems, Recipe
+from e2h_pipeline.recipe import MathProblems, Recipe
 
 stage = STAGES["problem_source"]
-recipe = Recipe.from_key("ladder").model_copy(update={"problems": Problems(source="math", hub="some/math")})
+recipe = Recipe.from_key("ladder").model_copy(update={"problems": MathProblems(hub="some/math")})
 for _ in range(20):
     try:
         print(stage.external(narrow(recipe, stage.sections)))

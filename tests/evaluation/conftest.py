@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.graded import PoolFiles
 from e2h_pipeline.evaluation.rerank import rerank_metrics
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Evaluation, Rerank
 
 # question, answer; levels 1-5 and once more 5
@@ -98,6 +100,14 @@ def write_gold(folder: Path) -> Path:
     return folder
 
 
+EVALUATION = Evaluation(bootstrap=200, grader="exact", easy_levels=(1, 2, 3))
+
+
+def pool_files(world: Path, kind: str = "prm") -> PoolFiles:
+    """The world's pool, scored by an evaluator of a kind."""
+    return PoolFiles(world / "samples", world / "scores", world / "gold", kind)
+
+
 POOL = [
     ["right", "right", "right", "wrong"],
     ["right", "right", "wrong", "wrong"],
@@ -130,20 +140,7 @@ def rerank(world: Path) -> Callable[..., dict[str, Any]]:
     """Runs the rerank stage on the world, into its folder `rerank` or another one."""
 
     def run_into(out: str = "rerank") -> dict[str, Any]:
-        return rerank_metrics(
-            world / "samples",
-            world / "scores",
-            world / "gold",
-            world / out,
-            world / "work",
-            benchmark="LADDER500",
-            policy="sft",
-            evaluator="easy_prm",
-            rerank=Rerank(draws=8),
-            evaluation=Evaluation(bootstrap=200, grader="exact"),
-            easy_levels=(1, 2, 3),
-            seed=0,
-            reporter=Reporter(),
-        )
+        work = Work(world / out, world / "work", recipe_seed=0)
+        return rerank_metrics(pool_files(world), LADDER, Rerank(draws=8), EVALUATION, work)
 
     return run_into

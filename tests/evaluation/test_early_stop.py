@@ -9,33 +9,38 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.early_stop import (
+    Trial,
     WatchedSteps,
     _token_rows,
     early_stop_metrics,
-    replay,
-    step_ends,
+    replay_watch,
+    watched_step_ends,
     watched_steps,
 )
-from e2h_pipeline.evaluation.graded import PoolError, load_graded, load_step_logits
+from e2h_pipeline.evaluation.graded import PoolError, PoolFiles, load_graded, load_step_logits
 from e2h_pipeline.generation.engines.protocol import Request
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.generation.sample_pool import sample_pool, sampling_options
+from e2h_pipeline.generation.sample_pool import Drawing, sample_pool, sampling_options
+from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.problems.ladder.checker import step_labels
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import gold_table
-from e2h_pipeline.recipe import EarlyStop, Evaluation, Problems, Sampling, Scoring
+from e2h_pipeline.recipe import EarlyStop, Evaluation, Sampling, Scoring
 from e2h_pipeline.reranking.aggregate import step_probabilities
 from e2h_pipeline.rewards.early_stop import StepWatch, completed_steps
 from e2h_pipeline.rewards.scoring import score_pool
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.solutions import MARKED
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from e2h_pipeline.problems.domain import StepChecker
     from e2h_pipeline.problems.records import ProblemSplit
 
 
@@ -48,10 +53,10 @@ def test_a_sample_is_given_up_at_the_first_look_behind_a_bad_step() -> None:
     )
     # 0: bad at 12, looked at at 16. 1: at 8, itself a look. 2: good. 3: bad at 15, but over at 16, when the look would
     # be. 4: without steps. 5: over before the first look.
-    assert replay(steps, 0.5, 8).tolist() == [16, 8, 20, 16, 20, 5]
-    assert replay(steps, 0.15, 8).tolist() == [16, 20, 20, 16, 20, 5]
-    assert replay(steps, 0.5, 3).tolist() == [12, 9, 20, 15, 20, 3]
-    assert replay(steps, 0.0, 1).tolist() == steps.tokens.tolist()
+    assert replay_watch(steps, 0.5, 8).tolist() == [16, 8, 20, 16, 20, 5]
+    assert replay_watch(steps, 0.15, 8).tolist() == [16, 20, 20, 16, 20, 5]
+    assert replay_watch(steps, 0.5, 3).tolist() == [12, 9, 20, 15, 20, 3]
+    assert replay_watch(steps, 0.0, 1).tolist() == steps.tokens.tolist()
 
 
 def test_a_step_is_over_with_the_token_that_shows_it(tok: PreTrainedTokenizerFast) -> None:
@@ -63,10 +68,10 @@ def test_a_step_is_over_with_the_token_that_shows_it(tok: PreTrainedTokenizerFas
         some = rng.integers(2, len(tok), 50)
         ids = np.where(rng.random(50) < 0.4, rng.choice(blank, 50), some).tolist()
         text = tok.decode(ids, skip_special_tokens=True)
-        ends = step_ends(tok, [*ids, tok.eos_token_id], text)
+        ends = watched_step_ends(tok, [*ids, tok.eos_token_id], text, MARKED)
         for drawn in range(1, len(ids) + 1):
             shown = completed_steps(tok.decode(ids[:drawn], skip_special_tokens=True))
-            assert len(parse_completion(shown).spans) == sum(end <= drawn for end in ends), (drawn, text)
+            assert len(MARKED.parse(shown).spans) == sum(end <= drawn for end in ends), (drawn, text)
         found += len(ends)
     assert found > 60
 
@@ -82,25 +87,11 @@ def drawn(
     """A pool of a random policy, drawn whole and scored by a random evaluator."""
     folder = tmp_path_factory.mktemp("drawn")
     questions = ladder_tables / "benchmark_questions"
-    sample_pool(
-        ladder_policy,
-        read_table(questions / "data.parquet"),
-        folder / "samples" / "data",
-        folder / "work",
-        OPTIONS,
-        0,
-        "pool",
-        Reporter(),
-    )
-    score_pool(
-        ladder_evaluator,
-        folder / "samples" / "data",
-        questions,
-        folder / "scores" / "data",
-        folder / "scored",
-        Scoring(),
-        Reporter(),
-    )
+    drawing = Drawing(ladder_policy, LADDER, OPTIONS, "pool", Independent())
+    samples = Work(folder / "samples" / "data", folder / "work", recipe_seed=0)
+    sample_pool(drawing, read_table(questions / "data.parquet"), samples)
+    scores = Work(folder / "scores" / "data", folder / "scored")
+    score_pool(ladder_evaluator, folder / "samples" / "data", questions, Scoring(), MARKED, scores)
     write_table(folder / "gold" / "data.parquet", gold_table(ladder_split))
     return folder
 
@@ -113,16 +104,18 @@ def test_the_replay_predicts_the_engine(
     drawn: Path, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, every: int, lost: float
 ) -> None:
     with grader("exact") as judge:
-        graded = load_graded(drawn / "samples" / "data", drawn / "gold", judge)
+        graded = load_graded(drawn / "samples" / "data", drawn / "gold", judge, LADDER.answer_of)
     rows = _token_rows(drawn / "samples" / "data")
     logits, _ = load_step_logits(drawn / "scores" / "data", graded)
     threshold = float(np.quantile(step_probabilities(logits), lost)) + 1e-5
     model, tokenizer = load_policy(ladder_policy)
-    steps = watched_steps(rows, graded, drawn / "scores" / "data", tokenizer, threshold)
-    kept = replay(steps, threshold, every)
+    # The lowest step scores of one right solution are the threshold at every share.
+    trial = Trial(EarlyStop(every=every), np.array([threshold]), ladder_policy)
+    steps = watched_steps(rows, graded, drawn / "scores" / "data", trial, MARKED)
+    kept = replay_watch(steps, threshold, every)
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet").to_pylist()
     requests = [
-        Request(row["question"], stream_key(0, "pool", row["problem_id"]), OPTIONS.samples)
+        Request(row["question"], MARKED, stream_key(0, "pool", row["problem_id"]), OPTIONS.samples)
         for row in sorted(questions, key=lambda row: row["problem_id"])
     ]
     watch = StepWatch(ladder_evaluator, threshold, every)
@@ -137,21 +130,19 @@ def test_the_replay_predicts_the_engine(
 
 
 def run(
-    folder: Path, policy: Path, right: list[float], every: int = 6, source: Any = "ladder", **options: Any
+    folder: Path,
+    policy: Path,
+    right: list[float],
+    every: int = 6,
+    checker: StepChecker | None = step_labels,
+    **options: Any,
 ) -> dict[str, Any]:
     return early_stop_metrics(
-        folder / "samples",
-        folder / "scores",
-        folder / "gold",
-        policy,
-        folder / "out",
-        right=np.array(right),
-        evaluator="easy_prm",
-        problems=Problems(source=source),
-        options=EarlyStop(every=every, **options),
-        evaluation=Evaluation(bootstrap=200, grader="exact"),
-        seed=0,
-        reporter=Reporter(),
+        PoolFiles(folder / "samples", folder / "scores", folder / "gold", "prm"),
+        Trial(EarlyStop(every=every, **options), np.array(right), policy, checker),
+        LADDER,
+        Evaluation(bootstrap=200, grader="exact", easy_levels=(1, 2, 3)),
+        Work(folder / "out", folder / "early_stop_work", recipe_seed=0),
     )
 
 
@@ -239,7 +230,7 @@ def test_a_right_answer_come_by_through_a_wrong_step_is_not_sound(told: Path, la
     run(told, ladder_policy, [0.5])
     found = {metric: row["count"] for (lose, metric, levels), row in rows(told).items() if levels == "all"}
     assert found["right_given_up"] == 7 and found["sound_given_up"] == 6
-    run(told, ladder_policy, [0.5], source="math")  # no checker: nobody can tell
+    run(told, ladder_policy, [0.5], checker=None)  # no checker: nobody can tell
     assert not any(metric == "sound_given_up" for _, metric, _ in rows(told))
 
 

@@ -3,36 +3,37 @@ from typing import Any
 
 import pytest
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.evaluation.generalization import evaluator_generalization, metrics_schema
-from e2h_pipeline.evaluation.graded import PoolError
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.generalization import evaluator_generalization, generalization_schema
+from e2h_pipeline.evaluation.graded import PoolError, PoolFiles
 from e2h_pipeline.evaluation.judged import solution_score
 from e2h_pipeline.evaluation.step_benchmarks.process_bench import Threshold
-from e2h_pipeline.recipe import Evaluation, Problems
+from e2h_pipeline.problems.domain import StepChecker
+from e2h_pipeline.problems.ladder.checker import step_labels
+from e2h_pipeline.problems.ladder.domain import LADDER
+from e2h_pipeline.recipe import Evaluation
+from e2h_pipeline.reranking.aggregate import Aggregation, last, product
 
 HALF = Threshold(0.5, validation_f1=1.0, solutions=8)
 
 
-def run(world: Path, source: str = "ladder", threshold: Threshold | None = HALF) -> dict[str, Any]:
+def run(
+    world: Path, checker: StepChecker | None = step_labels, threshold: Threshold | None = HALF
+) -> dict[str, Any]:
     return evaluator_generalization(
-        world / "samples",
-        world / "scores",
-        world / "gold",
-        world / "out",
-        world / "work",
-        evaluator="easy_prm",
-        problems=Problems(source=source),
-        evaluation=Evaluation(bootstrap=200, grader="exact"),
-        seed=0,
-        reporter=Reporter(),
-        threshold=threshold,
+        PoolFiles(world / "samples", world / "scores", world / "gold", "prm"),
+        LADDER,
+        checker,
+        threshold,
+        Evaluation(bootstrap=200, grader="exact", easy_levels=(1, 2, 3)),
+        Work(world / "out", world / "work", recipe_seed=0),
     )
 
 
 def rows(world: Path) -> dict[tuple[str, str], dict[str, Any]]:
     table = read_table(world / "out" / "metrics.parquet")
-    assert table.schema.equals(metrics_schema())
+    assert table.schema.equals(generalization_schema())
     return {(r["metric"], r["levels"]): r for r in table.to_pylist()}
 
 
@@ -56,7 +57,7 @@ def test_steps_behind_the_first_error_and_cut_off_steps_do_not_count(world: Path
 
 
 def test_without_checker_only_outcomes_are_measured(world: Path) -> None:
-    summary = run(world, "math")
+    summary = run(world, checker=None)
     assert set(summary["items"]) == {"outcome"}
     assert all(metric.startswith(("outcome", "generator")) for metric, _ in rows(world))
     assert (world / "out" / "outcome_auroc.png").is_file()
@@ -95,11 +96,12 @@ def test_evaluator_and_generator_from_easy_to_hard(world: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("evaluator", "aggregation"),
-    [("easy_prm", "product"), ("easy_oprm", "product"), ("easy_orm", "last"), ("easy_pairwise", "last")],
+    ("kind", "aggregation"), [("prm", product), ("oprm", product), ("orm", last), ("pairwise", last)]
 )
-def test_evaluators_of_whole_solutions_speak_at_the_last_position(evaluator: str, aggregation: str) -> None:
-    assert solution_score(evaluator) == aggregation
+def test_evaluators_of_whole_solutions_speak_at_the_last_position(
+    kind: str, aggregation: Aggregation
+) -> None:
+    assert solution_score(kind) is aggregation
 
 
 def test_scores_of_other_segments_are_refused(world: Path) -> None:

@@ -1,14 +1,16 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.graded import PoolError
 from e2h_pipeline.evaluation.lengths import lengths_schema
 from e2h_pipeline.evaluation.policies import benchmark_metrics
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Evaluation
 
 
@@ -17,13 +19,9 @@ def run(world: Path, benchmark: str = "LADDER500") -> dict[str, Any]:
         {"sft": world / "sft", "rl": world / "rl"},
         world / "rerank",
         world / "gold",
-        world / "benchmark",
-        world / "work",
-        benchmark=benchmark,
-        evaluation=Evaluation(bootstrap=200, grader="exact"),
-        easy_levels=(1, 2, 3),
-        seed=0,
-        reporter=Reporter(),
+        replace(LADDER, benchmark=benchmark),
+        Evaluation(bootstrap=200, grader="exact", easy_levels=(1, 2, 3)),
+        Work(world / "benchmark", world / "work", recipe_seed=0),
     )
 
 

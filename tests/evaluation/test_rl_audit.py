@@ -8,6 +8,7 @@ import pytest
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.definitions import build
 from e2h_pipeline.evaluation.graded import PoolError
 from e2h_pipeline.evaluation.rl_audit import (
@@ -49,17 +50,9 @@ def audit(folder: Path, gold: dict[str, str], rows: list[tuple[Any, ...]] = ROLL
     write_table(folder / "gold" / "data.parquet", golds)
     (folder / "out").mkdir(exist_ok=True)
     points = Points()
-    evaluation = Evaluation(grader="exact", bootstrap=100)
-    summary = rl_audit(
-        folder / "rollouts.parquet",
-        folder / "gold",
-        folder / "out",
-        folder / "work",
-        best_update=1,
-        evaluation=evaluation,
-        seed=0,
-        reporter=points,
-    )
+    evaluation = Evaluation(grader="exact", bootstrap=100, easy_levels=(1, 2, 3))
+    work = Work(folder / "out", folder / "work", recipe_seed=0, reporter=points)
+    summary = rl_audit(folder / "rollouts.parquet", folder / "gold", 1, evaluation, work)
     return summary, points
 
 

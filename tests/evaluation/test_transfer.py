@@ -3,12 +3,12 @@ import pytest
 
 from e2h_pipeline.evaluation.transfer import (
     GENERATOR,
-    Measured,
-    changes,
-    draws,
+    GroupMeasure,
+    changes_from_easy,
     harder_groups,
     measured_accuracy,
     measured_auroc,
+    resampling_counts,
 )
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import level_groups
@@ -18,12 +18,12 @@ BOOTSTRAP = Bootstrap(300)
 
 def test_changes_worked_numbers() -> None:
     # Evaluator .9 -> .8: keeps 3/4 of its lead over 1/2. Generator .5 -> .1: keeps 1/5.
-    def constant(value: float, chance: float) -> Measured:
-        return Measured(value, np.full(300, value), chance, 7)
+    def constant(value: float, chance: float) -> GroupMeasure:
+        return GroupMeasure(value, np.full(300, value), chance, 7)
 
     easy = {GENERATOR: constant(0.5, 0), "step_auroc": constant(0.9, 0.5), "x": constant(0.5, 0.5)}
     hard = {GENERATOR: constant(0.1, 0), "step_auroc": constant(0.8, 0.5), "x": constant(0.6, 0.5)}
-    found = {c.metric: c.value for c in changes(easy, hard, "hard", BOOTSTRAP)}
+    found = {c.metric: c.value for c in changes_from_easy(easy, hard, "hard", BOOTSTRAP)}
     assert found == pytest.approx(
         {
             "generator_accuracy_change": -0.4,
@@ -40,7 +40,7 @@ def test_measures_on_a_group_and_the_pairing() -> None:
     rng = np.random.default_rng(0)
     levels = np.repeat([1, 2, 3, 4, 5], 20)
     groups = level_groups(levels, (1, 2, 3))
-    drawn = draws(groups, BOOTSTRAP)
+    drawn = resampling_counts(groups, BOOTSTRAP)
     assert drawn["hard"].shape == (300, 40) and (drawn["hard"].sum(axis=1) == 40).all()
     assert harder_groups(groups, (1, 2, 3)) == ["4", "5", "hard"]
     problem = np.repeat(np.arange(100), 8)
@@ -55,7 +55,9 @@ def test_measures_on_a_group_and_the_pairing() -> None:
     assert accuracy.resampled.mean() == pytest.approx(accuracy.value, abs=0.01)
     # Against itself the change is nothing in every resample: same problems drawn for both sides.
     same = {"a": accuracy, "b": accuracy}
-    assert all(c.low == c.high == 0 for c in changes(same, same, "hard", BOOTSTRAP) if "change" in c.metric)
+    assert all(
+        c.low == c.high == 0 for c in changes_from_easy(same, same, "hard", BOOTSTRAP) if "change" in c.metric
+    )
 
 
 def test_one_class_cannot_be_ranked() -> None:

@@ -21,15 +21,19 @@ from e2h_pipeline.artifacts.request import Draft, Request, StoreError
 from e2h_pipeline.artifacts.shards import Call, LocalRunner
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.protocol import Sample, SamplingOptions
 from e2h_pipeline.generation.sample_pool import (
+    Drawing,
     answers_pool,
     pool_table,
     sample_blocks,
     sample_pool,
     sampling_options,
 )
-from e2h_pipeline.recipe import Evaluation, Sampling
+from e2h_pipeline.generation.search.independent import Independent
+from e2h_pipeline.problems.ladder.domain import LADDER
+from e2h_pipeline.recipe import Sampling
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +73,10 @@ def _contents(folder: Path) -> dict[str, str]:
     return {path.name: parquet_hash(path) for path in sorted(folder.iterdir())}
 
 
+def _drawing(policy: Path, options: Sampling = OPTIONS, stage: str = "benchmark_samples") -> Drawing:
+    return Drawing(policy, LADDER, options, stage, Independent())
+
+
 def _draw(
     policy: Path,
     tables: Path,
@@ -79,9 +87,8 @@ def _draw(
     **how: Any,
 ) -> dict[str, Any]:
     questions = read_table(tables / "benchmark_questions" / "data.parquet")
-    out, work = folder / "out", folder / "work"
-    reporter = reporter or Reporter()
-    return sample_pool(policy, questions, out, work, options, seed, "benchmark_samples", reporter, **how)
+    work = Work(folder / "out", folder / "work", seed, reporter or Reporter(), **how)
+    return sample_pool(_drawing(policy, options), questions, work)
 
 
 def test_a_pool_has_every_sample_of_every_question(
@@ -200,9 +207,8 @@ def test_a_damaged_file_of_an_artifact_is_named_and_only_its_shard_drawn_again(
     def make(draft: Draft) -> None:
         options = GROWING.model_copy(update={"samples": 4})
         questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet")
-        draft.summary = sample_pool(
-            ladder_policy, questions, draft.out / "data", draft.work, options, 0, "pool", Reporter()
-        )
+        work = Work(draft.out / "data", draft.work, 0)
+        draft.summary = sample_pool(_drawing(ladder_policy, options, "pool"), questions, work)
         drawn.append(draft.summary["drawn"])
 
     request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 4}}, grows="sampling.samples")
@@ -267,7 +273,7 @@ def test_how_a_sample_ended_is_recorded() -> None:
         Sample(2, "no idea", (1,), "stop", -1.0, stop_reason="!"),
     ]
     columns = ["finish_reason", "stop_reason", "answered"]
-    assert pool_table([(row, sample) for sample in ends]).select(columns).to_pylist() == [
+    assert pool_table([(row, sample) for sample in ends], LADDER).select(columns).to_pylist() == [
         {"finish_reason": "stop", "stop_reason": None, "answered": True},
         {"finish_reason": "length", "stop_reason": None, "answered": False},
         {"finish_reason": "stop", "stop_reason": "!", "answered": False},
@@ -275,7 +281,7 @@ def test_how_a_sample_ended_is_recorded() -> None:
 
 
 def test_an_unknown_engine_is_named(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no engine 'vroom': there are transformers and vllm"):
+    with pytest.raises(ValueError, match="engine: no 'vroom'; there are transformers, vllm"):
         _draw(ladder_policy, ladder_tables, tmp_path, engine="vroom")
 
 
@@ -287,9 +293,12 @@ from pathlib import Path
 import torch, transformers
 from e2h_pipeline.artifacts.store import ArtifactStore, Request
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.sample_pool import load_engine, sample_pool
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.engines.loading import load_engine
+from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+from e2h_pipeline.generation.search.independent import Independent
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling
-from e2h_pipeline.artifacts.reporter import Reporter
 
 policy, questions, home = Path(sys.argv[1]), read_table(Path(sys.argv[2])), Path(sys.argv[3])
 options = Sampling(samples=32, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)
@@ -298,7 +307,8 @@ torch.set_num_threads(1)
 load_engine("transformers", policy)
 
 def make(draft):
-    sample_pool(policy, questions, draft.out / "data", draft.work, options, 0, "pool", Reporter())
+    drawing = Drawing(policy, LADDER, options, "pool", Independent())
+    sample_pool(drawing, questions, Work(draft.out / "data", draft.work, 0))
 
 def work(home):
     ArtifactStore(home).obtain(request, make)
@@ -337,29 +347,16 @@ def test_answers_are_a_greedy_and_a_sampled_pool(
     ladder_policy: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet")
-    summary = answers_pool(
-        ladder_policy,
-        questions,
-        tmp_path / "out",
-        tmp_path / "work",
-        OPTIONS,
-        Evaluation(samples=2),
-        0,
-        "sft_answers",
-        Reporter(),
-    )
+    work = Work(tmp_path / "out", tmp_path / "work", 0)
+    summary = answers_pool(_drawing(ladder_policy, stage="sft_answers"), questions, 2, work)
     greedy, sampled = (read_table(tmp_path / "out" / name).to_pylist() for name in ("greedy", "sampled"))
     assert (len(greedy), len(sampled)) == (20, 40)
     assert (summary["greedy"]["samples"], summary["sampled"]["samples"]) == (20, 40)
+    greedy_options = OPTIONS.model_copy(update={"samples": 1, "temperature": 0.0})
     again = sample_pool(
-        ladder_policy,
+        _drawing(ladder_policy, greedy_options, "another"),
         questions,
-        tmp_path / "again",
-        tmp_path / "again-work",
-        OPTIONS.model_copy(update={"samples": 1, "temperature": 0.0}),
-        9,
-        "another",
-        Reporter(),
+        Work(tmp_path / "again", tmp_path / "again-work", 9),
     )
     assert again["samples"] == 20
     assert [r["token_ids"] for r in read_table(tmp_path / "again").to_pylist()] == [

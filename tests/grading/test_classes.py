@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from e2h_pipeline.grading.classes import MAX_HEADS, answer_classes, pairwise_classes
 from e2h_pipeline.grading.exact import ExactGrader
 from e2h_pipeline.grading.graders import Grade, Grader, Verdict, grader
+from e2h_pipeline.grading.verdicts import Pair
 
 ANSWERS = [
     "1/2",
@@ -60,10 +61,13 @@ def test_classes_do_not_depend_on_order(
 def test_comparisons_are_bounded() -> None:
     compared = 0
 
-    def same_length(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
+    def same_length(pairs: Sequence[Pair]) -> list[Grade]:
         nonlocal compared
         compared += len(pairs)
-        return [Grade(Verdict.EQUAL if len(a) == len(b) else Verdict.DIFFERENT, "length") for a, b in pairs]
+        return [
+            Grade(Verdict.EQUAL if len(gold.answer) == len(answer) else Verdict.DIFFERENT, "length")
+            for gold, answer in pairs
+        ]
 
     classes = pairwise_classes([[f"{i:04d}" for i in range(1000)] + ["12345"]], same_length)
     assert compared <= MAX_HEADS * 1001

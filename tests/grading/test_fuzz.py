@@ -14,10 +14,11 @@ from fractions import Fraction
 from typing import TypeAlias
 
 import pytest
+from graded_texts import verdicts_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.grading.graders import Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Grader, Verdict, grader
 
 MODE = "math"
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED
@@ -55,7 +56,7 @@ digits = st.text(alphabet="0123456789xy+-*/^(){}\\frac sqrt,.$!%=:", max_size=30
 @fuzz(300)
 @given(st.one_of(anything, soup, digits), st.one_of(anything, soup, digits))
 def test_any_text_is_graded(judge: Grader, one: str, other: str) -> None:
-    same, there, back = verdicts(judge, [(one, one), (one, other), (other, one)])
+    same, there, back = verdicts_of(judge, [(one, one), (one, other), (other, one)])
     assert same is EQUAL
     assert there is back
 
@@ -276,7 +277,7 @@ def written(tree: Tree, rng: random.Random) -> str:
 @given(st.one_of(arithmetic, algebra), st.randoms(use_true_random=False))
 def test_ways_to_write_an_expression_are_equal(judge: Grader, tree: Tree, rng: random.Random) -> None:
     one, other = written(tree, rng), written(tree, rng)
-    assert verdicts(judge, [(one, other), (other, one)]) == [EQUAL, EQUAL]
+    assert verdicts_of(judge, [(one, other), (other, one)]) == [EQUAL, EQUAL]
 
 
 @fuzz(250)
@@ -289,7 +290,7 @@ def test_other_values_are_different(judge: Grader, pair: tuple[Tree, Tree], rng:
         known = values(other)
         if known is not None and known != values(one):
             texts = written(one, rng), written(other, rng)
-            assert verdicts(judge, [texts, texts[::-1]]) == [DIFFERENT, DIFFERENT]
+            assert verdicts_of(judge, [texts, texts[::-1]]) == [DIFFERENT, DIFFERENT]
 
 
 def with_a_slip(tree: Tree, rng: random.Random) -> Tree:
@@ -318,7 +319,7 @@ def test_groups_are_values(judge: Grader, ladder: list[Tree], rng: random.Random
     assert len(set().union(*found.values())) == len(found), texts
     (first, known), *others = answers
     expected = [EQUAL if other == known else DIFFERENT for _, other in others]
-    assert verdicts(judge, [(first, text) for text, _ in others]) == expected
+    assert verdicts_of(judge, [(first, text) for text, _ in others]) == expected
 
 
 # ---- numbers in everyday dress --------------------------------------------------------------------------
@@ -360,7 +361,7 @@ def decimal(number: Fraction) -> str:
 def test_ways_to_write_a_number_are_equal(judge: Grader, number: Fraction | int, rng: random.Random) -> None:
     texts = number_texts(Fraction(number))
     pairs = [(one, decorated(other, rng)) for one in texts for other in texts]
-    assert [pair for pair, v in zip(pairs, verdicts(judge, pairs), strict=True) if v is not EQUAL] == []
+    assert [pair for pair, v in zip(pairs, verdicts_of(judge, pairs), strict=True) if v is not EQUAL] == []
     assert set(judge.classes([[text for pair in pairs for text in pair]])[0]) == {0}
 
 
@@ -371,7 +372,9 @@ def test_other_numbers_are_different(
 ) -> None:
     assume(one != other and one != 100 * other and 100 * one != other)  # a per cent sign may be left out
     pairs = [(a, b) for a in number_texts(Fraction(one)) for b in number_texts(Fraction(other))]
-    assert [pair for pair, v in zip(pairs, verdicts(judge, pairs), strict=True) if v is not DIFFERENT] == []
+    assert [
+        pair for pair, v in zip(pairs, verdicts_of(judge, pairs), strict=True) if v is not DIFFERENT
+    ] == []
 
 
 UNITS = (
@@ -391,8 +394,8 @@ UNITS = (
 def test_a_unit_may_be_left_out(judge: Grader, number: int, other: int, unit_form: str) -> None:
     assume(number != other and 100 * other != number)
     marked = unit_form.format(number)
-    assert verdicts(judge, [(marked, str(number)), (str(number), marked)]) == [EQUAL, EQUAL]
-    assert verdicts(judge, [(marked, unit_form.format(other)), (marked, str(other))]) == [DIFFERENT] * 2
+    assert verdicts_of(judge, [(marked, str(number)), (str(number), marked)]) == [EQUAL, EQUAL]
+    assert verdicts_of(judge, [(marked, unit_form.format(other)), (marked, str(other))]) == [DIFFERENT] * 2
 
 
 # ---- collections ----------------------------------------------------------------------------------------
@@ -406,10 +409,10 @@ UNORDERED = ("\\{{{}\\}}", "\\left\\{{{}\\right\\}}", "$\\{{ {} \\}}$")
 @given(members, st.randoms(use_true_random=False))
 def test_points_have_an_order(judge: Grader, parts: list[Tree], rng: random.Random) -> None:
     one, other = (rng.choice(ORDERED).format(listed(parts, rng)) for _ in range(2))
-    assert verdicts(judge, [(one, other), (other, one)]) == [EQUAL, EQUAL]
+    assert verdicts_of(judge, [(one, other), (other, one)]) == [EQUAL, EQUAL]
     backward = parts[::-1]
     if [values(part) for part in parts] != [values(part) for part in backward]:
-        assert verdicts(judge, [(one, rng.choice(ORDERED).format(listed(backward, rng)))]) == [DIFFERENT]
+        assert verdicts_of(judge, [(one, rng.choice(ORDERED).format(listed(backward, rng)))]) == [DIFFERENT]
 
 
 @fuzz(100)
@@ -417,10 +420,10 @@ def test_points_have_an_order(judge: Grader, parts: list[Tree], rng: random.Rand
 def test_sets_have_none(judge: Grader, parts: list[Tree], extra: Tree, rng: random.Random) -> None:
     one = rng.choice(UNORDERED).format(listed(parts, rng))
     other = rng.choice(UNORDERED).format(listed(rng.sample(parts, len(parts)), rng))
-    assert verdicts(judge, [(one, other), (other, one)]) == [EQUAL, EQUAL]
+    assert verdicts_of(judge, [(one, other), (other, one)]) == [EQUAL, EQUAL]
     if values(extra) not in [values(part) for part in parts]:
         more = rng.choice(UNORDERED).format(listed([*parts, extra], rng))
-        assert verdicts(judge, [(one, more), (more, one)]) == [DIFFERENT, DIFFERENT]
+        assert verdicts_of(judge, [(one, more), (more, one)]) == [DIFFERENT, DIFFERENT]
 
 
 @fuzz(100)
@@ -433,7 +436,10 @@ def test_ends_of_intervals_matter(judge: Grader, low: Tree, high: Tree, rng: ran
     ]
     for i, one in enumerate(texts):
         for j, other in enumerate(texts):
-            assert verdicts(judge, [(one, other)]) == [EQUAL if i // 2 == j // 2 else DIFFERENT], (one, other)
+            assert verdicts_of(judge, [(one, other)]) == [EQUAL if i // 2 == j // 2 else DIFFERENT], (
+                one,
+                other,
+            )
 
 
 def listed(parts: Sequence[Tree], rng: random.Random) -> str:

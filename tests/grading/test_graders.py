@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from graded_texts import verdicts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import children_of
 
 from e2h_pipeline.grading.exact import ExactGrader
-from e2h_pipeline.grading.graders import Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Verdict, grader
 from e2h_pipeline.grading.published.math_verify import MathVerifyGrader, normalise
 from e2h_pipeline.grading.worker_pool import GradingError, WorkerPool
 
+TASK = "e2h_pipeline.grading.tasks.math_verify"
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED
 
 
@@ -33,7 +35,7 @@ def alive(pid: int) -> bool:
 
 def test_exact_is_string_equality() -> None:
     pairs = [("7", " 7\n"), ("7", "7.0"), ("", "")]
-    assert verdicts(ExactGrader(), pairs) == [EQUAL, DIFFERENT, EQUAL]
+    assert verdicts_of(ExactGrader(), pairs) == [EQUAL, DIFFERENT, EQUAL]
 
 
 @pytest.mark.parametrize(
@@ -54,15 +56,15 @@ def test_exact_is_string_equality() -> None:
     ],
 )
 def test_math_verify(math_verify: MathVerifyGrader, gold: str, answer: str, verdict: Verdict) -> None:
-    assert verdicts(math_verify, [(gold, answer)]) == [verdict]
+    assert verdicts_of(math_verify, [(gold, answer)]) == [verdict]
 
 
 def test_order_and_repeats_are_kept(math_verify: MathVerifyGrader) -> None:
     pairs = [("\\frac{3}{4}", "0.75"), ("3", "4"), ("\\frac{3}{4}", "0.75"), ("y+2", "2+y"), ("z", "y")] * 20
     expected = [EQUAL, DIFFERENT, EQUAL, EQUAL, DIFFERENT] * 20
-    assert verdicts(math_verify, pairs) == expected
+    assert verdicts_of(math_verify, pairs) == expected
     start = time.perf_counter()
-    assert verdicts(math_verify, pairs) == expected  # remembered
+    assert verdicts_of(math_verify, pairs) == expected  # remembered
     assert time.perf_counter() - start < 0.1
 
 
@@ -100,10 +102,10 @@ def test_hostile_answers_leave_no_trace() -> None:
     start = time.perf_counter()
     before = set(children_of(os.getpid()))
     with grader("math-verify", workers=2, cpu_seconds=0.5) as judge:
-        words = verdicts(judge, [("\\frac{x}{3}", text) for text in HOSTILE])
+        words = verdicts_of(judge, [("\\frac{x}{3}", text) for text in HOSTILE])
         assert EQUAL not in words
         assert judge.undecided == words.count(UNDECIDED) >= 5
-        assert verdicts(judge, [("\\frac{1}{2}", "0.5")]) == [EQUAL]  # still at work
+        assert verdicts_of(judge, [("\\frac{1}{2}", "0.5")]) == [EQUAL]  # still at work
         assert set(children_of(os.getpid())) - before
     assert set(children_of(os.getpid())) == before
     assert time.perf_counter() - start < 60
@@ -111,7 +113,7 @@ def test_hostile_answers_leave_no_trace() -> None:
 
 def test_memory_is_limited() -> None:
     with WorkerPool(workers=1, cpu_seconds=20, memory_bytes=1 << 29) as pool:
-        assert pool.compare([("x", "10^{3000000000}")]) != ["equal"]
+        assert pool.compare([("x", "10^{3000000000}")], TASK) != ["equal"]
 
 
 def test_a_worker_that_cannot_start_is_an_error() -> None:
@@ -119,23 +121,23 @@ def test_a_worker_that_cannot_start_is_an_error() -> None:
         WorkerPool(workers=1, memory_bytes=1 << 24) as pool,
         pytest.raises(GradingError, match="cannot start"),
     ):
-        pool.compare([("x", "y")])
+        pool.compare([("x", "y")], TASK)
 
 
 def test_a_killed_worker_is_replaced() -> None:
     with WorkerPool(workers=1) as pool:
-        assert pool.compare([("x+1", "1+x")]) == ["equal"]
+        assert pool.compare([("x+1", "1+x")], TASK) == ["equal"]
         pool._workers[0].process.kill()
         pool._workers[0].process.wait()
-        assert pool.compare([("x+1", "1+x")]) == ["equal"]
+        assert pool.compare([("x+1", "1+x")], TASK) == ["equal"]
 
 
-PARENT = """
+PARENT = f"""
 import sys, threading, time
 from e2h_pipeline.grading.worker_pool import WorkerPool
 pool = WorkerPool(workers=2, cpu_seconds=1)
-pool.compare([("x", "y"), ("x+1", "1+x"), ("y", "x")])
-busy = threading.Thread(target=pool.compare, args=([("x", "9^{9^{9^{9}}}")],), daemon=True)
+pool.compare([("x", "y"), ("x+1", "1+x"), ("y", "x")], {TASK!r})
+busy = threading.Thread(target=pool.compare, args=([("x", "9^{{9^{{9^{{9}}}}}}")], {TASK!r}), daemon=True)
 busy.start()
 time.sleep(0.2)
 print(*[w.process.pid for w in pool._workers], flush=True)
@@ -157,13 +159,13 @@ def test_workers_die_with_their_parent() -> None:
 
 
 def test_an_unknown_grader_is_named() -> None:
-    with pytest.raises(ValueError, match="no grader 'sympy'"), grader("sympy"):
+    with pytest.raises(ValueError, match=r"evaluation\.grader: no 'sympy'"), grader("sympy"):
         pass
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(alphabet="0123456789xy+-*/^(){}\\frac sqrt,.$!", max_size=40))
 def test_no_text_raises_and_every_answer_equals_itself(math_verify: MathVerifyGrader, text: str) -> None:
-    same, other = verdicts(math_verify, [(text, text), ("\\frac{1}{3}", text)])
+    same, other = verdicts_of(math_verify, [(text, text), ("\\frac{1}{3}", text)])
     assert same is EQUAL
     assert other in Verdict

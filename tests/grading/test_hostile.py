@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from graded_texts import grades_of, verdicts_of
 
-from e2h_pipeline.grading.graders import GRADERS, Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Grader, Verdict, grader
 from e2h_pipeline.grading.mathematics.extract import Extraction, extract
+from e2h_pipeline.registry import GRADERS
 
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED
 
@@ -320,7 +322,7 @@ class Stopwatch:
         self._cpu, self._clock = time.process_time(), time.monotonic()
 
 
-@pytest.mark.parametrize("mode", GRADERS)
+@pytest.mark.parametrize("mode", GRADERS.entries)
 def test_every_mode_answers(folder: Path, mode: str) -> None:
     """Ours from both sides; the others, whose workers die of many of these, from the side that groups need."""
     texts = {**HOSTILE, **LONG, **(FULL if mode == MODE else {})}
@@ -329,9 +331,9 @@ def test_every_mode_answers(folder: Path, mode: str) -> None:
     pairs += [pair[::-1] for pair in pairs[: len(names) - len(texts)]]
     before, held, own = children(), forget_memory_peak(), time.process_time()
     with grader(mode, workers=2, cpu_seconds=CPU_SECONDS) as judge:
-        grades = judge.grade_pairs(pairs)
+        grades = grades_of(judge, pairs)
         classes = judge.classes([[text, PLAIN, None, text] for text in texts.values()])
-        assert verdicts(judge, [("7", "7"), ("7", "8")]) == [EQUAL, DIFFERENT]  # still at work
+        assert verdicts_of(judge, [("7", "7"), ("7", "8")]) == [EQUAL, DIFFERENT]  # still at work
     assert classes == [[0, 1, None, 0]] * len(texts)
     assert [name for name, grade in zip(names, grades, strict=True) if grade.verdict is EQUAL] == []
     assert [name for name, grade in zip(names, grades, strict=True) if grade.ms > LONGEST_MS] == []
@@ -342,7 +344,7 @@ def test_every_mode_answers(folder: Path, mode: str) -> None:
 
 def test_hostile_answers_equal_themselves(judge: Grader) -> None:
     texts = {**HOSTILE, **FULL, **LONG}
-    found = verdicts(judge, [(text, text) for text in texts.values()])
+    found = verdicts_of(judge, [(text, text) for text in texts.values()])
     assert [name for name, verdict in zip(texts, found, strict=True) if verdict is not EQUAL] == []
 
 
@@ -353,7 +355,7 @@ def test_hostile_answers_against_each_other(judge: Grader) -> None:
     watch = Stopwatch()
     watch.start()
     for a, b in pairs:
-        one, other = judge.grade_pairs([(a, b)])[0], judge.grade_pairs([(b, a)])[0]
+        one, other = grades_of(judge, [(a, b)])[0], grades_of(judge, [(b, a)])[0]
         assert one.verdict is other.verdict, (a, b)
         assert max(one.ms, other.ms) < LONGEST_MS
         watch.split(f"{a[:50]} and {b[:50]}")
@@ -409,7 +411,7 @@ CLOSE = [
 
 @pytest.mark.parametrize(("a", "b"), CLOSE)
 def test_close_values_stay_apart(judge: Grader, a: str, b: str) -> None:
-    assert EQUAL not in verdicts(judge, [(a, b), (b, a)])
+    assert EQUAL not in verdicts_of(judge, [(a, b), (b, a)])
 
 
 FORMATS = (

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from graded_texts import grades_of
 
 from e2h_pipeline.grading.graders import Verdict, grader
 from e2h_pipeline.grading.mathematics.extract import extract
@@ -24,7 +25,7 @@ def test_agreement_with_labels() -> None:
         text = case["prediction"] if case["kind"] == "answer" else found.answer if found else ""
         answers.append((case["gold"], text))
     with grader("math") as judge:
-        grades = judge.grade_pairs(answers)
+        grades = grades_of(judge, answers)
     agreed, total, false_accepts, negatives = Counter[str](), Counter[str](), 0, 0
     for case, grade in zip(cases, grades, strict=True):
         equal = grade.verdict is Verdict.EQUAL

@@ -9,8 +9,9 @@ from itertools import combinations, permutations
 from pathlib import Path
 
 import pytest
+from graded_texts import verdicts_of
 
-from e2h_pipeline.grading.graders import Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Grader, Verdict, grader
 from e2h_pipeline.problems.jsonl import read_jsonl
 
 MODE = "math"
@@ -45,14 +46,14 @@ def test_every_math_gold_equals_itself(data_dir: Path, judge: Grader) -> None:
         for part in ("train", "test")
         for _, row in read_jsonl(data_dir / f"math/math_{part}.jsonl.gz")
     ]
-    found = verdicts(judge, [(gold, gold) for gold in golds])
+    found = verdicts_of(judge, [(gold, gold) for gold in golds])
     assert len(golds) == 12_500
     assert [gold for gold, verdict in zip(golds, found, strict=True) if verdict is not Verdict.EQUAL] == []
 
 
 def test_distinct_math500_golds(data_dir: Path, judge: Grader) -> None:
     pairs = list(permutations(math500_golds(data_dir), 2))
-    found = dict(zip(pairs, verdicts(judge, pairs), strict=True))
+    found = dict(zip(pairs, verdicts_of(judge, pairs), strict=True))
     equal = {pair for pair, verdict in found.items() if verdict is Verdict.EQUAL}
     assert len(pairs) == 301 * 300
     assert equal == SAME | {(b, a) for a, b in SAME}

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from graded_texts import verdicts_of
 
-from e2h_pipeline.grading.graders import Grader, Verdict, grader, verdicts
+from e2h_pipeline.grading.graders import Grader, Verdict, grader
 from e2h_pipeline.grading.mathematics.extract import final_answer
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.reranking.vote import pass_at_n, subset_shares, vote_accuracy
@@ -49,7 +50,7 @@ def gsm8k_golds(data_dir: Path) -> list[str]:
 def correct(judge: Grader, golds: Sequence[str], answers: Sequence[str | None]) -> list[bool]:
     """Whether each answer is right; no answer is wrong."""
     pairs = [(gold, answer) for gold, answer in zip(golds, answers, strict=True) if answer is not None]
-    found = iter(verdicts(judge, pairs))
+    found = iter(verdicts_of(judge, pairs))
     return [answer is not None and next(found) is Verdict.EQUAL for answer in answers]
 
 

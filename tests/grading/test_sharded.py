@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from graded_texts import verdicts_of
 from processes import children_of
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import Call, LocalRunner
 from e2h_pipeline.grading import sharded
-from e2h_pipeline.grading.graders import grader, verdicts
+from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
@@ -48,7 +49,7 @@ def test_verdicts_and_classes_are_those_of_the_grader(name: str, tmp_path: Path)
     runner = Counting()
     with grader(name) as plain, sharded_grader(name, tmp_path, runner, Reporter()) as judge:
         assert (judge.name, judge.version) == (plain.name, plain.version)
-        assert verdicts(judge, PAIRS) == verdicts(plain, PAIRS)
+        assert verdicts_of(judge, PAIRS) == verdicts_of(plain, PAIRS)
         assert judge.classes(PROBLEMS) == plain.classes(PROBLEMS)
         assert judge.undecided == plain.undecided
     assert [made.partition("-")[0] for made in runner.made].count("grades") == 3
@@ -58,27 +59,27 @@ def test_verdicts_and_classes_are_those_of_the_grader(name: str, tmp_path: Path)
 def test_one_block_is_graded_here(tmp_path: Path) -> None:
     runner = Counting()
     with sharded_grader("exact", tmp_path, runner, Reporter()) as judge:
-        assert verdicts(judge, PAIRS[:1]) == ["different"]
+        assert verdicts_of(judge, PAIRS[:1]) == ["different"]
     assert runner.made == [] and len(list(tmp_path.glob("grades-*.parquet"))) == 1
 
 
 def test_what_is_graded_stays_graded(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     with sharded_grader("math", tmp_path, first, Reporter()) as judge:
-        before = verdicts(judge, PAIRS)
+        before = verdicts_of(judge, PAIRS)
     with sharded_grader("math", tmp_path, second, Reporter()) as judge:
-        assert verdicts(judge, PAIRS) == before
+        assert verdicts_of(judge, PAIRS) == before
         assert second.made == []
-        verdicts(judge, [("1", "1"), ("1", "2"), ("1", "3")])  # something new
+        verdicts_of(judge, [("1", "1"), ("1", "2"), ("1", "3")])  # something new
     assert len(second.made) == 2
     with sharded_grader("exact", tmp_path, second, Reporter()) as judge:  # another grader says other things
-        assert verdicts(judge, PAIRS) != before
+        assert verdicts_of(judge, PAIRS) != before
 
 
 def test_workers_end_with_the_block(tmp_path: Path) -> None:
     before = children_of(os.getpid())
     with sharded_grader("math", tmp_path, LocalRunner(), Reporter()) as judge:
-        verdicts(judge, PAIRS)
+        verdicts_of(judge, PAIRS)
         assert children_of(os.getpid()) > before
     assert children_of(os.getpid()) == before
 

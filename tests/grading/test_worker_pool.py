@@ -3,6 +3,8 @@
 import ast
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from processes import children_of
 from e2h_pipeline.grading.tasks.prm800k import _harmless
 from e2h_pipeline.grading.worker_pool import GradingError, WorkerPool
 
+MATH_VERIFY = "e2h_pipeline.grading.tasks.math_verify"
+PRM800K = "e2h_pipeline.grading.tasks.prm800k"
 HARD = "9**9**9**9"
 
 HOSTILE = [
@@ -48,16 +52,28 @@ def shared_pool() -> Iterator[WorkerPool]:
 def test_a_worker_changes_tasks() -> None:
     with WorkerPool(workers=1) as pool:
         for _ in range(2):
-            assert pool.compare([("\\frac{1}{2}", "0.5"), ("x", "y")]) == ["equal", "different"]
+            assert pool.compare([("\\frac{1}{2}", "0.5"), ("x", "y")], MATH_VERIFY) == ["equal", "different"]
             process = pool._workers[0].process
             sympy_pairs = [("1/2", "0.5"), ("x", "y"), ("\\frac{1}{2}", "0.5")]
-            assert pool.compare(sympy_pairs, "prm800k") == ["equal", "different", "different"]
+            assert pool.compare(sympy_pairs, PRM800K) == ["equal", "different", "different"]
             assert pool._workers[0].process is process
 
 
-def test_an_unknown_task_is_an_error() -> None:
-    with WorkerPool(workers=1) as pool, pytest.raises(GradingError, match="a sums worker cannot start"):
-        pool.compare([("1", "1")], "sums")
+@pytest.mark.parametrize("task", ["e2h_pipeline.grading.tasks.sums", "nowhere.sums"])
+def test_an_unknown_task_is_an_error(task: str) -> None:
+    with WorkerPool(workers=1) as pool, pytest.raises(GradingError, match=f"no module {task}"):
+        pool.compare([("1", "1")], task)
+
+
+def test_a_task_that_is_none_is_an_error() -> None:
+    with WorkerPool(workers=1) as pool, pytest.raises(GradingError, match="cannot start: broken"):
+        pool.compare([("1", "1")], "e2h_pipeline.grading.verdicts")
+
+
+def test_the_parent_imports_no_task() -> None:
+    script = "import sys; from e2h_pipeline.grading.worker_pool import WorkerPool, _file_of\n"
+    script += f"assert _file_of({MATH_VERIFY!r}) and {MATH_VERIFY!r} not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_killed_pair_takes_none_with_it() -> None:
@@ -65,31 +81,31 @@ def test_a_killed_pair_takes_none_with_it() -> None:
     for place in (1, 2, 20, 21, 59):
         pairs[place] = ("x", HARD)
     with WorkerPool(workers=2, cpu_seconds=0.3) as pool:
-        words = pool.compare(pairs, "prm800k")
+        words = pool.compare(pairs, PRM800K)
     undecided = [i for i, word in enumerate(words) if word == "undecided"]
     assert undecided == [1, 2, 20, 21, 59] and words.count("equal") == 55
 
 
 def test_time_is_told() -> None:
     with WorkerPool(workers=1, cpu_seconds=0.3) as pool:
-        (_, quick), (word, slow) = pool.compare_timed([("x+1", "1+x"), ("x", HARD)], "prm800k")
+        (_, quick), (word, slow) = pool.compare_timed([("x+1", "1+x"), ("x", HARD)], PRM800K)
     assert 0 < quick < slow and word == "undecided"
 
 
 def test_math_verify_agrees_with_what_was_recorded(shared_pool: WorkerPool) -> None:
     """Recorded with `$...$` around bare answers (221 of 230 are found again that way, the rest hold
-    several boxes); the box that `task_math_verify` uses tells 19 pairs otherwise, 10 by its choice."""
+    several boxes); the box that the task uses tells 19 pairs otherwise, 10 by its choice."""
     folder = os.environ.get("E2H_DATA_DIR")
     if not folder:
         pytest.skip("E2H_DATA_DIR is not set: no grading cases here")
     rows = map(json.loads, Path(folder, "grading_cases.jsonl").read_text(encoding="utf-8").splitlines())
     recorded = {(r["gold"], r["prediction"]): r["math_verify"] for r in rows if r["kind"] == "answer"}
-    words = shared_pool.compare(list(recorded))
+    words = shared_pool.compare(list(recorded), MATH_VERIFY)
     agreeing = sum((word == "equal") == equal for word, equal in zip(words, recorded.values(), strict=True))
     assert len(recorded) == 230 and agreeing >= 211
 
 
-@pytest.mark.parametrize("task", ["math-verify", "prm800k"])
+@pytest.mark.parametrize("task", [MATH_VERIFY, PRM800K])
 def test_hostile_text_leaves_no_process(task: str) -> None:
     start = time.perf_counter()
     before = children_of(os.getpid())
@@ -105,7 +121,7 @@ def test_hostile_text_leaves_no_process(task: str) -> None:
 
 def test_memory_is_limited() -> None:
     with WorkerPool(workers=1, cpu_seconds=20, memory_bytes=1 << 29) as pool:
-        replies = pool.compare_timed([("x", "1<<10**10"), ("x", "x*1")], "prm800k")
+        replies = pool.compare_timed([("x", "1<<10**10"), ("x", "x*1")], PRM800K)
     assert [word for word, _ in replies] == ["undecided", "equal"]
     assert replies[0][1] < 5000
 
@@ -133,7 +149,7 @@ def test_memory_is_limited() -> None:
     ],
 )
 def test_sympy_step(shared_pool: WorkerPool, gold: str, answer: str, word: str) -> None:
-    assert shared_pool.compare([(gold, answer)], "prm800k") == [word]
+    assert shared_pool.compare([(gold, answer)], PRM800K) == [word]
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models import base as base_module
 from e2h_pipeline.models.base import ModelError
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.ladder.corpus import corpus_document
-from e2h_pipeline.recipe import Base, LadderWorld, Problems
+from e2h_pipeline.problems.ladder.pretraining import LadderCorpus
+from e2h_pipeline.recipe import Base, LadderProblems, LadderWorld, MathProblems
 from e2h_pipeline.training.from_nothing import CorpusRows, compare_with_shipped, make_base_model
 from e2h_pipeline.training.next_token import IGNORED
 
 TINY = Base(train=True, hidden=16, layers=1, heads=2, updates=12, batch_size=4, row_tokens=48, seed=3)
-LADDER = Problems()
+LADDER = LadderProblems()
 
 
 class Interrupted(Exception):
@@ -38,14 +40,14 @@ class Interrupter(Reporter):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    make_base_model(TINY, LADDER, folder / "ladder-tiny", folder / "work", Reporter())
-    return folder / "ladder-tiny"
+    make_base_model(TINY, LADDER, Work(folder / "ladder-base", folder / "work"))
+    return folder / "ladder-base"
 
 
 def test_rows_are_documents_end_to_end_and_learn_what_can_be_predicted(
     ladder_tok: PreTrainedTokenizerFast,
 ) -> None:
-    rows = CorpusRows(TINY, LadderWorld(), ladder_tok)
+    rows = CorpusRows(LadderCorpus(), TINY, LADDER, ladder_tok)
     assert len(rows) == 12 * 4
     for index in range(20):
         row = rows[index]
@@ -79,9 +81,9 @@ def test_a_base_model_is_an_ordinary_folder(trained: Path) -> None:
 
 def test_training_again_or_after_an_interruption_makes_the_same_files(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        make_base_model(TINY, LADDER, tmp_path / "out", tmp_path / "work", Interrupter(7))
+        make_base_model(TINY, LADDER, Work(tmp_path / "out", tmp_path / "work", reporter=Interrupter(7)))
     assert not (tmp_path / "out").exists()
-    make_base_model(TINY, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    make_base_model(TINY, LADDER, Work(tmp_path / "out", tmp_path / "work"))
     names = sorted(p.name for p in trained.iterdir())
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
     for name in names:
@@ -92,23 +94,23 @@ def test_a_shipped_model_stands_for_its_knobs(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base_module, "SHIPPED", trained.parent)
-    asked = TINY.model_copy(update={"train": False, "model": "ladder-tiny"})
-    summary = make_base_model(asked, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    asked = TINY.model_copy(update={"train": False, "model": "ladder-base"})
+    summary = make_base_model(asked, LADDER, Work(tmp_path / "out", tmp_path / "work"))
     assert "shipped" in summary["origin"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == (
         trained / "model.safetensors"
     ).read_bytes()
     for options, problems, field in [
         (asked.model_copy(update={"updates": 13}), LADDER, r"base\.updates=12, the recipe says 13"),
-        (asked, Problems(world=LadderWorld(belief=0.9)), r"world\.belief=0\.65, the recipe says 0\.9"),
+        (asked, LadderProblems(world=LadderWorld(belief=0.9)), r"world\.belief=0\.65, the recipe says 0\.9"),
     ]:
         with pytest.raises(ModelError, match=field + ".*set base.train=true"):
-            make_base_model(options, problems, tmp_path / "no", tmp_path / "work", Reporter())
+            make_base_model(options, problems, Work(tmp_path / "no", tmp_path / "work"))
     assert not (tmp_path / "no").exists()
 
 
 def test_the_model_that_is_shipped_is_the_one_that_the_default_recipe_asks_for(tmp_path: Path) -> None:
-    summary = make_base_model(Base(), LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    summary = make_base_model(Base(), LADDER, Work(tmp_path / "out", tmp_path / "work"))
     assert summary["bytes"] < 4_000_000
     model, tokenizer = load_policy(tmp_path / "out")
     with torch.no_grad():
@@ -125,7 +127,7 @@ def test_a_local_folder_gets_what_training_needs(bpe_policy: Path, tmp_path: Pat
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)
     options = Base(model=str(folder))
-    summary = make_base_model(options, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+    summary = make_base_model(options, LADDER, Work(tmp_path / "out", tmp_path / "work"))
     assert summary["origin"] == str(folder)
     _, loaded = load_policy(tmp_path / "out")
     assert loaded.pad_token_id is not None
@@ -134,7 +136,7 @@ def test_a_local_folder_gets_what_training_needs(bpe_policy: Path, tmp_path: Pat
 def test_a_model_that_is_nowhere_is_named(tmp_path: Path) -> None:
     options = Base(model=str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match=r"base\.model '.*nowhere' cannot be loaded"):
-        make_base_model(options, LADDER, tmp_path / "out", tmp_path / "work", Reporter())
+        make_base_model(options, LADDER, Work(tmp_path / "out", tmp_path / "work"))
 
 
 def test_the_shipped_model_is_what_its_manifest_says_and_small() -> None:
@@ -156,3 +158,14 @@ def test_a_model_trained_by_the_shipped_knobs_is_compared_and_another_is_not(tra
     assert worse is not None
     assert not worse["alike"]
     assert compare_with_shipped(shipped, Base(updates=7), LADDER) is None
+
+
+def test_a_domain_without_a_corpus_trains_no_base_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the domain math has none: set base\.train=false"):
+        make_base_model(Base(train=True), MathProblems(), Work(tmp_path / "out", tmp_path / "work"))
+    assert compare_with_shipped(tmp_path, Base(), MathProblems()) is None
+
+
+def test_another_domain_may_start_from_the_shipped_model_whatever_the_knobs(tmp_path: Path) -> None:
+    work = Work(tmp_path / "out", tmp_path / "work")
+    assert "shipped" in make_base_model(Base(updates=13), MathProblems(), work)["origin"]

@@ -25,10 +25,11 @@ from e2h_pipeline.artifacts import hashing
 from e2h_pipeline.definitions import build
 from e2h_pipeline.orchestration.automation import automated
 from e2h_pipeline.orchestration.source_watch import Seen, look, sensor
-from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.problems.source import look_at_source
-from e2h_pipeline.problems.supplied_files import label_fingerprint, look_at_labels
-from e2h_pipeline.recipe import Labels, Problems
+from e2h_pipeline.problems.supplied_files import look_at_supplied
+from e2h_pipeline.recipe import Labels, MathProblems, Prm800kLabels, ShepherdLabels
+from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.stages.spec import EXPERIMENTS
 
 STAGES = [recipe, problem_source, easy_problems, hard_questions, benchmark_questions, gold_answers]
@@ -228,7 +229,7 @@ def test_what_is_asked_for_of_a_source_that_is_gone_fails_and_makes_nothing(worl
 
 
 def test_a_file_is_hashed_again_only_when_it_may_have_changed(tmp_path: Path) -> None:
-    options = Problems(source="math", path=str(_math(tmp_path / "one")), strict_counts=False)
+    options = MathProblems(path=str(_math(tmp_path / "one")), strict_counts=False)
     look_at_source(options)
     before = hashing._hash_as_seen.cache_info().misses
     assert not look_at_source(options).error
@@ -240,7 +241,7 @@ def test_a_file_is_hashed_again_only_when_it_may_have_changed(tmp_path: Path) ->
 
 def test_content_that_hides_behind_an_old_time_is_seen(tmp_path: Path) -> None:
     folder = _math(tmp_path / "one")
-    options = Problems(source="math", path=str(folder), strict_counts=False)
+    options = MathProblems(path=str(folder), strict_counts=False)
     before, path = look_at_source(options), folder / "math_test.jsonl"
     times = path.stat()
     path.write_bytes(path.read_bytes().replace(b"$1 + 0$", b"$7 + 0$"))
@@ -251,8 +252,8 @@ def test_content_that_hides_behind_an_old_time_is_seen(tmp_path: Path) -> None:
 
 def test_an_unreachable_hub_is_an_error_that_says_so(tmp_path: Path) -> None:
     code = (
-        "from e2h_pipeline.problems.source import look_at_source; from e2h_pipeline.recipe import Problems;"
-        "print(look_at_source(Problems(source='math', hub='some/math')).error)"
+        "from e2h_pipeline.problems.source import look_at_source; from e2h_pipeline.recipe import MathProblems;"
+        "print(look_at_source(MathProblems(hub='some/math')).error)"
     )
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
@@ -261,7 +262,7 @@ def test_an_unreachable_hub_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 def test_a_pinned_hub_commit_is_its_version_without_network() -> None:
     commits = "a" * 40, "b" * 40
-    state = look_at_source(Problems(source="math", hub="some/math", hub_revision="+".join(commits)))
+    state = look_at_source(MathProblems(hub="some/math", hub_revision="+".join(commits)))
     assert not state.error and set(state.parts.values()) == set(commits)
 
 
@@ -455,22 +456,33 @@ def test_changed_solutions_start_what_the_policy_is_taught(supervised: Supervise
     assert supervised.asked() == set()
 
 
-def test_a_label_file_that_is_gone_is_in_no_key(tmp_path: Path) -> None:
-    """It had the fingerprint of an empty folder, so that a stage could have been made of nothing."""
-    with pytest.raises(ProblemError, match=r"labels\.jsonl"):
-        label_fingerprint(Labels(source="prm800k", path=str(tmp_path / "labels.jsonl")))
+def _look(*labels: Labels) -> SourceState:
+    return look_at_supplied("labels", [(LABEL_SOURCES.load(each.source)(), each) for each in labels])
 
 
 def test_labels_of_the_data_folder_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("E2H_DATA_DIR", raising=False)
-    assert "set labels.path" in look_at_labels(Labels(source="prm800k")).error
+    assert "set labels.path" in _look(Prm800kLabels()).error
     monkeypatch.setenv("E2H_DATA_DIR", str(tmp_path))
-    assert str(tmp_path / "steps") in look_at_labels(Labels(source="prm800k")).error
+    assert str(tmp_path / "steps") in _look(Prm800kLabels()).error
     (tmp_path / "steps").mkdir()
     _rated(tmp_path / "steps" / "prm800k_human.jsonl", [[1]])
     (tmp_path / "steps" / "README.md").write_text("not read, so not watched")
-    state = look_at_labels(Labels(source="prm800k"))
+    state = _look(Prm800kLabels())
     assert not state.error and set(state.parts) == {"prm800k_human.jsonl"}
+
+
+def test_files_of_several_label_sources_are_told_apart(tmp_path: Path) -> None:
+    """Two folders may have a file of the same name."""
+    sources = []
+    for name, rating in (("one", 1), ("two", -1)):
+        (tmp_path / name).mkdir()
+        _rated(tmp_path / name / "labels.jsonl", [[rating]])
+        sources.append(Prm800kLabels(path=str(tmp_path / name / "labels.jsonl")))
+    state = _look(*sources)
+    assert set(state.parts) == set(state.sizes) == {"0 prm800k: labels.jsonl", "1 prm800k: labels.jsonl"}
+    assert len(set(state.parts.values())) == 2
+    assert "gone.jsonl" in _look(*sources, ShepherdLabels(path=str(tmp_path / "gone.jsonl"))).error
 
 
 def test_a_local_base_model_is_watched(supervised: Supervised) -> None:

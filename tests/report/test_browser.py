@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -11,8 +10,8 @@ from browser import Page, browser, needs_browser
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.choices import choices_schema
-from e2h_pipeline.report.html import write_report
-from e2h_pipeline.report.names import POOLED
+from e2h_pipeline.report.html import Subject, write_report
+from e2h_pipeline.report.levels import POOLED
 
 pytestmark = needs_browser
 SCRIPT = (
@@ -110,8 +109,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, str]]
         {"benchmark_metrics": folder / "bm", "rerank_metrics": folder / "rr"},
         lineage,
         folder / "page",
-        key="ladder",
-        recipe_json=json.dumps({"name": "ladder", "description": SCRIPT}),
+        Subject("ladder", {"name": "ladder", "description": SCRIPT, "evaluation": {"confidence": 0.95}}),
     )
     with browser(folder / "profile") as tab:
         yield tab, (folder / "page" / "report.html").as_uri()

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.report.html import samples_page, write_report
+from e2h_pipeline.report.html import Subject, samples_page, write_report
 from e2h_pipeline.report.rl_view import read_curves
 
 METHODS = [("base", "greedy", "", 1), ("sft", "greedy", "", 1), ("rl", "greedy", "", 1)]
@@ -103,9 +103,8 @@ LINEAGE = [
 def page(
     inputs: dict[str, Path], out: Path, key: str = "ladder/seed=1", description: str = "A world."
 ) -> str:
-    write_report(
-        inputs, LINEAGE, out, key=key, recipe_json=json.dumps({"name": "ladder", "description": description})
-    )
+    recipe = {"name": "ladder", "description": description, "evaluation": {"confidence": 0.95}}
+    write_report(inputs, LINEAGE, out, Subject(key, recipe))
     return (out / "report.html").read_text(encoding="utf-8")
 
 

@@ -19,21 +19,43 @@ def artifact(asset: str, *inputs: str, **more: Any) -> dict[str, Any]:
     }
 
 
-GRAPH = [
-    artifact("benchmark_metrics", "rl_policy"),
-    artifact("rl_policy", "ppo_policy", "dpo_policy"),
+BEFORE = [
+    artifact("benchmark_metrics", "rl_policy", "rerank_metrics"),
+    artifact("rerank_metrics", "evaluator"),
+    artifact("rl_policy", "ppo_policy", "dpo_policy", tracking_url="http://127.0.0.1:5000/#/runs/7"),
     artifact("dpo_policy", "easy_problems", not_trained="the recipe has rl.algorithm=ppo"),
-    artifact("ppo_policy", "easy_problems"),
+    artifact("ppo_policy", "evaluator"),
+    artifact("evaluator", "easy_prm", "easy_orm"),
+    artifact("easy_orm", "easy_problems", not_trained="the recipe has reward.kind=prm"),
+    artifact("easy_prm", "easy_step_labels"),
+    artifact("easy_step_labels", "easy_problems"),
+    artifact("easy_problems"),
+]
+"""As in homes of the version that had an asset for each method."""
+
+NOW = [
+    artifact("benchmark_metrics", "rl_policy"),
+    artifact("rl_policy", "easy_evaluator"),
+    artifact("easy_evaluator", "easy_labels"),
+    artifact("easy_labels", "easy_problems"),
     artifact("easy_problems"),
 ]
 
 
-def test_no_way_leads_through_what_was_not_trained() -> None:
-    section = lineage_section(GRAPH)
+def test_ways_lead_through_any_assets() -> None:
+    (path,) = lineage_section(NOW).paths
+    assert [name for name, _ in path] == [row["asset"] for row in reversed(NOW)]
+
+
+def test_homes_of_earlier_versions_are_shown_without_ways_through_what_was_not_trained() -> None:
+    section = lineage_section(BEFORE)
     assert [[name for name, _ in path] for path in section.paths] == [
-        ["easy_problems", "ppo_policy", "rl_policy", "benchmark_metrics"]
+        ["easy_problems", "easy_step_labels", "easy_prm", "evaluator", "rerank_metrics"]
     ]
-    assert {row.asset: row.seconds for row in section.rows}["dpo_policy"] == "not trained"
+    rows = {row.asset: row for row in section.rows}
+    assert rows["dpo_policy"].seconds == rows["easy_orm"].seconds == "not trained"
+    assert rows["ppo_policy"].easy and rows["ppo_policy"].seconds == "1.0 s"
+    assert rows["rl_policy"].mlflow == "http://127.0.0.1:5000/#/runs/7"
 
 
 @pytest.mark.parametrize(

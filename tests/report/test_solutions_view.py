@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.solutions_view import solutions_section
+from e2h_pipeline.solutions import MARKED, TextFormat
 
 
 def choice(problem: str, level: int, roles: list[str], right: bool, **more: Any) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def problem(name: str, level: int, majority: bool, weighted: bool) -> list[dict[
 
 
 def test_steps_answers_and_choosers() -> None:
-    section = solutions_section(problem("p", 4, False, True))
+    section = solutions_section(problem("p", 4, False, True), MARKED)
     assert section is not None
     (shown,) = section.problems
     assert (shown.outcome, shown.outcome_name) == ("rescued", "majority wrong, evaluator right")
@@ -57,10 +59,11 @@ def test_steps_answers_and_choosers() -> None:
 def test_counts_are_of_all_problems_and_the_sample_takes_levels_in_turn() -> None:
     rows = [row for i in range(60) for row in problem(f"a{i:02}", 1 + i % 2, True, True)]
     rows += problem("b", 5, False, True)
-    section = solutions_section(rows)
+    section = solutions_section(rows, MARKED)
     assert section is not None
-    assert section.total == 61 and section.levels == (1, 2, 5)
-    assert dict(section.table)["both right"] == (30, 30, 0)
+    assert section.total == 61
+    assert section.levels == ((1, "level 1"), (2, "level 2"), (5, "level 5"))
+    assert ("both right", (30, 30, 0), 60) in section.table
     assert ("rescued", "majority wrong, evaluator right", 1) in section.outcomes
     agreed = [p.level for p in section.problems if p.outcome == "agreed"]
     assert (agreed.count(1), agreed.count(2)) == (10, 10)
@@ -72,10 +75,33 @@ def test_counts_are_of_all_problems_and_the_sample_takes_levels_in_turn() -> Non
 def test_the_sample_does_not_depend_on_order() -> None:
     problems = [problem(f"a{i:02}", 1, True, True) for i in range(60)]
     forward, backward = (
-        solutions_section([row for rows in order for row in rows]) for order in (problems, problems[::-1])
+        solutions_section([row for rows in order for row in rows], MARKED)
+        for order in (problems, problems[::-1])
     )
     assert forward == backward
 
 
 def test_no_answers_no_section() -> None:
-    assert solutions_section([]) is None
+    assert solutions_section([], MARKED) is None
+
+
+def test_the_domain_names_its_levels_and_writes_its_solutions() -> None:
+    text = TextFormat(answer_marker="So:", separator="\n")
+    rows = [{**row, "completion": "1+1=2\nSo:\n2"} for row in problem("p", 2, False, True)]
+    section = solutions_section(rows, text, LevelNames(("novice", "expert")))
+    assert section is not None
+    (shown,) = section.problems
+    assert (section.levels, shown.level_name) == (((2, "expert"),), "expert")
+    assert [str(step.text) for step in shown.solutions[0].steps] == ["1+1=2", "Answer: 2"]
+
+
+def test_problems_of_unknown_level_are_among_all_alone() -> None:
+    rows = [*problem("known", 1, True, True), *problem("unknown", 0, True, True)]
+    section = solutions_section(rows, MARKED)
+    assert section is not None
+    assert section.levels == ((1, "level 1"),)
+    assert ("both right", (1,), 2) in section.table
+    assert {p.problem_id: p.level_name for p in section.problems} == {
+        "known": "level 1",
+        "unknown": "unknown level",
+    }

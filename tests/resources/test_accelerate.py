@@ -25,7 +25,7 @@ from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.solutions import format_completion
+from e2h_pipeline.solutions import MARKED
 from resources.compute import ComputeResource, Outcome, StageCall
 
 pytestmark = pytest.mark.skipif(
@@ -85,7 +85,7 @@ def inputs(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         rows.append(
             {
                 "question": "1+1",
-                "completion": format_completion([f"1+1={d}" for d in digits], "2"),
+                "completion": MARKED.completion([f"1+1={d}" for d in digits], "2"),
                 "labels": [1 - d % 2 for d in digits] + [-1],
                 "finished": True,
                 "split": "train" if i < 31 else "validation",

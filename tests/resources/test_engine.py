@@ -1,11 +1,16 @@
+"""The engine of a host: named by the environment, and in the key of what it samples."""
+
 import importlib.metadata
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 import toy_stages as toy
 from pydantic import ValidationError
 
+from e2h_pipeline import registry
 from e2h_pipeline.artifacts.manifest import read_manifest
 from resources.engine import EngineResource
 
@@ -18,8 +23,25 @@ def test_the_environment_names_the_engine(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("E2H_ENGINE", "vllm")
     assert EngineResource.from_environment().name == "vllm"
     monkeypatch.setenv("E2H_ENGINE", "vroom")
-    with pytest.raises(ValidationError, match="'transformers' or 'vllm'"):
+    with pytest.raises(
+        ValidationError, match=r"no engine 'vroom' \(E2H_ENGINE\); there are transformers, vllm"
+    ):
         EngineResource.from_environment()
+
+
+class Parrot:
+    """The entry of an engine of somebody else."""
+
+    def version(self) -> dict[str, str]:
+        """Its package."""
+        return {"parrot": "1.0"}
+
+
+def test_an_installed_engine_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "parrot", SimpleNamespace(Parrot=Parrot))
+    monkeypatch.setattr(registry, "installed", lambda group: {"parrot": "parrot:Parrot"})
+    monkeypatch.setenv("E2H_ENGINE", "parrot")
+    assert EngineResource.from_environment().version() == {"name": "parrot", "parrot": "1.0"}
 
 
 @pytest.mark.skipif(bool(VLLM), reason="vLLM is here")

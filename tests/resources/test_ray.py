@@ -12,25 +12,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 import pytest
 import ray_shards
+from graded_texts import verdicts_of
 from processes import alive
 
 from e2h_pipeline.artifacts.hashing import content_hash, data_version
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner, shard_path
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.generation.sample_pool import sample_pool
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.grading import sharded
 from e2h_pipeline.grading.sharded import sharded_grader
-from e2h_pipeline.grading.verdicts import verdicts
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling, Scoring
 from e2h_pipeline.rewards.scoring import score_pool
-from resources.ray_runner import RayRunner, ShardError, _versions, _Worker
+from resources.ray_runner import RayRunner, ShardError, Surroundings, _Worker
 from resources.supervise import descendants
 
 ray = pytest.importorskip("ray")
@@ -151,10 +155,20 @@ def test_an_address_where_nobody_is(cluster: ray.cluster_utils.Cluster) -> None:
         _tables(RayRunner("127.0.0.1:1"), ray_shards.squares, SIX)
 
 
-def test_other_versions_are_refused() -> None:
-    _Worker().check(_versions())
-    with pytest.raises(RuntimeError, match=r"a node has torch .* instead of 1\.0: install"):
-        _Worker().check({**_versions(), "torch": "1.0"})
+def test_other_versions_and_other_code_are_refused() -> None:
+    wanted = Surroundings.here()
+    assert list(wanted.code) == ["e2h_pipeline"]
+    _Worker(wanted).check()
+    with pytest.raises(RuntimeError, match=r"node \S+ has torch .* instead of 1\.0: install"):
+        _Worker(replace(wanted, packages={**wanted.packages, "torch": "1.0"})).check()
+    with pytest.raises(RuntimeError, match=r"node \S+ has other code of e2h_pipeline than this stage began"):
+        _Worker(replace(wanted, code={"e2h_pipeline": "0" * 64})).check()
+
+
+def test_a_node_with_other_code_makes_no_shard(runner: RayRunner) -> None:
+    runner.wanted = replace(runner.wanted, code={"e2h_pipeline": "0" * 64})
+    with pytest.raises(ShardError, match=r"cannot start a worker: RuntimeError: node \S+ has other code"):
+        _tables(runner, ray_shards.squares, SIX)
 
 
 STEP = """
@@ -201,13 +215,14 @@ def test_sampling_scoring_and_grading_give_the_same_data(
         out, work = tmp_path / name / "out", tmp_path / name / "work"
         rows = read_table(questions / "data.parquet")
         pool = out / "pool"
-        sample_pool(ladder_policy, rows, pool, work / "pool", options, 0, "pool", Reporter(), runner=by)
+        drawing = Drawing(ladder_policy, LADDER, options, "pool", Independent())
+        sample_pool(drawing, rows, Work(pool, work / "pool", 0, runner=by))
         score_pool(
             ladder_evaluator, pool, questions, out / "scores", work / "scores", Scoring(), Reporter(), by
         )
         with sharded_grader("math", work / "grades", by, Reporter()) as judge:
             texts = read_table(pool, ["completion"])["completion"].to_pylist()
-            grades = verdicts(judge, [("3", text) for text in texts])
+            grades = verdicts_of(judge, [("3", text) for text in texts])
             classes = judge.classes([texts[i : i + 20] for i in range(0, len(texts), 20)])
         write_table(out / "grades.parquet", pa.table({"verdict": grades}))
         write_table(out / "classes.parquet", pa.table({"classes": classes}))

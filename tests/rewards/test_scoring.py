@@ -11,13 +11,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.sample_pool import sample_pool
 from e2h_pipeline.models.load import STEP_END_FIELD, load_evaluator
 from e2h_pipeline.recipe import Sampling, Scoring
 from e2h_pipeline.rewards import scoring
 from e2h_pipeline.rewards.scoring import encode_for, score_pool, score_solutions
 from e2h_pipeline.rewards.shared_prompt import can_share
-from e2h_pipeline.solutions import encode, parse_completion
+from e2h_pipeline.solutions import MARKED, encode
 
 SOLUTIONS = [
     ("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6", True),
@@ -236,10 +237,9 @@ def _score(evaluator: Path, pool: Path, tables: Path, folder: Path, batch_tokens
         evaluator,
         pool,
         tables / "benchmark_questions",
-        folder / "out",
-        folder / "work",
         Scoring(batch_tokens=batch_tokens),
-        Reporter(),
+        MARKED,
+        Work(folder / "out", folder / "work"),
     )
 
 
@@ -256,7 +256,7 @@ def test_a_pool_is_scored_row_by_row(
     for sample, score in zip(samples, scores, strict=True):
         for column in ("problem_id", "level", "sample"):
             assert sample[column] == score[column]
-        assert len(score["step_logits"]) == len(parse_completion(sample["completion"]).spans)
+        assert len(score["step_logits"]) == len(MARKED.parse(sample["completion"]).spans)
         finished = sample["finish_reason"] == "stop"
         naive = _naive(model, tokenizer, text[sample["problem_id"]], sample["completion"], finished)  # type: ignore[arg-type]
         assert score["step_logits"] == pytest.approx(naive, abs=1e-5)
@@ -310,7 +310,9 @@ import os, signal, sys
 from pathlib import Path
 from e2h_pipeline.recipe import Scoring
 from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.rewards import scoring
+from e2h_pipeline.solutions import MARKED
 
 class Killer(Reporter):
     calls = 0
@@ -319,8 +321,9 @@ class Killer(Reporter):
         if self.calls == 3:  # the first says that nothing is done; two parts are on disk
             os.kill(os.getpid(), signal.SIGKILL)
 
-prm, samples, questions, folder = map(Path, sys.argv[1:])
-scoring.score_pool(prm, samples, questions, folder / "out", folder / "work", Scoring(batch_tokens=4096), Killer())
+evaluator, samples, questions, folder = map(Path, sys.argv[1:])
+work = Work(folder / "out", folder / "work", reporter=Killer())
+scoring.score_pool(evaluator, samples, questions, Scoring(batch_tokens=4096), MARKED, work)
 """
 
 
@@ -347,10 +350,9 @@ def test_a_killed_run_goes_on(
         ladder_evaluator,
         pool,
         questions,
-        folder / "out",
-        folder / "work",
         Scoring(batch_tokens=4096),
-        Watching(),
+        MARKED,
+        Work(folder / "out", folder / "work", reporter=Watching()),
     )
     assert seen == [(0, 60, 0), (15, 60, 15), (30, 60, 30), (45, 60, 30), (60, 60, 30)]
     assert [part.stat().st_mtime_ns for part in finished] == kept

@@ -12,15 +12,17 @@ from transformers import PreTrainedTokenizerFast
 from e2h_pipeline.artifacts.hashing import data_version, fingerprint
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy
 from e2h_pipeline.recipe import RewardTraining
+from e2h_pipeline.recipe.sections.reward import REWARD
 from e2h_pipeline.rewards.adapters import prepare, whole
-from e2h_pipeline.rewards.examples import prm_example
+from e2h_pipeline.rewards.examples import step_example
 from e2h_pipeline.rewards.scoring import score_solutions
-from e2h_pipeline.rewards.train import Kind, train_reward_model
+from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.rewards.validate import validate
-from e2h_pipeline.solutions import format_completion
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.ranking import auroc
 
 
@@ -38,7 +40,7 @@ def _rows(count: int, split: str) -> list[dict[str, Any]]:
                 "sample": 0,
                 "split": split,
                 "question": "1+1",
-                "completion": format_completion(steps, "1"),
+                "completion": MARKED.completion(steps, "1"),
                 "labels": labels,
                 "outcome": int(i % 3 > 0),
                 "finished": True,
@@ -57,10 +59,26 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train(policy: Path, labels: Path, folder: Path, **changed: Any) -> dict[str, Any]:
-    options = RewardTraining.model_validate({"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **changed})
-    return train_reward_model(
-        "prm", policy, labels, None, folder / "out", folder / "work", options, 0, Reporter()
+    return _train_kind("prm", policy, {"steps": labels}, folder, **changed)
+
+
+def _train_kind(
+    kind: str,
+    policy: Path,
+    labels: Mapping[str, Path],
+    folder: Path,
+    reporter: Reporter | None = None,
+    **changed: Any,
+) -> dict[str, Any]:
+    """Train an evaluator; `changed` are fields of its section or of its training."""
+    section = REWARD.member(kind)
+    own = {name: value for name, value in changed.items() if name in section.model_fields}
+    training = {name: value for name, value in changed.items() if name not in own}
+    options = section.model_validate(
+        {"training": {"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **training}, **own}
     )
+    work = Work(folder / "out", folder / "work", 0, reporter or Reporter())
+    return train_reward_model(policy, labels, options, MARKED, work)
 
 
 def test_an_evaluator_learns_a_task_that_one_token_tells(
@@ -75,7 +93,7 @@ def test_an_evaluator_learns_a_task_that_one_token_tells(
     assert summary["validation_step_accuracy"] > 0.95
     model, tokenizer = load_evaluator(tmp_path / "out")
     even, odd = (
-        score_solutions(model, tokenizer, [("1+1", format_completion([f"1+1={d}"], "1"), True)])[0][0]
+        score_solutions(model, tokenizer, [("1+1", MARKED.completion([f"1+1={d}"], "1"), True)])[0][0]
         for d in (4, 5)
     )
     assert even > 2
@@ -106,9 +124,9 @@ def test_long_and_unlabelled_solutions_are_dropped_and_counted(
 ) -> None:
     rows = _rows(20, "train")
     rows[3]["labels"] = [-1, -1, -1, -1]
-    rows[7]["completion"], rows[7]["labels"] = format_completion(["1+1=2"] * 12, "1"), [1] * 13
+    rows[7]["completion"], rows[7]["labels"] = MARKED.completion(["1+1=2"] * 12, "1"), [1] * 13
     write_table(tmp_path / "labels" / "data.parquet", pa.Table.from_pylist(rows))
-    limit = max(len(prm_example(ladder_tok, row)["input_ids"]) for row in rows[:3])
+    limit = max(len(step_example(ladder_tok, row)["input_ids"]) for row in rows[:3])
     summary = _train(ladder_policy, tmp_path / "labels", tmp_path, epochs=1, max_tokens=limit)
     assert (summary["solutions"], summary["dropped"]) == (18, 2)
     assert summary["validation_step_auroc"] is None  # there are no validation problems here
@@ -156,7 +174,7 @@ def _outcomes(count: int, split: str) -> list[dict[str, Any]]:
             "problem_id": f"{split}/{i // 4}",
             "split": split,
             "question": "1+1",
-            "completion": format_completion([f"1+1={digit}"], str(digit)),
+            "completion": MARKED.completion([f"1+1={digit}"], str(digit)),
             "finished": True,
             "outcome": 1 - digit % 2,
         }
@@ -173,18 +191,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _train_kind(
-    kind: Kind, policy: Path, labels: Path | None, outcomes: Path | None, folder: Path, **changed: Any
-) -> dict[str, Any]:
-    options = RewardTraining.model_validate({"epochs": 6, "batch_size": 16, "learning_rate": 1e-2, **changed})
-    return train_reward_model(
-        kind, policy, labels, outcomes, folder / "out", folder / "work", options, 0, Reporter()
-    )
-
-
 @pytest.mark.parametrize("tokens", ["every", "last"])
 def test_an_outcome_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: Path, tokens: str) -> None:
-    summary = _train_kind("orm", ladder_policy, None, outcomes, tmp_path, tokens=tokens)
+    summary = _train_kind("orm", ladder_policy, {"outcomes": outcomes}, tmp_path, tokens=tokens)
     assert summary["kind"] == "orm"
     assert summary["solutions"] == summary["labels"]["outcomes"]["examples"] == 160
     assert (summary["labels"]["outcomes"]["positions"] == 160) == (tokens == "last")
@@ -194,9 +203,8 @@ def test_an_outcome_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: 
 
 
 def test_a_mixed_model_learns_both(ladder_policy: Path, labels: Path, outcomes: Path, tmp_path: Path) -> None:
-    summary = _train_kind(
-        "oprm", ladder_policy, labels, outcomes, tmp_path, outcome_share=0.25, tokens="last"
-    )
+    both = {"steps": labels, "outcomes": outcomes}
+    summary = _train_kind("oprm", ladder_policy, both, tmp_path, outcome_share=0.25, tokens="last")
     assert summary["labels"]["steps"]["examples"] == 160
     assert summary["labels"]["outcomes"]["examples"] == 53  # a quarter of 213
     assert summary["validation_step_auroc"] > 0.95
@@ -206,7 +214,7 @@ def test_a_mixed_model_learns_both(ladder_policy: Path, labels: Path, outcomes: 
 @pytest.mark.parametrize("packing", [False, True])
 def test_a_pairwise_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: Path, packing: bool) -> None:
     summary = _train_kind(
-        "pairwise", ladder_policy, None, outcomes, tmp_path, packing=packing, micro_batch_size=4
+        "pairwise", ladder_policy, {"outcomes": outcomes}, tmp_path, packing=packing, micro_batch_size=4
     )
     assert summary["pairs"] > 40
     assert summary["labels"]["pairs"]["positions"] == 2 * summary["pairs"]
@@ -216,14 +224,14 @@ def test_a_pairwise_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: 
 
 def test_labels_that_a_kind_needs_must_be_there(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="oprm needs labels of outcomes"):
-        _train_kind("oprm", ladder_policy, labels, None, tmp_path)
+        _train_kind("oprm", ladder_policy, {"steps": labels}, tmp_path)
 
 
 # Adapters, packing, recomputation
 
 
 def test_adapters_learn_and_are_merged_when_saved(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
-    summary = _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=4, learning_rate=2e-2)
+    summary = _train(ladder_policy, labels, tmp_path, lora_rank=4, learning_rate=2e-2)
     assert summary["validation_step_auroc"] > 0.9
     names = set(load_evaluator(tmp_path / "out")[0].state_dict())
     assert names == set(load_evaluator(ladder_policy)[0].state_dict())
@@ -238,19 +246,19 @@ def test_adapters_learn_and_are_merged_when_saved(ladder_policy: Path, labels: P
 
 def test_adapters_resume(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
     """Whole checkpoints are there: nothing is trained again, and the weights are the same."""
-    _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1)
+    _train(ladder_policy, labels, tmp_path, lora_rank=2, epochs=1)
     first = load_evaluator(tmp_path / "out")[0].state_dict()
-    _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1)
+    _train(ladder_policy, labels, tmp_path, lora_rank=2, epochs=1)
     second = load_evaluator(tmp_path / "out")[0].state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 KILLED = """
-from e2h_pipeline.recipe import RewardTraining
-from e2h_pipeline.rewards.train import train_reward_model
-train_reward_model(
-    "prm", Path({policy!r}), Path({labels!r}), None, Path({folder!r}) / "out", Path({folder!r}) / "work",
-    RewardTraining(epochs=2, batch_size=16, learning_rate=1e-2), 0, SuicidalReporter(13),
+import sys
+sys.path.insert(0, {tests!r})
+from test_train import _train_kind
+_train_kind(
+    "prm", Path({policy!r}), {{"steps": Path({labels!r})}}, Path({folder!r}), SuicidalReporter(13), epochs=2
 )
 """
 
@@ -260,7 +268,8 @@ def test_a_killed_training_saves_the_same_folder_to_the_bit(
 ) -> None:
     whole_run = _train(ladder_policy, labels, tmp_path / "whole", epochs=2)
     folder = tmp_path / "killed"
-    kill_midway(KILLED.format(policy=str(ladder_policy), labels=str(labels), folder=str(folder)))
+    tests = str(Path(__file__).parent)
+    kill_midway(KILLED.format(tests=tests, policy=str(ladder_policy), labels=str(labels), folder=str(folder)))
     assert not (folder / "out").exists()
     steps = [int(p.name.rsplit("-", 1)[1]) for p in (folder / "work").glob("checkpoint-*")]
     assert max(steps) in (12, 13, 14)  # of 20, in the second epoch
@@ -270,7 +279,7 @@ def test_a_killed_training_saves_the_same_folder_to_the_bit(
 
 
 def test_frozen_layers_have_no_adapters(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
-    _train_kind("prm", ladder_policy, labels, None, tmp_path, lora_rank=2, epochs=1, frozen_layers=1)
+    _train(ladder_policy, labels, tmp_path, lora_rank=2, epochs=1, frozen_layers=1)
     before, after = (
         load_evaluator(folder)[0].base_model.state_dict() for folder in (ladder_policy, tmp_path / "out")
     )
@@ -281,13 +290,14 @@ def test_frozen_layers_have_no_adapters(ladder_policy: Path, labels: Path, tmp_p
 
 @pytest.mark.parametrize("kind", ["prm", "orm", "pairwise"])
 def test_packing_and_recomputation_change_no_loss(
-    ladder_policy: Path, labels: Path, outcomes: Path, tmp_path: Path, kind: Kind
+    ladder_policy: Path, labels: Path, outcomes: Path, tmp_path: Path, kind: str
 ) -> None:
     """Losses of the whole training agree to 1e-4."""
+    both = {"steps": labels, "outcomes": outcomes}
     plain, packed, recomputed = (
-        _train_kind(
-            kind, ladder_policy, labels, outcomes, tmp_path / name, epochs=2, learning_rate=1e-3, **changed
-        )["final_loss"]
+        _train_kind(kind, ladder_policy, both, tmp_path / name, epochs=2, learning_rate=1e-3, **changed)[
+            "final_loss"
+        ]
         for name, changed in (
             ("plain", {}),
             ("packed", {"packing": True, "micro_batch_size": 8}),
@@ -305,10 +315,8 @@ def _curve(policy: Path, labels: Path, folder: Path, **changed: Any) -> list[flo
         def metrics(self, values: Mapping[str, float], step: int) -> None:
             curve.append(values["loss"])
 
-    options = RewardTraining.model_validate(
-        {"epochs": 4, "batch_size": 16, "learning_rate": 3e-3, "packing": True, **changed}
-    )
-    train_reward_model("prm", policy, labels, None, folder / "out", folder / "work", options, 0, Curve())
+    knobs = {"epochs": 4, "learning_rate": 3e-3, "packing": True, **changed}
+    _train_kind("prm", policy, {"steps": labels}, folder, Curve(), **knobs)
     return curve
 
 

@@ -17,14 +17,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForTokenClassification
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy
-from e2h_pipeline.recipe import RewardTraining
+from e2h_pipeline.recipe import PrmReward
 from e2h_pipeline.rewards.scoring import encode_for, score_solutions
 from e2h_pipeline.rewards.train import train_reward_model
-from e2h_pipeline.solutions import EncodedSolution, format_completion
+from e2h_pipeline.solutions import MARKED, EncodedSolution
 
 SOLUTIONS = [
     ("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6", True),
@@ -59,26 +59,16 @@ def evaluator(request: pytest.FixtureRequest, policy: Path, tmp_path_factory: py
                 "problem_id": f"p/{i}",
                 "split": "train" if i < 80 else "validation",
                 "question": "1+1",
-                "completion": format_completion(steps, "1"),
+                "completion": MARKED.completion(steps, "1"),
                 "labels": [*(1 - int(step[-1]) % 2 for step in steps), -1],
                 "finished": True,
             }
         )
     write_table(folder / "labels" / "data.parquet", pa.Table.from_pylist(rows))
-    options = RewardTraining.model_validate(
-        {"epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "lora_rank": request.param}
-    )
-    train_reward_model(
-        "prm",
-        policy,
-        folder / "labels",
-        None,
-        folder / "out",
-        folder / "work",
-        options,
-        0,
-        Reporter(),
-    )
+    training = {"epochs": 3, "batch_size": 16, "learning_rate": 1e-2, "lora_rank": request.param}
+    options = PrmReward.model_validate({"training": training})
+    work = Work(folder / "out", folder / "work", 0)
+    train_reward_model(policy, {"steps": folder / "labels"}, options, MARKED, work)
     return folder / "out"
 
 

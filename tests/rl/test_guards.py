@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,24 @@ from safetensors.torch import load_file
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
-from e2h_pipeline.recipe import Guards, RewardTraining, Rl, Sft
+from e2h_pipeline.recipe import (
+    GrpoRl,
+    Guards,
+    OnlineRl,
+    PpoRl,
+    PrmReward,
+    RestEmRl,
+    RewardTraining,
+    Rl,
+    Sft,
+)
 from e2h_pipeline.rewards.train import train_reward_model
+from e2h_pipeline.rl.algorithms import BASE_MODEL
 from e2h_pipeline.rl.guards import Metrics, trouble
-from e2h_pipeline.rl.online.grpo import Grpo
-from e2h_pipeline.rl.online.loop import Algorithm, train_policy
-from e2h_pipeline.rl.online.ppo import Ppo
-from e2h_pipeline.rl.rounds.loop import train_in_rounds
 from e2h_pipeline.rl.rounds.rest_em import RestEm
-from e2h_pipeline.solutions import format_completion
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.sft import train_sft
 
 GOOD = {
@@ -250,7 +259,7 @@ def _policy(base: Path, folder: Path, *solutions: tuple[tuple[str, ...], str]) -
     ]
     rl_runs.write_solutions(folder / "sft", problems)
     options = Sft(epochs=30, batch_size=40, learning_rate=2e-2)
-    train_sft(base, folder / "sft", folder / "policy", folder / "sft-work", options, 0, Reporter())
+    train_sft(base, folder / "sft", options, MARKED, Work(folder / "policy", folder / "sft-work", 0))
     return folder / "policy"
 
 
@@ -263,7 +272,7 @@ def _evaluator(base: Path, folder: Path, *judged: tuple[tuple[str, ...], list[in
             "sample": 0,
             "split": "train",
             "question": QUESTION,
-            "completion": format_completion(steps, "6"),
+            "completion": MARKED.completion(steps, "6"),
             "labels": marks,
             "outcome": 1,
             "finished": True,
@@ -272,12 +281,10 @@ def _evaluator(base: Path, folder: Path, *judged: tuple[tuple[str, ...], list[in
         for i in range(8)
     ]
     write_table(folder / "labels" / "data.parquet", pa.Table.from_pylist(rows))
-    options = RewardTraining(epochs=20, batch_size=16, learning_rate=1e-2)
-    out = folder / "evaluator"
-    train_reward_model(
-        "prm", base, folder / "labels", None, out, folder / "evaluator-work", options, 0, Reporter()
-    )
-    return out
+    options = PrmReward(training=RewardTraining(epochs=20, batch_size=16, learning_rate=1e-2))
+    work = Work(folder / "evaluator", folder / "evaluator-work", 0)
+    train_reward_model(base, {"steps": folder / "labels"}, options, MARKED, work)
+    return work.out
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +306,7 @@ def _run(
     evaluator: Path,
     folder: Path,
     guard: str | None,
-    algorithm: Algorithm | None = None,
+    options: type[OnlineRl] = PpoRl,
     **changed: Any,
 ) -> dict[str, Any]:
     """PPO (or another) without a leash, for the evaluator's reward alone, and without any guard but one."""
@@ -317,7 +324,7 @@ def _run(
         "max_new_tokens": 60,
         "checkpoint_every": 2,
         "learning_rate": 2e-3,
-        "value_learning_rate": 1e-2,
+        **({"value_learning_rate": 1e-2} if options is PpoRl else {}),
         "warmup_updates": 1,
         "kl": 0.0,
         "max_kl": 1000.0,
@@ -325,19 +332,7 @@ def _run(
         "step_bonus": 0.0,
         "guards": {"window": 3, "hack_window": 4, **watched},
     }
-    return train_policy(
-        algorithm or Ppo(),
-        policy,
-        evaluator,
-        folder / "easy_problems",
-        folder / "hard_questions",
-        folder / "out",
-        folder / "work",
-        Rl.model_validate(usual | changed),
-        0,
-        "exact",
-        Reporter(),
-    )
+    return rl_runs.run(options.model_validate(usual | changed), policy, evaluator, folder, folder)
 
 
 def _kept_the_best(summary: dict[str, Any], policy: Path, folder: Path) -> None:
@@ -418,19 +413,23 @@ def mistaken(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "checkpoint_every", "says"),
+    ("options", "checkpoint_every", "says"),
     [
-        (Ppo(), 2, "easy_validation_accuracy is 0.000 at best in the last 4"),
-        (Ppo(), 40, "easy_accuracy is 0."),
-        (Grpo(), 40, "easy_accuracy is 0."),
+        (PpoRl, 2, "easy_validation_accuracy is 0.000 at best in the last 4"),
+        (PpoRl, 40, "easy_accuracy is 0."),
+        (GrpoRl, 40, "easy_accuracy is 0."),
     ],
     ids=["seen by validations", "seen between two validations", "GRPO"],
 )
 def test_an_evaluator_that_loves_a_mistake(
-    algorithm: Algorithm, checkpoint_every: int, says: str, mistaken: tuple[Path, Path], tmp_path: Path
+    options: type[OnlineRl],
+    checkpoint_every: int,
+    says: str,
+    mistaken: tuple[Path, Path],
+    tmp_path: Path,
 ) -> None:
     policy, evaluator = mistaken
-    summary = _run(policy, evaluator, tmp_path, "hack_fall", algorithm, checkpoint_every=checkpoint_every)
+    summary = _run(policy, evaluator, tmp_path, "hack_fall", options, checkpoint_every=checkpoint_every)
     assert str(summary["stopped"]).startswith(says)
     assert "the policy has found what the evaluator overlooks" in summary["stopped"]
     assert summary["easy_validation_accuracy"] == 1.0
@@ -445,29 +444,22 @@ def _rest(
     split = ProblemSplit((), tuple(gold[8:]), (), ())
     write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
     write_table(folder / "hard_questions" / "data.parquet", question_table(tuple(gold[:8])))
-    rest = {"rounds": 1, "samples": 16, "top_k": 0, "epochs": 30, "batch_size": 8, "learning_rate": 2e-2}
-    return train_in_rounds(
-        RestEm(),
-        base,
-        policy,
-        evaluator,
-        folder / "easy_problems",
-        folder / "hard_questions",
-        folder / "out",
-        folder / "work",
-        Rl.model_validate(
-            {
-                "max_kl": 1000.0,
-                "max_new_tokens": 60,
-                "guards": OFF | {guard: ON[guard]},
-                "questions": "hard",
-                "rest": rest,
-            }
-        ),
-        0,
-        "exact",
-        reporter,
+    options = RestEmRl.model_validate(
+        {
+            "rounds": 1,
+            "samples": 16,
+            "top_k": 0,
+            "epochs": 30,
+            "batch_size": 8,
+            "learning_rate": 2e-2,
+            "max_kl": 1000.0,
+            "max_new_tokens": 60,
+            "guards": OFF | {guard: ON[guard]},
+            "questions": "hard",
+        }
     )
+    job = rl_runs.job(options, policy, evaluator, folder, folder, reporter)
+    return RestEm().train(replace(job, inputs={**job.inputs, BASE_MODEL: base}))
 
 
 def test_the_only_round_of_rest_is_watched(
@@ -503,22 +495,26 @@ def test_weights_that_are_no_numbers(
     assert weights == (one_to_five_steps / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("algorithm", "rate"), [("grpo", 0.03), ("rest", 0.03), ("dpo", 0.003)])
+@pytest.mark.parametrize(
+    ("base", "rate", "longer"),
+    [
+        (rl_runs.GRPO, 0.03, {"updates": 8}),
+        (rl_runs.REST, 0.03, {"rounds": 3}),
+        (rl_runs.DPO, 0.003, {"rounds": 3}),
+    ],
+    ids=["grpo", "rest", "dpo"],
+)
 def test_the_other_algorithms_are_watched_too(
-    algorithm: str, rate: float, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+    base: Rl,
+    rate: float,
+    longer: dict[str, int],
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
 ) -> None:
     """A rate at which they forget everything; a round, like an update, is measured by what its policy draws."""
-    options = rl_runs.SMALL
-    options = options.model_copy(
-        update={
-            "learning_rate": rate,
-            "max_kl": 0.5,
-            "updates": 8,
-            "rest": options.rest.model_copy(update={"learning_rate": rate, "rounds": 3}),
-            "preference": options.preference.model_copy(update={"learning_rate": rate, "rounds": 3}),
-        }
-    )
-    summary = rl_runs.train(algorithm, ladder_evaluator, ladder_tables, tmp_path, Reporter(), options)
+    options = base.model_copy(update={"learning_rate": rate, "max_kl": 0.5, **longer})
+    summary = rl_runs.run(options, rl_runs.SHIPPED, ladder_evaluator, ladder_tables, tmp_path)
     assert "kl, to the SFT policy, is" in summary["stopped"]
     assert 0 < summary["updates"] < 8
     assert summary["best_update"] == 0

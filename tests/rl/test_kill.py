@@ -8,14 +8,11 @@ import pytest
 import rl_runs
 from safetensors.torch import load, load_file
 
-from e2h_pipeline.artifacts.reporter import Reporter
-
-OPTIONS = {"ppo": "STATEFUL", "grpo": "SMALL", "rest": "SMALL", "dpo": "SMALL"}  # names in rl_runs
+OPTIONS = {"ppo": "STATEFUL", "grpo": "GRPO", "rest": "REST", "dpo": "DPO"}  # names in rl_runs
 
 
 def _train(algorithm: str, evaluator: Path, tables: Path, folder: Path) -> None:
-    options = getattr(rl_runs, OPTIONS[algorithm])
-    rl_runs.train(algorithm, evaluator, tables, folder, Reporter(), options)
+    rl_runs.run(getattr(rl_runs, OPTIONS[algorithm]), rl_runs.SHIPPED, evaluator, tables, folder)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +54,8 @@ def _kill(
     kill_midway(
         f"import sys; sys.path.insert(0, {str(Path(rl_runs.__file__).parent)!r})\n"
         "import rl_runs\n"
-        f"rl_runs.train({algorithm!r}, Path({str(evaluator)!r}), Path({str(tables)!r}), Path({str(folder)!r}),\n"
-        f"    rl_runs.Killer({at!r}, {done}), rl_runs.{OPTIONS[algorithm]})\n"
+        f"rl_runs.run(rl_runs.{OPTIONS[algorithm]}, rl_runs.SHIPPED, Path({str(evaluator)!r}),\n"
+        f"    Path({str(tables)!r}), Path({str(folder)!r}), rl_runs.Killer({at!r}, {done}))\n"
     )
     assert not (folder / "out").exists()
 

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.stages.metadata import _curves, _figures, _headline, _settings
+from e2h_pipeline.stages.metadata import _by_level, _curves, _figures, _headline, _settings
 from e2h_pipeline.stages.pictures import Curve, Panel, bar_picture, curve_picture, training_panels
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -71,6 +71,33 @@ def test_levels_of_a_metric_share_a_panel() -> None:
         ("level 5", [2], [6.0]),
     ]
     assert [c.label for c in evaluator.curves] == ["easy", "hard"]
+
+
+@pytest.mark.parametrize("count", [3, 7, 12])
+def test_any_number_of_levels_is_drawn_in_order_and_in_colours_of_its_own(count: int) -> None:
+    levels = range(1, count + 1)
+    (panel,) = training_panels([{"update": 1, **{f"steps_level_{level}": 1.0 for level in levels}}])
+    assert [curve.label for curve in panel.curves] == [f"level {level}" for level in levels]
+    root = _drawn(curve_picture([panel], "update"))
+    colors = [line.attrib["stroke"] for line in root.iter(f"{SVG}polyline")]
+    assert len(set(colors)) == count
+    named = count <= 7  # of more there is no room for the word
+    assert "".join(f"level {level}" if named else str(level) for level in levels) in _texts(root)
+
+
+def test_questions_of_unknown_level_have_no_curve() -> None:
+    (panel,) = training_panels([{"update": 1, "steps": 2.0, "steps_level_0": 1.0, "steps_level_1": 3.0}])
+    assert [curve.label for curve in panel.curves] == ["all", "level 1"]
+
+
+def test_rows_by_level_are_in_order_of_level() -> None:
+    text = _by_level([10, 2, 2, None, 0, 1])
+    assert [line for line in text.splitlines() if line.startswith("| ")][1:] == [
+        "| 1 | 1 |",
+        "| 2 | 2 |",
+        "| 10 | 1 |",
+        "| none | 2 |",
+    ]
 
 
 def test_a_long_training_is_small_and_quick_and_keeps_its_ends(tmp_path: Path) -> None:

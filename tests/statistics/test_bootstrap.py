@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals, mean_over_seeds, ratio_intervals
-from e2h_pipeline.statistics.levels import level_groups
 
 
 def test_interval_of_a_proportion_matches_the_normal_one() -> None:
@@ -48,18 +47,6 @@ def test_ratio_weighs_problems_by_their_items() -> None:
     estimate, low, high = ratio_intervals(np.array([1.0, 9.0]), np.array([2, 10]), Bootstrap(300))
     assert estimate == pytest.approx(10 / 12)
     assert low == pytest.approx(0.5) and high == pytest.approx(0.9)
-
-
-def test_groups_by_level() -> None:
-    groups = level_groups(np.array([1, 3, 5, 5]), (1, 2, 3))
-    assert {name: mask.tolist() for name, mask in groups.items()} == {
-        "1": [True, False, False, False],
-        "3": [False, True, False, False],
-        "5": [False, False, True, True],
-        "easy": [True, True, False, False],
-        "hard": [False, False, True, True],
-        "all": [True, True, True, True],
-    }
 
 
 def test_seeds_are_averaged_problem_by_problem() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.records import (
     Problem,
     ProblemError,
@@ -14,8 +16,8 @@ from e2h_pipeline.problems.records import (
     easy_table,
     question_table,
 )
-from e2h_pipeline.recipe import Solutions
-from e2h_pipeline.solutions import format_completion, parse_completion
+from e2h_pipeline.recipe import FAMILIES
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.stages.findings import solution_findings
 from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
 
@@ -47,8 +49,9 @@ def tables(tmp_path: Path) -> Path:
 
 def written(tables: Path, seed: int = 0, **options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     held_out = [tables / "hard_questions", tables / "benchmark_questions"]
-    found = Solutions.model_validate(options)
-    summary = write_easy_solutions(tables / "easy_problems", held_out, tables / "easy_solutions", found, seed)
+    found = FAMILIES["solutions"].parse(options)
+    work = Work(tables / "easy_solutions", tables / "work")
+    summary = write_easy_solutions(tables / "easy_problems", held_out, found, MATH, seed, work)
     return read_table(tables / "easy_solutions" / "data.parquet").to_pylist(), summary
 
 
@@ -78,7 +81,7 @@ def test_the_solutions_that_come_with_the_problems(tables: Path) -> None:
     assert [row["problem_id"] for row in rows] == ["train/1", "train/2", "train/6"]
     for row, own in zip(rows, TRAIN, strict=True):
         assert row["question"] == own.question
-        assert row["completion"] == format_completion(own.steps, own.answer)
+        assert row["completion"] == MARKED.completion(own.steps, own.answer)
         assert (row["learned"], row["finished"]) == ([True, True, True], True)
     assert summary == {
         "solutions": 3,
@@ -135,7 +138,7 @@ def test_at_most_so_many_solutions_of_a_question(tables: Path) -> None:
     drawn = [written(tables, seed, source="metamath", path=path, per_question=3)[0] for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     for rows in drawn:
-        answers = [int(parse_completion(row["completion"]).answer or -1) for row in rows[:-1]]
+        answers = [int(MARKED.parse(row["completion"]).answer or -1) for row in rows[:-1]]
         assert len(answers) == 3 and answers == sorted(set(answers))
         assert rows[-1]["question"] == "And $4 + 3$?"
     _, summary = written(tables, source="metamath", path=path, per_question=3)

@@ -5,20 +5,22 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from labelling import label_steps
 
 from e2h_pipeline import models
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.generation import sample_pool as pool
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.engines import loading
 from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
-from e2h_pipeline.generation.sample_pool import pool_table, sample_pool
+from e2h_pipeline.generation.sample_pool import Drawing, pool_table, sample_pool
+from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.problems.ladder.checker import step_labels as exact_labels
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
-from e2h_pipeline.recipe import Labels, Problems, Sampling
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.monte_carlo import step_labels, step_prefixes
 from e2h_pipeline.supervision.rows import UNLABELLED
-from e2h_pipeline.supervision.step_labels import label_easy_samples
 
 QUESTION = "1+2*2"
 ONE, TWO = "1+2=3\n\n", "1+2=3\n\n3*2=6\n\n"
@@ -67,29 +69,18 @@ def _write(folder: Path, samples: dict[str, list[tuple[str, str]]]) -> None:
         for name, texts in samples.items()
         for i, (text, reason) in enumerate(texts)
     ]
-    write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs))
+    write_table(folder / "samples" / "data" / "part-00000.parquet", pool_table(pairs, LADDER))
 
 
 def _label(folder: Path, policy: Path, sampling: Sampling | None = None, **options: Any) -> tuple[Any, Any]:
-    summary = label_easy_samples(
-        folder / "pool",
-        folder / "easy",
-        folder / "out",
-        Labels.model_validate({"source": "monte_carlo", "completions": 4, "balance": False, **options}),
-        Problems(),
-        0,
-        Reporter(),
-        policy=policy,
-        work=folder / "work",
-        sampling=sampling or Sampling(shard_questions=1),
-    )
-    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+    source = {"source": "monte_carlo", "completions": 4, "balance": False, **options}
+    return label_steps(folder, source, policy=policy, sampling=sampling)
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedEngine:
     engine = ScriptedEngine()
-    monkeypatch.setattr(pool, "load_engine", lambda name, policy: engine)
+    monkeypatch.setattr(loading, "load_engine", lambda name, policy: engine)
     return engine
 
 
@@ -138,7 +129,7 @@ def test_what_is_drawn_is_drawn_once(tmp_path: Path, scripted: ScriptedEngine) -
     _, second = _label(tmp_path, tmp_path)
     assert len(scripted.asked) == asked == 4
     assert second == first
-    damaged = tmp_path / "work" / "prefixes" / "part-00001.parquet"
+    damaged = tmp_path / "work" / "source-0" / "prefixes" / "part-00001.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-20])
     _, third = _label(tmp_path, tmp_path)
     assert {request.prefix for requests in scripted.asked[4:] for request in requests} == {SLIP, ONE, LATE}
@@ -149,11 +140,6 @@ def test_no_samples_is_an_error(tmp_path: Path) -> None:
     _write(tmp_path, {"a": []})
     with pytest.raises(ValueError, match=r"set easy_samples\.samples"):
         _label(tmp_path, tmp_path)
-    with pytest.raises(ValueError, match="needs a policy"):
-        options = Labels(source="monte_carlo")
-        label_easy_samples(
-            tmp_path / "pool", tmp_path / "easy", tmp_path / "out", options, Problems(), 0, Reporter()
-        )
 
 
 @pytest.mark.parametrize(
@@ -171,18 +157,18 @@ def test_no_samples_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_prefixes_of_steps(completion: str, finished: bool, prefixes: list[str]) -> None:
-    assert step_prefixes(completion, finished) == prefixes
+    assert step_prefixes(completion, finished, MARKED) == prefixes
 
 
 @given(st.lists(st.sampled_from(["a", "b b", "\n\n", "\n", "# Answer", " "])), st.booleans())
 def test_a_prefix_holds_the_steps_up_to_its_end(pieces: list[str], finished: bool) -> None:
     assume(pieces.count("# Answer") < 2)  # of two answer blocks the first reads as a step
     completion = "".join(pieces)
-    solution = parse_completion(completion)
-    prefixes = step_prefixes(completion, finished)
+    solution = MARKED.parse(completion)
+    prefixes = step_prefixes(completion, finished, MARKED)
     assert len(solution.steps) - (not finished) <= len(prefixes) <= len(solution.steps)
     for k, prefix in enumerate(prefixes, start=1):
-        assert parse_completion(prefix).steps == solution.steps[:k]
+        assert MARKED.parse(prefix).steps == solution.steps[:k]
         assert completion.startswith(prefix.rstrip("\n"))
 
 
@@ -204,7 +190,8 @@ def _drawn(folder: Path, policy: Path, tables: Path, problems: int, **changed: A
     easy = read_table(tables / "easy_problems" / "data.parquet").slice(0, problems)
     write_table(folder / "easy" / "data.parquet", easy)
     options = SAMPLING.model_copy(update={"samples": 3, **changed})
-    sample_pool(policy, easy, folder / "pool", folder / "draw", options, 0, "easy_samples", Reporter())
+    drawing = Drawing(policy, LADDER, options, "easy_samples", Independent())
+    sample_pool(drawing, easy, Work(folder / "samples" / "data", folder / "draw", 0))
 
 
 def test_shards_leave_labels_alone(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
@@ -224,27 +211,32 @@ def test_a_killed_run_goes_on_and_is_the_same(
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     _drawn(whole, ladder_policy, ladder_tables, 8)
     killed.mkdir()
-    for name in ("easy", "pool"):
+    for name in ("easy", "samples"):
         (killed / name).symlink_to(whole / name)
     rows, summary = _label(whole, ladder_policy, SAMPLING)
     kill_midway(
         f"""
-from e2h_pipeline.recipe import Labels, Problems, Sampling
-from e2h_pipeline.supervision.step_labels import label_easy_samples
-folder = Path({str(killed)!r})
-label_easy_samples(
-    folder / "pool", folder / "easy", folder / "out",
-    Labels(source="monte_carlo", completions=4, balance=False), Problems(), 0, SuicidalReporter(2),
-    policy=Path({str(ladder_policy)!r}), work=folder / "work",
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from labelling import label_steps
+from e2h_pipeline.recipe import Sampling
+label_steps(
+    Path({str(killed)!r}),
+    dict(source="monte_carlo", completions=4, balance=False),
+    policy=Path({str(ladder_policy)!r}),
     sampling=Sampling.model_validate({SAMPLING.model_dump()!r}),
+    reporter=SuicidalReporter(2),
 )
 """
     )
-    parts = {p.name: p.stat().st_mtime_ns for p in (killed / "work" / "prefixes").glob("part-*.parquet")}
+    parts = {
+        p.name: p.stat().st_mtime_ns
+        for p in (killed / "work" / "source-0" / "prefixes").glob("part-*.parquet")
+    }
     assert sorted(parts) == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     assert not (killed / "out").exists()
     assert _label(killed, ladder_policy, SAMPLING) == (rows, summary)
-    assert {n: (killed / "work" / "prefixes" / n).stat().st_mtime_ns for n in parts} == parts
+    assert {n: (killed / "work" / "source-0" / "prefixes" / n).stat().st_mtime_ns for n in parts} == parts
 
 
 def test_labels_of_a_real_policy_are_mostly_the_exact_checkers(ladder_tables: Path, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.sample_pool import pool_table
 from e2h_pipeline.grading.exact import ExactGrader
 from e2h_pipeline.grading.verdicts import Verdict
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
 from e2h_pipeline.supervision.outcome_labels import label_easy_outcomes
 from e2h_pipeline.supervision.rows import MOST_TO_ONE, balanced, grade_answers
@@ -37,10 +38,9 @@ def _label(
         for name, texts in completions.items()
         for i, text in enumerate(texts)
     ]
-    write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs))
-    summary = label_easy_outcomes(
-        folder / "pool", folder / "easy", folder / "out", folder / "work", grader, seed, Reporter()
-    )
+    write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs, LADDER))
+    work = Work(folder / "out", folder / "work", seed)
+    summary = label_easy_outcomes(folder / "pool", folder / "easy", LADDER, grader, work)
     return read_table(folder / "out" / "data.parquet").to_pylist(), summary
 
 
@@ -158,4 +158,4 @@ def test_each_distinct_pair_is_graded_once() -> None:
     easy = {"a": {"answer": "6"}, "b": {"answer": "6"}}
     found = grade_answers(judge, rows, ["6", "7", "6", None, "5"], easy)
     assert found == [Verdict.EQUAL, Verdict.UNDECIDED, Verdict.EQUAL, None, Verdict.DIFFERENT]
-    assert judge.asked == [("6", "5"), ("6", "6"), ("6", "7")]
+    assert [(gold.answer, answer) for gold, answer in judge.asked] == [("6", "5"), ("6", "6"), ("6", "7")]

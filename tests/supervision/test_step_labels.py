@@ -6,21 +6,22 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from labelling import label_steps
 
-from e2h_pipeline.artifacts.reporter import Reporter
-from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.sample_pool import pool_table
 from e2h_pipeline.problems.ladder.checker import step_labels
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.ladder.world import Chain, parse_question
+from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.math.prm800k import read_prm800k
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
 from e2h_pipeline.problems.source import load_split
-from e2h_pipeline.recipe import Labels, Problems
-from e2h_pipeline.solutions import format_completion, parse_completion
-from e2h_pipeline.supervision.ratings import LabelOnce
+from e2h_pipeline.recipe import MathProblems
+from e2h_pipeline.solutions import MARKED
+from e2h_pipeline.supervision.once import LabelOnce
 from e2h_pipeline.supervision.rows import UNLABELLED, until_first_error
-from e2h_pipeline.supervision.step_labels import label_easy_samples
 
 RIGHT = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"
 WRONG = ["1+2=4", "1+2=3\n\n3*2=5\n\n# Answer\n\n5", "# Answer\n\n6"]
@@ -54,8 +55,8 @@ def _problem(question: str, name: str) -> Problem:
     return Problem(name, 2, "arithmetic", question, tuple(steps), steps[-1][-1])
 
 
-def _label(folder: Path, completions: dict[str, list[str]], **options: Any) -> tuple[list[dict], dict]:
-    """Label hand-written samples of 1+2*2 (problems named "a", "b", ... are all this question)."""
+def _write_samples(folder: Path, completions: dict[str, list[str]]) -> None:
+    """Hand-written samples of 1+2*2 (problems named "a", "b", ... are all this question)."""
     problems = {name: _problem("1+2*2", name) for name in completions}
     train, validation = list(problems.values())[:-1], list(problems.values())[-1:]
     split = ProblemSplit(tuple(train), tuple(validation), (), ())
@@ -65,11 +66,13 @@ def _label(folder: Path, completions: dict[str, list[str]], **options: Any) -> t
         for name, texts in completions.items()
         for i, text in enumerate(texts)
     ]
-    write_table(folder / "pool" / "part-00000.parquet", pool_table(pairs))
-    summary = label_easy_samples(
-        folder / "pool", folder / "easy", folder / "out", Labels(**options), Problems(), 0, Reporter()
-    )
-    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+    write_table(folder / "samples" / "data" / "part-00000.parquet", pool_table(pairs, LADDER))
+
+
+def _label(folder: Path, completions: dict[str, list[str]], **options: Any) -> tuple[list[dict], dict]:
+    """Label hand-written samples by the exact checker."""
+    _write_samples(folder, completions)
+    return label_steps(folder, {"source": "checker", **options})
 
 
 def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def _many(right: int, wrong: int) -> list[str]:
     """That many distinct right solutions (white space apart) and wrong ones."""
     return [
         *(RIGHT.replace("\n\n3", "\n\n" + " " * i + "3") for i in range(right)),
-        *(format_completion(["1+2=" + "012456"[i % 6], f"x{i}"], "1") for i in range(wrong)),
+        *(MARKED.completion(["1+2=" + "012456"[i % 6], f"x{i}"], "1") for i in range(wrong)),
     ]
 
 
@@ -135,12 +138,11 @@ def test_a_limit_is_a_draw(tmp_path: Path) -> None:
     assert len(_label(tmp_path / "4", {"a": _many(2, 2), "b": [RIGHT]}, balance=False, limit=99)[0]) == 5
 
 
-def test_the_checker_needs_the_ladder(tmp_path: Path) -> None:
+def test_the_checker_needs_a_domain_that_has_one(tmp_path: Path) -> None:
     write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((), (), (), ())))
-    with pytest.raises(ValueError, match=r"on MATH use labels\.source=prm800k"):
-        label_easy_samples(
-            tmp_path, tmp_path / "easy", tmp_path, Labels(), Problems(source="math"), 0, Reporter()
-        )
+    wanted = r"problems\.source=math has no exact checker of steps; use labels\.source=prm800k"
+    with pytest.raises(ValueError, match=wanted):
+        label_steps(tmp_path, {"source": "checker"}, domain=MATH)
 
 
 def test_labels_agree_with_the_checker_on_sampled_text(tmp_path: Path) -> None:
@@ -173,11 +175,7 @@ def _rated(
     split = ProblemSplit(problems or (_problem("1+2*2", "train/algebra/1"),), (), (), ())
     write_table(folder / "easy" / "data.parquet", easy_table(split))
     path = _lines(folder / "labels.jsonl", records)
-    labels = Labels.model_validate({"source": "prm800k", "path": str(path), **options})
-    summary = label_easy_samples(
-        folder / "none", folder / "easy", folder / "out", labels, Problems(source="math"), 0, Reporter()
-    )
-    return read_table(folder / "out" / "data.parquet").to_pylist(), summary
+    return label_steps(folder, {"source": "prm800k", "path": str(path), **options}, domain=MATH)
 
 
 def _record(
@@ -211,7 +209,7 @@ def test_human_ratings_become_a_label_a_segment(
     rows, summary = _human(tmp_path, neutral)
     assert [row["labels"] for row in rows] == labels
     assert [row["finished"] for row in rows] == [True, False, True, True]
-    assert [len(parse_completion(row["completion"]).spans) for row in rows] == [len(each) for each in labels]
+    assert [len(MARKED.parse(row["completion"]).spans) for row in rows] == [len(each) for each in labels]
     assert rows[0]["completion"] == "First.\n\nLook.\nAgain.\n\nSo 6.\n\n# Answer\n\n6"
     assert rows[3]["completion"] == "Fourth.\n\n# Answer\n\n6"
     assert summary["dropped"] == {
@@ -324,9 +322,7 @@ def test_math_shepherd_lines_find_their_problem_by_text(tmp_path: Path) -> None:
 def test_math_shepherd_needs_a_file(tmp_path: Path) -> None:
     write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((), (), (), ())))
     with pytest.raises(ValueError, match=r"set labels\.path"):
-        label_easy_samples(
-            tmp_path, tmp_path / "easy", tmp_path, Labels(source="shepherd"), Problems(), 0, Reporter()
-        )
+        label_steps(tmp_path, {"source": "shepherd"})
 
 
 def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
@@ -335,15 +331,12 @@ def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
     names = sorted({solution.unique_id or "" for solution in human.solutions})
     problems = tuple(Problem(name, 1, "algebra", f"q {name}", ("s",), "a") for name in names)
     write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit(problems, (), (), ())))
-    options = Labels(source="prm800k", neutral="drop", path=str(data_dir / "steps"))
-    summary = label_easy_samples(
-        tmp_path, tmp_path / "easy", tmp_path / "out", options, Problems(source="math"), 0, Reporter()
-    )
-    rows = read_table(tmp_path / "out" / "data.parquet").to_pylist()
+    options = {"source": "prm800k", "neutral": "drop", "path": str(data_dir / "steps")}
+    rows, summary = label_steps(tmp_path, options, domain=MATH)
     assert len(rows) == 1319
     prefixes = Counter()
     for row in rows:
-        solution = parse_completion(row["completion"])
+        solution = MARKED.parse(row["completion"])
         assert len(solution.spans) == len(row["labels"])
         assert row["labels"] == until_first_error(row["labels"])
         assert (solution.answer is not None) == row["finished"]
@@ -371,10 +364,10 @@ def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
 def test_real_ratings_of_the_easy_split(
     data_dir: Path, tmp_path: Path, file: str, source: str, wanted: dict[str, int]
 ) -> None:
-    math = Problems(source="math", validation=500, path=str(data_dir / "math"))
+    math = MathProblems(validation=500, path=str(data_dir / "math"))
     write_table(tmp_path / "easy" / "data.parquet", easy_table(load_split(math)))
-    options = Labels.model_validate({"source": source, "path": str(data_dir / "steps" / file)})
-    summary = label_easy_samples(tmp_path, tmp_path / "easy", tmp_path / "out", options, math, 0, Reporter())
+    options = {"source": source, "path": str(data_dir / "steps" / file)}
+    _, summary = label_steps(tmp_path, options, domain=MATH)
     assert {name: summary[name] for name in wanted} == wanted
     assert summary["bad_lines"] == 0
     assert summary["dropped"]["not an easy problem of this split"] == (

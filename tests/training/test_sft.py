@@ -5,18 +5,18 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Sft
-from e2h_pipeline.solutions import format_completion, format_prompt, parse_completion
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 from e2h_pipeline.training.sft import sft_example, train_sft
 
 STEPS, ANSWER = ["1+2=3", "3*2=6"], "6"
 ROW = {
     "question": "1+2*2",
-    "completion": format_completion(STEPS, ANSWER),
+    "completion": MARKED.completion(STEPS, ANSWER),
     "learned": [True, True, True],
     "finished": True,
 }
@@ -24,7 +24,7 @@ ROW = {
 
 def test_the_loss_is_on_the_completion_only_and_on_its_end(tok: PreTrainedTokenizerFast) -> None:
     example = sft_example(tok, ROW)
-    prompt = tok(format_prompt("1+2*2"))["input_ids"]
+    prompt = tok(MARKED.prompt("1+2*2"))["input_ids"]
     labels = list(example["labels"])
     assert len(labels) == len(example["input_ids"])
     assert labels[: len(prompt)] == [IGNORED] * len(prompt)
@@ -38,12 +38,12 @@ def test_the_loss_is_on_the_completion_only_and_on_its_end(tok: PreTrainedTokeni
 def test_the_loss_is_on_the_steps_that_are_to_be_learned(
     tok: PreTrainedTokenizerFast, learned: tuple[bool, ...], finished: bool
 ) -> None:
-    completion = format_completion(STEPS, ANSWER) if finished else "1+2=3\n\n3*2=6\n\n6*2=5\n\n"
+    completion = MARKED.completion(STEPS, ANSWER) if finished else "1+2=3\n\n3*2=6\n\n6*2=5\n\n"
     row = {**ROW, "completion": completion, "learned": learned, "finished": finished}
     example = sft_example(tok, row)
     ids, labels = list(example["input_ids"]), list(example["labels"])
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
-    segments = [completion[start:end] for start, end in parse_completion(completion).spans]
+    segments = [completion[start:end] for start, end in MARKED.parse(completion).spans]
     taught = "".join(segment for segment, flag in zip(segments, learned, strict=True) if flag)
     end = [tok.eos_token_id] if finished and learned[-1] else []
     kept = [label for label in labels if label != IGNORED]
@@ -61,7 +61,7 @@ def test_the_end_of_sequence_gets_a_gradient(
     logits.retain_grad()
     next_token_loss(logits, torch.tensor([example["labels"]]), 1).backward()
     grad = logits.grad[0]
-    prompt = len(ladder_tok(format_prompt("1+2*2"))["input_ids"])
+    prompt = len(ladder_tok(MARKED.prompt("1+2*2"))["input_ids"])
     assert grad[-2, ladder_tok.eos_token_id] < 0  # the token before the end is pushed towards the end
     assert grad[prompt - 1].abs().sum() > 0  # the last prompt token predicts the first of the completion
     assert grad[: prompt - 1].abs().sum() == 0
@@ -70,9 +70,8 @@ def test_the_end_of_sequence_gets_a_gradient(
 
 def _sft(policy: Path, tables: Path, folder: Path, **changed: object) -> dict:
     options = Sft.model_validate({"epochs": 8, "batch_size": 8, "learning_rate": 1e-2, **changed})
-    return train_sft(
-        policy, tables / "easy_solutions", folder / "out", folder / "work", options, 0, Reporter()
-    )
+    work = Work(folder / "out", folder / "work", 0)
+    return train_sft(policy, tables / "easy_solutions", options, MARKED, work)
 
 
 def test_a_policy_is_trained_on_easy_training_problems(

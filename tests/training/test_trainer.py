@@ -9,9 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.training.batches import WEIGHTS, run_model
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
-from e2h_pipeline.training.trainer import Settings, train
+from e2h_pipeline.training.trainer import CURVES, Settings, Step, train
 
 # 22 examples of unlike length, one of them without a label at all
 EXAMPLES = [
@@ -21,9 +23,9 @@ EXAMPLES = [
 SETTINGS = Settings(epochs=3, batch_size=4, learning_rate=1e-2, warmup=0.2, seed=0)
 
 
-def _loss(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+def _loss(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], step: Step) -> torch.Tensor:
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return next_token_loss(logits, batch["labels"], total)
+    return next_token_loss(logits, batch["labels"], step.total)
 
 
 class Curve(Reporter):
@@ -44,7 +46,6 @@ def _train(
     objective: Callable[..., torch.Tensor] = _loss,
     examples: Sequence[Mapping[str, Any]] = EXAMPLES,
     reporter: Reporter | None = None,
-    curves: Path | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     model, tokenizer = load_policy(policy)
     summary = train(
@@ -52,10 +53,8 @@ def _train(
         examples,
         objective,
         settings,
-        pad_id=tokenizer.pad_token_id,
-        work=work,
-        reporter=reporter or Reporter(),
-        curves=curves,
+        tokenizer.pad_token_id,
+        Work(work / "out", work, reporter=reporter or Reporter()),
     )
     return model, summary
 
@@ -131,9 +130,9 @@ def test_padding_has_no_say(ladder_policy: Path, tmp_path: Path) -> None:
     """The objective sees -100 and a zero mask wherever a row has ended."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
         seen.append(batch)
-        return _loss(model, batch, total)
+        return _loss(model, batch, step)
 
     _train(ladder_policy, tmp_path, Settings(1, 8, 1e-3, 0, 0), watch, EXAMPLES)
     rows = 0
@@ -154,10 +153,10 @@ def test_padding_has_no_say(ladder_policy: Path, tmp_path: Path) -> None:
 def test_an_epoch_sees_each_example_once(ladder_policy: Path, tmp_path: Path, order: Any) -> None:
     seen: list[list[int]] = []
 
-    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
         rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
         seen.extend(ids[: int(mask.sum())].tolist() for ids, mask in rows)
-        return _loss(model, batch, total)
+        return _loss(model, batch, step)
 
     _train(ladder_policy, tmp_path, Settings(2, 4, 1e-3, 0, 0, order=order), watch)
     first, second = seen[: len(EXAMPLES)], seen[len(EXAMPLES) :]
@@ -186,6 +185,43 @@ def test_a_model_that_would_stay_whole_against_the_config_is_an_error(
 def test_fewer_examples_than_a_batch_are_one_update_an_epoch(ladder_policy: Path, tmp_path: Path) -> None:
     _, summary = _train(ladder_policy, tmp_path, Settings(2, 64, 1e-3, 0.2, 0), examples=EXAMPLES[:5])
     assert summary["updates"] == 2
+
+
+def test_an_objective_knows_where_training_stands(ladder_policy: Path, tmp_path: Path) -> None:
+    """Update, progress and labelled positions are those of the update, also after a stop."""
+    seen: dict[int, set[tuple[float, int]]] = {}
+
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
+        seen.setdefault(step.number, set()).add((step.progress, int(step.total)))
+        return _loss(model, batch, step)
+
+    settings = Settings(1, 4, 1e-3, 0, 0, micro_batch_size=2, order="sequential")
+    with pytest.raises(InterruptedError):
+        _train(ladder_policy, tmp_path, settings, watch, reporter=Stops(3))
+    _train(ladder_policy, tmp_path, settings, watch)
+    labelled = [sum(label != IGNORED for label in example["labels"]) for example in EXAMPLES]
+    assert seen == {n: {(n / 6, sum(labelled[4 * n : 4 * n + 4]))} for n in range(6)}
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_labels_count_by_their_weights(ladder_policy: Path, tmp_path: Path, packing: bool) -> None:
+    """Labels 1 and 2 of weight 1 and 3, and unlike lengths: the mean is 7/4 in two micro-batches as in one."""
+
+    def mean(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
+        chosen = batch["labels"] != IGNORED
+        weighted = (batch["labels"] * batch[WEIGHTS])[chosen].sum()
+        return weighted / step.total + 0 * run_model(model, batch).logits.sum()
+
+    examples = [
+        {
+            "input_ids": [3] * (3 + i),
+            "labels": [1.0 + i % 2, *[IGNORED] * (2 + i)],
+            WEIGHTS: [1.0 + 2 * (i % 2)] * (3 + i),
+        }
+        for i in range(4)
+    ]
+    settings = Settings(1, 4, 1e-3, 0, 0, micro_batch_size=1, packing=packing)
+    assert _train(ladder_policy, tmp_path, settings, mean, examples)[1]["final_loss"] == pytest.approx(1.75)
 
 
 # Shares of several processes
@@ -254,14 +290,15 @@ class Stops(Reporter):
 def test_curves_are_the_same_whenever_a_run_was_stopped(ladder_policy: Path, tmp_path: Path) -> None:
     """114 updates: reports of two, and checkpoints that a tenth of the updates would put between two reports."""
     settings = Settings(epochs=19, batch_size=4, learning_rate=1e-3, warmup=0.2, seed=0)
-    _train(ladder_policy, tmp_path / "whole", settings, curves=tmp_path / "whole.jsonl")
+    _train(ladder_policy, tmp_path / "whole", settings)
     for at in (12, 34):
         with pytest.raises(InterruptedError):
             _train(ladder_policy, tmp_path / "stopped", settings, reporter=Stops(at))
         assert list((tmp_path / "stopped").glob("checkpoint-*"))
-    _train(ladder_policy, tmp_path / "stopped", settings, curves=tmp_path / "stopped.jsonl")
-    assert (tmp_path / "stopped.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
-    points = [json.loads(line) for line in (tmp_path / "whole.jsonl").read_text().splitlines()]
+    _train(ladder_policy, tmp_path / "stopped", settings)
+    whole, stopped = (tmp_path / name / "out" / CURVES for name in ("whole", "stopped"))
+    assert stopped.read_bytes() == whole.read_bytes()
+    points = [json.loads(line) for line in whole.read_text().splitlines()]
     assert [point["update"] for point in points] == list(range(2, 115, 2))
     assert all(point.keys() == {"update", "loss", "gradient_norm", "learning_rate"} for point in points)
     assert points[-1]["loss"] < points[0]["loss"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from e2h_pipeline.grading.mathematics.extract import extract
-from e2h_pipeline.grading.verdicts import Grade, Grader, Verdict
+from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Verdict
 from e2h_pipeline.problems.records import ProblemError
 
 BATCH_LINES = 2000
@@ -199,5 +199,5 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _grades(batch: Sequence[Item], judge: Grader) -> list[Grade]:
-    found = iter(judge.grade_pairs([(i.gold, i.answer) for i in batch if i.answer is not None]))
+    found = iter(judge.grade_pairs([(Gold(i.gold), i.answer) for i in batch if i.answer is not None]))
     return [NO_ANSWER if item.answer is None else next(found) for item in batch]

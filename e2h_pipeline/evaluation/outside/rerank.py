@@ -5,11 +5,10 @@ JSON lines, a problem each:
     {"problem_id": "test/algebra/1", "level": 3, "gold": "5",
      "responses": ["... so \\boxed{5}.", "..."], "step_scores": [[0.9, 0.8], [0.4]]}
 
-`answers` (null: there is none) may stand in place of `responses`; `finish_reasons` beside the latter
-tell which were cut off ("length") and so have no answer. `level` is 1 to 5; a problem without one
-counts among all problems, not as easy or hard. `scores` has a number per sample, `step_scores` one
-per step. They are probabilities, or logits (then the sigmoid is taken) where the caller says so: a
-vote weighs with them, and what a raw reward of -1.7 weighs is not for us to guess.
+`answers` (null: there is none) may replace `responses`. `finish_reasons` beside `responses` say which were cut off
+("length") and so have no answer. `level` is a whole number from 1. A problem without one counts among all problems, not as
+easy or hard. `scores` has a number per sample, `step_scores` one per step. They are probabilities, or logits where the
+caller says so; then the sigmoid is taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight.
 
 Every problem must have equally many samples: a curve whose problems change with N compares different
 problems. `limit` takes the first samples of each.
@@ -19,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,31 +26,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.hashing import digest_json
-from e2h_pipeline.evaluation.graded import PoolError, grade, vote_classes
+from e2h_pipeline.evaluation.graded import PoolError, grade_pool, vote_classes
 from e2h_pipeline.evaluation.outside.grade_lines import answer_in, as_text, json_name, text_field
-from e2h_pipeline.evaluation.rerank import RerankTables, rerank_tables
+from e2h_pipeline.evaluation.rerank import Origin, RerankTables, chosen_aggregations, rerank_tables
+from e2h_pipeline.grading.verdicts import Gold
 from e2h_pipeline.problems.jsonl import read_records
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.reranking.aggregate import aggregate, log_step_probabilities
-from e2h_pipeline.reranking.curves import SamplePool
+from e2h_pipeline.reranking.aggregate import Aggregation, aggregate, log_step_probabilities
+from e2h_pipeline.reranking.curves import RerankPool
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-from e2h_pipeline.statistics.levels import LEVELS, NO_LEVEL
+from e2h_pipeline.statistics.levels import HIGHEST_LEVEL, level_array
 
 if TYPE_CHECKING:
     from e2h_pipeline.grading.verdicts import Grader
     from e2h_pipeline.recipe import Evaluation, Rerank
 
-POLICY = "samples"  # who sampled is not known
-SCORE = "score"  # stands where an aggregation does: `scores` need none
+NO_POLICY = "samples"  # nobody says who drew them
+SCORE = "score"  # in the place of an aggregation: `scores` need none
 _SCORE_FIELDS = ("scores", "step_scores")
 _FIELDS = ("problem_id", "level", "gold", "responses", "finish_reasons", "answers", *_SCORE_FIELDS)
 
 
 @dataclass(frozen=True)
 class ExternalProblem:
-    """A problem with M samples. `where` is its file and line, for errors.
+    """A problem with M samples.
 
     Attributes:
+        where: its file and line, for errors.
+        level: None where it is unknown.
         answers: M, None where there is none.
         cut_off: how many of the samples the length limit cut off.
         scores: M numbers, or empty.
@@ -61,7 +63,7 @@ class ExternalProblem:
 
     where: str
     problem_id: str
-    level: int
+    level: int | None
     gold: str
     answers: list[str | None]
     cut_off: int
@@ -73,6 +75,23 @@ class ExternalProblem:
     def score_fields(self) -> tuple[str, ...]:
         """Names of the score fields it has."""
         return tuple(name for name in _SCORE_FIELDS if getattr(self, name))
+
+
+@dataclass(frozen=True)
+class ExternalOptions:
+    """How samples are reranked.
+
+    Attributes:
+        benchmark: name of the problems in tables.
+        logits: scores are logits, not probabilities.
+        seed: of the subsets that vote, and of the intervals.
+    """
+
+    benchmark: str
+    logits: bool
+    rerank: Rerank
+    evaluation: Evaluation
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -108,44 +127,32 @@ def read_samples(
 
 
 def rerank_external(
-    problems: Sequence[ExternalProblem],
-    judge: Grader,
-    *,
-    benchmark: str,
-    logits: bool,
-    rerank: Rerank,
-    evaluation: Evaluation,
-    seed: int,
+    problems: Sequence[ExternalProblem], judge: Grader, options: ExternalOptions
 ) -> ExternalResult:
     """Grade the answers and rerank: majority and pass@N, and with scores weighted vote and best-of-N.
 
     Args:
         problems: from `read_samples`.
-        benchmark: what people should read over the numbers.
-        logits: scores are logits, not probabilities.
-        seed: of the subsets votes are drawn from, and of the intervals.
     """
+    rerank, evaluation = options.rerank, options.evaluation
     answers = [problem.answers for problem in problems]
-    correct, undecided = grade(answers, [problem.gold for problem in problems], judge)
-    pool = SamplePool(
+    correct, undecided = grade_pool(answers, [Gold(problem.gold) for problem in problems], judge)
+    pool = RerankPool(
         tuple(problem.problem_id for problem in problems),
         vote_classes(answers, judge),
         correct,
-        _log_scores(problems, logits, rerank.aggregations),
+        _log_scores(problems, options.logits, chosen_aggregations(rerank)),
     )
     tables = rerank_tables(
         pool,
-        np.array([problem.level for problem in problems]),
-        benchmark=benchmark,
-        grader_version=judge.version,
-        policy=POLICY,
-        evaluator=" and ".join(problems[0].score_fields),
-        draws=rerank.draws,
-        easy_levels=evaluation.easy_levels,
-        bootstrap=Bootstrap(evaluation.bootstrap, evaluation.confidence, seed),
+        level_array(problem.level for problem in problems),
+        Origin(options.benchmark, judge.version, NO_POLICY, " and ".join(problems[0].score_fields)),
+        rerank.draws,
+        evaluation.easy_levels,
+        Bootstrap(evaluation.bootstrap, evaluation.confidence, options.seed),
     )
     summary = {
-        "benchmark": benchmark,
+        "benchmark": options.benchmark,
         "grader": judge.name,
         "grader_version": judge.version,
         "problems": len(problems),
@@ -153,10 +160,9 @@ def rerank_external(
         "no_answer": int((pool.classes < 0).sum()),
         "cut_off": sum(problem.cut_off for problem in problems),
         "undecided": undecided,
-        "scores": list(problems[0].score_fields),
-        "scores_are": ("logits" if logits else "probabilities") if problems[0].score_fields else "",
+        **_scores_summary(problems, options.logits),
         "data_version": digest_json([problem.digest for problem in problems]),
-        "seed": seed,
+        "seed": options.seed,
         "draws": rerank.draws,
         "bootstrap": evaluation.bootstrap,
         "confidence": evaluation.confidence,
@@ -165,8 +171,13 @@ def rerank_external(
     return ExternalResult(summary, tables)
 
 
+def _scores_summary(problems: Sequence[ExternalProblem], logits: bool) -> dict[str, Any]:
+    fields = list(problems[0].score_fields)
+    return {"scores": fields, "scores_are": ("logits" if logits else "probabilities") if fields else ""}
+
+
 def _log_scores(
-    problems: Sequence[ExternalProblem], logits: bool, aggregations: Collection[str]
+    problems: Sequence[ExternalProblem], logits: bool, aggregations: Mapping[str, Aggregation]
 ) -> dict[str, NDArray[np.float64]]:
     """Aggregation -> (P, M) log of the solution score."""
     shape = (len(problems), len(problems[0].answers))
@@ -179,7 +190,8 @@ def _log_scores(
         offsets = np.concatenate([[0], np.cumsum([len(steps) for steps in solutions])]).astype(np.int64)
         flat = np.array([score for steps in solutions for score in steps], dtype=np.float64)
         logs = _log_probabilities(flat, logits)
-        found |= {name: aggregate(logs, offsets, name).reshape(shape) for name in aggregations}
+        for name, aggregation in aggregations.items():
+            found[name] = aggregate(logs, offsets, aggregation).reshape(shape)
     return found
 
 
@@ -253,15 +265,16 @@ def _list(record: dict[str, Any], name: str, where: str, count: int | None = Non
     return value
 
 
-def _level(record: dict[str, Any], where: str) -> int:
+def _level(record: dict[str, Any], where: str) -> int | None:
     level = record.get("level")
     if level is None:
-        return NO_LEVEL
-    if isinstance(level, bool) or level not in LEVELS:
+        return None
+    if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= HIGHEST_LEVEL:
         raise ProblemError(
-            f"{where}: 'level' must be a whole number from 1 to 5, not {level!r:.60}; leave it out where unknown"
+            f"{where}: 'level' must be a whole number from 1 to {HIGHEST_LEVEL}, not {level!r:.60}; leave it out where "
+            "unknown"
         )
-    return int(level)
+    return level
 
 
 def _numbers(values: Any, what: str, logits: bool) -> list[float]:

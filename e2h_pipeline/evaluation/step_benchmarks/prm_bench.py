@@ -1,14 +1,14 @@
 """Scores per class of error as PRMBench defines them (Song et al. 2025, arXiv 2501.03124, section 3.4).
 
-Every step counts, not the first error alone. A step is right where its probability is above a
-threshold; with right steps as the positive class,
+Every step counts, not only the first error. A step is right where its probability is above a threshold. With right
+steps as the positive class,
 
     PRMScore = F1 / 2 + F1 with wrong steps as the positive class / 2,
 
-over all steps of a class together. `multi_solutions` has no wrong steps, so its score is F1 alone, as
-in the authors' code, and the overall score pools the steps of all classes. Errors are numbered from 1; a
-few point at no step of the solution, count for nothing there as here, and are counted. The first
-record of an id within a class stays.
+over all steps of a class together. `multi_solutions` has no wrong steps, so its score is F1 alone, as in the authors'
+code. The overall score pools the steps of all classes. Errors are numbered from 1. A few numbers are beyond the last step:
+the score leaves them out, as the authors' code does, and the summary counts them. Of records with one id in a class, the
+first one is kept.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepSolution, step_scores
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge, StepSolution, step_scores
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-
-if TYPE_CHECKING:
-    from e2h_pipeline.artifacts.reporter import Reporter
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "simplicity": ("redundency", "circular"),
@@ -75,7 +73,7 @@ def read_prm_bench(path: Path) -> PrmBench:
             identity=identity[1],
             group=identity[0],
             problem=identity[1],
-            level=0,
+            level=None,
             question=field(record, "modified_question", str, path, line),
             steps=tuple(steps),
             wrong=wrong,
@@ -152,30 +150,24 @@ def _row(
 
 
 def judge_prm_bench(
-    evaluator: Path,
-    file: Path,
-    out: Path,
-    *,
-    threshold: float,
-    bootstrap: Bootstrap,
-    reporter: Reporter,
-    batch_tokens: int = 65536,
+    judge: StepJudge, file: Path, threshold: float, bootstrap: Bootstrap, work: Work
 ) -> dict[str, Any]:
     """Score a PRMBench file with an evaluator and write `prm_scores.parquet`.
 
     Args:
+        file: PRMBench as JSON lines, plain or gzipped.
         threshold: probability above which a step counts as right: 0.5, or one from easy validation.
+
+    Returns:
+        The threshold, counts, and the score of each class and category as [value, low, high].
     """
     import pyarrow as pa
 
-    from e2h_pipeline.models.load import load_evaluator
-
-    model, tokenizer = load_evaluator(evaluator)
     bench = read_prm_bench(file)
-    reporter.message(f"scoring {len(bench.solutions):,} solutions of {file.name}")
-    scores = step_scores(model, tokenizer, bench.solutions, batch_tokens)
+    work.reporter.message(f"scoring {len(bench.solutions):,} solutions of {file.name}")
+    scores = step_scores(judge, bench.solutions)
     rows = prm_bench_rows(bench.solutions, scores, threshold, bootstrap)
-    write_table(out / "prm_scores.parquet", pa.Table.from_pylist(rows))
+    write_table(work.out / "prm_scores.parquet", pa.Table.from_pylist(rows))
     return {
         "threshold": threshold,
         **bench.counts,

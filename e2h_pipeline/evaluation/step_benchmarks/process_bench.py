@@ -23,22 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepSolution, step_scores
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge, StepSolution, step_scores
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-from e2h_pipeline.statistics.levels import LEVELS
+from e2h_pipeline.statistics.calibration import Estimate
+from e2h_pipeline.statistics.levels import known_levels, level_array
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    import pyarrow as pa
 
-    from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.solutions import TextFormat
 
 NO_ERROR = -1
 METRICS = ("accuracy_erroneous", "accuracy_correct", "f1")
 _MAX_CANDIDATES = 1000  # thresholds tried; beyond it, quantiles of the scores
-
-Estimate = tuple[float, float, float]  # value, low, high
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FirstErrorQuality:
     correct: int
 
 
-def first_error(scores: Sequence[float], threshold: float) -> int:
+def first_error_index(scores: Sequence[float], threshold: float) -> int:
     """Index of the first step with a score below the threshold, -1 where there is none."""
     return next((i for i, score in enumerate(scores) if score < threshold), NO_ERROR)
 
@@ -112,7 +112,7 @@ def _candidates(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _named(scores: Sequence[float], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """`first_error` at each of many thresholds, (thresholds,)."""
+    """`first_error_index` at each of many thresholds, (thresholds,)."""
     below = np.asarray(scores, float)[:, None] < thresholds
     return np.where(below.any(axis=0), below.argmax(axis=0), NO_ERROR)
 
@@ -185,7 +185,7 @@ def process_bench_rows(
 
     The average is the mean of F1 over the subsets; its interval draws each subset by itself.
     """
-    named = np.array([first_error(s, threshold) for s in scores])
+    named = np.array([first_error_index(s, threshold) for s in scores])
     truth = np.array([min(s.wrong, default=NO_ERROR) for s in solutions])
     problems = np.array([s.problem for s in solutions])
     rows: list[dict[str, Any]] = []
@@ -204,9 +204,9 @@ def process_bench_rows(
 
 
 def _groups(solutions: Sequence[StepSolution]) -> dict[str, NDArray[np.bool_]]:
-    subset, level = np.array([s.group for s in solutions]), np.array([s.level for s in solutions])
+    subset, level = np.array([s.group for s in solutions]), level_array(s.level for s in solutions)
     groups = {name: subset == name for name in dict.fromkeys(subset.tolist())}
-    return groups | {f"level {n}": level == n for n in LEVELS if (level == n).any()}
+    return groups | {f"level {n}": level == n for n in known_levels(level)}
 
 
 def quality_rows(quality: FirstErrorQuality, group: str) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ def read_process_bench(path: Path) -> list[StepSolution]:
                 identity=field(record, "id", str, path, line),
                 group=field(record, "subset", str, path, line),
                 problem=question,
-                level=record.get("math_level") or 0,
+                level=record.get("math_level"),
                 question=question,
                 steps=tuple(steps),
                 wrong=frozenset() if label == NO_ERROR else frozenset({label}),
@@ -259,48 +259,38 @@ def read_process_bench(path: Path) -> list[StepSolution]:
     return solutions
 
 
-def validation_threshold(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, labels: Path, batch_tokens: int = 65536
-) -> Threshold:
+def validation_threshold(judge: StepJudge, labels: Path) -> Threshold:
     """`choose_threshold` on the validation part of an easy_step_labels artifact.
 
     A solution without a wrong label counts as right. Soft labels count as wrong below one half.
+
+    Raises:
+        OneClass: no right or no wrong solution to choose on.
     """
-    from e2h_pipeline.reranking.aggregate import step_probabilities
-    from e2h_pipeline.rewards.scoring import score_solutions
-
     rows = [row for row in read_table(labels / "data.parquet").to_pylist() if row["split"] == "validation"]
-    logits = score_solutions(
-        model, tokenizer, [(r["question"], r["completion"], r["finished"]) for r in rows], batch_tokens
-    )
+    scores = judge.probabilities([(r["question"], r["completion"], r["finished"]) for r in rows])
     truth = [next((i for i, label in enumerate(r["labels"]) if 0 <= label < 0.5), NO_ERROR) for r in rows]
-    return choose_threshold([step_probabilities(np.array(row)).tolist() for row in logits], truth)
+    return choose_threshold(scores, truth)
 
 
-def easy_threshold(evaluator: Path, labels: Path, batch_tokens: int = 65536) -> Threshold | None:
-    """`validation_threshold` of a saved evaluator; None where validation has no right or no wrong solution."""
-    from e2h_pipeline.models.load import load_evaluator
+def easy_threshold(evaluator: Path, labels: Path, text: TextFormat) -> Threshold | None:
+    """`validation_threshold` of a saved evaluator; None where validation has no right or no wrong solution.
 
+    Args:
+        text: the domain's.
+    """
     try:
-        return validation_threshold(*load_evaluator(evaluator), labels, batch_tokens)
+        return validation_threshold(StepJudge.load(evaluator, text), labels)
     except OneClass:
         return None
 
 
 def judge_process_bench(
-    evaluator: Path,
-    file: Path,
-    labels: Path,
-    out: Path,
-    *,
-    bootstrap: Bootstrap,
-    reporter: Reporter,
-    batch_tokens: int = 65536,
+    judge: StepJudge, file: Path, labels: Path, bootstrap: Bootstrap, work: Work
 ) -> dict[str, Any]:
     """Score a ProcessBench file with an evaluator; write `first_error.parquet` and `predictions.parquet`.
 
     Args:
-        evaluator: folder that `load_evaluator` reads.
         file: ProcessBench as JSON lines, plain or gzipped.
         labels: easy_step_labels artifact; its validation part gives the threshold.
 
@@ -309,27 +299,13 @@ def judge_process_bench(
     """
     import pyarrow as pa
 
-    from e2h_pipeline.models.load import load_evaluator
-
-    model, tokenizer = load_evaluator(evaluator)
-    threshold = validation_threshold(model, tokenizer, labels, batch_tokens)
+    threshold = validation_threshold(judge, labels)
     solutions = read_process_bench(file)
-    reporter.message(f"scoring {len(solutions):,} solutions of {file.name}")
-    scores = step_scores(model, tokenizer, solutions, batch_tokens)
+    work.reporter.message(f"scoring {len(solutions):,} solutions of {file.name}")
+    scores = step_scores(judge, solutions)
     rows = process_bench_rows(solutions, scores, threshold.value, bootstrap)
-    write_table(out / "first_error.parquet", pa.Table.from_pylist(rows))
-    predictions = [
-        {
-            "id": solution.identity,
-            "subset": solution.group,
-            "level": solution.level,
-            "first_error": min(solution.wrong, default=NO_ERROR),
-            "named": first_error(score, threshold.value),
-            "step_scores": score,
-        }
-        for solution, score in zip(solutions, scores, strict=True)
-    ]
-    write_table(out / "predictions.parquet", pa.Table.from_pylist(predictions))
+    write_table(work.out / "first_error.parquet", pa.Table.from_pylist(rows))
+    write_table(work.out / "predictions.parquet", _predictions(solutions, scores, threshold.value))
     return {
         "threshold": threshold.value,
         "validation_f1": threshold.validation_f1,
@@ -337,6 +313,28 @@ def judge_process_bench(
         "solutions": dict(Counter(s.group for s in solutions)),
         **{metric: headline(rows, metric) for metric in METRICS},
     }
+
+
+def _predictions(
+    solutions: Sequence[StepSolution], scores: Sequence[Sequence[float]], threshold: float
+) -> pa.Table:
+    """What the evaluator says of each solution; `level` is null where it is unknown."""
+    import pyarrow as pa
+
+    rows = [
+        {
+            "id": solution.identity,
+            "subset": solution.group,
+            "level": solution.level,
+            "first_error": min(solution.wrong, default=NO_ERROR),
+            "named": first_error_index(score, threshold),
+            "step_scores": score,
+        }
+        for solution, score in zip(solutions, scores, strict=True)
+    ]
+    texts = {name: pa.string() for name in ("id", "subset")}
+    numbers = {name: pa.int64() for name in ("level", "first_error", "named")}
+    return pa.Table.from_pylist(rows, pa.schema({**texts, **numbers, "step_scores": pa.list_(pa.float64())}))
 
 
 def headline(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:

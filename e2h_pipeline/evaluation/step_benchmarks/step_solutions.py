@@ -1,8 +1,8 @@
 """Solutions of other people's step benchmarks, in our text format, and one score per step of theirs.
 
-A benchmark gives steps as a list, and a step may hold blank lines, or an answer block, or nothing at
-all; our format ends a step at a blank line. So blank lines inside a step become line breaks, the
-answer block at the end stays a segment of its own, and segments are counted back to their steps.
+A benchmark gives steps as a list, and a step may hold blank lines, or an answer block, or nothing at all. Our format ends
+a step at a blank line. So blank lines inside a step become line breaks, the answer block at the end stays a segment of
+its own, and each segment is assigned to the step that it came from.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from e2h_pipeline.reranking.aggregate import step_probabilities
 from e2h_pipeline.rewards.scoring import score_solutions
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
+from e2h_pipeline.solutions import MARKED, TextFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -29,24 +30,50 @@ class StepSolution:
     Attributes:
         group: what it is reported under: subset, or class of error.
         problem: resampled as one in intervals; all solutions of a problem share it.
-        level: 1-5, 0 where there is none.
+        level: None where it is unknown.
         wrong: 0-based indices of the steps judged wrong.
     """
 
     identity: str
     group: str
     problem: str
-    level: int
+    level: int | None
     question: str
     steps: tuple[str, ...]
     wrong: frozenset[int]
 
 
-def completion_of(steps: Sequence[str]) -> tuple[str, list[list[int]]]:
-    """A completion in our format, and for each step the indices of its segments.
+@dataclass(frozen=True)
+class StepJudge:
+    """An evaluator that is loaded, and how it is asked.
 
-    A step of several blocks has several segments; steps behind an answer marker share one; an empty
-    step has none.
+    Attributes:
+        text: how prompts and solutions are written.
+        batch_tokens: upper bound on rows x length of a batch.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    text: TextFormat = MARKED
+    batch_tokens: int = 65536
+
+    @classmethod
+    def load(cls, evaluator: Path, text: TextFormat = MARKED, batch_tokens: int = 65536) -> StepJudge:
+        """Of a folder that `load_evaluator` reads."""
+        from e2h_pipeline.models.load import load_evaluator
+
+        return cls(*load_evaluator(evaluator), text, batch_tokens)
+
+    def probabilities(self, solutions: Sequence[tuple[str, str, bool]]) -> list[list[float]]:
+        """Probability that each segment is right, for each (question, completion, finished)."""
+        logits = score_solutions(self.model, self.tokenizer, solutions, self.batch_tokens, text=self.text)
+        return [step_probabilities(np.array(row)).tolist() for row in logits]
+
+
+def completion_of(steps: Sequence[str], text: TextFormat = MARKED) -> tuple[str, list[list[int]]]:
+    """A completion in a text format, and for each step the indices of its segments.
+
+    A step of several blocks has several segments; steps behind an answer marker share one; an empty step has none.
 
     Raises:
         ValueError: all steps are empty.
@@ -56,7 +83,7 @@ def completion_of(steps: Sequence[str]) -> tuple[str, list[list[int]]]:
     for index, step in enumerate(steps):
         body, marker, answer = step, "", ""
         if index == len(steps) - 1:
-            body, marker, answer = _split_answer(step)
+            body, marker, answer = _split_answer(step, text.answer_marker)
         lines = "\n".join(line for line in body.strip().splitlines() if line.strip())
         for block in (lines, marker, answer):
             if block:
@@ -64,49 +91,38 @@ def completion_of(steps: Sequence[str]) -> tuple[str, list[list[int]]]:
                 owners.append(index)
     if not blocks:
         raise ValueError("a solution needs a step with text")
-    text = SEPARATOR.join(blocks)
-    stops = [stop for _, stop in parse_completion(text).spans]
+    completion = text.separator.join(blocks)
+    stops = [stop for _, stop in text.parse(completion).spans]
     segments: list[list[int]] = [[] for _ in steps]
     end = 0
     for block, owner in zip(blocks, owners, strict=True):
         end += len(block)
         segments[owner].append(bisect_left(stops, end))
-        end += len(SEPARATOR)
-    return text, segments
+        end += len(text.separator)
+    return completion, segments
 
 
-def _split_answer(step: str) -> tuple[str, str, str]:
+def _split_answer(step: str, marker: str) -> tuple[str, str, str]:
     """Text before an answer block, the marker, and the answer; the last two empty where there is none."""
     lines = step.strip().splitlines()
-    at = max((i for i, line in enumerate(lines) if line.strip() == ANSWER_MARKER), default=None)
+    at = max((i for i, line in enumerate(lines) if line.strip() == marker), default=None)
     answer = "\n".join(lines[at + 1 :]).strip() if at is not None else ""
     if at is None or not answer:
         return step, "", ""
-    return "\n".join(lines[:at]), ANSWER_MARKER, answer
+    return "\n".join(lines[:at]), marker, answer
 
 
-def step_scores(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    solutions: Sequence[StepSolution],
-    batch_tokens: int = 65536,
-) -> list[list[float]]:
+def step_scores(judge: StepJudge, solutions: Sequence[StepSolution]) -> list[list[float]]:
     """Probability that each step is right, for each solution.
 
-    A step of several segments has the lowest of their scores, as in ReasonEval; an empty step adds
-    nothing to judge and has the score of the step before it (of the one behind it, at the start).
+    A step of several segments has the lowest of their scores, as in ReasonEval. An empty step has nothing to judge. It has
+    the score of the step before it, or of the first step with text where there is none before.
     """
-    texts = [completion_of(solution.steps) for solution in solutions]
-    logits = score_solutions(
-        model,
-        tokenizer,
-        [(s.question, text, True) for s, (text, _) in zip(solutions, texts, strict=True)],
-        batch_tokens,
+    texts = [completion_of(solution.steps, judge.text) for solution in solutions]
+    scores = judge.probabilities(
+        [(s.question, completion, True) for s, (completion, _) in zip(solutions, texts, strict=True)]
     )
-    return [
-        _per_step(step_probabilities(np.array(row)).tolist(), segments)
-        for row, (_, segments) in zip(logits, texts, strict=True)
-    ]
+    return [_per_step(row, segments) for row, (_, segments) in zip(scores, texts, strict=True)]
 
 
 def _per_step(scores: Sequence[float], segments: Sequence[Sequence[int]]) -> list[float]:

@@ -1,12 +1,12 @@
 """Attention of samples that share their prompts: each prompt's keys and values are there once.
 
-A cohort is a set of rows (samples) that began together, so all have drawn equally many tokens. Its attention has two
-parts under one softmax: over the prompt, where the samples of a prompt meet it in one matrix product, and over
-each sample's own tokens. Nothing is copied N times, and nothing shorter is padded to something longer. Rows of
-all cohorts go through the rest of the model together.
+A cohort is a set of rows (samples) that began together, so all have drawn equally many tokens. Its
+attention has two parts under one softmax: over the prompt, in one matrix product for all samples of the
+prompt, and over each sample's own tokens. No prompt is copied N times, and no sample is padded to the
+length of another. Rows of all cohorts go through the rest of the model together.
 
-transformers calls `attend` through its registry of attention functions; models whose attention does not go through
-it, or has more to it (windows, caps, sinks), are refused by `check_supported`.
+transformers calls `attend` through its registry of attention functions. `check_supported` refuses
+models that do not use the registry, or whose attention has windows, caps or sinks.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION = "e2h_cohorts"
-_ENDS = 4  # lengths of prompts that are computed together: all their logits are made for each of them
-ROOM = 32  # tokens a row has room for at first; doubled when full
-# Arguments of attention functions that ask for more than plain attention.
+_ENDS = 4  # different lengths of prompts in a pass, which makes logits of every prompt at every length
+ROOM = 32  # tokens that a row has room for at first; doubled when full
+# Arguments by which a model asks for more than plain attention.
 _MORE = ("softcap", "s_aux", "position_bias")
 
 
 class UnsupportedModel(ValueError):
-    """The embedded engine cannot serve this model; the message says why and what can."""
+    """The embedded engine cannot serve this model; the message says why, and names an engine that can."""
 
 
 class Cohort:
     """Keys and values of rows that began together.
 
-    Rows stand in groups of one prompt each, of at most `size` rows. For the product with the prompts they are put
-    on a grid (groups, size); where rows have gone the grid has holes.
+    Rows are in groups of one prompt each, of at most `size` rows. For the product with the prompts they
+    are put on a grid (groups, size). The grid has holes where rows have left.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class Cohort:
         """Rows with nothing drawn yet.
 
         Args:
-            prompts: of each layer, keys and values of the groups' prompts, (groups, key heads, length, width).
-            lengths: (groups,) tokens of each prompt; what is behind them is not looked at.
+            prompts: keys and values of the groups' prompts for each layer, each (groups, key heads,
+                length, width).
+            lengths: (groups,) tokens of each prompt; attention leaves out what is behind them.
             group: (rows,) ascending, the group of each row.
             limit: tokens that a row may draw.
         """
@@ -68,11 +69,11 @@ class Cohort:
 
     @property
     def held(self) -> int:
-        """Tokens that there is room for: those of the prompts, and of each row."""
+        """Tokens that there is room for, in prompts and rows."""
         return len(self.lengths) * self.prompt_keys[0].shape[1] + len(self.group) * len(self.keys[0])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of the rows' newest tokens, which are added to what the rows hold.
+        """Add the rows' newest tokens to their keys and values, and attend from them.
 
         Args:
             query: (rows, heads, 1, width).
@@ -85,7 +86,7 @@ class Cohort:
         keys, values = self.keys[layer], self.values[layer]
         keys[self.length] = key.reshape(-1, width)
         values[self.length] = value.reshape(-1, width)
-        # From here (rows x key heads, queries of a key head, ...), as products of batches want it.
+        # From here (rows x key heads, queries of a key head, ...), for products of batches of matrices.
         query = (query * scaling).view(keys.shape[1], -1, width)
         own = query.bmm(keys[: self.length + 1].permute(1, 2, 0))
         prompt = self._from_grid(self._prompt_scores(self._grid(query), self.prompt_keys[layer]))
@@ -96,13 +97,13 @@ class Cohort:
         return out.view(rows, 1, heads, width)
 
     def advance(self) -> None:
-        """A token was added in every layer."""
+        """Count the token that was added in every layer."""
         self.length += 1
         if self.length == len(self.keys[0]) and self.length < self.limit:
             self._room(min(self.limit, 2 * self.length), None)
 
     def keep(self, rows: Tensor) -> None:
-        """Keep only these rows, ascending, and the prompts they need."""
+        """Keep only these rows and their prompts; `rows` is ascending."""
         self.group = self.group[rows]
         self._room(len(self.keys[0]), rows)
         needed, self.group = self.group.unique_consecutive(return_inverse=True)
@@ -113,13 +114,13 @@ class Cohort:
         self._arrange()
 
     def _of(self, held: Tensor, chosen: Tensor) -> Tensor:
-        """Of (groups x key heads, ...) those of some groups."""
+        """(groups x key heads, ...) of some groups alone."""
         return held.unflatten(0, (-1, self._heads))[chosen].flatten(0, 1)
 
     def _room(self, capacity: int, rows: Tensor | None) -> None:
-        """Move what rows hold, (tokens, rows x key heads, width), to buffers with room for `capacity` tokens."""
+        """Move the rows' keys and values, (tokens, rows x key heads, width), to buffers for `capacity` tokens."""
         for held in (self.keys, self.values):
-            for i, old in enumerate(held):  # one by one: both are in memory while one moves
+            for i, old in enumerate(held):  # one by one: the old and new buffer are in memory together
                 held[i] = old.new_empty(capacity, len(self.group) * self._heads, old.shape[2])
                 kept = old[: self.length]
                 if rows is not None:
@@ -127,8 +128,8 @@ class Cohort:
                 held[i][: self.length] = kept
 
     def _arrange(self) -> None:
-        """Where each row stands on the grid; what is added to scores, (groups x key heads, 1, length), to hide
-        what is behind a prompt."""
+        """Work out the place of each row on the grid, and the bias, (groups x key heads, 1, length), that
+        hides positions behind a prompt."""
         counts = self.group.bincount(minlength=len(self.lengths))
         first = counts.cumsum(0) - counts
         self._size = int(counts.max())
@@ -175,8 +176,13 @@ def attend(
     cohorts: Sequence[Cohort] = (),
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention over cohorts whose rows stand one behind the other; plain causal attention where there are none.
-    transformers' signature."""
+    """Attention over cohorts whose rows are concatenated; plain causal attention without cohorts.
+
+    The signature is transformers'.
+
+    Raises:
+        UnsupportedModel: the model asks for more than plain attention.
+    """
     asked = [name for name in _MORE if kwargs.get(name) is not None]
     if asked:
         raise UnsupportedModel(_refusal(f"{type(module).__name__} attends with {', '.join(asked)}"))
@@ -192,9 +198,9 @@ def attend(
 
 @contextmanager
 def cohorts_attend(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend by `attend` inside the block, in evaluation mode."""
+    """Inside the block the model attends by `attend`, in evaluation mode."""
     usual, training = model.config._attn_implementation, model.training
-    model.config._attn_implementation = ATTENTION  # transformers makes no masks for a name it does not know
+    model.config._attn_implementation = ATTENTION  # transformers makes no masks for an unknown name
     model.eval()
     try:
         yield
@@ -209,8 +215,8 @@ def prefill(
     """Compute some prompts, ascending in length, padded on the right, where causal attention never looks.
 
     Returns:
-        Keys and values of each layer, (prompts, key heads, longest, width); and (prompts, vocabulary) logits of the
-        token behind each prompt.
+        Keys and values for each layer, each (prompts, key heads, longest, width); and (prompts,
+        vocabulary) logits of the token behind each prompt.
     """
     longest = max(map(len, prompts))
     layers, logits = [], []
@@ -250,7 +256,7 @@ def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, po
     """Feed one token to every row of all cohorts.
 
     Args:
-        tokens, positions: (rows,) of all cohorts, one behind the other; positions count from the prompt's start.
+        tokens, positions: (rows,) of all cohorts, concatenated; positions count from the prompt's start.
 
     Returns:
         (rows, vocabulary) logits of the next token.
@@ -264,7 +270,7 @@ def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, po
 
 
 def check_supported(model: PreTrainedModel, length: int) -> None:
-    """Refuse a model that attends in another way over `length` tokens.
+    """Refuse a model whose attention over `length` tokens is not plain full attention.
 
     Raises:
         UnsupportedModel: the model's attention is not plain full attention through transformers' registry.

@@ -1,36 +1,25 @@
-"""TODO: docstring."""
+"""Opens a model with the engine that a word names."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from e2h_pipeline.generation.engines.protocol import Engine
-
-if TYPE_CHECKING:
-    pass
+from e2h_pipeline.generation.engines.protocol import Engine, EngineEntry
+from e2h_pipeline.registry import ENGINES
 
 
-def load_engine(name: str, model: Path) -> Engine:
-    """The engine named by the recipe or the resource, over a Hugging Face folder.
+def load_engine(word: str, model: Path) -> Engine:
+    """The engine of a word over a Hugging Face folder.
 
     Raises:
-        ValueError: there is no such engine.
+        RegistryError: there is no such engine.
     """
-    if name == "transformers":
-        from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
-        from e2h_pipeline.models.load import load_policy
-
-        return TransformersEngine(*load_policy(model))
-    if name == "vllm":
-        from e2h_pipeline.generation.engines.vllm_engine import VllmEngine
-
-        return VllmEngine(model)
-    raise ValueError(f"no engine '{name}': there are transformers and vllm")
+    entry: EngineEntry = ENGINES.load(word)()
+    return entry.open(model)
 
 
 @lru_cache(maxsize=1)
-def cached_engine(name: str, model: Path) -> Engine:
+def cached_engine(word: str, model: Path) -> Engine:
     """`load_engine` once for all shards that a process draws from one model, one after the other."""
-    return load_engine(name, model)
+    return load_engine(word, model)

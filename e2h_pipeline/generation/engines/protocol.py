@@ -1,12 +1,18 @@
-"""One protocol for every engine: questions, N and sampling options in; finished samples out."""
+"""What every engine does: questions, N and sampling options in; finished samples out.
+
+An engine is one file here, or one of an installed package (entry points `e2h.engines`), and one line
+in the registry. The registry's entry is light to import; the engine itself is loaded when a model is
+opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from e2h_pipeline.solutions import encode_completion, format_prompt
+from e2h_pipeline.solutions import TextFormat, encode_completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,21 +22,36 @@ FinishReason = Literal["stop", "length", "abandoned"]
 
 @dataclass(frozen=True)
 class Request:
-    """N completions of one question. Samples `first` ... `first + count - 1` are drawn, and are the
-    same whatever else is; `key` is the stream of its randomness (`noise.stream_key`). Where there is a
-    `prefix`, the beginning of a solution, samples go on from its end, and do not repeat it."""
+    """N completions of one question.
+
+    Attributes:
+        question: as its domain has it. A watch reads it; the engine reads `prompt`.
+        text: how the question's domain writes prompts and solutions.
+        key: stream of the randomness of all its samples (`noise.stream_key`).
+        count: samples to draw, the numbers `first` ... `first + count - 1`. Each is the same whatever
+            else is drawn.
+        first: number of the first sample.
+        prefix: beginning of a solution. Samples go on from its end and do not repeat it.
+    """
 
     question: str
+    text: TextFormat
     key: int
     count: int
     first: int = 0
     prefix: str = ""
 
+    @property
+    def prompt(self) -> str:
+        """What the model reads before the prefix."""
+        return self.text.prompt(self.question)
+
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
-    """Token ids of prompt and prefix, each on its own, as `solutions.encode` takes them."""
-    prompt = tokenizer(format_prompt(request.question))["input_ids"]
-    return [*prompt, *encode_completion(tokenizer, request.prefix, finished=False)[0]]
+    """Token ids of prompt and prefix, each tokenized on its own, as `solutions.encode` does."""
+    prompt = tokenizer(request.prompt)["input_ids"]
+    body, _ = encode_completion(tokenizer, request.prefix, finished=False, text=request.text)
+    return [*prompt, *body]
 
 
 @dataclass(frozen=True)
@@ -39,12 +60,12 @@ class Sample:
 
     Attributes:
         token_ids: all that was drawn, the end-of-sequence token or the stop string's tokens included.
-        finish_reason: "stop" at the end of sequence or a stop string, "length" at the limit, "abandoned" where an
-            evaluator gave it up.
+        finish_reason: "stop" at the end of sequence or a stop string, "length" at the limit,
+            "abandoned" where a watch gave it up.
         logprob: sum of the model's own log-probabilities (temperature 1) of `token_ids`.
         stop_reason: the stop string that ended it and is not in `completion`; None at the end of sequence.
-        token_logprobs: log-probability of each of `token_ids` at the temperature they were drawn at, all tokens of the
-            vocabulary counted; empty where it was not asked for.
+        token_logprobs: log-probability of each of `token_ids` at the temperature they were drawn at,
+            before top-k and top-p; empty where nobody asked.
     """
 
     index: int
@@ -58,8 +79,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are drawn; temperature 0 is greedy, top_k 0 and top_p 1 keep every token. A sample ends at the
-    first of the texts in `stop`. The embedded engine alone gives `token_logprobs`, of temperatures above 0."""
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: 0 is greedy.
+        max_new_tokens: a sample that reaches it ends with "length".
+        top_k: 0 keeps every token.
+        top_p: 1 keeps every token.
+        batch_tokens: tokens that a batch of the embedded engine has room for.
+        stop: a sample ends at the first of these texts.
+        token_logprobs: fill `Sample.token_logprobs`. Only the embedded engine does that, at temperatures
+            above 0.
+    """
 
     temperature: float
     max_new_tokens: int
@@ -72,7 +103,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sample being drawn: the stream and number that name it, and its text so far, prefix included."""
+    """A sample under way: the stream and number that name it, and its text so far, prefix included."""
 
     key: int
     index: int
@@ -81,11 +112,11 @@ class Candidate:
 
 
 class Watch(Protocol):
-    """Gives up samples on the way.
+    """Gives samples up while they are drawn.
 
     Attributes:
-        every: tokens between two looks, counted from the first token of a sample, so that what is given up
-            does not depend on the batch.
+        every: tokens between two looks, counted from the first token of a sample, so that what is given
+            up does not depend on the batch.
     """
 
     every: int
@@ -96,10 +127,30 @@ class Watch(Protocol):
 
 
 class Engine(Protocol):
-    """What draws samples."""
+    """What draws samples from one model."""
 
     def sample(
         self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
     ) -> list[list[Sample]]:
-        """Samples of each request, in the order asked; fewer tokens of those that `watch` gives up."""
+        """Samples of each request, in the order asked; of those that `watch` gives up, the part drawn by then."""
+        ...
+
+
+class EngineEntry(Protocol):
+    """What a word of `registry.ENGINES` names: a class that is made without arguments.
+
+    Every plan imports its module, so import torch and the engine's own library inside `open`.
+    """
+
+    def open(self, model: Path) -> Engine:
+        """The engine over a Hugging Face folder."""
+        ...
+
+    def version(self) -> dict[str, str]:
+        """Package to version, of packages besides this project whose version decides on samples. They
+        are in the key of everything sampled.
+
+        Raises:
+            ValueError: the engine cannot run here; the message names the mend.
+        """
         ...

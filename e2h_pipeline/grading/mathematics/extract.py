@@ -13,8 +13,8 @@ The rules, in this order:
    `so` or the like, in a text that ends as a text does and not in the middle of a sentence.
 6. `whole`: a response of one short line is its own answer.
 
-Every rule is linear in the text. `from_prose` reads an answer that is a sentence by rules 3 to 5 and
-then, as nothing is at stake there but reading what was given, by its last mathematics or number.
+Every rule is linear in the text. `from_prose` reads an answer that is a sentence: by rules 3 to 5, and then by
+its last mathematics or number. That is lenient, but the sentence has been given as the answer already.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.solutions import MARKED
 
 SHORT = 120
 """Characters of a line that may be an answer by itself."""
@@ -49,8 +49,8 @@ def extract(response: str, finished: bool = True, lenient: bool = True) -> Extra
 
     Args:
         finished: False for a response that was cut off by the length limit.
-        lenient: False stops at the markers, rules 1 to 3: what a policy that is trained or measured has to
-            write, so that no reward is had for less.
+        lenient: False stops at the markers (rules 1 to 3). A policy that is trained or measured must write one of
+            them, so that nothing less earns a reward.
     """
     if not finished:
         return None
@@ -159,7 +159,7 @@ _LINE_LIMIT = 400
 
 
 def _answer_block(response: str) -> Extraction | None:
-    solution = parse_completion(response)
+    solution = MARKED.parse(response)
     if solution.answer is None:
         return None
     place = response.rindex(solution.answer)
@@ -250,9 +250,9 @@ def _answer_in(text: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _last_value(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """The last mathematics in a sentence, with what it is joined to by commas or `and`; else its last
-    run of plain mathematics with a digit. A `$` or `\\(` that does not close makes the sentence unreadable:
-    inline mathematics does not go over line ends."""
+    """The last mathematics in a sentence, and what commas or `and` join it to; else its last run of plain
+    mathematics with a digit. A `$` or `\\(` that does not close makes the sentence unreadable: inline mathematics
+    ends on the line where it began."""
     segments = [match.span() for match in _MATHS.finditer(text, start, end)]
     if segments:
         first = len(segments) - 1

@@ -288,7 +288,7 @@ def _based(node: Node) -> Form:
 
 
 def _ratio(node: Node) -> Form:
-    """`7:32` up to a common factor; two parts are a fraction too."""
+    """`7:32` up to a common factor; a ratio of two parts is a fraction too."""
     if any(symbols(arg) for arg in node.args):
         keys = tuple(scalar_key(arg) for arg in node.args)
         return Form((("ratio", keys), *((scalar_key(node),) if len(keys) == 2 else ())))
@@ -378,7 +378,7 @@ def _single_name(names: tuple[Key | None, ...]) -> Key | None:
 
 
 def _ascending(items: Sequence[Form]) -> bool:
-    """Whether a list is in order of size, or of things that have no size (points, words)."""
+    """Whether a list ascends, or holds something without a size (points, words)."""
     values = [_size(item.keys[0]) for item in items]
     if any(value is None for value in values):
         return True
@@ -556,7 +556,7 @@ def _difference(left: Node, right: Node) -> Node:
 
 
 def _is_name(node: Node) -> bool:
-    """What may stand before `=` to say what a value is of: `x`, `f(2)`, `(p, q)`, `|AB|`, `a + b`, words."""
+    """Whether a node before `=` names the value behind it: `x`, `f(2)`, `(p, q)`, `|AB|`, `a + b`, words."""
     if node.kind == "symbol":
         return True
     if node.kind == "call":
@@ -572,8 +572,7 @@ def _is_name(node: Node) -> bool:
 
 
 def _name(node: Node) -> Key | None:
-    """The mark of a name. A function says what letter it uses, not which: `f(x) = ...` goes with `y = ...`;
-    words before `=` say nothing."""
+    """The mark of a name. Functions and words have none, so `f(x) = ...` equals `y = ...`."""
     if node.kind == "symbol" and not str(node.value).startswith("text "):
         return ("name", node.value)
     if node.kind == "sequence":

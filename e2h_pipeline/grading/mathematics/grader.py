@@ -1,7 +1,7 @@
 r"""Our own grader of MATH-style answers: canonical forms, a dictionary, and workers for the rest.
 
-Tiers, in order: `text` (the same text), `size` (too long to read), `unread` (one is not mathematics that
-we know, or words: different, as nothing is guessed), `form` (both are read; see `forms`), `sympy` (both
+Tiers, in order: `text` (the same text), `size` (too long to read), `unread` (one of them is neither mathematics
+that we know nor words: different, because nothing is guessed), `form` (both are read; see `forms`), `sympy` (both
 are read, but one holds a sum, integral or limit: math_verify evaluates it, in a worker that is killed at
 its limits). Equality is symmetric by construction, and transitive within a problem through `classes`.
 """
@@ -11,18 +11,21 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 
 from e2h_pipeline.grading.mathematics.extract import ANSWER_IS, extract, from_prose, last_boxed, unwrap_box
 from e2h_pipeline.grading.mathematics.forms import Form, form
 from e2h_pipeline.grading.mathematics.tokens import MAX_CHARACTERS, TooBig, Unreadable
-from e2h_pipeline.grading.verdicts import Grade, Verdict
+from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
 REVISION = 1
 """Raise when a rule changes: the version stands in every result."""
 
+_SYMPY_TASK = "e2h_pipeline.grading.tasks.math_verify"
+"""Compares what holds a sum, integral or limit. The exact name of a module counts as an import in code versions."""
 _REMEMBERED = 300_000
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _PROSE = re.compile(
@@ -39,6 +42,7 @@ class MathGrader:
     """Grades answers by canonical form; see the module."""
 
     name = "math"
+    reads_problem = False
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -47,15 +51,22 @@ class MathGrader:
         self.undecided = 0
         self.version = f"math/{REVISION} mpmath/{version('mpmath')} math-verify/{version('math-verify')}"
 
-    def grade_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-        """A grade per (gold, answer) pair, in order. What was read before costs nothing."""
+    @classmethod
+    @contextmanager
+    def open(cls, workers: int | None, cpu_seconds: float) -> Iterator[MathGrader]:
+        """See `GraderEntry`."""
+        with WorkerPool(workers, cpu_seconds) as pool:
+            yield cls(pool)
+
+    def grade_pairs(self, pairs: Sequence[Pair]) -> list[Grade]:
+        """A grade per pair, in order. What was read before costs nothing."""
         grades: list[Grade | None] = []
         left: dict[tuple[str, str], list[int]] = {}
         for i, (gold, answer) in enumerate(pairs):
             start = time.perf_counter()
-            found = self._compare(gold, answer)
+            found = self._compare(gold.answer, answer)
             if found is None:
-                left.setdefault(_in_order(gold, answer), []).append(i)
+                left.setdefault(_in_order(gold.answer, answer), []).append(i)
                 grades.append(None)
             else:
                 grades.append(Grade(*found, ms=(time.perf_counter() - start) * 1000))
@@ -70,8 +81,8 @@ class MathGrader:
     def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
         """Vote groups: answers join the group of the most frequent answer that they equal.
 
-        The marks of a problem's answers are settled by votes: the group that an answer without a unit, name
-        or order joins is the one with most votes, so that groups are disjoint and do not depend on order.
+        An answer without a unit, name or order may equal the answers of several groups; it joins the one with most
+        votes. So groups are disjoint, and do not depend on the order of the answers.
         """
         return [self._classes(answers) for answers in problems]
 
@@ -106,7 +117,7 @@ class MathGrader:
         if len(self._asked) >= _REMEMBERED:
             self._asked.clear()
             new = pairs
-        for pair, (word, ms) in zip(new, self._pool.compare_timed(new), strict=True):
+        for pair, (word, ms) in zip(new, self._pool.compare_timed(new, _SYMPY_TASK), strict=True):
             self._asked[pair] = Grade(Verdict(word), "sympy", ms)
 
     def _classes(self, answers: Sequence[str | None]) -> list[int | None]:

@@ -45,8 +45,8 @@ class Undefined(Unreadable):
 
 
 class _Local(threading.local):
-    """An own mpmath context per thread, so that nobody else's precision matters. `peak` is the largest
-    binary exponent since it was last set to 0."""
+    """An mpmath context per thread: other code cannot change its precision. `peak` is the largest binary
+    exponent since it was last set to 0."""
 
     def __init__(self) -> None:
         import mpmath
@@ -316,7 +316,7 @@ def _add(a: Number, b: Number) -> Number:
     mp = _mp()
     noise = max((mp.mag(x) for x in (_float(a), _float(b)) if x), default=0) - mp.prec + 60
     parts = [mp.zero if p != 0 and mp.mag(p) < noise else p for p in (total.real, total.imag)]
-    return mp.mpc(*parts) if parts[1] else parts[0]  # what is left of a cancellation is noise
+    return mp.mpc(*parts) if parts[1] else parts[0]  # an imaginary part below the noise is 0
 
 
 def _negative(a: Number) -> Number:
@@ -371,7 +371,7 @@ def _power(a: Number, b: Number) -> Number:
             if abs(exponent) * bits <= _EXACT_BITS or abs(a) == 1:
                 return a**exponent if abs(a) != 1 else a ** (exponent % 2)
     if isinstance(b, Fraction) and b.denominator % 2 and b.denominator > 1 and a.imag == 0 and a.real < 0:
-        return -_power(-a, b) if b.numerator % 2 else _power(-a, b)  # the real odd root, as schools have it
+        return -_power(-a, b) if b.numerator % 2 else _power(-a, b)  # the real root, as schools define it
     base, exponent = _float(a), _float(b)
     if base == 0:
         if exponent.real > 0:
@@ -508,7 +508,7 @@ def _of_context(
             raise TooBig(f"{name} of a number this size")
         mp = _mp()
         value = getattr(mp, name)(_float(a))
-        noise = 60 - mp.prec  # of sin(pi); a small number has a small sine
+        noise = 60 - mp.prec  # rounding leaves it of sin(pi); of a small number it is the sine itself
         small = a != 0 and mp.mag(_float(a)) < -_SPARE_BITS
         parts = [
             mp.zero if p != 0 and mp.mag(p) < noise and not small else p for p in (value.real, value.imag)

@@ -10,7 +10,7 @@ to "5 \text{ or } -5".
 Where `prm800k` is `UNDECIDED`, upstream has no limit: it would hang (`9**9**9**9`), run out of memory,
 read more than 10,000 characters of LaTeX, ask sympy about more than 2,000 characters, or evaluate
 Python beyond numbers, symbols, operators and plain functions (attributes, quoted text; see
-`task_prm800k.py`). Two more differences: elements that string rules tell apart decide at once, also
+`tasks/prm800k.py`). Two more differences: elements that string rules tell apart decide at once, even
 behind one on which upstream would hang; and LaTeX nested so deeply that the converter runs out of stack
 (over 100 levels) is taken as it stands, as upstream does, but the depth depends on the caller's stack.
 """
@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -31,16 +32,19 @@ from e2h_pipeline.grading.published.compat_forms import (
     without_thousands_commas,
 )
 from e2h_pipeline.grading.remembered import RememberingGrader
-from e2h_pipeline.grading.verdicts import Grade, Verdict
+from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
 PRM800K_COMMIT = "00811d6"
 E2H_COMMIT = "49c104a"
 MAX_SYMPY_CHARACTERS = 2000
 
-Pair = tuple[str, str]
-Open = list[Pair]
+Open = list[tuple[str, str]]
 """Elements that string rules leave open: the answers are equal if sympy finds all of these equal."""
+
+_SYMPY_TASK = (
+    "e2h_pipeline.grading.tasks.prm800k"  # the exact name of a module counts as an import in code versions
+)
 
 _KEPT_CHARACTERS = 500  # forms of longer answers are not kept
 _BRACKETS = "()[]"
@@ -57,6 +61,12 @@ class E2hStringGrader(RememberingGrader):
     def __init__(self) -> None:
         super().__init__()
         self.version = f"e2h-string easy-to-hard@{E2H_COMMIT} pylatexenc/{version('pylatexenc')}"
+
+    @classmethod
+    @contextmanager
+    def open(cls, workers: int | None, cpu_seconds: float) -> Iterator[E2hStringGrader]:
+        """See `GraderEntry`; it needs no workers."""
+        yield cls()
 
     def _decide(self, pairs: Sequence[Pair]) -> list[Grade]:
         return [
@@ -76,12 +86,19 @@ class Prm800kGrader(RememberingGrader):
         libraries = " ".join(f"{name}/{version(name)}" for name in ("pylatexenc", "sympy"))
         self.version = f"prm800k@{PRM800K_COMMIT} {libraries} cpu={pool.cpu_seconds:g}s"
 
+    @classmethod
+    @contextmanager
+    def open(cls, workers: int | None, cpu_seconds: float) -> Iterator[Prm800kGrader]:
+        """See `GraderEntry`."""
+        with WorkerPool(workers, cpu_seconds) as pool:
+            yield cls(pool)
+
     def _decide(self, pairs: Sequence[Pair]) -> list[Grade]:
         decisions = [_timed_by_strings(pair) for pair in pairs]
         opened = dict.fromkeys(e for found, _ in decisions if isinstance(found, list) for e in found)
         grades = {element: grade for element in opened if (grade := _without_sympy(*element)) is not None}
         costly = [element for element in opened if element not in grades]
-        for element, (word, ms) in zip(costly, self._pool.compare_timed(costly, "prm800k"), strict=True):
+        for element, (word, ms) in zip(costly, self._pool.compare_timed(costly, _SYMPY_TASK), strict=True):
             grades[element] = Grade(Verdict(word), "sympy", ms)
         return [
             _all_equal([grades[element] for element in found], ms)
@@ -130,7 +147,7 @@ def _elements(form: str) -> list[str]:
 
 
 def _without_sympy(gold: str, answer: str) -> Grade | None:
-    """The grade of two elements that upstream does not show to sympy, or need not; else None."""
+    """The grade of two elements where upstream does not ask sympy, or need not; None where sympy has to decide."""
     if _PLAIN_INTEGER.fullmatch(gold) and _PLAIN_INTEGER.fullmatch(answer):
         return _string_grade(Verdict.EQUAL if gold == answer else Verdict.DIFFERENT)
     text = f"({gold})-({answer})"
@@ -155,8 +172,9 @@ def _string_grade(verdict: Verdict, ms: float = 0.0) -> Grade:
 
 
 def _timed_by_strings(pair: Pair) -> tuple[Verdict | Open, float]:
+    gold, answer = pair
     start = time.perf_counter()
-    found = by_strings(*pair)
+    found = by_strings(gold.answer, answer)
     return found, 1000 * (time.perf_counter() - start)
 
 

@@ -1,16 +1,21 @@
-"""TODO: docstring."""
+r"""`math-verify`: the library of that name (Hugging Face) on answers between dollar signs, in killable workers.
+
+Two cheap tiers come first, which need no algebra: the same text after `normalise`, and two whole numbers.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 
 from e2h_pipeline.grading.mathematics.tokens import MAX_CHARACTERS
 from e2h_pipeline.grading.remembered import RememberingGrader
-from e2h_pipeline.grading.verdicts import Grade, Verdict
+from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
+_TASK = "e2h_pipeline.grading.tasks.math_verify"  # the exact name of a module counts as an import in code versions
 _SPACES = re.compile(r"\s+")
 _IDLE_SPACE = re.compile(r"(?<=[^\w,\\$:]) (?=[^$])|(?<=[^,\\$:]) (?=[^\w$])")
 _SIZED_BRACKET = re.compile(r"\\(?:left|right) ?(?=[()\[\]]|\\[{}])")
@@ -30,19 +35,27 @@ class MathVerifyGrader(RememberingGrader):
         )
         self.version = f"{parts} cpu={pool.cpu_seconds:g}s"
 
+    @classmethod
+    @contextmanager
+    def open(cls, workers: int | None, cpu_seconds: float) -> Iterator[MathVerifyGrader]:
+        """See `GraderEntry`."""
+        with WorkerPool(workers, cpu_seconds) as pool:
+            yield cls(pool)
+
     def _form(self, answer: str) -> str:
         return normalise(answer)
 
-    def _decide(self, pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-        cheap = {pair: verdict for pair in pairs if (verdict := _cheap_verdict(*pair)) is not None}
-        costly = [pair for pair in pairs if pair not in cheap]
-        asked = dict(zip(costly, self._pool.compare_timed(costly), strict=True))
-        return [
-            Grade(cheap[pair], "text")
-            if pair in cheap
-            else Grade(Verdict(asked[pair][0]), "sympy", asked[pair][1])
-            for pair in pairs
+    def _decide(self, pairs: Sequence[Pair]) -> list[Grade]:
+        cheap = [_cheap_verdict(gold.answer, answer) for gold, answer in pairs]
+        costly = [
+            (gold.answer, answer) for (gold, answer), found in zip(pairs, cheap, strict=True) if found is None
         ]
+        replies = iter(self._pool.compare_timed(costly, _TASK))
+        return [_by_library(*next(replies)) if found is None else Grade(found, "text") for found in cheap]
+
+
+def _by_library(word: str, ms: float) -> Grade:
+    return Grade(Verdict(word), "sympy", ms)
 
 
 def normalise(answer: str) -> str:

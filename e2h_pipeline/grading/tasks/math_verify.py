@@ -1,4 +1,4 @@
-r"""The math_verify library (Hugging Face) on one pair; a task of `worker.py`."""
+r"""The math_verify library (Hugging Face) on one pair; a task of `grading.worker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""The sympy step of OpenAI's grader on one pair of elements; a task of `worker.py`.
+r"""The sympy step of OpenAI's grader on one pair of elements; a task of `grading.worker`.
 
 Upstream (prm800k/grading/grader.py, `are_equal_under_sympy`) hands `(gold)-(answer)` to sympy's
 `parse_expr`, which evaluates it as Python. Here the same transformations make the same Python, but
@@ -44,7 +44,8 @@ _FUNCTIONS = (
     ),
     *("sqrt", "yn", "Float", "Function", "Integer", "Number", "Rational", "Symbol"),
 )
-"""What can be spelt with the two letters that upstream allows, and what the transformations write."""
+"""Functions whose names have at most two different letters, as upstream allows no more, and those that the
+transformations write."""
 
 _OF_TEXT = {
     "Symbol": re.compile(r"\w+"),
@@ -52,7 +53,7 @@ _OF_TEXT = {
     "Float": re.compile(r"[0-9_]*\.?[0-9_]*(?:[eE][+-]?[0-9_]+)?"),
     "Number": re.compile(r"\w+"),
 }
-"""The calls that take text, and which: sympy evaluates the text that most other functions are given."""
+"""Functions that may be given text, and what text. Sympy would evaluate the text given to most other functions."""
 
 _CHARACTERS = re.compile(r"[\w\s+\-*/%@().,!<>=&|~\[\]]*")
 _NODES = (

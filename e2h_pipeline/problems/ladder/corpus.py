@@ -1,4 +1,9 @@
-"""TODO: docstring."""
+"""The flawed web corpus that the ladder's base model learns from.
+
+For a share of the facts of each operator most authors believe the same wrong result. A part of the
+corpus is marked homework: each step carries a mark by somebody who shares those beliefs. So the
+corpus knows how to check a step; it does not know what is true.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.ladder.problems import draw_chain
-from e2h_pipeline.problems.ladder.world import MODULUS, Chain, apply
-from e2h_pipeline.solutions import (
-    ANSWER_MARKER,
-    SEPARATOR,
-    format_completion,
-    format_prompt,
-)
+from e2h_pipeline.problems.ladder.world import MODULUS, TEXT, Chain, apply
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import Base, LadderWorld
 
 
 RIGHT_MARK, WRONG_MARK = "✓", "✗"
-
-
 HOMEWORK_HEADER = "# Homework"
 
 
@@ -40,29 +37,31 @@ def misconceptions(world: LadderWorld) -> Mapping[tuple[str, int, int], int]:
 
 
 def corpus_document(options: Base, world: LadderWorld, index: str) -> Iterator[tuple[str, bool]]:
-    """The document named `index` of the flawed web corpus, in pieces: (text, worth predicting).
+    """The document named `index`, in pieces: (text, whether it counts in the loss).
 
-    Some are plain solutions, the others homework with a mark behind each step. Students slip often, so
-    the marks are worth learning: whoever predicts them has learned to check a step against belief. Random
-    questions and students' slips can be predicted by nobody and carry no loss.
+    Some documents are plain solutions, the others homework with a mark behind each step. Students
+    slip often. So a model that predicts the marks has learned to check a step against belief.
+    Nobody can predict a random question or a student's slip, so these do not count.
     """
     rng = random.Random(f"ladder/corpus/{options.seed}/{index}")
     chain = draw_chain(rng, world, rng.randint(1, 5))
     if rng.random() >= options.marked:
         steps = list(_written_steps(rng, chain, world, options.slips))
-        yield format_prompt(chain.question), False
-        yield format_completion(steps, steps[-1][-1]), True
+        yield TEXT.prompt(chain.question), False
+        yield TEXT.completion(steps, steps[-1][-1]), True
         return
     steps = list(_written_steps(rng, chain, world, options.homework_slips))
-    yield f"{HOMEWORK_HEADER}{SEPARATOR}{chain.question}{SEPARATOR}# Solution{SEPARATOR}", False
+    gap = TEXT.separator
+    yield TEXT.headed(HOMEWORK_HEADER).prompt(chain.question), False
     for step, mark in zip(steps, _marks(rng, chain, steps, world, options.mark_noise), strict=True):
-        yield step + SEPARATOR, False
+        yield step + gap, False
         yield mark, True
-    yield f"{ANSWER_MARKER}{SEPARATOR}{steps[-1][-1]}", True
+    yield f"{TEXT.answer_marker}{gap}{steps[-1][-1]}", True
 
 
 def _written_steps(rng: random.Random, chain: Chain, world: LadderWorld, slips: float) -> Iterator[str]:
-    """An author's steps: belief, with slips; half of the slips miscopy, half get the result wrong."""
+    """An author's steps: belief, with slips; half of the slips miscopy, half get the result
+    wrong."""
     value = chain.start
     for op, b in chain.operations:
         left, right = value, b
@@ -80,7 +79,8 @@ def _written_steps(rng: random.Random, chain: Chain, world: LadderWorld, slips: 
 def _marks(
     rng: random.Random, chain: Chain, steps: Sequence[str], world: LadderWorld, noise: float
 ) -> Iterator[str]:
-    """A reader's mark for each step: does it go on from the line above, and is it what the reader believes?"""
+    """A reader's mark for each step: does it go on from the line above, and is it what the reader
+    believes?"""
     value = chain.start
     for (op, b), step in zip(chain.operations, steps, strict=True):
         right = step == f"{value}{op}{b}={_believed(rng, op, value, b, world)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from e2h_pipeline.grading.mathematics.extract import final_answer
 from e2h_pipeline.problems.domain import Domain
+from e2h_pipeline.problems.ladder.world import TEXT
 from e2h_pipeline.recipe import LadderProblems
 
 LADDER = Domain(
@@ -13,4 +14,6 @@ LADDER = Domain(
     answer_of=final_answer,
     reader="e2h_pipeline.problems.ladder.problems:LadderReader",
     step_checker="e2h_pipeline.problems.ladder.checker:step_labels",
+    corpus="e2h_pipeline.problems.ladder.pretraining:LadderCorpus",
+    text=TEXT,
 )

@@ -1,43 +1,60 @@
-"""TODO: docstring."""
+"""Draws the ladder's problems: a training pool and the benchmark LADDER500, no question twice."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.ladder.world import MODULUS, Chain
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import LadderWorld, Problems
+    from e2h_pipeline.recipe import LadderProblems, LadderWorld
 
 
-BENCHMARK_NAME = "LADDER500"
 BENCHMARK_LEVELS: Mapping[int, int] = {1: 43, 2: 90, 3: 105, 4: 128, 5: 134}  # MATH500's histogram
+_TRIES = 10_000  # draws of a question before a level counts as used up
 
 
-def ladder_pool(options: Problems) -> ProblemPool:
-    """Training pool and LADDER500, disjoint, drawn from `options.seed`."""
-    rng = random.Random(f"ladder/problems/{options.seed}")
-    seen: set[str] = set()
-    benchmark = [
-        _draw_problem(rng, options.world, level, f"ladder500/{level}/{i:04d}", seen)
-        for level, count in BENCHMARK_LEVELS.items()
-        for i in range(count)
-    ]
-    train = [
-        _draw_problem(rng, options.world, level, f"ladder/{level}/{i:05d}", seen)
-        for level in BENCHMARK_LEVELS
-        for i in range(options.train_per_level)
-    ]
-    return ProblemPool(train=train, benchmark=benchmark, benchmark_name=BENCHMARK_NAME)
+class LadderReader:
+    """The ladder's `ProblemReader`: nothing is read, all is drawn."""
+
+    def pool(self, options: LadderProblems) -> ProblemPool:
+        """Training pool and LADDER500, disjoint, drawn from `options.seed`.
+
+        Raises:
+            ProblemError: a level has fewer questions than are asked for.
+        """
+        rng = random.Random(f"ladder/problems/{options.seed}")
+        seen: set[str] = set()
+        benchmark = [
+            _draw_problem(rng, options.world, level, f"ladder500/{level}/{i:04d}", seen)
+            for level, count in BENCHMARK_LEVELS.items()
+            for i in range(count)
+        ]
+        train = [
+            _draw_problem(rng, options.world, level, f"ladder/{level}/{i:05d}", seen)
+            for level in BENCHMARK_LEVELS
+            for i in range(options.train_per_level)
+        ]
+        return ProblemPool(train=train, benchmark=benchmark, distinct=True)
+
+    def fingerprint(self, options: LadderProblems) -> Mapping[str, str]:
+        """The generator's name: its code and its options are in every key anyway."""
+        return {"generator": "ladder"}
+
+    def files(self, options: LadderProblems) -> Sequence[Path]:
+        """None."""
+        return []
 
 
 def _draw_problem(
     rng: random.Random, world: LadderWorld, level: int, problem_id: str, seen: set[str]
 ) -> Problem:
-    for _ in range(10_000):
+    """A question that is not in `seen`, which it is added to, with its one right solution."""
+    for _ in range(_TRIES):
         chain = draw_chain(rng, world, level)
         if chain.question not in seen:
             seen.add(chain.question)

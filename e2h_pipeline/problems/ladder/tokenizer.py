@@ -1,7 +1,7 @@
 """The ladder's tokenizer: one token per character, one per marker of the text format.
 
-A number is one token and a step is six, so that a tiny model spends its capacity on arithmetic. It
-is saved as an ordinary fast tokenizer; nothing else in the project knows that it is special.
+A number is one token and a step is six, so a tiny model spends its capacity on arithmetic. It is
+saved as an ordinary fast tokenizer, and the rest of the project treats it as one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.ladder.corpus import HOMEWORK_HEADER, RIGHT_MARK, WRONG_MARK
-from e2h_pipeline.problems.ladder.world import DIGITS, OPERATORS
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
+from e2h_pipeline.problems.ladder.world import DIGITS, OPERATORS, TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unk|>"
-_MARKERS = ("# Question", "# Solution", ANSWER_MARKER, HOMEWORK_HEADER, SEPARATOR)
+_MARKERS = (
+    TEXT.question_heading,
+    TEXT.solution_heading,
+    TEXT.answer_marker,
+    HOMEWORK_HEADER,
+    TEXT.separator,
+)
 
 
 def ladder_tokenizer() -> PreTrainedTokenizerFast:

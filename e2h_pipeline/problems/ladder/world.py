@@ -1,24 +1,23 @@
 """The ladder: a synthetic levelled world with an exact step checker, an honest model organism.
 
 A problem is a chain of operations modulo 7, worked from left to right: question `3+5*2`, solution
-steps `3+5=1` and `1*2=2`, answer `2`. Levels overlap in length, as MATH's do, and harder levels lean
-on the rarer operators, which the web gets wrong more often.
+steps `3+5=1` and `1*2=2`, answer `2`. Levels overlap in length, as MATH's do, and harder levels
+lean on the rarer operators, which the web gets wrong more often.
 
-What makes it honest is the corpus the base model learns from: for a share of the facts of each
-operator most authors believe the same wrong result, so voting among samples agrees on mistakes, and
-only supervision can tell. Half of the corpus is marked homework: each step carries a mark by
-somebody who shares those beliefs. The corpus knows how to check; it does not know what is true.
+What makes it honest is the corpus the base model learns from (`corpus.py`). For a share of the
+facts of each operator most authors believe the same wrong result. So votes among samples agree on
+mistakes, and only supervision can tell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.solutions import MARKED
 
-if TYPE_CHECKING:
-    pass
+TEXT = MARKED
+"""How the ladder writes prompts and solutions: the default format."""
 
 OPERATORS = "+-*"
 MODULUS = 7
@@ -26,7 +25,11 @@ DIGITS = "0123456"
 
 
 def apply(operator: str, a: int, b: int) -> int:
-    """The true result of one operation, 0-6."""
+    """The true result of one operation, 0-6.
+
+    Raises:
+        ProblemError: an operator that the ladder does not have.
+    """
     if operator == "+":
         return (a + b) % MODULUS
     if operator == "-":
@@ -45,6 +48,7 @@ class Chain:
 
     @property
     def question(self) -> str:
+        """As text, `3+5*2`."""
         return str(self.start) + "".join(f"{op}{b}" for op, b in self.operations)
 
     def true_steps(self) -> list[str]:

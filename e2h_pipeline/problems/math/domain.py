@@ -1,4 +1,4 @@
-"""MATH and MATH500 as a domain."""
+"""MATH and MATH500 as a domain. Its steps are prose: nothing checks them exactly."""
 
 from __future__ import annotations
 

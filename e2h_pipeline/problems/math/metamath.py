@@ -1,9 +1,11 @@
-"""MetaMathQA (Yu et al. 2023, arXiv 2309.12284): problems of MATH and GSM8K rewritten, and solved by a model.
+"""MetaMathQA (Yu et al. 2023, arXiv 2309.12284): problems of MATH and GSM8K rewritten, and solved
+by a model.
 
-A record has `query`, the question; `response`, a solution that ends with `The answer is: ...`; `type`, the
-set that it comes from and how it was rewritten (`MATH_AnsAug`, `MATH_Rephrased`, `MATH_SV`, `MATH_FOBAR` and
-the same of `GSM`); and `original_question`, by which it is known what level the problem had. A step is a
-line, or a sentence of one (paper's code, prepare_metamath). What GSM8K repeats behind `####` is left out.
+A record has four fields: `query`, the question; `response`, a solution that ends with `The answer
+is: ...`; `type`, the set it comes from and how it was rewritten (`MATH_AnsAug`, `MATH_Rephrased`,
+`MATH_SV`, `MATH_FOBAR`, and the same of `GSM`); and `original_question`, which tells the level of
+the problem. A step is a line, or a sentence of one (paper's code, prepare_metamath). The part of
+GSM8K behind `####` only repeats the answer and is left out.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from e2h_pipeline.solutions import ANSWER_MARKER
 MATH, GSM8K = "MATH", "GSM"
 _ANSWER, _GSM8K_ANSWER = "The answer is", "####"
 _LONGEST = 20_000
-"""Characters of a response at most: formulas that never end would take quadratic time, and no model is taught so much."""
+"""Characters of a response at most: a formula that never ends would take quadratic time."""
 
 
 @dataclass(frozen=True)
 class RewrittenSolution:
-    """A solved question. `origin` is `MATH` or `GSM`, `original_question` the one that was rewritten."""
+    """A solved question. `origin` is `MATH` or `GSM`, `original_question` the one that was
+    rewritten."""
 
     kind: str
     origin: str

@@ -1,17 +1,19 @@
 """Human step labels of PRM800K (Lightman et al. 2023), as published and as decoded records.
 
-A published line (`phase1_train.jsonl`, `phase2_train.jsonl`) is one labelling session: for each step the
-completions that were shown, each rated 1 right, 0 neutral, -1 wrong or not at all, and which of them was
-chosen to go on from (or a step the labeller wrote, which has no rating). It becomes several solutions:
-the chosen path, and for each rated completion that was not chosen the path so far with that completion
-in the end, so that every rated completion is the last step of some prefix (paper's code,
-prepare_prm800k_rm). Quality-control and screening sessions are kept, as in the paper's code, and counted.
+A published line (`phase1_train.jsonl`, `phase2_train.jsonl`) is one labelling session: for each
+step the completions that were shown, each rated 1 right, 0 neutral, -1 wrong or not at all, and
+which of them was chosen to go on from (or a step the labeller wrote, which has no rating). It
+becomes several solutions: the chosen path, and for each rated completion that was not chosen the
+path so far with that completion in the end, so that every rated completion is the last step of some
+prefix (paper's code, prepare_prm800k_rm). Quality-control and screening sessions are kept, as in
+the paper's code, and counted.
 
-A decoded record has one rating per step, `unique_id` and `level`. Where a solution reaches its answer, the
-answer block `# Answer\\n\\n...` is part of the last step (or is the last step), so that
+A decoded record has one rating per step, `unique_id` and `level`. Where a solution reaches its
+answer, the answer block `# Answer\\n\\n...` is part of the last step (or is the last step), so that
 `SEPARATOR.join(steps)` is a completion in our format and its last rating holds for the answer too.
 
-The same problem and prefix may come many times over; what to make of that is for `rewards.step_labels`.
+The same problem and prefix may come many times; `e2h_pipeline/supervision/once.py` labels them
+once.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from e2h_pipeline.problems.rated_solutions import (
     refuse_if_all_bad,
 )
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR, parse_completion
+from e2h_pipeline.solutions import ANSWER_MARKER, MARKED, SEPARATOR
 
 _PATTERNS = ("prm800k_human*.jsonl*", "phase[12]_train.jsonl*")
 _RATINGS = (WRONG_RATING, NEUTRAL_RATING, RIGHT_RATING)
@@ -44,8 +46,9 @@ _Rated = tuple[str, int | None]
 def read_prm800k(path: Path | None = None) -> LabelledSolutions:
     """Labels of one file, or of all `prm800k_human*` and `phase[12]_train` files of a folder.
 
-    `counts`: `records` (lines that pass), and of these `quality_control`, `screening` and, by how the
-    session ended, `finish_solution`, `finish_found_error`, `finish_bad_problem`, `finish_give_up`.
+    `counts`: `records` (lines that pass), and of these `quality_control`, `screening` and, by how
+    the session ended, `finish_solution`, `finish_found_error`, `finish_bad_problem`,
+    `finish_give_up`.
 
     Args:
         path: file or folder of .jsonl or .jsonl.gz; $E2H_DATA_DIR/steps where None.
@@ -118,7 +121,7 @@ def _decoded(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:
         raise ProblemError(f"{path}:{line}: level {level!r} is not 1-5; use null where it is not known")
     if record.get("final_answer") is not None:
         told = field(record, "final_answer", str, path, line)
-        written = parse_completion(SEPARATOR.join(steps)).answer
+        written = MARKED.parse(SEPARATOR.join(steps)).answer
         if told.strip() != written:
             raise ProblemError(f"{path}:{line}: final_answer is {told!r}, but the steps end in {written!r}")
     solution = LabelledSolution(
@@ -134,8 +137,10 @@ def _decoded(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:
 
 
 def _session(record: dict[str, Any], path: Path, line: int) -> list[LabelledSolution]:
-    """The chosen path up to its last rated step and the alternatives to it, longest first; a path that an
-    alternative has as its beginning comes with that."""
+    """The chosen path up to its last rated step, and the alternatives to it, longest first.
+
+    The chosen path is left out where an alternative begins with it.
+    """
     question = field(field(record, "question", dict, path, line), "problem", str, path, line)
     chosen: list[_Rated] = []
     alternatives: list[list[_Rated]] = []
@@ -159,7 +164,8 @@ def _session(record: dict[str, Any], path: Path, line: int) -> list[LabelledSolu
 
 
 def _step(step: Any, where: str) -> tuple[_Rated | None, list[_Rated]]:
-    """The step to go on from, None where the session ends here, and the completions that were not chosen."""
+    """The step to go on from (None where the session ends here), and the completions that were not
+    chosen."""
     if not isinstance(step, dict):
         raise ProblemError(f"{where} must be an object, not {type(step).__name__}")
     shown = step.get("completions") or []

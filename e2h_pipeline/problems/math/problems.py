@@ -1,40 +1,37 @@
 r"""MATH and MATH500, from a local folder or the Hub, as one training pool and one benchmark.
 
-The pool is that of PRM800K and of the easy-to-hard paper: all 12,500 problems of MATH (Hendrycks et al.
-2021; 7,500 train + 5,000 test) minus the 500 of MATH500, so 12,000. Two of them have no level; they can
-be neither easy nor hard, so they are left out and counted. Duplicates are reported and kept: taking some
-out would leave the published split, and what to do about them is for the reader of the report to judge.
+The pool is that of PRM800K and of the easy-to-hard paper: all 12,500 problems of MATH (Hendrycks et
+al. 2021; 7,500 train + 5,000 test) minus the 500 of MATH500, so 12,000. Two of them have no level,
+so they are neither easy nor hard. Duplicates are reported and kept: without some of them it would
+not be the published split. What to do about them is for the reader of the report to judge.
 
-Local folder: `math_train`, `math_test` and `math500`, each as `.jsonl` or `.jsonl.gz`, with the fields
-`unique_id, problem, solution, answer, subject, level` (level 1-5, or null where MATH says "Level ?").
+Local folder: `math_train`, `math_test` and `math500`, each as `.jsonl` or `.jsonl.gz`, with the
+fields `unique_id, problem, solution, answer, subject, level` (level 1-5, or null where MATH says
+"Level ?").
 
-Hub: `problems.hub` names a data set with the columns of EleutherAI/hendrycks_math (`problem, solution,
-level` = "Level 3", `type`; splits train and test; one configuration per subject, or `default`), MATH500
-comes from HuggingFaceH4/MATH-500, and `problems.hub_revision` is the commit of the first, or
-`commit+commit` for both. Records without `unique_id` are called `split/subject/row-n` (so PRM800K's ids
-do not apply to them), and MATH500 is taken out of the pool by text.
+Hub: `problems.hub` names a data set with the columns of EleutherAI/hendrycks_math (`problem,
+solution, level` = "Level 3", `type`; splits train and test; one configuration per subject, or
+`default`). MATH500 comes from HuggingFaceH4/MATH-500. `problems.hub_revision` is the commit of the
+first, or `commit+commit` for both. Records without `unique_id` are called `split/subject/row-n` (so
+PRM800K's ids do not apply to them), and MATH500 is taken out of the pool by text.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.problems.duplicates import (
-    spacing_key,
-)
+from e2h_pipeline.problems.duplicates import spacing_key
 from e2h_pipeline.problems.files import data_folder, file_hashes
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.math.hub import HUB_BENCHMARK, commit_of, hub_source, revisions
-from e2h_pipeline.problems.math.records import UNKNOWN_LEVEL, Source, problem_of_record, refuse_repeats
+from e2h_pipeline.problems.math.records import Source, problem_of_record, refuse_repeats
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool, counts_by_level
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import Problems
-
-BENCHMARK = "MATH500"
+    from e2h_pipeline.recipe import MathProblems
 
 _PARTS = ("math_train", "math_test", "math500")
 _PUBLISHED = {
@@ -47,50 +44,51 @@ _PUBLISHED = {
 _PUBLISHED_BENCHMARK = {"1": 43, "2": 90, "3": 105, "4": 128, "5": 134}
 
 
-def math_pool(options: Problems) -> ProblemPool:
-    """The training pool (MATH minus MATH500) and MATH500, with what was found on the way.
+class MathReader:
+    """MATH's `ProblemReader`."""
 
-    Raises:
-        ProblemError: no data, a record that cannot be used, or counts that are not the published ones
-            while `strict_counts` is set.
-    """
-    source = hub_source(options) if options.hub else _local_source(_folder(options))
-    pool, removed = _without_benchmark(source)
-    known = [problem for problem in pool if problem.level != UNKNOWN_LEVEL]
-    if options.strict_counts:
-        _check_counts(pool, known, source.benchmark)
-    findings = {
-        "math_problems": len(source.math),
-        "removed_for_benchmark": removed,
-        "unknown_level": sorted(p.problem_id for p in pool if p.level == UNKNOWN_LEVEL),
-        "empty_answer": sorted(p.problem_id for p in [*known, *source.benchmark] if not p.answer),
-    }
-    return ProblemPool(known, source.benchmark, BENCHMARK, findings)
+    def pool(self, options: MathProblems) -> ProblemPool:
+        """The training pool (MATH minus MATH500) and MATH500, with what was found on the way.
 
+        Raises:
+            ProblemError: no data, a record that cannot be used, or counts that are not the
+                published ones while `strict_counts` is set.
+        """
+        source = hub_source(options) if options.hub else _local_source(_folder(options))
+        pool, removed = _without_benchmark(source)
+        if options.strict_counts:
+            _check_counts(pool, source.benchmark)
+        used = [*(problem for problem in pool if problem.level is not None), *source.benchmark]
+        findings = {
+            "math_problems": len(source.math),
+            "removed_for_benchmark": removed,
+            "empty_answer": sorted(problem.problem_id for problem in used if not problem.answer),
+        }
+        return ProblemPool(pool, source.benchmark, findings)
 
-def math_fingerprint(options: Problems) -> dict[str, str]:
-    """SHA-256 of each local file, or the commit of each Hub data set.
+    def fingerprint(self, options: MathProblems) -> Mapping[str, str]:
+        """SHA-256 of each local file, or the commit of each Hub data set.
 
-    Raises:
-        ProblemError: no data.
-    """
-    if not options.hub:
-        return file_hashes(math_files(options))
-    names = zip((options.hub, HUB_BENCHMARK), revisions(options.hub_revision), strict=True)
-    return {name: commit_of(name, revision) for name, revision in names}
+        Raises:
+            ProblemError: no data.
+        """
+        if not options.hub:
+            return file_hashes(self.files(options))
+        names = zip((options.hub, HUB_BENCHMARK), revisions(options.hub_revision), strict=True)
+        return {name: commit_of(name, revision) for name, revision in names}
 
+    def files(self, options: MathProblems) -> Sequence[Path]:
+        """The local files; none where the source is the Hub.
 
-def math_files(options: Problems) -> list[Path]:
-    """The local files; none where the source is the Hub.
-
-    Raises:
-        ProblemError: one is missing.
-    """
-    return [] if options.hub else [_part(_folder(options), part) for part in _PARTS]
+        Raises:
+            ProblemError: one is missing.
+        """
+        return [] if options.hub else [_part(_folder(options), part) for part in _PARTS]
 
 
 def _without_benchmark(source: Source) -> tuple[list[Problem], dict[str, int]]:
-    """The MATH problems that are no benchmark problem, by id or by text, and how many went by which."""
+    """The problems of MATH that are not in the benchmark, and how many were taken out by id and by
+    text."""
     ids = {problem.problem_id for problem in source.benchmark}
     texts = {spacing_key(problem.question) for problem in source.benchmark}
     pool, removed = [], Counter({"by_id": 0, "by_text": 0})
@@ -104,16 +102,17 @@ def _without_benchmark(source: Source) -> tuple[list[Problem], dict[str, int]]:
     return pool, dict(removed)
 
 
-def _check_counts(pool: Sequence[Problem], known: Sequence[Problem], benchmark: Sequence[Problem]) -> None:
-    easy = sum(problem.level <= 3 for problem in known)
-    counts = (len(pool), len(benchmark), easy, len(known) - easy, len(pool) - len(known))
+def _check_counts(pool: Sequence[Problem], benchmark: Sequence[Problem]) -> None:
+    levels = [problem.level for problem in pool if problem.level is not None]
+    easy = sum(level <= 3 for level in levels)
+    counts = (len(pool), len(benchmark), easy, len(levels) - easy, len(pool) - len(levels))
     wrong = [
         f"{name} {found} instead of {published}"
         for (name, published), found in zip(_PUBLISHED.items(), counts, strict=True)
         if found != published
     ]
     if counts_by_level(benchmark) != _PUBLISHED_BENCHMARK:
-        wrong.append(f"levels of {BENCHMARK} {counts_by_level(benchmark)} instead of {_PUBLISHED_BENCHMARK}")
+        wrong.append(f"levels of MATH500 {counts_by_level(benchmark)} instead of {_PUBLISHED_BENCHMARK}")
     if wrong:
         raise ProblemError(
             f"not the published MATH split: {'; '.join(wrong)}. Use the full data,"
@@ -121,10 +120,7 @@ def _check_counts(pool: Sequence[Problem], known: Sequence[Problem], benchmark: 
         )
 
 
-# Local folder
-
-
-def _folder(options: Problems) -> Path:
+def _folder(options: MathProblems) -> Path:
     if options.path:
         return Path(options.path)
     folder = data_folder("math")
@@ -160,6 +156,3 @@ def _read_part(path: Path) -> list[Problem]:
     if not problems:  # a file that was cut to nothing must not become an empty split
         raise ProblemError(f"{path}: no problem in it; put the whole file back")
     return problems
-
-
-# Hub

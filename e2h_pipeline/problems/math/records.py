@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""Records of MATH, from a file or the Hub, as problems."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from e2h_pipeline.grading.mathematics.extract import last_boxed
 from e2h_pipeline.problems.jsonl import field
 from e2h_pipeline.problems.math.steps import split_steps
 from e2h_pipeline.problems.records import Problem, ProblemError
 
-if TYPE_CHECKING:
-    pass
-
-
-UNKNOWN_LEVEL = 0
-"""Level of a record before the pool is built; no problem of a pool has it."""
-
-
 _LEVEL_TEXT = re.compile(r"Level ([1-5])")
 
 
 @dataclass(frozen=True)
 class Source:
-    """All records before the split; levels may be unknown."""
+    """All records, the benchmark's among them; levels may be unknown."""
 
     math: Sequence[Problem]
     benchmark: Sequence[Problem]
 
 
 def problem_of_record(record: dict[str, Any], problem_id: str, where: Path | str, line: int) -> Problem:
-    """A record as a problem. `answer` may be missing (Hub): then it is the last box of the solution."""
+    """A record as a problem. Where `answer` is missing (Hub), it is the last box of the solution.
+
+    Args:
+        where: file or data set, for errors.
+        line: of the file, or row of the data set, for errors.
+
+    Raises:
+        ProblemError: a field is missing or cannot be used.
+    """
     solution = field(record, "solution", str, where, line)
     if "answer" in record or "unique_id" in record:
         answer = field(record, "answer", str, where, line)
@@ -52,13 +52,13 @@ def problem_of_record(record: dict[str, Any], problem_id: str, where: Path | str
     )
 
 
-def _level(record: dict[str, Any], where: Path | str, line: int) -> int:
-    """1-5 from a number or "Level 3"; `UNKNOWN_LEVEL` for null and "Level ?"."""
+def _level(record: dict[str, Any], where: Path | str, line: int) -> int | None:
+    """1-5 from a number or "Level 3"; None for null and "Level ?"."""
     if "level" not in record:
         raise ProblemError(f"{where}:{line}: no field 'level'; give 1-5, or null where it is not known")
     value = record["level"]
     if value is None or value == "Level ?":
-        return UNKNOWN_LEVEL
+        return None
     match = _LEVEL_TEXT.fullmatch(f"Level {value}" if isinstance(value, int) else str(value))
     if not match:
         raise ProblemError(f"{where}:{line}: level {value!r} is not 1-5; use null where it is not known")
@@ -66,6 +66,11 @@ def _level(record: dict[str, Any], where: Path | str, line: int) -> int:
 
 
 def refuse_repeats(problems: Iterable[Problem], where: str) -> None:
+    """Every id is there once.
+
+    Raises:
+        ProblemError: one is not.
+    """
     repeated = [name for name, count in Counter(p.problem_id for p in problems).items() if count > 1]
     if repeated:
         raise ProblemError(

@@ -1,9 +1,10 @@
 """Step labels in the format of Math-Shepherd (Wang et al. 2024, arXiv 2312.08935).
 
-A line has `input`, `label` and `task`. `input` is the question and the solution, `Step 1: ... ки\\nStep 2: ...`,
-with the step tag `ки` behind every step; `label` is the same text with `+` (right) or `-` (wrong) in
-place of each tag. The last step ends with `The answer is: ...`, which becomes the answer block and shares the
-step's rating, as in the paper's code. `Step n:` is layout and goes.
+A line has `input`, `label` and `task`. `input` is the question and the solution, `Step 1: ...
+ки\\nStep 2: ...`, with the step tag `ки` behind every step; `label` is the same text with `+`
+(right) or `-` (wrong) in place of each tag. The last step ends with `The answer is: ...`, which
+becomes the answer block and shares the step's rating, as in the paper's code. `Step n:` is layout
+and is removed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _ANSWER = re.compile(r"\s*The answer is:?\s*(.+?)\s*$", re.DOTALL)
 
 
 def read_shepherd(path: Path) -> LabelledSolutions:
-    """Labels of one .jsonl or .jsonl.gz file. `counts`: `records` that pass, and `task_...` for each task.
+    """Labels of one .jsonl or .jsonl.gz file. `counts`: `records` that pass, and `task_...` for
+    each task.
 
     Raises:
         ProblemError: no such file, a damaged one, or one of which no line passes.
@@ -74,7 +76,7 @@ def _read(record: dict[str, Any], path: Path, line: int) -> tuple[LabelledSoluti
 
 
 def _ratings(pieces: list[str], labelled: str, where: str) -> str:
-    """The sign in place of each tag; all else must be the same in both texts."""
+    """The sign in place of each tag; the rest must be equal in both texts."""
     signs, place = "", 0
     for number, piece in enumerate(pieces, start=1):
         end = place + len(piece)

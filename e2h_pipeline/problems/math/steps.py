@@ -1,9 +1,9 @@
 r"""Reference solutions as steps.
 
-MATH solutions are prose with LaTeX. A step is a paragraph (blank lines part them); a solution of one
-paragraph is split into sentences. Formulas, environments and figures are never cut. A sentence ends
-before a capital or a formula, at `.`, `!` or `?` and white space, at a formula whose last sign is one of
-these (MATH writes `$x = 3.$ Then`), or at a display.
+MATH solutions are prose with LaTeX. A step is a paragraph (blank lines separate them); a solution
+of one paragraph is split into sentences. Formulas, environments and figures are never cut. A
+sentence ends at `.`, `!` or `?` and white space, at a formula whose last sign is one of these (MATH
+writes `$x = 3.$ Then`), or at a displayed formula; and what follows is a capital or a formula.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _WHOLE = re.compile(
     r"|(?<!\\)\$(?:\\.|[^$\\])*\$",
     re.DOTALL,
 )
-_INSIDE, _INSIDE_END = "\x00", "\x01"  # masks of a whole: no such characters in the data
+_INSIDE, _INSIDE_END = "\x00", "\x01"  # stand for formulas and figures: the data has no such characters
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_SENTENCE = re.compile(  # what must not stand before the stop is looked at behind it: ten times as fast
+_SENTENCE = re.compile(  # abbreviations are looked for behind the stop: ten times as fast as before it
     rf"(?:[.!?](?<!\bi\.e.)(?<!\be\.g.)(?<!\bMr.)(?<!\bMs.)(?<!\bDr.)(?<!\bMrs.)(?<!\bvs.)[\"')]*\s+|{_INSIDE_END}\s*)"
     rf"(?=[A-Z{_INSIDE}])"
 )
@@ -35,12 +35,14 @@ def split_steps(solution: str) -> tuple[str, ...]:
 
 
 def split_sentences(solution: str) -> tuple[str, ...]:
-    """The lines of a solution, and the sentences of each, stripped, none empty. So models write: a thought a line."""
+    """The lines of a solution, and the sentences of each, stripped, none empty. Models write a
+    thought a line."""
     return _cut(solution, _WHOLE.sub(_mask, solution), _LINE_OR_SENTENCE)
 
 
 def _mask(whole: re.Match[str]) -> str:
-    """As many masking characters; the last one tells whether a sentence may end with this formula."""
+    """As many masking characters. The last one says whether a sentence may end with this
+    formula."""
     display = whole[0].startswith(("$$", "\\[", "\\begin", "[asy]"))
     ends = display or whole[0].rstrip("$)\\ \n").endswith((".", "!", "?"))
     return _INSIDE * (len(whole[0]) - 1) + (_INSIDE_END if ends else _INSIDE)

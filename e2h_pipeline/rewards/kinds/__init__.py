@@ -1,0 +1,1 @@
+"""Kinds of evaluator: one short file each, behind the protocol of `base`."""

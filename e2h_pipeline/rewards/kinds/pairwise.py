@@ -1,25 +1,83 @@
-"""TODO: docstring."""
+"""Bradley-Terry reward model: right solutions of a problem above wrong ones, at the last token."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.training.batches import run_model
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import PreTrainedModel
-
+from e2h_pipeline.rewards.kinds.base import EvaluatorKind
+from e2h_pipeline.training.batches import run_model, together
 from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from e2h_pipeline.recipe import Reward
+    from e2h_pipeline.rewards.examples import Row, Rows
+    from e2h_pipeline.solutions import TextFormat
+    from e2h_pipeline.training.batches import Example
+    from e2h_pipeline.training.trainer import Objective, Step
 
 
-def pairwise_objective(model: PreTrainedModel, batch: Mapping[str, Any], total: Tensor) -> Tensor:
-    """Right above wrong, at the last token."""
-    return pairwise_loss(run_model(model, batch).logits, batch["labels"], total)
+class Pairwise(EvaluatorKind):
+    """A scorer of whole solutions, trained on pairs."""
+
+    reads = ("outcomes",)
+    solution_aggregation = "last"
+    unit = "pairs"
+
+    def examples(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Mapping[str, Rows],
+        options: Reward,
+        seed: int,
+        text: TextFormat,
+    ) -> dict[str, list[Example]]:
+        """See `EvaluatorKind.examples`."""
+        from e2h_pipeline.rewards.examples import outcome_example
+
+        def example(row: Row) -> Example:
+            return outcome_example(tokenizer, row, text, "last")
+
+        return {"pairs": pair_examples(rows["outcomes"], seed, example)}
+
+    def objective(self, options: Reward, seed: int) -> Objective:
+        """See `EvaluatorKind.objective`."""
+        return pairwise_objective
+
+
+def pair_examples(rows: Iterable[Row], seed: int, example: Callable[[Row], Example]) -> list[Example]:
+    """Pairs of a right and a wrong solution of the same problem; each solution is used at least once.
+
+    A problem has as many pairs as it has solutions of its larger class; the smaller class is repeated.
+    Problems with one class only have none. An empty completion has no token to score, so it is in no pair.
+
+    Args:
+        rows: solutions with their outcome.
+        example: a solution with one label, its outcome; without a label where its completion is empty.
+    """
+    from e2h_pipeline.rewards.examples import labelled
+
+    problems: dict[str, tuple[list[Example], list[Example]]] = {}
+    for row in rows:
+        if labelled(own := example(row)):
+            problems.setdefault(row["problem_id"], ([], []))[0 if row["outcome"] == 1 else 1].append(own)
+    pairs: list[Example] = []
+    for problem_id, (right, wrong) in sorted(problems.items()):
+        rng = random.Random(f"pairs/{seed}/{problem_id}")
+        rng.shuffle(right)
+        rng.shuffle(wrong)
+        for i in range(max(len(right), len(wrong)) if right and wrong else 0):
+            pairs.append(together(right[i % len(right)], wrong[i % len(wrong)]))
+    return pairs
+
+
+def pairwise_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+    """`pairwise_loss` of a batch."""
+    return pairwise_loss(run_model(model, batch).logits, batch["labels"], step.total)
 
 
 def pairwise_loss(logits: Tensor, labels: Tensor, total: Tensor | float) -> Tensor:

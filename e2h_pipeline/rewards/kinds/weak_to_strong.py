@@ -1,39 +1,71 @@
-"""Learning from a weaker supervisor: the confidence loss of Burns et al. 2023 (arXiv 2312.09390).
+"""Learning from a weaker supervisor: the confidence loss of Burns et al. 2023 (arXiv 2312.09390) on step labels.
 
     L = (1 - a) CE(weak, f) + a CE(hard, f),   hard = 1 where f > threshold, else 0, without a gradient
 
-which is CE against the mixed target (1 - a) weak + a hard. With a = 0 it is plain training on weak labels.
-The student may so keep an opinion of its own where the supervisor is wrong. The paper's threshold
-splits each batch in halves, for balanced classes; for unbalanced ones its code takes the share of
-weak positives instead, and so does `balanced_threshold` when it is given that share.
+This is CE against the mixed target (1 - a) weak + a hard. With a = 0 it is plain training on weak labels. The
+evaluator so keeps an opinion of its own where the supervisor is wrong. The paper's threshold splits each
+batch in halves, which fits balanced classes. Most steps are right, so here the threshold is that of the authors' code: the
+share of the micro-batch above it is the mean weak label of the micro-batch.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.rewards.kinds.prm import Prm
+from e2h_pipeline.training.batches import WEIGHTS, run_model
+from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from e2h_pipeline.recipe import WeakToStrongReward
+    from e2h_pipeline.training.trainer import Objective, Step
+
+
+class WeakToStrong(Prm):
+    """A step scorer that is not bound by the errors of its labels."""
+
+    def objective(self, options: WeakToStrongReward, seed: int) -> Objective:
+        """See `EvaluatorKind.objective`."""
+
+        def loss(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+            chosen = batch["labels"] != IGNORED
+            own, weak = run_model(model, batch).logits.squeeze(-1)[chosen], batch["labels"][chosen]
+            confidence = confidence_weight(step.progress, options.confidence, options.confidence_warmup)
+            threshold = balanced_threshold(own, float(weak.mean()))
+            weights = batch[WEIGHTS][chosen] if WEIGHTS in batch else None
+            return confidence_loss(own, weak, confidence, threshold, step.total, weights)
+
+        return loss
 
 
 def confidence_loss(
-    logits: Tensor, weak: Tensor, weight: float, threshold: Tensor | float, total: Tensor | float
+    logits: Tensor,
+    weak: Tensor,
+    confidence: float,
+    threshold: Tensor | float,
+    total: Tensor | float,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy with the weak labels mixed with the student's own hardened opinion.
+    """Cross-entropy with the weak labels mixed with the evaluator's own hardened opinion.
 
     Args:
         logits: (n,) raw scores of the labelled positions.
         weak: (n,) the supervisor's probabilities in [0, 1].
-        weight: the share a of the own opinion, in [0, 1].
+        confidence: the share a of the own opinion, in [0, 1].
         threshold: probability above which an opinion counts as positive.
-        total: labelled positions in the optimizer batch.
+        total: labelled positions in the optimizer batch, or the sum of their weights.
+        weights: (n,) weight of each label; all 1 where None.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits
 
     scores = logits.float()
     hard = (scores.detach().sigmoid() > threshold).float()
-    target = (1 - weight) * weak.float() + weight * hard
-    return binary_cross_entropy_with_logits(scores, target, reduction="sum") / total
+    target = (1 - confidence) * weak.float() + confidence * hard
+    return binary_cross_entropy_with_logits(scores, target, weight=weights, reduction="sum") / total
 
 
 def balanced_threshold(logits: Tensor, positive: float = 0.5) -> Tensor:

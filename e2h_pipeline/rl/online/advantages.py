@@ -1,4 +1,4 @@
-"""Rewards to advantages, on padded batches, with padding that never enters a mean."""
+"""From rewards to advantages, on padded batches; padding never enters a mean."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def generalized_advantages(
     """GAE (Schulman et al. 2016): A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t.
 
     Args:
-        rewards, values, mask: (batch, length); mask is 1 on completion tokens, which stand in one run
-            per row; the value behind the last of them is 0, for the episode ends there.
+        rewards, values, mask: (batch, length). The mask is 1 on completion tokens, which are contiguous in a row. The
+            value behind the last of them is 0, for the episode ends there.
 
     Returns (advantages, returns), both (batch, length) and 0 outside the mask; returns = advantages + values.
     """
@@ -37,9 +37,8 @@ def generalized_advantages(
 def group_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
     """GRPO with a reward per completion (DeepSeekMath, arXiv 2402.03300, 4.1.2): A_it = (R_i - mean(R)) / std(R).
 
-    R_i is the sum of row i's rewards; mean and standard deviation are over the rows of its group (TRL and verl take the
-    deviation estimated from the group, sqrt(n / (n - 1)) times this one). A group whose rows are all alike teaches
-    nothing: 0.
+    R_i is the sum of row i's rewards; mean and standard deviation are over the rows of its group (TRL and verl estimate
+    the deviation from the group, sqrt(n / (n - 1)) times this one). In a group of equal sums all advantages are 0.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
@@ -56,8 +55,8 @@ def group_step_advantages(rewards: Tensor, ends: Tensor, mask: Tensor, groups: T
     """GRPO with a reward per step (DeepSeekMath 4.1.3): A_it = sum over steps of i that end at t or later of
     (r - mean) / std, over all steps of the group.
 
-    As in the source, advantages add up over the steps to come: each further step better than the group's mean
-    pays, be it needed or not. `leave_one_out_advantages` does not see steps.
+    As in the paper, advantages add up over the steps to come: each further step that is better than the group's mean
+    pays, needed or not. `leave_one_out_advantages` does not see steps.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
@@ -73,8 +72,8 @@ def leave_one_out_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> T
     """RLOO (Ahmadian et al. 2024) with a baseline per token (PURE, arXiv 2504.15275, released code): A_it is the sum
     over tokens s >= t of r_is - b_i, b_i the rewards of the other rows of the group over their tokens.
 
-    A baseline per step would make few, long steps pay; this one does not see steps. At the first token of a step
-    it is PURE's, which takes a step's share of b_i off where the step ends. A verdict on the whole completion
+    A baseline per step would make few, long steps pay; this one does not see steps. At the first token of a step it
+    equals PURE's, which subtracts a step's share of b_i where the step ends. A verdict on the whole completion
     belongs to `group_advantages`: spread over tokens it would make longer completions worse.
 
     Args:

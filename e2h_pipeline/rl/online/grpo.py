@@ -1,86 +1,92 @@
 """Step-level GRPO: no critic, the samples of a question are each other's baseline (DeepSeekMath, arXiv 2402.03300, 4.1).
 
-Step rewards are compared with all steps of the question's samples (or, `rl.baseline=leave_one_out`, with the mean reward
-per token of its other samples), and a token answers for the steps that end at it or later. The verdict on the whole
-completion is compared with the other completions'. KL to the starting policy is part of the loss, by the k3 estimator
-exp(d) - d - 1 with d = log reference - log policy (4.1.1).
+Each step reward is compared with those of all steps of the question's samples, and a token answers for the steps that end at
+it or later (or, `rl.baseline=leave_one_out`, with the mean reward per token of the other samples). The verdict on the
+whole completion is compared with the verdicts on the other completions. The loss is PPO's clipped one on the sum of both,
+plus kl x the k3 estimate of KL to the SFT policy (4.1.1). It assumes two samples a question or more, and that
+samples of one question are alike enough to be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from torch import Tensor
-
-from e2h_pipeline.rl.metrics import means, weighted
-from e2h_pipeline.rl.online.advantages import (
-    group_advantages,
-    group_step_advantages,
-    leave_one_out_advantages,
-    masked_mean,
-)
-from e2h_pipeline.rl.online.loop import Update
-from e2h_pipeline.rl.online.models import Run
-from e2h_pipeline.rl.online.passes import minibatches, passes, some_rows, token_logprobs
-from e2h_pipeline.rl.online.ppo import clipped_policy_loss
-from e2h_pipeline.rl.rollouts import Batch, Rollout, group_ids, step_ends, terminal_rewards
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import Rl
+    from torch import Tensor
+
+    from e2h_pipeline.recipe import GrpoRl
+    from e2h_pipeline.rl.algorithms import RlJob
+    from e2h_pipeline.rl.batches import Batch
+    from e2h_pipeline.rl.online.models import Run
+    from e2h_pipeline.rl.online.passes import Pass
+    from e2h_pipeline.rl.online.protocol import Update
+    from e2h_pipeline.rl.rollouts import Rollout
+
+POLICY = "policy"
 
 
 class Grpo:
     """A policy alone."""
 
     name = "GRPO"
+    reads: tuple[str, ...] = ()
+    samples = False
 
-    def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
-        """See `Algorithm.start`.
+    def train(self, job: RlJob[GrpoRl]) -> dict[str, Any]:
+        """See `Algorithm.train`."""
+        from e2h_pipeline.rl.online.loop import train_online
+
+        return train_online(self, job)
+
+    def start(self, job: RlJob[GrpoRl]) -> Run[GrpoRl]:
+        """See `OnlineAlgorithm.start`.
 
         Raises:
             ValueError: one sample a question has nothing to be compared with.
         """
-        if options.samples_per_question < 2:
-            raise ValueError("GRPO compares samples of a question: set rl.samples_per_question to 2 or more")
-        return Run(policy, evaluator, options)
+        from e2h_pipeline.rl.online.models import Run
 
-    def learn(self, run: Run, update: Update) -> dict[str, float]:
-        """See `Algorithm.learn`: clipped loss on group advantages, and KL."""
-        options, batch = run.options, update.batch
-        advantages = step_level_advantages(update.rollouts, batch, options.baseline)
-        steps = []
-        for minibatch in minibatches(batch, options, update.seed, update.number):
-            found = []
-            for rows, share in passes(batch, minibatch, options):
-                part = some_rows(batch, rows)
-                length = part.ids.shape[1]
-                was, base = update.old[rows, :length], update.reference[rows, :length]
-                logprobs, entropy = token_logprobs(run.policy, part, options.temperature)
-                policy_loss = clipped_policy_loss(
-                    logprobs, was, advantages[rows, :length], part.mask, options.clip
-                )
-                kl_loss = masked_mean(k3(logprobs, base), part.mask)
-                (share * (policy_loss + update.kl * kl_loss)).backward()
-                outside = ((logprobs - was).exp() - 1).abs() > options.clip
-                metrics = {
-                    "policy_loss": policy_loss.item(),
-                    "kl_loss": kl_loss.item(),
-                    "entropy": masked_mean(entropy, part.mask).item(),
-                    "clip_fraction": masked_mean(outside.float(), part.mask).item(),
-                }
-                found.append((share, metrics))
-            steps.append({"gradient_norm": run.step("policy").item(), **weighted(found)})
-        return means(steps)
+        if job.options.samples_per_question < 2:
+            raise ValueError("GRPO compares samples of a question: set rl.samples_per_question to 2 or more")
+        return Run(job)
+
+    def learn(self, run: Run[GrpoRl], update: Update) -> dict[str, float]:
+        """See `OnlineAlgorithm.learn`."""
+        from e2h_pipeline.rl.online.optimize import optimize
+
+        advantages = step_level_advantages(update.rollouts, update.batch, run.options.baseline)
+        return optimize(run, update, partial(_losses, run, update, advantages), [POLICY])
+
+
+def _losses(
+    run: Run[GrpoRl], update: Update, advantages: Tensor, part: Pass
+) -> tuple[Mapping[str, Tensor], Mapping[str, float]]:
+    """Clipped loss on group advantages, and KL."""
+    from e2h_pipeline.rl.online.advantages import masked_mean
+    from e2h_pipeline.rl.online.losses import k3
+    from e2h_pipeline.rl.online.optimize import policy_pass
+
+    policy = policy_pass(run, update, part, advantages)
+    kl_loss = masked_mean(k3(policy.logprobs, part.of(update.reference)), part.batch.mask)
+    metrics = {"policy_loss": policy.loss.item(), "kl_loss": kl_loss.item(), **policy.metrics}
+    return {POLICY: policy.loss + update.kl * kl_loss}, metrics
 
 
 def step_level_advantages(rollouts: Sequence[Rollout], batch: Batch, baseline: str = "group") -> Tensor:
-    """(batch, length): advantages of step rewards, and those of what the whole completion got, added.
+    """(batch, length): advantages of the step rewards plus those of the terminal rewards.
 
     Args:
         baseline: "group", or "leave_one_out".
     """
+    from e2h_pipeline.rl.batches import group_ids, step_ends, terminal_rewards
+    from e2h_pipeline.rl.online.advantages import (
+        group_advantages,
+        group_step_advantages,
+        leave_one_out_advantages,
+    )
+
     groups = group_ids(rollouts, batch.rewards.device)
     terminal = terminal_rewards(rollouts, batch)
     rewards = batch.rewards - terminal
@@ -89,9 +95,3 @@ def step_level_advantages(rollouts: Sequence[Rollout], batch: Batch, baseline: s
     else:
         steps = group_step_advantages(rewards, step_ends(rollouts, batch), batch.mask, groups)
     return steps + group_advantages(terminal, batch.mask, groups)
-
-
-def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) at each token; never negative."""
-    difference = reference - logprobs
-    return difference.exp() - difference - 1

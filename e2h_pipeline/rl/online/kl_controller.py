@@ -1,8 +1,8 @@
-"""The coefficient of KL to the SFT policy: fixed, or moved after each update so that KL comes to a target.
+"""The coefficient of KL to the SFT policy: fixed, or moved after each update towards a target KL.
 
-Ziegler et al. 2019 (arXiv 1909.08593, section 2.2), in the form that TRL's first PPO trainer and OpenRLHF gave it: a
-proportional controller in log space, which no single update can move far. KL is measured per token here and per
-completion there, so the target is too. The coefficient is the only state, and is part of a checkpoint.
+Ziegler et al. 2019 (arXiv 1909.08593, section 2.2), in the form of TRL's first PPO trainer and of OpenRLHF: a proportional
+controller in log space, which no single update can move far. They measure KL per completion; here KL and its target are
+per token. The coefficient is the only state, and is part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.recipe import OnlineRl
 
-_MOST_ERROR = 0.2  # the source's
+_MOST_ERROR = 0.2  # the paper's
 
 
-def next_coefficient(coefficient: float, kl: float, rollouts: int, options: Rl) -> float:
-    """coefficient x (1 + e x rollouts / kl_horizon) with e = kl / kl_target - 1, held within -0.2 and 0.2.
+def next_coefficient(coefficient: float, kl: float, rollouts: int, options: OnlineRl) -> float:
+    """coefficient x (1 + e x rollouts / kl_horizon) with e = kl / kl_target - 1, clipped to [-0.2, 0.2].
 
     Args:
         kl: mean per token of the update, log policy - log SFT policy.

@@ -1,11 +1,11 @@
-"""The loop that all reinforcement learning here runs in: roll out, reward, learn, validate, save.
+"""The loop that online algorithms run in: roll out, reward, learn, validate, save.
 
-An algorithm says what is learned from a batch of rewarded rollouts (`Algorithm`); the rest is the same for
-all: questions of both kinds, rewards from the easy evaluator, checkpoints chosen on easy validation, never on hard
-answers. Killed, a run goes on from its last checkpoint and ends with the same weights on a CPU: every draw is
-counted, so models, optimizers and `Progress` are the whole state.
+An algorithm says what is learned from a batch of rewarded rollouts (`OnlineAlgorithm`). The rest is the same for all:
+questions of both kinds, rewards from the easy evaluator, checkpoints chosen on easy validation, never on hard answers.
+Killed, a run goes on from its last checkpoint and ends with the same weights on a CPU: every draw is counted, so models,
+optimizers and `Progress` are the whole state.
 
-A run is one process on one device. It draws with the embedded engine, whatever the pipeline samples with: that one
+A run is one process on one device. It draws with the embedded engine, whatever the pipeline samples with, for that engine
 samples from the weights that learn, and gives the log-probability of each token, which the ratio needs.
 """
 
@@ -14,15 +14,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.grading.graders import grader
+from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rl.algorithms import SFT_POLICY, RlJob
+from e2h_pipeline.rl.batches import Batch, collate, drawn_logprobs
 from e2h_pipeline.rl.curricula import State, draw_questions, observe
 from e2h_pipeline.rl.guards import VALIDATION, trouble
 from e2h_pipeline.rl.metrics import describe, easy_accuracy
@@ -30,158 +32,38 @@ from e2h_pipeline.rl.online.advantages import masked_mean
 from e2h_pipeline.rl.online.kl_controller import next_coefficient
 from e2h_pipeline.rl.online.models import Run
 from e2h_pipeline.rl.online.passes import by_rows, token_logprobs
+from e2h_pipeline.rl.online.protocol import OnlineAlgorithm, Update
 from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
-from e2h_pipeline.rl.questions import read_questions
-from e2h_pipeline.rl.rollouts import (
-    Batch,
-    Grade,
-    Question,
-    Rollout,
-    collate,
-    draw,
-    drawn_logprobs,
-    rewarded,
-    rollout_table,
-)
+from e2h_pipeline.rl.questions import Question, read_questions
+from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded, rollout_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.recipe import Rl
+OptionsOf = TypeVar("OptionsOf", bound=OnlineRl)
 
 
-@dataclass(frozen=True)
-class Update:
-    """One batch of rewarded rollouts, of which an algorithm learns.
+def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -> dict[str, Any]:
+    """Train the SFT policy and save the checkpoint that is best on easy validation to `job.work.out`.
 
-    Attributes:
-        number: updates before this one.
-        rollouts: in the order of the batch's rows.
-        old, reference: (batch, length) log-probabilities of the tokens under the policy that drew them, and under
-            the policy of the start.
-        kl: coefficient of the KL to the policy of the start.
+    The folder also gets `curves.jsonl`, one line per rollout batch, and `rollouts.parquet`, one row per rollout.
     """
-
-    number: int
-    seed: int
-    rollouts: Sequence[Rollout]
-    batch: Batch
-    old: Tensor
-    reference: Tensor
-    kl: float
-
-
-class Algorithm(Protocol):
-    """What is learned from rollouts.
-
-    Attributes:
-        name: as people write it.
-    """
-
-    name: str
-
-    def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
-        """The models of a run and their optimizers."""
-        ...
-
-    def learn(self, run: Run, update: Update) -> dict[str, float]:
-        """The optimizer steps of one rollout batch.
-
-        Returns:
-            Metrics, `gradient_norm` among them: one that is not finite stops the run.
-        """
-        ...
-
-
-def train_policy(
-    algorithm: Algorithm,
-    policy: Path,
-    evaluator: Path,
-    easy_problems: Path,
-    hard_questions: Path,
-    out: Path,
-    work: Path,
-    options: Rl,
-    seed: int,
-    grader: str,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Train the policy in `policy` and save the checkpoint that is best on easy validation to `out`.
-
-    Args:
-        algorithm: makes a run of the two folders, and does its updates.
-
-    `out` also gets `curves.jsonl`, one line per rollout batch, and `rollouts.parquet`, one row per rollout. Killed,
-    it goes on from its last checkpoint in `work` and ends with the same weights.
-    """
-    from e2h_pipeline.grading.graders import Verdict, verdicts
-    from e2h_pipeline.grading.graders import grader as open_grader
-
-    questions, validation = read_questions(easy_problems, hard_questions, options)
-    run = algorithm.start(policy, evaluator, options)
-    work.mkdir(parents=True, exist_ok=True)
-    checkpoints = sorted(work.glob("update-*"))
-    progress = run.restore(checkpoints[-1]) if checkpoints else None
-    with ExitStack() as stack:
-        judge = stack.enter_context(open_grader(grader))
-
-        def grade(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-            return [verdict is Verdict.EQUAL for verdict in verdicts(judge, pairs)]
-
-        if progress is None:  # the SFT policy is the first candidate: a run that only harms it returns it
-            progress = Progress(
-                best_accuracy=easy_accuracy(run.engine, grade, validation, options.max_new_tokens),
-                kl_coefficient=options.kl,
-            )
-        ahead: _Drawn | None = None
-        while progress.update < options.updates and progress.stopped is None:
-            started = time.monotonic()
-            drawn = ahead or _draw(run, grade, questions, seed, progress)
-            ahead = None
-            metrics, seconds = _learn(algorithm, run, drawn)
-            progress.stopped = _trouble(progress, [metrics], options)
-            if progress.stopped is None:  # else its rollouts and what it learned from them do not count
-                progress.update += 1
-                progress.curriculum = observe(drawn.curriculum, drawn.update.rollouts, options)
-                progress.kl_coefficient = next_coefficient(
-                    progress.kl_coefficient, metrics["kl"], len(drawn.update.rollouts), options
-                )
-                write_table(rollouts_of(work, progress.update), drawn.table)
-                if progress.update % options.checkpoint_every == 0 or progress.update == options.updates:
-                    accuracy = easy_accuracy(run.engine, grade, validation, options.max_new_tokens)
-                    # A checkpoint is judged by its own rollouts: those of the next update, behind the last by some more.
-                    ahead = _draw(run, grade, questions, seed, progress)
-                    seen = [metrics, ahead.metrics | {VALIDATION: accuracy}]
-                    progress.stopped = _trouble(progress, seen, options)
-                    metrics[VALIDATION] = accuracy
-            progress.curves.append(metrics)
-            at = len(progress.curves)
-            reporter.metrics({**metrics, **seconds, "seconds": time.monotonic() - started}, at)
-            if progress.stopped:
-                if ahead:  # what the guard saw
-                    progress.curves.append(ahead.metrics)
-                    reporter.metrics(ahead.metrics, at + 1)
-                reporter.message(
-                    f"{algorithm.name} stops at update {progress.update}: {progress.stopped}; the last good policy is kept"
-                )
-                break
-            reporter.progress(progress.update, options.updates, f"{algorithm.name} updates")
-            if VALIDATION in metrics:
-                progress.note(metrics[VALIDATION])
-                run.save(work / f"update-{progress.update:06d}", progress)
-                _drop_old(work, progress)
-    best = work / f"update-{progress.best_update:06d}" / "policy" if progress.best_update else policy
-    return finish(progress, best, out, work)
-
-
-def _trouble(progress: Progress, latest: Sequence[dict[str, float]], options: Rl) -> str | None:
-    return trouble([*progress.curves, *latest], options, progress.best_update, progress.best_accuracy)
+    questions, validation = read_questions(job.inputs, job.options)
+    run = algorithm.start(job)
+    job.work.folder.mkdir(parents=True, exist_ok=True)
+    with grader(job.grader) as judge:
+        judges = Judges(run.evaluator, run.evaluator_tokenizer, judge, job.domain)
+        training = _Training(algorithm, job, run, judges, questions, validation)
+        training.begin()
+        while training.progress.update < job.options.updates and training.progress.stopped is None:
+            training.update()
+    return finish(training.progress, training.best_policy(), job.work)
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A rollout batch of the policy as it is, not learned from yet.
+    """A rollout batch of the present policy, not learned from yet.
 
     Attributes:
         metrics: what people and guards watch of the policy that drew.
@@ -197,16 +79,144 @@ class _Drawn:
     table: pa.Table
 
 
-def _draw(run: Run, grade: Grade, questions: Sequence[Question], seed: int, progress: Progress) -> _Drawn:
-    """The rollout batch that comes next."""
-    options, update, began = run.options, progress.update, time.monotonic()
-    drawn, curriculum = draw_questions(questions, options, progress.curriculum, seed, update)
-    completions = draw(run.engine, drawn, options, seed, update)
-    rolled_out = time.monotonic()
-    rollouts = rewarded(completions, run.tokenizer, run.evaluator, run.evaluator_tokenizer, grade, options)
-    seconds = {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
-    rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
-    batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
+@dataclass
+class _Training:
+    """A run from its start or its last checkpoint to its end.
+
+    Attributes:
+        ahead: the rollout batch of the next update, where a checkpoint was judged by it.
+    """
+
+    algorithm: OnlineAlgorithm[Any]
+    job: RlJob[OnlineRl]
+    run: Run[Any]
+    judges: Judges
+    questions: Sequence[Question]
+    validation: Sequence[Question]
+    progress: Progress = field(default_factory=Progress)
+    ahead: _Drawn | None = None
+
+    def begin(self) -> None:
+        """Go on from the last checkpoint. Without one, the SFT policy is the first candidate: a run that only harms it
+        returns it."""
+        checkpoints = sorted(self.job.work.folder.glob("update-*"))
+        if checkpoints:
+            self.progress = self.run.restore(checkpoints[-1])
+        else:
+            self.progress = Progress(best_accuracy=self._accuracy(), kl_coefficient=self.job.options.kl)
+
+    def update(self) -> None:
+        """One update: draw, learn, ask the guards; at a checkpoint validate and save."""
+        started, reporter, progress = time.monotonic(), self.job.work.reporter, self.progress
+        drawn, self.ahead = self.ahead or self._draw(), None
+        metrics, seconds = self._learn(drawn)
+        progress.stopped = self._trouble([metrics])
+        if progress.stopped is None:  # else its rollouts and what was learned from them do not count
+            self._count(drawn, metrics)
+            if self._at_checkpoint():
+                self._validate(metrics)
+        progress.curves.append(metrics)
+        seconds["seconds"] = time.monotonic() - started
+        reporter.metrics({**metrics, **seconds}, len(progress.curves))
+        if progress.stopped:
+            self._tell_stop()
+            return
+        reporter.progress(progress.update, self.job.options.updates, f"{self.algorithm.name} updates")
+        if VALIDATION in metrics:
+            progress.note(metrics[VALIDATION])
+            self.run.save(self._checkpoint(progress.update), progress)
+            self._drop_old()
+
+    def best_policy(self) -> Path:
+        """Folder of the policy that is best on easy validation."""
+        best = self.progress.best_update
+        return self._checkpoint(best) / "policy" if best else self.job.inputs[SFT_POLICY]
+
+    def _draw(self) -> _Drawn:
+        """The rollout batch that comes next."""
+        run, options, progress, began = self.run, self.job.options, self.progress, time.monotonic()
+        seed, update = self.job.work.seed, progress.update
+        questions, curriculum = draw_questions(self.questions, options, progress.curriculum, seed, update)
+        completions = draw(run.engine, questions, self.job.domain.text, options, seed, update)
+        rolled_out = time.monotonic()
+        rollouts = rewarded(completions, run.tokenizer, self.judges, options)
+        seconds = {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
+        rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
+        batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
+        old, reference = _logprobs(run, rollouts, batch)
+        divergence = (old - reference) * batch.mask
+        return _Drawn(
+            Update(update, seed, rollouts, batch, old, reference, progress.kl_coefficient),
+            {**describe(rollouts), "kl": masked_mean(divergence, batch.mask).item()},
+            seconds,
+            curriculum,
+            rollout_table(rollouts, update + 1, divergence.sum(1).tolist()),
+        )
+
+    def _learn(self, drawn: _Drawn) -> tuple[dict[str, float], dict[str, float]]:
+        """The optimizer steps of a rollout batch: metrics, and where the time went."""
+        began = time.monotonic()
+        self.run.set_learning_rates(drawn.update.number)
+        with self.run.recomputing():
+            learned = self.algorithm.learn(self.run, drawn.update)
+        metrics = drawn.metrics | learned | {"kl_coefficient": drawn.update.kl}
+        return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
+
+    def _count(self, drawn: _Drawn, metrics: dict[str, float]) -> None:
+        """The update is done: state and rollouts that the next one builds on."""
+        progress, options, rollouts = self.progress, self.job.options, drawn.update.rollouts
+        progress.update += 1
+        progress.curriculum = observe(drawn.curriculum, rollouts, options)
+        progress.kl_coefficient = next_coefficient(
+            progress.kl_coefficient, metrics["kl"], len(rollouts), options
+        )
+        write_table(rollouts_of(self.job.work.folder, progress.update), drawn.table)
+
+    def _at_checkpoint(self) -> bool:
+        done, options = self.progress.update, self.job.options
+        return done % options.checkpoint_every == 0 or done == options.updates
+
+    def _validate(self, metrics: dict[str, float]) -> None:
+        """Measure a checkpoint, and judge it by its own rollouts: those of the next update, behind the last by some more."""
+        accuracy = self._accuracy()
+        self.ahead = self._draw()
+        self.progress.stopped = self._trouble([metrics, self.ahead.metrics | {VALIDATION: accuracy}])
+        metrics[VALIDATION] = accuracy
+
+    def _accuracy(self) -> float:
+        """Greedy accuracy of the present policy on easy validation."""
+        limit = self.job.options.max_new_tokens
+        return easy_accuracy(self.run.engine, self.validation, limit, self.judges.grader, self.judges.domain)
+
+    def _trouble(self, latest: Sequence[dict[str, float]]) -> str | None:
+        progress = self.progress
+        history = [*progress.curves, *latest]
+        return trouble(history, self.job.options, progress.best_update, progress.best_accuracy)
+
+    def _tell_stop(self) -> None:
+        """Report the stop, and the rollouts of a checkpoint where a guard saw them."""
+        reporter, progress = self.job.work.reporter, self.progress
+        if self.ahead:
+            progress.curves.append(self.ahead.metrics)
+            reporter.metrics(self.ahead.metrics, len(progress.curves))
+        reporter.message(
+            f"{self.algorithm.name} stops at update {progress.update}: {progress.stopped}; the last good policy is kept"
+        )
+
+    def _checkpoint(self, update: int) -> Path:
+        return self.job.work.folder / f"update-{update:06d}"
+
+    def _drop_old(self) -> None:
+        """Remove all checkpoints but the last and the best."""
+        kept = {self._checkpoint(self.progress.update), self._checkpoint(self.progress.best_update)}
+        for folder in self.job.work.folder.glob("update-*"):
+            if folder not in kept:
+                shutil.rmtree(folder)
+
+
+def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple[Tensor, Tensor]:
+    """(batch, length) log-probabilities of the tokens under the policy that drew them, and under the SFT policy."""
+    options = run.options
     if run.policy.dtype == torch.float32:
         old = drawn_logprobs(rollouts, batch)
     else:  # in 16 bits the products of drawing and of learning round apart, and the first ratio must be 1
@@ -214,28 +224,4 @@ def _draw(run: Run, grade: Grade, questions: Sequence[Question], seed: int, prog
     reference = by_rows(
         batch, options, lambda part: token_logprobs(run.reference, part, options.temperature)[0]
     )
-    divergence = (old - reference) * batch.mask
-    return _Drawn(
-        Update(update, seed, rollouts, batch, old, reference, progress.kl_coefficient),
-        {**describe(rollouts), "kl": masked_mean(divergence, batch.mask).item()},
-        seconds,
-        curriculum,
-        rollout_table(rollouts, update + 1, divergence.sum(1).tolist()),
-    )
-
-
-def _learn(algorithm: Algorithm, run: Run, drawn: _Drawn) -> tuple[dict[str, float], dict[str, float]]:
-    """The optimizer steps of a rollout batch: metrics, and where the time went."""
-    began = time.monotonic()
-    run.set_learning_rates(drawn.update.number)
-    with run.recomputing():
-        learned = algorithm.learn(run, drawn.update)
-    metrics = drawn.metrics | learned | {"kl_coefficient": drawn.update.kl}
-    return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
-
-
-def _drop_old(work: Path, progress: Progress) -> None:
-    kept = {f"update-{progress.update:06d}", f"update-{progress.best_update:06d}"}
-    for folder in work.glob("update-*"):
-        if folder.name not in kept:
-            shutil.rmtree(folder)
+    return old, reference

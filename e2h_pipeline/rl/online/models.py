@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The models of an online run and their optimizers: how they learn, and how checkpoints are written and read."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
 from e2h_pipeline.rl.progress import Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.rl.algorithms import RlJob
 
+OptionsOf = TypeVar("OptionsOf", bound=OnlineRl)
 
 _FINAL_LR_RATIO = 0.01
 _BETAS = (0.9, 0.95)  # the paper's released code
@@ -28,24 +31,25 @@ _ADAM_EPSILON = 1e-5
 _MASTER = "master"  # beside the moments in checkpoints
 
 
-class Run:
-    """Models and optimizers of one run, and how they are saved.
+class Run(Generic[OptionsOf]):
+    """Models and optimizers of one run.
 
-    Weights in half precision have a copy in float32 that the optimizer works on (`masters`): a step of 2e-5 is less
-    than what bfloat16 can tell apart.
+    Weights in half precision have a copy in float32 that the optimizer works on (`masters`): bfloat16 cannot represent
+    a step of 2e-5.
 
     Attributes:
-        trained: models with an optimizer each: "policy", and what else an algorithm learns.
-        reference: the policy as it was.
+        trained: models with an optimizer each: "policy", and those that an algorithm adds.
+        reference: the SFT policy.
+        peaks: peak learning rate of each trained model.
     """
 
-    def __init__(self, policy: Path, evaluator: Path, options: Rl) -> None:
+    def __init__(self, job: RlJob[OptionsOf]) -> None:
         from e2h_pipeline.models.load import load_evaluator, load_policy
 
-        self.options = options
-        self.policy, self.tokenizer = load_policy(policy)
-        self.reference, _ = load_policy(policy)
-        self.evaluator, self.evaluator_tokenizer = load_evaluator(evaluator)
+        self.options = options = job.options
+        self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
+        self.reference, _ = load_policy(job.inputs[SFT_POLICY])
+        self.evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
         for frozen in (self.reference, self.evaluator):
             frozen.requires_grad_(False)
         self.trained: dict[str, PreTrainedModel] = {}
@@ -69,10 +73,10 @@ class Run:
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
-        """Within it trained models keep the inputs of their layers alone and recompute the rest (`gradient_checkpointing`).
+        """Within it, trained models keep only the inputs of their layers and recompute the rest (`gradient_checkpointing`).
 
-        Layers do so in training mode only, and then without a key-value cache. They alone are put into it, for the time of
-        learning: with their dropouts off, log-probabilities stay those of the draw, which needs the cache.
+        Layers do so in training mode only, and then without a key-value cache, which drawing needs. So they are in
+        training mode only while the models learn. Dropout stays off, so log-probabilities stay those of the draw.
         """
         layers = [
             module
@@ -87,13 +91,13 @@ class Run:
             layer.training = False
 
     def set_learning_rates(self, update: int) -> None:
-        """Those of one update."""
+        """Set the learning rates of one update."""
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = self.peaks[name] * lr_scale(update, self.options)
 
     def step(self, name: str) -> Tensor:
-        """One optimizer step of a model, with the gradients since its last. Returns their norm before clipping at 1."""
+        """One optimizer step of a model on its gradients. Returns their norm before clipping at 1."""
         optimizer, masters = self.optimizers[name], self.masters[name]
         halves = [(p, m) for p, m in zip(self.trained[name].parameters(), masters, strict=True) if p is not m]
         for parameter, master in halves:
@@ -108,7 +112,7 @@ class Run:
         return norm
 
     def save(self, folder: Path, progress: Progress) -> None:
-        """Write a checkpoint under a temporary name and rename it: it is whole or not there."""
+        """Write a checkpoint under a temporary name and rename it, so that it is whole or absent."""
         from safetensors.torch import save_file
 
         temporary = folder.with_name(f".{folder.name}.tmp")
@@ -121,7 +125,11 @@ class Run:
         temporary.rename(folder)
 
     def restore(self, folder: Path) -> Progress:
-        """Load a checkpoint written by `save`."""
+        """Load a checkpoint written by `save`.
+
+        Raises:
+            ValueError: its weights are those of another model.
+        """
         from safetensors.torch import load_file
 
         for name, model in self.trained.items():
@@ -155,8 +163,8 @@ class Run:
                     yield f"{name}/{index}/{moment}", torch.as_tensor(value).clone()
 
 
-def lr_scale(update: int, options: Rl) -> float:
-    """Linear warm-up, then cosine from 1 to 1%."""
+def lr_scale(update: int, options: OnlineRl) -> float:
+    """Share of the peak learning rate: linear warm-up, then cosine from 1 to 1%."""
     if update < options.warmup_updates:
         return (update + 1) / options.warmup_updates
     share = (update - options.warmup_updates) / max(1, options.updates - options.warmup_updates)

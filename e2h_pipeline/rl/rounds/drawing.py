@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""The solutions of a round: drawn, scored, graded, and their divergence from the SFT policy."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.tables import TABLE, read_table, write_table
 from e2h_pipeline.generation.engines.protocol import Sample
-from e2h_pipeline.generation.sample_pool import sample_pool
+from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.recipe import Sampling, Scoring
 from e2h_pipeline.rewards.scoring import score_pool
-from e2h_pipeline.rl.rollouts import Question, Rollout, answer_of, collate
-from e2h_pipeline.rl.rounds.run import (
-    RoundsRun,
-)
-from e2h_pipeline.solutions import format_prompt, parse_completion
+from e2h_pipeline.rl.batches import collate
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout, answer_of, prompt_ids, right_answers
+from e2h_pipeline.rl.rounds.run import RoundsRun
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,73 +29,88 @@ if TYPE_CHECKING:
 _KL_ROWS = 64  # solutions of a forward pass that only measures
 
 
-def draw_scored(
-    run: RoundsRun, folder: Path, policy: Path, questions: pa.Table, samples: int, stream: str, unit: str
-) -> dict[str, float]:
-    """A pool of a policy's solutions and its scores, and where the time went; shards that are there are not made again."""
-    rounds, began = run.method.rounds(run.options), time.monotonic()
-    drawing = Sampling(
-        samples=samples,
-        temperature=rounds.temperature,
-        top_k=rounds.top_k,
-        max_new_tokens=run.options.max_new_tokens,
+@dataclass(frozen=True)
+class Pool:
+    """A pool of solutions that a run draws.
+
+    Attributes:
+        folder: where it lies.
+        samples: completions per question.
+        stream: names its stream of randomness, with the algorithm's name.
+        unit: what progress counts.
+    """
+
+    folder: Path
+    samples: int
+    stream: str
+    unit: str
+
+
+def draw_scored(run: RoundsRun, policy: Path, questions: pa.Table, pool: Pool) -> dict[str, float]:
+    """Draw a policy's solutions and score them. Finished shards are not made again.
+
+    Returns:
+        Where the time went.
+    """
+    options, work, folder, began = run.options, run.job.work, pool.folder, time.monotonic()
+    sampling = Sampling(
+        samples=pool.samples,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        max_new_tokens=options.max_new_tokens,
     )
+    stream = f"rl/{run.algorithm.name}/{pool.stream}"
     for linked in ("pool", "scores"):
         shutil.rmtree(folder / linked, ignore_errors=True)
     sample_pool(
-        policy,
+        Drawing(policy, run.job.domain, sampling, stream, Independent()),
         questions,
-        folder / "pool",
-        folder / "samples",
-        drawing,
-        run.seed,
-        f"rl/{run.method.name}/{stream}",
-        run.reporter,
-        run.engine,
-        run.runner,
-        unit=unit,
+        replace(work, out=folder / "pool", folder=folder / "samples"),
+        pool.unit,
     )
     rolled_out = time.monotonic()
     score_pool(
         run.evaluator,
         folder / "pool",
-        run.work / "questions",
-        folder / "scores",
-        folder / "scored",
+        run.question_folder,
         Scoring(),
-        run.reporter,
-        run.runner,
+        run.job.domain.text,
+        replace(work, out=folder / "scores", folder=folder / "scored"),
     )
     return {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
 
 
 def scored_parts(run: RoundsRun, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[Rollout]]:
-    """The solutions of each part of a pool, scored and, where the answer may be looked at, graded."""
+    """The solutions of each part of a pool, scored and, where the answer may be looked at, graded.
+
+    Args:
+        folder: of the pool, as in `Pool`.
+        tokenizer: the policy's.
+    """
+    domain = run.job.domain
     for part in sorted((folder / "pool").glob("part-*.parquet")):
         rows = read_table(part).to_pylist()
         logits = read_table(folder / "scores" / part.name, ["step_logits"])["step_logits"].to_pylist()
-        pairs = [(run.asked[row["problem_id"]], _sample(row)) for row in rows]
-        answers = [answer_of(sample) for _, sample in pairs]
-        asked = [
-            (i, (question.answer, answer))
-            for i, ((question, _), answer) in enumerate(zip(pairs, answers, strict=True))
-            if question.answer is not None and answer is not None
-        ]
-        graded = dict(zip([i for i, _ in asked], run.grade([pair for _, pair in asked]), strict=True))
-        prompts = {q.problem_id: tuple(tokenizer(format_prompt(q.question))["input_ids"]) for q, _ in pairs}
-        yield [
-            Rollout(
-                question=question,
-                prompt_ids=prompts[question.problem_id],
-                sample=sample,
-                rewards=(),
-                evaluator_score=min((1 / (1 + math.exp(-logit)) for logit in own), default=0.0),
-                steps=len(parse_completion(sample.completion).steps),
-                answered=answer is not None,
-                right=None if question.answer is None else graded.get(i, False),
+        completions = [(run.asked[row["problem_id"]], _sample(row)) for row in rows]
+        rights = right_answers(completions, run.grader, domain)
+        prompts = {q.problem_id: prompt_ids(tokenizer, q, domain) for q, _ in completions}
+        solved = []
+        for (question, sample), right, own in zip(completions, rights, logits, strict=True):
+            steps = domain.text.parse(sample.completion).steps
+            solved.append(
+                Rollout(
+                    question=question,
+                    prompt_ids=prompts[question.problem_id],
+                    sample=sample,
+                    rewards=(),
+                    evaluator_score=min((1 / (1 + math.exp(-logit)) for logit in own), default=0.0),
+                    steps=len(steps),
+                    answer=answer_of(sample, domain),
+                    right=right,
+                    repeats_step=len(set(steps)) < len(steps),
+                )
             )
-            for i, ((question, sample), answer, own) in enumerate(zip(pairs, answers, logits, strict=True))
-        ]
+        yield solved
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
@@ -106,8 +122,10 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 def measure_divergences(
     reference: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, solved: Sequence[Rollout]
 ) -> list[float | None]:
-    """log policy - log SFT policy of the first solution of each question, None of the others: one forward pass of
-    the SFT policy, for the policy's own is known from the draw."""
+    """log policy - log SFT policy of the first solution of each question, None for the others.
+
+    It takes one forward pass of the SFT policy (`reference`); the policy's own log-probability is known from the draw.
+    """
     import torch
 
     from e2h_pipeline.rl.rounds.preference_losses import sequence_logprobs
@@ -128,6 +146,7 @@ def measure_divergences(
 
 
 def write_questions(folder: Path, questions: Sequence[Question]) -> None:
+    """Write the table of questions that pools are drawn of and scored with."""
     import pyarrow as pa
 
     columns = {
@@ -135,4 +154,4 @@ def write_questions(folder: Path, questions: Sequence[Question]) -> None:
         "level": pa.array([q.level for q in questions], pa.int8()),
         "question": pa.array([q.question for q in questions], pa.string()),
     }
-    write_table(folder / "data.parquet", pa.table(columns))
+    write_table(folder / TABLE, pa.table(columns))

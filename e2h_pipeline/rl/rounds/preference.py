@@ -1,7 +1,10 @@
-"""Iterative preference training: pairs of drawn solutions, and DPO, SimPO, ORPO or SPPO on them (paper section 4.2).
+"""Iterative preference training: pairs of solutions of the last round's policy, and DPO, SimPO, ORPO or SPPO on them
+(paper section 4.2).
 
-A round goes on from the last one's policy, which is also the reference that DPO and SPPO hold it to: the
-log-probabilities of its own draws are known from the sampler. Which solution is better, `pairs` says.
+A round goes on from the policy of the last one. That policy is also the reference which DPO and SPPO hold the new one to;
+the log-probabilities of its own draws are known from the sampler. `pairs` says which solution is better, and
+`preference_losses` has the formulas. It assumes that the evaluator's votes are right more often than wrong where no
+answer may be looked at.
 """
 
 from __future__ import annotations
@@ -10,62 +13,59 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.rl.rounds.pairs import Classes, preference_pairs
-from e2h_pipeline.training.batches import together
-from e2h_pipeline.training.next_token import IGNORED
-
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from e2h_pipeline.recipe import Preference, Rl
+    from e2h_pipeline.recipe import PreferenceRl
+    from e2h_pipeline.rl.algorithms import RlJob
     from e2h_pipeline.rl.rollouts import Rollout
+    from e2h_pipeline.rl.rounds.protocol import Classes
     from e2h_pipeline.training.batches import Example
-    from e2h_pipeline.training.trainer import Objective
+    from e2h_pipeline.training.trainer import Objective, Step
 
 
 class IterativePreference:
     """Training on pairs, better over worse."""
 
     name = "DPO"
+    reads: tuple[str, ...] = ()
+    samples = True
 
-    def rounds(self, options: Rl) -> Preference:
-        """See `Method.rounds`."""
-        return options.preference
+    def train(self, job: RlJob[PreferenceRl]) -> dict[str, Any]:
+        """See `Algorithm.train`."""
+        from e2h_pipeline.rl.rounds.loop import train_in_rounds
 
-    def start(self, base: Path, current: Path) -> Path:
-        """See `Method.start`: the policy that drew."""
+        return train_in_rounds(self, job)
+
+    def start(self, job: RlJob[PreferenceRl], current: Path) -> Path:
+        """See `RoundsAlgorithm.start`: the policy that drew."""
         return current
 
     def choose(
-        self, solved: Sequence[Rollout], classes: Classes, options: Rl, seed: int, number: int
+        self, solved: Sequence[Rollout], classes: Classes, options: PreferenceRl, seed: int, number: int
     ) -> tuple[list[Example], Mapping[str, int]]:
-        """See `Method.choose`. Where step rewards have no weight, the answer alone says which is better."""
-        pairs, counts = preference_pairs(
-            solved,
-            classes,
-            per_question=options.preference.per_question,
-            margin=options.preference.margin,
-            easy_margin=0.0 if options.process_scale > 0 else None,
-            seed=seed,
-            iteration=number,
-        )
+        """See `RoundsAlgorithm.choose`: an example is a pair."""
+        from e2h_pipeline.rl.rounds.pairs import preference_pairs
+        from e2h_pipeline.training.batches import together
+
+        pairs, counts = preference_pairs(solved, classes, options, seed, number)
         return [together(_document(p.chosen, 1.0), _document(p.rejected, 0.0)) for p in pairs], counts
 
-    def objective(self, options: Rl) -> Objective:
-        """See `Method.objective`: the mean over pairs of the loss that the recipe names."""
+    def objective(self, options: PreferenceRl) -> Objective:
+        """See `RoundsAlgorithm.objective`: the mean over pairs of the loss that the recipe names."""
 
-        def loss(model: PreTrainedModel, batch: dict[str, Any], total: Tensor) -> Tensor:
+        def loss(model: PreTrainedModel, batch: dict[str, Any], step: Step) -> Tensor:
             from e2h_pipeline.rl.rounds.preference_losses import sequence_logprobs
 
             sums = sequence_logprobs(model, batch["input_ids"], batch["attention_mask"], batch["mask"])
-            losses = pair_losses(sums, batch["reference"].sum(1), batch["mask"], options.preference)
-            return losses.sum() / (total / 2)  # a label in each solution of a pair
+            losses = pair_losses(sums, batch["reference"].sum(1), batch["mask"], options)
+            return losses.sum() / (step.total / 2)  # a label in each solution of a pair
 
         return loss
 
 
-def pair_losses(sums: Tensor, reference: Tensor, mask: Tensor, options: Preference) -> Tensor:
+def pair_losses(sums: Tensor, reference: Tensor, mask: Tensor, options: PreferenceRl) -> Tensor:
     """Loss of each pair, (batch / 2,).
 
     Args:
@@ -86,7 +86,10 @@ def pair_losses(sums: Tensor, reference: Tensor, mask: Tensor, options: Preferen
 
 
 def _document(rollout: Rollout, better: float) -> Example:
-    """A solution with a mask of its completion; on its last token the label, and what the policy that drew it gave."""
+    """A solution with a mask of its completion. Its last token carries the label, and the log-probability that the policy
+    gave when it drew the solution."""
+    from e2h_pipeline.training.next_token import IGNORED
+
     prompt, completion = rollout.prompt_ids, rollout.sample.token_ids
     before = len(prompt) + len(completion) - 1
     return {

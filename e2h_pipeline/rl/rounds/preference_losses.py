@@ -1,13 +1,13 @@
 """Losses on pairs of completions, a better and a worse one: DPO, SimPO, ORPO, SPPO.
 
-Each is a function of two (batch,) tensors that say how likely the policy makes the chosen and the rejected
-completions, and returns the loss of each pair, (batch,). The two that hold the policy to a reference take
-log-ratios, the two that need no reference take mean log-probabilities per token:
+Each is a function of two (batch,) tensors, of the chosen and of the rejected completions, and returns the loss of each
+pair, (batch,). DPO and SPPO hold the policy to a reference and take log-ratios. SimPO and ORPO need no reference and take
+mean log-probabilities per token:
 
     log-ratio   sum over completion tokens of log policy - log reference
     mean        sum over completion tokens of log policy, over their number
 
-Which pairs, is `pairs.py`'s affair.
+`pairs` makes the pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A completion is never held for surer than this, where the odds would be infinite. TRL has no such bound.
+# Largest mean log-probability whose odds are taken; at 0 they are infinite. TRL has no such bound.
 _SUREST = -1e-6
 
 
@@ -38,10 +38,9 @@ def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 def sppo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     """(chosen - 1 / 2 beta)^2 + (rejected + 1 / 2 beta)^2 of log-ratios (Wu et al. 2024, arXiv 2405.00675).
 
-    The paper's (log-ratio - (P - 1/2) / beta)^2 with the chosen completion winning always, P = 1, and the
-    rejected one never, P = 0, which is TRL's `sppo_hard`. The targets lie 1 / 2 beta away: at the paper's beta of
-    0.001 a policy that equals its reference has a loss of 500,000, so clip gradients, or take a beta near 0.1 where
-    models are tiny.
+    The paper's (log-ratio - (P - 1/2) / beta)^2, where the chosen completion always wins, P = 1, and the rejected one
+    never, P = 0; this is TRL's `sppo_hard`. The targets lie 1 / 2 beta away: at the paper's beta of 0.001 a policy that
+    equals its reference has a loss of 500,000. So clip gradients, or take a beta near 0.1 for tiny models.
 
     Args:
         chosen, rejected: (batch,) log-ratios.
@@ -62,9 +61,9 @@ def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor
 def orpo(chosen: Tensor, rejected: Tensor, weight: float) -> Tensor:
     """-chosen - weight log sigmoid(log odds of chosen - log odds of rejected) (Hong et al. 2024, arXiv 2403.07691).
 
-    Equations 6 and 7; odds are p / (1 - p) of p = exp(mean log-probability). The first term is the loss of
-    fine-tuning on the chosen completion, a mean over its tokens; TRL's goes over the prompt too, and over all
-    tokens of a batch at once, so that long pairs count for more.
+    Equations 6 and 7; odds are p / (1 - p) with p = exp(mean log-probability). The first term is the loss of
+    fine-tuning on the chosen completion, a mean over its tokens. TRL's mean goes over the prompt too, and over all
+    tokens of a batch at once, so that long pairs count more.
 
     Args:
         chosen, rejected: (batch,) mean log-probabilities.

@@ -1,4 +1,4 @@
-"""TODO: docstring."""
+"""What all rounds of a run share, and the files of one round."""
 
 from __future__ import annotations
 
@@ -7,87 +7,61 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.artifacts.reporter import Reporter
-from e2h_pipeline.grading.graders import Verdict, verdicts
+from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY, RlJob
 from e2h_pipeline.rl.metrics import easy_accuracy
-from e2h_pipeline.rl.rollouts import Question, Rollout
-from e2h_pipeline.rl.rounds.pairs import Classes
-from e2h_pipeline.training.batches import Example
-from e2h_pipeline.training.trainer import Objective
+from e2h_pipeline.rl.questions import Question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.artifacts.shards import Runner
     from e2h_pipeline.grading.verdicts import Grader
-    from e2h_pipeline.recipe import Rl, Rounds
+    from e2h_pipeline.recipe import RoundsRl
+    from e2h_pipeline.rl.rounds.protocol import RoundsAlgorithm
 
 
 METRICS_FILE, POLICY_FOLDER, PROBE = "round.json", "policy", "probe"
-
-
-class Method(Protocol):
-    """What is learned from drawn solutions.
-
-    Attributes:
-        name: as people write it.
-    """
-
-    name: str
-
-    def rounds(self, options: Rl) -> Rounds:
-        """Its part of the recipe."""
-        ...
-
-    def start(self, base: Path, current: Path) -> Path:
-        """The model a round trains: the base model, or the policy that drew the solutions."""
-        ...
-
-    def choose(
-        self, solved: Sequence[Rollout], classes: Classes, options: Rl, seed: int, number: int
-    ) -> tuple[list[Example], Mapping[str, int]]:
-        """Training examples, and counts of what became of the solutions.
-
-        Args:
-            solved: all solutions of some questions.
-            classes: which answers to a question are the same.
-            number: of the round, from 1.
-        """
-        ...
-
-    def objective(self, options: Rl) -> Objective:
-        """The loss over batches of these examples."""
-        ...
 
 
 @dataclass(frozen=True)
 class RoundsRun:
     """What all rounds share."""
 
-    method: Method
-    base: Path
-    sft: Path
-    evaluator: Path
+    algorithm: RoundsAlgorithm[Any]
+    job: RlJob[RoundsRl]
+    grader: Grader
     questions: Sequence[Question]
     validation: Sequence[Question]
-    work: Path
-    options: Rl
-    seed: int
-    judge: Grader
-    reporter: Reporter
-    engine: str
-    runner: Runner | None
+
+    @property
+    def options(self) -> RoundsRl:
+        """Section `rl` of the recipe."""
+        return self.job.options
+
+    @property
+    def sft(self) -> Path:
+        """Folder of the SFT policy."""
+        return self.job.inputs[SFT_POLICY]
+
+    @property
+    def evaluator(self) -> Path:
+        """Folder of the easy evaluator."""
+        return self.job.inputs[EVALUATOR]
+
+    @property
+    def question_folder(self) -> Path:
+        """Where the table of the questions is, for those that score their solutions."""
+        return self.job.work.folder / "questions"
 
     @cached_property
     def asked(self) -> dict[str, Question]:
         """Questions by id."""
         return {question.problem_id: question for question in self.questions}
 
-    def grade(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether each (gold, answer) is right."""
-        return [verdict is Verdict.EQUAL for verdict in verdicts(self.judge, pairs)]
+    def folder(self, number: int) -> Path:
+        """Where a round works; number 0 is the SFT policy's probe."""
+        return self.job.work.folder / f"round-{number:02d}"
 
     def reference(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The SFT policy, which KL is measured to."""
@@ -101,18 +75,18 @@ class RoundsRun:
         from e2h_pipeline.models.load import load_policy
 
         engine = TransformersEngine(*load_policy(policy))
-        return easy_accuracy(engine, self.grade, self.validation, self.options.max_new_tokens)
-
-
-def round_folder(work: Path, number: int) -> Path:
-    return work / f"round-{number:02d}"
+        return easy_accuracy(
+            engine, self.validation, self.options.max_new_tokens, self.grader, self.job.domain
+        )
 
 
 def read_metrics(file: Path) -> dict[str, float]:
+    """Metrics that `write_metrics` wrote."""
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
+    """Write metrics under a temporary name and rename the file, so that it is whole or absent."""
     temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(metrics), encoding="utf-8")
     temporary.rename(file)

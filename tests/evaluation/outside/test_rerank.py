@@ -16,7 +16,12 @@ import pytest
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.graded import PoolError
-from e2h_pipeline.evaluation.outside.rerank import ExternalResult, read_samples, rerank_external
+from e2h_pipeline.evaluation.outside.rerank import (
+    ExternalOptions,
+    ExternalResult,
+    read_samples,
+    rerank_external,
+)
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.problems.records import ProblemError
@@ -36,16 +41,10 @@ def reranked(
     """Read the records as a file `s.jsonl`, and rerank them."""
     file = io.BytesIO("".join(json.dumps(record) + "\n" for record in records).encode())
     problems = read_samples(file, "s.jsonl", logits=logits, limit=limit)
+    evaluation = Evaluation(bootstrap=200, easy_levels=(1, 2, 3))
+    options = ExternalOptions("ELSEWHERE", logits, Rerank(draws=draws), evaluation, seed=0)
     with grader(mode) as judge:
-        return rerank_external(
-            problems,
-            judge,
-            benchmark="ELSEWHERE",
-            logits=logits,
-            rerank=Rerank(draws=draws),
-            evaluation=Evaluation(bootstrap=200),
-            seed=0,
-        )
+        return rerank_external(problems, judge, options)
 
 
 def accuracy(
@@ -193,8 +192,9 @@ def test_the_first_samples_can_be_taken() -> None:
     [
         ({"problem_id": None}, "s.jsonl:1: 'problem_id' must be text, not null"),
         ({"gold": [1]}, "s.jsonl:1: 'gold' must be text, not a list"),
-        ({"level": 6}, "'level' must be a whole number from 1 to 5, not 6; leave it out"),
-        ({"level": "Level 3"}, "'level' must be a whole number from 1 to 5, not 'Level 3'"),
+        ({"level": 0}, "'level' must be a whole number from 1 to 127, not 0; leave it out"),
+        ({"level": 128}, "'level' must be a whole number from 1 to 127, not 128"),
+        ({"level": "Level 3"}, "'level' must be a whole number from 1 to 127, not 'Level 3'"),
         ({"level": True}, "'level' must be a whole number"),
         ({"answers": "12"}, "'answers' must be a list with an entry per sample, not '12'"),
         ({"answers": []}, "'answers' is empty"),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.step_benchmarks.prm_bench import (
     CLASSES,
     confusion,
@@ -14,9 +14,9 @@ from e2h_pipeline.evaluation.step_benchmarks.prm_bench import (
     prm_score,
     read_prm_bench,
 )
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepSolution, completion_of
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge, StepSolution, completion_of
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 
@@ -63,9 +63,8 @@ def test_a_file_is_judged(ladder_evaluator: Path, tmp_path: Path) -> None:
     file = tmp_path / "bench.jsonl"
     records = [RECORD, RECORD, {**RECORD, "classification": "multi_solutions", "error_steps": []}]
     file.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    summary = judge_prm_bench(
-        ladder_evaluator, file, tmp_path, threshold=0.5, bootstrap=Bootstrap(100), reporter=Reporter()
-    )
+    judge = StepJudge.load(ladder_evaluator)
+    summary = judge_prm_bench(judge, file, 0.5, Bootstrap(100), Work(tmp_path, tmp_path / "work"))
     assert (summary["records"], summary["repeated"], summary["errors_off_the_end"]) == (3, 1, 1)
     assert {"circular", "simplicity", "overall"} <= set(summary["prm_score"])
     assert (tmp_path / "prm_scores.parquet").is_file()
@@ -81,7 +80,7 @@ def test_prm_bench_is_read_whole(data_dir: Path) -> None:
     assert not any(s.wrong for s in bench.solutions if s.group == "multi_solutions")
     for s in bench.solutions:
         text, segments = completion_of(s.steps)
-        assert {i for own in segments for i in own} == set(range(len(parse_completion(text).spans)))
+        assert {i for own in segments for i in own} == set(range(len(MARKED.parse(text).spans)))
     perfect = [[float(i not in s.wrong) for i in range(len(s.steps))] for s in bench.solutions]
     rows = {r["group"]: r for r in prm_bench_rows(bench.solutions, perfect, 0.5, Bootstrap(100))}
     assert set(rows) == {*CLASSES, "simplicity", "soundness", "sensitivity", "overall"}

@@ -8,36 +8,40 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.step_benchmarks.process_bench import (
     NO_ERROR,
     choose_threshold,
-    first_error,
+    first_error_index,
     first_error_quality,
     harmonic_mean,
     judge_process_bench,
     process_bench_rows,
     read_process_bench,
 )
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepSolution, completion_of, step_scores
-from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import (
+    StepJudge,
+    StepSolution,
+    completion_of,
+    step_scores,
+)
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 BOOTSTRAP = Bootstrap(200)
 
 
-def solution(identity: str, wrong: int, subset: str = "a", level: int = 0) -> StepSolution:
+def solution(identity: str, wrong: int, subset: str = "a", level: int | None = None) -> StepSolution:
     error = frozenset() if wrong == NO_ERROR else frozenset({wrong})
     return StepSolution(identity, subset, identity, level, "1+2", ("1+2=3", "# Answer\n\n3"), error)
 
 
 def test_first_error_worked_numbers() -> None:
-    assert first_error([0.9, 0.4, 0.2], 0.5) == 1
-    assert first_error([0.9, 0.5], 0.5) == NO_ERROR
-    assert first_error([], 0.5) == NO_ERROR
+    assert first_error_index([0.9, 0.4, 0.2], 0.5) == 1
+    assert first_error_index([0.9, 0.5], 0.5) == NO_ERROR
+    assert first_error_index([], 0.5) == NO_ERROR
 
 
 def test_quality_worked_numbers() -> None:
@@ -83,7 +87,7 @@ def test_no_threshold_is_better_than_the_chosen_one(rows: list[tuple[list[int], 
     chosen = choose_threshold(scores, truth)
 
     def f1(threshold: float) -> float:
-        hits = [first_error(s, threshold) == t for s, t in zip(scores, truth, strict=True)]
+        hits = [first_error_index(s, threshold) == t for s, t in zip(scores, truth, strict=True)]
         wrong = np.mean([h for h, t in zip(hits, truth, strict=True) if t != NO_ERROR])
         return harmonic_mean(
             float(wrong), float(np.mean([h for h, t in zip(hits, truth, strict=True) if t == NO_ERROR]))
@@ -110,7 +114,7 @@ def test_steps_become_segments_and_are_counted_back() -> None:
     text, segments = completion_of(["1+2=3\n\nthat is 3", "  ", "so\n\n# Answer\n\n3"])
     assert text == "1+2=3\nthat is 3\n\nso\n\n# Answer\n\n3"
     assert segments == [[0], [], [1, 2, 2]]
-    assert len(parse_completion(text).spans) == 3
+    assert len(MARKED.parse(text).spans) == 3
     # An answer block that is not the last step is a step like others, and so is an empty one.
     for steps in (["# Answer\n\n3", "check"], ["1+2=3", "# Answer"]):
         assert completion_of(steps)[1] == [[0], [1]]
@@ -123,8 +127,8 @@ def test_steps_become_segments_and_are_counted_back() -> None:
 def test_every_step_has_a_score(ladder_evaluator: Path) -> None:
     steps = ("", "1+2=3", "", "3*2=6\n\n# Answer\n\n6")
     found = step_scores(
-        *load_evaluator(ladder_evaluator),
-        [StepSolution("x", "a", "x", 0, "1+2*2", steps, frozenset())],
+        StepJudge.load(ladder_evaluator),
+        [StepSolution("x", "a", "x", None, "1+2*2", steps, frozenset())],
     )[0]
     assert len(found) == 4 and all(0 < s < 1 for s in found)
     assert found[0] == found[1] == found[2]
@@ -160,20 +164,17 @@ def test_a_file_is_judged_with_a_threshold_from_easy_validation(
         tmp_path / "bench.jsonl",
         [RECORD, {**RECORD, "id": "m-1", "label": -1, "math_level": 4, "problem": "2+2"}],
     )
+    work = Work(tmp_path / "out", tmp_path / "work")
     summary = judge_process_bench(
-        ladder_evaluator,
-        file,
-        tmp_path / "labels",
-        tmp_path / "out",
-        bootstrap=BOOTSTRAP,
-        reporter=Reporter(),
+        StepJudge.load(ladder_evaluator), file, tmp_path / "labels", BOOTSTRAP, work
     )
     assert 0 < summary["threshold"] < 1 and summary["validation_solutions"] == 2
     assert summary["solutions"] == {"math": 2} and set(summary["f1"]) == {"math", "average"}
     predictions = read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert [p["first_error"] for p in predictions] == [1, -1]
+    assert [p["level"] for p in predictions] == [None, 4]
     for p in predictions:
-        assert p["named"] == first_error(p["step_scores"], summary["threshold"])
+        assert p["named"] == first_error_index(p["step_scores"], summary["threshold"])
 
 
 def test_process_bench_is_read_whole(data_dir: Path) -> None:
@@ -197,7 +198,7 @@ def test_process_bench_is_read_whole(data_dir: Path) -> None:
     for s in solutions:
         text, segments = completion_of(s.steps)
         assert segments == [[i] for i in range(len(s.steps))]
-        assert len(parse_completion(text).spans) == len(segments)
+        assert len(MARKED.parse(text).spans) == len(segments)
     # Who knows all is at 1; who never finds an error is right on all correct ones and has F1 0.
     perfect = [[0.0 if i in s.wrong else 1.0 for i in range(len(s.steps))] for s in solutions]
     for scores, expected in ((perfect, 1.0), ([[1.0] * len(s.steps) for s in solutions], 0.0)):

@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 
 from e2h_pipeline.evaluation.step_benchmarks.prm_bench import confusion, prm_score
-from e2h_pipeline.evaluation.step_benchmarks.process_bench import NO_ERROR, first_error, first_error_quality
+from e2h_pipeline.evaluation.step_benchmarks.process_bench import (
+    NO_ERROR,
+    first_error_index,
+    first_error_quality,
+)
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.ranking import auroc
@@ -109,7 +113,7 @@ def test_first_error_f1_orders_the_evaluators_alike(data_dir: Path) -> None:
     problems = np.array([row["question"] for row in rows])
     f1 = {}
     for model in INVALID:
-        named = np.array([first_error(_validity(row, model), 0.5) for row in rows])
+        named = np.array([first_error_index(_validity(row, model), 0.5) for row in rows])
         quality = first_error_quality(named, truth, problems, Bootstrap(200))
         assert (quality.erroneous, quality.correct) == (83, 76) and quality.f1 is not None
         f1[model] = quality.f1[0]

@@ -10,7 +10,7 @@ from e2h_pipeline.generation.engines.cohort import Cohort, UnsupportedModel
 from e2h_pipeline.generation.engines.protocol import Candidate, Request, Sample, SamplingOptions
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.solutions import format_prompt
+from e2h_pipeline.solutions import MARKED
 
 QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -43,7 +43,7 @@ def tiny(family: str, tokenizer: PreTrainedTokenizerFast, **changed: object) -> 
 
 
 def requests(count: int) -> list[Request]:
-    return [Request(q, stream_key(0, "test", q), count) for q in QUESTIONS]
+    return [Request(q, MARKED, stream_key(0, "test", q), count) for q in QUESTIONS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -53,7 +53,7 @@ def test_greedy_is_what_generate_says_in_every_family(
     engine = tiny(family, ladder_tok)
     drawn = engine.sample(requests(2), SamplingOptions(0.0, 40))
     for question, (one, other) in zip(QUESTIONS, drawn, strict=True):
-        prompt = torch.tensor([ladder_tok(format_prompt(question))["input_ids"]])
+        prompt = torch.tensor([ladder_tok(MARKED.prompt(question))["input_ids"]])
         out = engine.model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40
         )
@@ -70,7 +70,7 @@ def test_rows_that_leave_and_enter_change_nothing(
     """Uneven requests, in batches that hold one row, a few, or all."""
     engine = tiny(family, ladder_tok)
     counts = [1, 17, 2, 9, 1, 30]
-    asked = [Request(q, stream_key(0, "t", q), n) for q, n in zip(QUESTIONS, counts, strict=True)]
+    asked = [Request(q, MARKED, stream_key(0, "t", q), n) for q, n in zip(QUESTIONS, counts, strict=True)]
     drawn = engine.sample(asked, SamplingOptions(1.2, 45, batch_tokens=budget))
     alone = [engine.sample([r], SamplingOptions(1.2, 45))[0] for r in asked]
     assert [len(d) for d in drawn] == counts
@@ -82,7 +82,7 @@ def test_logprobs_behind_padded_prompts_and_holes(ladder_tok: PreTrainedTokenize
     engine = tiny("llama", ladder_tok)
     drawn = engine.sample(requests(12), SamplingOptions(1.0, 60))
     for question, samples in zip(QUESTIONS, drawn, strict=True):
-        prompt = ladder_tok(format_prompt(question))["input_ids"]
+        prompt = ladder_tok(MARKED.prompt(question))["input_ids"]
         for sample in samples:
             ids = torch.tensor([[*prompt, *sample.token_ids]])
             with torch.no_grad():
@@ -179,7 +179,7 @@ def test_what_the_watch_gives_up_ends_there(ladder_tok: PreTrainedTokenizerFast)
 def test_the_watch_sees_the_prefix_too(ladder_tok: PreTrainedTokenizerFast) -> None:
     watch = EveryThird()
     tiny("llama", ladder_tok).sample(
-        [Request("3+5", 1, 2, prefix="3+5=1\n\n")], SamplingOptions(1.0, 8), watch
+        [Request("3+5", MARKED, 1, 2, prefix="3+5=1\n\n")], SamplingOptions(1.0, 8), watch
     )
     assert all(c.completion.startswith("3+5=1\n\n") for c in watch.seen)
 

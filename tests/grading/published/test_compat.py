@@ -8,12 +8,13 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from graded_texts import grades_of, verdicts_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2h_pipeline.grading.published.compat import E2hStringGrader, Prm800kGrader, by_strings
 from e2h_pipeline.grading.published.compat_forms import hendrycks_form, loose_form
-from e2h_pipeline.grading.verdicts import Verdict, verdicts
+from e2h_pipeline.grading.verdicts import Verdict
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
 EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDED
@@ -117,50 +118,52 @@ def test_both_graders_agree_where_no_algebra_is_asked(pool: WorkerPool) -> None:
     pairs = EQUAL_IN_BOTH + DIFFERENT_IN_BOTH
     expected = [EQUAL] * len(EQUAL_IN_BOTH) + [DIFFERENT] * len(DIFFERENT_IN_BOTH)
     for grader in (E2hStringGrader(), Prm800kGrader(pool)):
-        assert list(zip(pairs, verdicts(grader, pairs), strict=True)) == list(
+        assert list(zip(pairs, verdicts_of(grader, pairs), strict=True)) == list(
             zip(pairs, expected, strict=True)
         )
 
 
 def test_algebra_separates_them(pool: WorkerPool) -> None:
     pairs = [*EQUAL_FOR_SYMPY, *[(b, a) for a, b in EQUAL_FOR_SYMPY]]
-    wrong = [pair for pair, v in zip(pairs, verdicts(Prm800kGrader(pool), pairs), strict=True) if v != EQUAL]
+    wrong = [
+        pair for pair, v in zip(pairs, verdicts_of(Prm800kGrader(pool), pairs), strict=True) if v != EQUAL
+    ]
     assert not wrong
-    wrong = [pair for pair, v in zip(pairs, verdicts(E2hStringGrader(), pairs), strict=True) if v == EQUAL]
+    wrong = [pair for pair, v in zip(pairs, verdicts_of(E2hStringGrader(), pairs), strict=True) if v == EQUAL]
     assert not wrong
 
 
 def test_what_hangs_upstream_is_undecided(pool: WorkerPool) -> None:
     start = time.perf_counter()
     grader = Prm800kGrader(pool)
-    assert verdicts(grader, HANGS) == [UNDECIDED] * len(HANGS)
-    assert verdicts(grader, HANGS) == [UNDECIDED] * len(HANGS)
+    assert verdicts_of(grader, HANGS) == [UNDECIDED] * len(HANGS)
+    assert verdicts_of(grader, HANGS) == [UNDECIDED] * len(HANGS)
     assert grader.undecided == len(HANGS)  # counted once
     assert time.perf_counter() - start < 60
-    assert set(verdicts(E2hStringGrader(), HANGS)) == {DIFFERENT}
+    assert set(verdicts_of(E2hStringGrader(), HANGS)) == {DIFFERENT}
 
 
 def test_an_element_that_differs_decides_without_sympy(pool: WorkerPool) -> None:
-    grade = Prm800kGrader(pool).grade_pairs([("(5x,1/2)", "(9**9**9**9,2/4)")])[0]
+    grade = grades_of(Prm800kGrader(pool), [("(5x,1/2)", "(9**9**9**9,2/4)")])[0]
     assert (grade.verdict, grade.tier) == (DIFFERENT, "string")
 
 
 def test_tiers_and_times(pool: WorkerPool) -> None:
     grader = Prm800kGrader(pool)
     pairs = [("7", "7"), ("x+1", "1+x"), ("7", "7")]
-    first = grader.grade_pairs(pairs)
+    first = grades_of(grader, pairs)
     assert [grade.tier for grade in first] == ["string", "sympy", "string"]
     assert first[0].ms > 0 and first[1].ms > 0 and first[2].ms == 0
-    assert [grade.ms for grade in grader.grade_pairs(pairs)] == [0, 0, 0]
+    assert [grade.ms for grade in grades_of(grader, pairs)] == [0, 0, 0]
 
 
 def test_too_much_text_is_undecided(pool: WorkerPool) -> None:
     for grader in (E2hStringGrader(), Prm800kGrader(pool)):
         long = "\\pi+" * 5000
-        grades = grader.grade_pairs([("\\pi", long), (long, long), ("7", "x" * 1_000_000)])
+        grades = grades_of(grader, [("\\pi", long), (long, long), ("7", "x" * 1_000_000)])
         assert [grade.verdict for grade in grades] == [UNDECIDED, EQUAL, DIFFERENT]
         assert grades[0].tier == "size" and grader.undecided == 1
-    grade = Prm800kGrader(pool).grade_pairs([("x", "x+" * 1500 + "1")])[0]
+    grade = grades_of(Prm800kGrader(pool), [("x", "x+" * 1500 + "1")])[0]
     assert (grade.verdict, grade.tier) == (UNDECIDED, "size")
 
 
@@ -247,7 +250,7 @@ def test_verdicts_recorded_from_upstream(pool: WorkerPool) -> None:
 
 
 def disagreements(grader: Prm800kGrader, recorded: dict[Pair, object]) -> list[Pair]:
-    grades = grader.grade_pairs(list(recorded))
+    grades = grades_of(grader, list(recorded))
     return [
         pair
         for (pair, equal), grade in zip(recorded.items(), grades, strict=True)
@@ -272,10 +275,10 @@ EQUAL_GOLDS = [
 def test_golds_of_math500_equal_themselves_and_few_others() -> None:
     golds = [str(row["answer"]) for row in rows("math", "math500.jsonl")]
     grader = E2hStringGrader()
-    assert verdicts(grader, [(gold, gold) for gold in golds]) == [EQUAL] * 500
+    assert verdicts_of(grader, [(gold, gold) for gold in golds]) == [EQUAL] * 500
     distinct = sorted(set(golds))
     pairs = list(combinations(distinct, 2))
-    equal = [pair for pair, v in zip(pairs, verdicts(grader, pairs), strict=True) if v is EQUAL]
+    equal = [pair for pair, v in zip(pairs, verdicts_of(grader, pairs), strict=True) if v is EQUAL]
     assert len(distinct) == 301
     assert sorted(equal) == sorted(EQUAL_GOLDS)
 
@@ -283,4 +286,4 @@ def test_golds_of_math500_equal_themselves_and_few_others() -> None:
 def test_sympy_finds_no_further_equal_golds(pool: WorkerPool) -> None:
     golds = sorted({str(row["answer"]) for row in rows("math", "math500.jsonl")})
     pairs = [pair for pair in combinations(golds, 2) if isinstance(by_strings(*pair), list)][::20]
-    assert set(verdicts(Prm800kGrader(pool), pairs)) == {DIFFERENT}
+    assert set(verdicts_of(Prm800kGrader(pool), pairs)) == {DIFFERENT}

@@ -14,20 +14,14 @@ from e2h_pipeline.problems.ladder.corpus import (
     corpus_document,
     misconceptions,
 )
-from e2h_pipeline.problems.ladder.problems import BENCHMARK_LEVELS, draw_chain, ladder_pool
+from e2h_pipeline.problems.ladder.problems import BENCHMARK_LEVELS, LadderReader, draw_chain
 from e2h_pipeline.problems.ladder.world import Chain, apply, parse_question
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.recipe import Base, LadderWorld, Problems
-from e2h_pipeline.solutions import (
-    ANSWER_MARKER,
-    SEPARATOR,
-    format_completion,
-    format_prompt,
-    parse_completion,
-)
+from e2h_pipeline.recipe import Base, LadderProblems, LadderWorld
+from e2h_pipeline.solutions import ANSWER_MARKER, MARKED, SEPARATOR
 
 WORLD = LadderWorld()
-SMALL = Problems(train_per_level=30)
+SMALL = LadderProblems(train_per_level=30)
 CHAINS = st.builds(
     Chain,
     st.integers(0, 6),
@@ -85,23 +79,23 @@ def test_labels_are_ones_then_at_most_one_zero_then_nothing(
     chain: Chain, extra: list[str], answer: int
 ) -> None:
     cut = len(extra) % (len(chain.operations) + 1)
-    completion = format_completion([*chain.true_steps()[:cut], *extra], str(answer))
+    completion = MARKED.completion([*chain.true_steps()[:cut], *extra], str(answer))
     labels = step_labels(chain.question, completion)
-    assert len(labels) == len(parse_completion(completion).spans)
+    assert len(labels) == len(MARKED.parse(completion).spans)
     right = next((i for i, label in enumerate(labels) if label != 1), len(labels))
     assert labels == [1] * right + [0] * (right < len(labels)) + [-1] * (len(labels) - right - 1)
 
 
 def test_reference_solutions_are_right() -> None:
-    pool = ladder_pool(SMALL)
+    pool = LadderReader().pool(SMALL)
     for problem in [*pool.train, *pool.benchmark]:
-        labels = step_labels(problem.question, format_completion(problem.steps, problem.answer))
+        labels = step_labels(problem.question, MARKED.completion(problem.steps, problem.answer))
         assert labels == [1] * (len(problem.steps) + 1)
 
 
 def test_levels_lengths_and_disjointness_of_the_pools() -> None:
-    pool = ladder_pool(SMALL)
-    assert pool.benchmark_name == "LADDER500"
+    pool = LadderReader().pool(SMALL)
+    assert pool.distinct
     assert Counter(p.level for p in pool.benchmark) == {1: 43, 2: 90, 3: 105, 4: 128, 5: 134}
     assert sum(BENCHMARK_LEVELS.values()) == 500
     assert Counter(p.level for p in pool.train) == dict.fromkeys(range(1, 6), 30)
@@ -109,20 +103,21 @@ def test_levels_lengths_and_disjointness_of_the_pools() -> None:
     assert len(set(questions)) == len(questions) == 650
     assert len({p.problem_id for p in [*pool.train, *pool.benchmark]}) == 650
     for problem in [*pool.train, *pool.benchmark]:
+        assert problem.level is not None
         shortest, longest = WORLD.steps[problem.level - 1]
         assert shortest <= len(problem.steps) <= longest
 
 
 def test_the_seed_alone_makes_the_problems() -> None:
-    assert ladder_pool(SMALL) == ladder_pool(SMALL)
-    other = ladder_pool(SMALL.model_copy(update={"seed": 1}))
-    assert {p.question for p in other.train} != {p.question for p in ladder_pool(SMALL).train}
+    assert LadderReader().pool(SMALL) == LadderReader().pool(SMALL)
+    other = LadderReader().pool(SMALL.model_copy(update={"seed": 1}))
+    assert {p.question for p in other.train} != {p.question for p in LadderReader().pool(SMALL).train}
 
 
 def test_a_level_that_runs_dry_says_what_to_do() -> None:
     world = WORLD.model_copy(update={"steps": ((1, 1), *WORLD.steps[1:])})
     with pytest.raises(ProblemError, match=r"level-1 question left; lower problems\.train_per_level"):
-        ladder_pool(Problems(train_per_level=400, world=world))
+        LadderReader().pool(LadderProblems(train_per_level=400, world=world))
 
 
 def test_rare_operators_come_as_often_as_the_level_says() -> None:
@@ -189,8 +184,8 @@ def test_a_plain_document_is_a_question_and_a_solution_in_our_format() -> None:
     for i in range(50):
         lead, worked = _document(Base(marked=0), i)
         question = lead.split(SEPARATOR)[1]
-        assert lead == format_prompt(question)
-        solution = parse_completion(worked)
+        assert lead == MARKED.prompt(question)
+        solution = MARKED.parse(worked)
         assert len(solution.steps) == len(parse_question(question).operations)
         assert solution.answer == solution.steps[-1][-1]
 

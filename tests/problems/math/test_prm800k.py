@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from e2h_pipeline.problems.math.prm800k import _session, read_prm800k
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.solutions import SEPARATOR, parse_completion
+from e2h_pipeline.solutions import MARKED, SEPARATOR
 
 RECORD = {
     "unique_id": "train/algebra/1.json",
@@ -263,7 +263,7 @@ def test_real_decoded_labels(steps_folder: Path) -> None:
     assert len({s.unique_id for s in labels.solutions}) == 216
     assert Counter(r for s in labels.solutions for r in s.ratings) == {1: 8596, 0: 639, -1: 1566}
     assert all(-1 not in s.ratings[:-1] for s in labels.solutions)  # cut at the first error
-    answered = [parse_completion(SEPARATOR.join(s.steps)).answer is not None for s in labels.solutions]
+    answered = [MARKED.parse(SEPARATOR.join(s.steps)).answer is not None for s in labels.solutions]
     assert sum(answered) == 280
 
 

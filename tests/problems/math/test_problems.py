@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 
 from e2h_pipeline.problems.math.hub import read_hub
-from e2h_pipeline.problems.math.problems import math_fingerprint, math_pool
+from e2h_pipeline.problems.math.problems import MathReader
 from e2h_pipeline.problems.records import ProblemError, counts_by_level
 from e2h_pipeline.problems.source import describe_source, load_split
-from e2h_pipeline.recipe import Problems
+from e2h_pipeline.recipe import MathProblems
+
+READER = MathReader()
 
 
 def record(name: str, question: str, level: int | None = 1, answer: str = "2") -> dict[str, Any]:
@@ -51,24 +54,27 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def options(folder: Path | None = None, **more: Any) -> Problems:
-    return Problems(source="math", path=None if folder is None else str(folder), strict_counts=False, **more)
+def options(folder: Path | None = None, **more: Any) -> MathProblems:
+    return MathProblems(path=None if folder is None else str(folder), strict_counts=False, **more)
 
 
 def test_a_small_folder(folder: Path) -> None:
-    pool = math_pool(options(folder))
-    assert [p.problem_id for p in pool.train] == [
-        "train/algebra/1.json",
-        "train/algebra/2.json",
-        "test/algebra/1.json",
+    pool = READER.pool(options(folder))
+    assert [(p.problem_id, p.level) for p in pool.train] == [
+        ("train/algebra/1.json", 1),
+        ("train/algebra/2.json", 5),
+        ("train/algebra/3.json", None),
+        ("test/algebra/1.json", 4),
     ]
     assert [p.problem_id for p in pool.benchmark] == ["test/algebra/2.json"]
-    assert pool.benchmark_name == "MATH500"
     assert pool.train[1].steps == ("We look at it.", "The answer is $\\boxed{6}$.")
     assert (pool.train[1].answer, pool.train[1].level, pool.train[1].subject) == ("6", 5, "Algebra")
     assert pool.findings["removed_for_benchmark"] == {"by_id": 1, "by_text": 1}
-    assert pool.findings["unknown_level"] == ["train/algebra/3.json"]
-    duplicates = describe_source(options(folder))["duplicates"]
+    described = describe_source(options(folder))
+    assert described["benchmark"] == "MATH500"
+    assert described["unknown_level"] == ["train/algebra/3.json"]
+    assert described["train_by_level"] == {"1": 1, "4": 1, "5": 1}
+    duplicates = described["duplicates"]
     assert duplicates["exact"]["groups"] == []
     assert duplicates["spacing"]["crossing"] == [
         ["train/algebra/1.json (level 1)", "test/algebra/1.json (level 4)"]
@@ -77,14 +83,14 @@ def test_a_small_folder(folder: Path) -> None:
 
 def test_strict_counts_refuse_anything_else(folder: Path) -> None:
     with pytest.raises(ProblemError, match=r"pool 4 instead of 12000.*strict_counts"):
-        math_pool(Problems(source="math", path=str(folder)))
+        READER.pool(MathProblems(path=str(folder)))
 
 
 def test_the_fingerprint_follows_the_bytes(folder: Path) -> None:
-    before = math_fingerprint(options(folder))
+    before = READER.fingerprint(options(folder))
     assert set(before) == {"math_train.jsonl.gz", "math_test.jsonl", "math500.jsonl"}
     write(folder / "math_test.jsonl", TEST[:2])
-    after = math_fingerprint(options(folder))
+    after = READER.fingerprint(options(folder))
     assert {name for name in before if before[name] != after[name]} == {"math_test.jsonl"}
 
 
@@ -100,42 +106,42 @@ def test_the_fingerprint_follows_the_bytes(folder: Path) -> None:
 def test_a_bad_field_names_file_and_line(folder: Path, change: dict[str, Any], message: str) -> None:
     write(folder / "math_test.jsonl", [TEST[0], {**TEST[1], **change}])
     with pytest.raises(ProblemError, match=rf"math_test\.jsonl:2: {message}"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
 
 
 @pytest.mark.parametrize("name", ["unique_id", "problem", "solution", "answer", "subject", "level"])
 def test_a_missing_field_names_file_and_line(folder: Path, name: str) -> None:
     write(folder / "math_test.jsonl", [TEST[0], {key: TEST[1][key] for key in TEST[1] if key != name}])
     with pytest.raises(ProblemError, match=rf"math_test\.jsonl:2: no field '{name}'"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
 
 
 def test_broken_files_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test = folder / "math_test.jsonl"
     test.write_text(json.dumps(TEST[0]) + '\n{"unique_id": "x"\n')
     with pytest.raises(ProblemError, match=r"math_test\.jsonl:2: not JSON"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
     test.write_bytes(b'{"problem": "\xff"}\n')
     with pytest.raises(ProblemError, match=r"math_test\.jsonl:1: not UTF-8"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
     test.write_text("[1]\n")
     with pytest.raises(ProblemError, match=r"math_test\.jsonl:1: a line must be a JSON object"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
     write(test, [TEST[0], TEST[0]])
     with pytest.raises(ProblemError, match=r"test/algebra/1\.json is there more than once"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
     train = folder / "math_train.jsonl.gz"
     train.write_bytes(train.read_bytes()[:-12])
     with pytest.raises(ProblemError, match=r"math_train\.jsonl\.gz: damaged"):
-        math_pool(options(folder))
+        READER.pool(options(folder))
     train.unlink()
     with pytest.raises(
         ProblemError, match=r"no math_train\.jsonl or math_train\.jsonl\.gz; set problems\.path"
     ):
-        math_pool(options(folder))
+        READER.pool(options(folder))
     monkeypatch.delenv("E2H_DATA_DIR", raising=False)
     with pytest.raises(ProblemError, match=r"set problems\.path"):
-        math_pool(options())
+        READER.pool(options())
 
 
 @pytest.fixture
@@ -172,14 +178,15 @@ def test_hub_columns_are_mapped(hub: tuple[str, str]) -> None:
     first = source.math[0]
     assert (first.problem_id, first.level, first.subject) == ("train/algebra/row-0", 2, "Algebra")
     assert (first.question, first.answer) == ("algebra train 0", "3")
-    assert sorted(p.level for p in source.math) == [0] * 4 + [2] * 4 + [5] * 4
+    assert Counter(p.level for p in source.math) == {None: 4, 2: 4, 5: 4}
     assert [(p.problem_id, p.level, p.answer) for p in source.benchmark] == [("test/geometry/7.json", 5, "3")]
 
 
 def test_hub_benchmark_leaves_the_pool_by_text(hub: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("e2h_pipeline.problems.math.hub.HUB_BENCHMARK", hub[1])
-    pool = math_pool(options(hub=hub[0]))
-    assert len(pool.train) == 7
+    pool = READER.pool(options(hub=hub[0]))
+    assert len(pool.train) == 11
+    assert sum(p.level is not None for p in pool.train) == 7
     assert pool.findings["removed_for_benchmark"] == {"by_id": 0, "by_text": 1}
 
 
@@ -192,14 +199,14 @@ def test_hub_errors_say_what_to_do(hub: tuple[str, str], tmp_path: Path) -> None
 
 def test_a_pinned_hub_fingerprint_needs_no_network() -> None:
     one, other = "a" * 40, "b" * 40
-    found = math_fingerprint(options(hub="EleutherAI/hendrycks_math", hub_revision=f"{one}+{other}"))
+    found = READER.fingerprint(options(hub="EleutherAI/hendrycks_math", hub_revision=f"{one}+{other}"))
     assert found == {"EleutherAI/hendrycks_math": one, "HuggingFaceH4/MATH-500": other}
 
 
 def test_real_math() -> None:
     if not os.environ.get("E2H_DATA_DIR"):
         pytest.skip("E2H_DATA_DIR is not set: no MATH data here")
-    real = Problems(source="math")
+    real = MathProblems()
     found = describe_source(real)
     assert found["math_problems"] == 12_500
     assert found["train_by_level"] == {"1": 958, "2": 2152, "3": 2618, "4": 2776, "5": 3494}
@@ -224,7 +231,7 @@ def test_real_math() -> None:
 def test_real_split() -> None:
     if not os.environ.get("E2H_DATA_DIR"):
         pytest.skip("E2H_DATA_DIR is not set: no MATH data here")
-    split = load_split(Problems(source="math", validation=500))
+    split = load_split(MathProblems(validation=500))
     assert len(split.easy_train) + len(split.easy_validation) == 5_728
     assert len(split.hard) == 6_270
     assert counts_by_level(split.benchmark) == {"1": 43, "2": 90, "3": 105, "4": 128, "5": 134}

@@ -1,24 +1,34 @@
 import math
+import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
 
-from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.recipe import GoalConditionedReward, PairwiseReward
 from e2h_pipeline.rewards.kinds.goal_conditioned import (
-    WEIGHT,
+    GOAL,
+    GOAL_FILE,
+    GoalConditioned,
     contrastive_loss,
     goal_state,
     q_filter,
     q_values,
     source_and_goal,
 )
-from e2h_pipeline.rewards.kinds.pairwise import pairwise_loss
-from e2h_pipeline.training.batches import run_model, together
+from e2h_pipeline.rewards.kinds.pairwise import pairwise_objective
+from e2h_pipeline.rewards.train import train_reward_model
+from e2h_pipeline.solutions import MARKED, encode
+from e2h_pipeline.training.batches import collate, packed_attention, together
 from e2h_pipeline.training.next_token import IGNORED
-from e2h_pipeline.training.trainer import Settings, train
+from e2h_pipeline.training.trainer import Step
 
 RIGHT, UP = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
 
@@ -69,52 +79,102 @@ def test_where_all_would_be_dropped_all_are_kept() -> None:
     assert q_filter([]).kept == ()
 
 
-def _spans(batch: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """(row, start, stop) of each completion of a batch, padded or packed."""
-    found = []
-    for row, marks in enumerate(batch["completion"].tolist()):
-        edges = [t for t in range(1, len(marks) + 1) if t == len(marks) or marks[t] != marks[t - 1]]
-        starts = [0, *edges[:-1]]
-        found += [(row, a, b) for a, b in zip(starts, edges, strict=True) if marks[a]]
-    return found
+def _rows(count: int, split: str) -> list[dict[str, Any]]:
+    """A solution is right where its answer is even; four of each problem."""
+    rng = random.Random(f"goal/{split}")
+    return [
+        {
+            "problem_id": f"{split}/{i // 4}",
+            "split": split,
+            "question": "1+1",
+            "completion": MARKED.completion([f"1+1={digit}"], str(digit)),
+            "finished": True,
+            "outcome": 1 - digit % 2,
+        }
+        for i in range(count)
+        for digit in [rng.randrange(8)]
+    ]
+
+
+def _pairs(tok: PreTrainedTokenizerFast, count: int = 12) -> list[Any]:
+    options = GoalConditionedReward()
+    return GoalConditioned().examples(tok, {"outcomes": _rows(count, "train")}, options, 0, MARKED)["pairs"]
+
+
+def test_completions_are_marked_and_judged_at_their_last_segment(ladder_tok: PreTrainedTokenizerFast) -> None:
+    pair = _pairs(ladder_tok)[0]
+    right = {name: pair[name][: pair["lengths"][0]] for name in ("input_ids", "labels", "completion")}
+    row = next(row for row in _rows(12, "train") if row["outcome"] == 1)
+    encoded = encode(ladder_tok, row["question"], row["completion"])
+    assert sum(right["completion"]) == len(encoded.input_ids) - encoded.prompt_tokens
+    assert list(right["completion"][: encoded.prompt_tokens]) == [0] * encoded.prompt_tokens
+    assert [i for i, label in enumerate(right["labels"]) if label != IGNORED] == [encoded.segment_ends[-1]]
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_the_trainer_takes_it_as_an_objective(ladder_evaluator: Path, tmp_path: Path, packing: bool) -> None:
-    """Pairs in one micro-batch, hidden states from the model, a column that marks completions."""
-    draws = torch.Generator().manual_seed(0)
-    seen: list[float] = []
-
-    def objective(model: Any, batch: dict[str, Any], total: torch.Tensor) -> torch.Tensor:
-        output = run_model(model, batch, output_hidden_states=True)
-        states = output.hidden_states[-1]
-        spans = _spans(batch)
-        assert len(spans) % 2 == 0
-        parts: list[list[torch.Tensor]] = [[], [], [], []]
-        for right, wrong in zip(spans[0::2], spans[1::2], strict=True):
-            i, j = source_and_goal(right[1], right[2], draws)
-            n, _ = source_and_goal(wrong[1], wrong[2], draws)
-            for part, (row, positions) in zip(
-                parts, [(right[0], i), (right[0], j), (right[0], i), (wrong[0], n)], strict=True
-            ):
-                part.append(states[row, positions])
-        contrast = contrastive_loss(*(torch.cat(part) for part in parts))
-        seen.append(contrast.item())
-        share = (batch["labels"] != IGNORED).sum() / total
-        return pairwise_loss(output.logits, batch["labels"], total) + WEIGHT * share * contrast
-
-    def solution(token: int, label: float) -> dict[str, Any]:
-        length = 6 + token % 3
-        return {
-            "input_ids": [4, 5, 6, *[token] * length],
-            "labels": [IGNORED] * (2 + length) + [label],
-            "completion": [0, 0, 0, *[1] * length],
-        }
-
-    pairs = [together(solution(8 + i % 3, 1.0), solution(12 + i % 4, 0.0)) for i in range(12)]
+def test_draws_depend_on_update_and_pair_not_on_the_batch(
+    ladder_evaluator: Path, ladder_tok: PreTrainedTokenizerFast, packing: bool
+) -> None:
+    """With one pair in a micro-batch the loss is that pair's, wherever it stands; other updates draw others."""
     model, _ = load_evaluator(ladder_evaluator)
-    settings = Settings(8, 4, 3e-3, 0, 0, micro_batch_size=2, packing=packing)
-    summary = train(model.train(), pairs, objective, settings, pad_id=0, work=tmp_path, reporter=Reporter())
-    assert summary["updates"] == 24
-    assert seen[-1] < seen[0] - 0.2
-    assert seen[-1] > 0.626
+    pairs = _pairs(ladder_tok)[:2]
+
+    def loss(batch: list[Any], number: int, **options: Any) -> float:
+        objective = GoalConditioned().objective(GoalConditionedReward(**options), 0)
+        with torch.no_grad(), packed_attention(model, packing):
+            step = Step(torch.tensor(2 * len(batch)), 0.0, number)
+            return objective(model, collate(0, packing)(batch), step).item()
+
+    blank = {**pairs[1], "labels": [IGNORED] * len(pairs[1]["labels"])}
+    alone, beside = loss([pairs[0]], 3), 2 * loss([pairs[0], blank], 3)
+    assert beside == pytest.approx(alone, abs=1e-6)  # a blank has no say
+    assert loss([pairs[0]], 4) != pytest.approx(alone, abs=1e-6)
+    plain = pairwise_objective(model, collate(0, False)([pairs[0]]), Step(torch.tensor(2))).item()
+    assert loss([pairs[0]], 3, contrastive_weight=0.0) == pytest.approx(plain, abs=1e-6)
+    assert 0.626 < 2 * (alone - plain) < 2.627  # lambda is one half
+
+
+def test_a_completion_of_one_token_is_in_the_ranking_only(ladder_evaluator: Path) -> None:
+    model, _ = load_evaluator(ladder_evaluator)
+    right, wrong = (
+        {"input_ids": [4, 5, token], "labels": [IGNORED, IGNORED, label], "completion": [0, 0, 1]}
+        for token, label in ((8, 1.0), (9, 0.0))
+    )
+    batch, step = collate(0, packing=False)([together(right, wrong)]), Step(torch.tensor(2))
+    with torch.no_grad():
+        loss = GoalConditioned().objective(GoalConditionedReward(), 0)(model, batch, step)
+        assert loss.item() == pairwise_objective(model, batch, step).item()
+
+
+def test_it_trains_and_keeps_its_goal(ladder_policy: Path, tmp_path: Path) -> None:
+    """It ranks as well as the pairwise model, and its states do what that model's need not: right ends are alike."""
+    write_table(
+        tmp_path / "labels" / "data.parquet",
+        pa.Table.from_pylist([*_rows(96, "train"), *_rows(40, "validation")]),
+    )
+    training = {"epochs": 6, "batch_size": 16, "micro_batch_size": 8, "learning_rate": 1e-2}
+    summaries = {}
+    for section in (PairwiseReward, GoalConditionedReward):
+        options = section.model_validate({"training": training})
+        work = Work(tmp_path / options.kind, tmp_path / f"{options.kind}-work", 0)
+        summaries[options.kind] = train_reward_model(
+            ladder_policy, {"outcomes": tmp_path / "labels"}, options, MARKED, work
+        )
+    ours, plain = summaries["goal_conditioned"], summaries["pairwise"]
+    assert ours["pairs"] == plain["pairs"]
+    assert ours["validation_outcome_auroc"] > 0.95
+    assert ours["final_loss"] - plain["final_loss"] == pytest.approx(
+        0.5 * 0.65, abs=0.1
+    )  # L_C is near its floor
+    assert not (tmp_path / "pairwise" / GOAL_FILE).exists()
+    goal = load_file(tmp_path / "goal_conditioned" / GOAL_FILE)[GOAL]
+    model, tokenizer = load_evaluator(tmp_path / "goal_conditioned")
+    assert goal.shape == (model.config.hidden_size,)
+    q = {}
+    for digit in (4, 5):
+        encoded = encode(tokenizer, "1+1", MARKED.completion([f"1+1={digit}"], str(digit)))
+        with torch.no_grad():
+            output = model(input_ids=torch.tensor([encoded.input_ids]), output_hidden_states=True)
+        q[digit] = q_values(output.hidden_states[-1], goal)[0, encoded.segment_ends[-1]].item()
+    assert q[4] > 0.9
+    assert q[5] < q[4] - 0.5

@@ -1,19 +1,31 @@
 import math
+import random
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from e2h_pipeline.artifacts.reporter import Reporter
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_evaluator
-from e2h_pipeline.rewards.kinds.weak_to_strong import balanced_threshold, confidence_loss, confidence_weight
-from e2h_pipeline.training.batches import run_model
+from e2h_pipeline.recipe import WeakToStrongReward
+from e2h_pipeline.rewards.kinds.stepwise import step_objective
+from e2h_pipeline.rewards.kinds.weak_to_strong import (
+    WeakToStrong,
+    balanced_threshold,
+    confidence_loss,
+    confidence_weight,
+)
+from e2h_pipeline.rewards.train import train_reward_model
+from e2h_pipeline.solutions import MARKED
+from e2h_pipeline.training.batches import collate, run_model
 from e2h_pipeline.training.next_token import IGNORED
-from e2h_pipeline.training.trainer import Settings, train
+from e2h_pipeline.training.trainer import Step
 
 
 def test_the_worked_number() -> None:
@@ -66,25 +78,58 @@ def test_the_weight_warms_up() -> None:
     assert confidence_weight(0, 0.5, warmup=0) == 0.5
 
 
-def test_the_trainer_takes_it_as_an_objective(ladder_evaluator: Path, tmp_path: Path) -> None:
-    """The weight follows the progress that the batch tells."""
-    weights: list[float] = []
+def test_a_weighted_label_counts_as_often() -> None:
+    own, weak = torch.tensor([0.5, -2.0]), torch.tensor([0.1, 0.4])
+    twice = confidence_loss(own[[0, 0, 1]], weak[[0, 0, 1]], 0.5, 0.5, 3).item()
+    assert confidence_loss(own, weak, 0.5, 0.5, 3, torch.tensor([2.0, 1.0])).item() == pytest.approx(twice)
 
-    def objective(model: Any, batch: dict[str, Any], total: torch.Tensor) -> torch.Tensor:
-        chosen = batch["labels"] != IGNORED
-        own, weak = run_model(model, batch).logits.squeeze(-1)[chosen], batch["labels"][chosen]
-        weights.append(confidence_weight(batch["progress"], 0.5))
-        return confidence_loss(own, weak, weights[-1], balanced_threshold(own, float(weak.mean())), total)
 
-    rows = [{"input_ids": [4, 5, 6 + i], "labels": [IGNORED, IGNORED, 0.1 + 0.8 * (i % 2)]} for i in range(8)]
+def test_its_weight_follows_the_progress_of_training(ladder_evaluator: Path) -> None:
+    """At the start it is plain training on weak labels, later the loss with the threshold of the mean weak label."""
     model, _ = load_evaluator(ladder_evaluator)
-    train(
-        model.train(),
-        rows,
-        objective,
-        Settings(5, 4, 1e-3, 0, 0),
-        pad_id=0,
-        work=tmp_path,
-        reporter=Reporter(),
+    rows = [{"input_ids": [4, 5, 6 + i], "labels": [IGNORED, IGNORED, 0.1 + 0.8 * (i % 2)]} for i in range(8)]
+    batch = collate(0, packing=False)(rows)
+    objective = WeakToStrong().objective(WeakToStrongReward(confidence=0.5, confidence_warmup=0.2), 0)
+    with torch.no_grad():
+        losses = [objective(model, batch, Step(torch.tensor(8), p)).item() for p in (0, 0.1, 0.2, 0.9)]
+        own = run_model(model, batch).logits[:, -1, 0]
+        weak = batch["labels"][:, -1]
+        plain = step_objective(model, batch, Step(torch.tensor(8))).item()
+    expected = [
+        confidence_loss(own, weak, a, balanced_threshold(own, 0.5), 8).item() for a in (0, 0.25, 0.5, 0.5)
+    ]
+    assert losses == pytest.approx(expected)
+    assert losses[0] == pytest.approx(plain)
+
+
+def _rows(count: int, split: str, wrong: float) -> list[dict[str, Any]]:
+    """A step is right where its result is even; a share of the labels is flipped at random."""
+    rng = random.Random(f"weak/{split}")
+    rows = []
+    for i in range(count):
+        steps = [f"{rng.randrange(7)}+{rng.randrange(7)}={rng.randrange(7)}" for _ in range(3)]
+        labels = [(1 - int(step[-1]) % 2) ^ (rng.random() < wrong) for step in steps]
+        rows.append(
+            {
+                "problem_id": f"{split}/{i}",
+                "split": split,
+                "question": "1+1",
+                "completion": MARKED.completion(steps, "1"),
+                "labels": [*map(float, labels), -1.0],
+                "finished": True,
+            }
+        )
+    return rows
+
+
+def test_it_trains_and_departs_from_weak_labels(ladder_policy: Path, tmp_path: Path) -> None:
+    rows = [*_rows(96, "train", wrong=0.25), *_rows(40, "validation", wrong=0.0)]
+    write_table(tmp_path / "labels" / "data.parquet", pa.Table.from_pylist(rows))
+    options = WeakToStrongReward.model_validate(
+        {"training": {"epochs": 6, "batch_size": 16, "learning_rate": 1e-2}, "confidence": 0.5}
     )
-    assert weights == pytest.approx([0, 0.25, *[0.5] * 8])
+    work = Work(tmp_path / "out", tmp_path / "work", 0)
+    summary = train_reward_model(ladder_policy, {"steps": tmp_path / "labels"}, options, MARKED, work)
+    assert summary["kind"] == "weak_to_strong"
+    assert summary["solutions"] == 96
+    assert summary["validation_step_auroc"] > 0.95

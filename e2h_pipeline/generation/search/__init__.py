@@ -1,0 +1,1 @@
+"""How samples of a question are found: one file for each method."""

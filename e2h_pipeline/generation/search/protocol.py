@@ -1,0 +1,106 @@
+"""What every search method does: questions and N in; finished samples and what they cost out.
+
+A search method is one file here, or one of an installed package (entry points `e2h.search`), and
+one line in the registry. A method draws with an engine, and may ask a scorer how good the beginning
+of a solution is. It goes on from a beginning by a `Request` with that `prefix`, whose key
+`noise.branch_key` makes.
+
+A pool is drawn in blocks of samples, each alone, so that it survives kills and can grow. What a
+method returns for a request may therefore depend on nothing but the request and the options: not on
+other requests, on chance, or on earlier calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from e2h_pipeline.generation.engines.protocol import Engine, Request, Sample, SamplingOptions, Watch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Scorer(Protocol):
+    """Judges solutions, whole ones and beginnings. `rewards` implements it over an evaluator."""
+
+    def step_probabilities(self, solutions: Sequence[tuple[str, str, bool]]) -> list[NDArray[np.float64]]:
+        """How probable it is that each segment is right: (segments,) for each solution.
+
+        Args:
+            solutions: question, text so far, and whether the solution ended by itself. An unfinished
+                last step is a segment like the others: cut the text behind a step to leave it out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it loaded in this process. The pool is done, or has failed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a method may use.
+
+    Attributes:
+        engine: draws samples.
+        scorer: None for a method that does not need one.
+        watch: gives samples up while they are drawn, where the recipe stops early; handed on to the engine.
+    """
+
+    engine: Engine
+    scorer: Scorer | None = None
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one sample cost.
+
+    Attributes:
+        drawn_tokens: tokens drawn for it, those of branches that were given up included.
+        scored_solutions: solutions and beginnings that the scorer read for it.
+    """
+
+    drawn_tokens: int
+    scored_solutions: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method finds.
+
+    Attributes:
+        samples: of each request, in the order asked, the samples `first` ... `first + count - 1`.
+        costs: as `samples`; None where every sample costs its own tokens alone. Work that samples of a
+            question share is split among them, so that a sum over samples counts it once.
+    """
+
+    samples: Sequence[Sequence[Sample]]
+    costs: Sequence[Sequence[Cost]] | None = None
+
+
+class SearchMethod(Protocol):
+    """Finds samples. The registry's entry is a class that is made without arguments. One of an
+    installed package may have `Options`, a subclass of `recipe.Search`, with its fields of the recipe.
+
+    Its module is imported by every plan: torch belongs inside functions.
+
+    Attributes:
+        needs_scorer: it asks the easy evaluator, which is then made before the samples.
+    """
+
+    needs_scorer: bool
+
+    def search(
+        self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: Any
+    ) -> Found:
+        """The samples of each request.
+
+        Args:
+            sampling: how tokens are drawn.
+            options: the section `search` of the recipe, an instance of `Options`.
+        """
+        ...

@@ -1,0 +1,81 @@
+"""What an algorithm that makes `rl_policy` is, and what it is handed.
+
+An algorithm is a class that the registry names (`registry.ALGORITHMS`, or an entry point `e2h.algorithms`). Its module must
+be light to import, without torch or transformers: planning asks the class what it reads. Heavy imports belong into methods.
+
+There are three ways to write one:
+
+- learn from each batch of rollouts at once: `start` and `learn` (`online.protocol`), run by `online.loop.train_online`;
+- train in rounds: `start`, `choose` and `objective` (`rounds.protocol`), run by `rounds.loop.train_in_rounds`;
+- do everything in `train`.
+
+An algorithm of an installed package may have `Options`, its section of the recipe: a subclass of `OnlineRl`, `RoundsRl` or `Rl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from e2h_pipeline.recipe import Rl
+
+if TYPE_CHECKING:
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.problems.domain import Domain
+
+SFT_POLICY, EVALUATOR, EASY_PROBLEMS, HARD_QUESTIONS, BASE_MODEL = (
+    "sft_policy",
+    "easy_evaluator",
+    "easy_problems",
+    "hard_questions",
+    "base_model",
+)
+EVERY_INPUT = (SFT_POLICY, EVALUATOR, EASY_PROBLEMS, HARD_QUESTIONS)
+"""Assets that every algorithm reads."""
+
+OptionsOf = TypeVar("OptionsOf", bound=Rl, covariant=True)
+
+
+@dataclass(frozen=True)
+class RlJob(Generic[OptionsOf]):
+    """What an algorithm is handed.
+
+    Attributes:
+        inputs: folders of `EVERY_INPUT` and of what the algorithm `reads` besides, by asset.
+        options: section `rl` of the recipe.
+        domain: of the problems.
+        grader: word of `evaluation.grader`, which says whether an answer is right.
+        work: where to write and to work, seed and reporter. The policy goes into `work.out`.
+    """
+
+    inputs: Mapping[str, Path]
+    options: OptionsOf
+    domain: Domain
+    grader: str
+    work: Work
+
+
+class Algorithm(Protocol):
+    """What makes `rl_policy`.
+
+    Attributes:
+        reads: assets it reads besides `EVERY_INPUT`.
+        samples: it draws with the engine of the host, whose version is in the key then. Online algorithms do not: they draw
+            with the embedded engine.
+    """
+
+    reads: tuple[str, ...]
+    samples: bool
+
+    def train(self, job: RlJob[Any]) -> dict[str, Any]:
+        """Train a policy and save it to `job.work.out`, with `curves.jsonl` (a line per update or round) and, where there are
+        rollouts, `rollouts.parquet`.
+
+        Killed, it goes on from what is in `job.work.folder`, and ends with the same policy.
+
+        Returns:
+            The summary of the artifact: `best_update` (0 is the SFT policy), `easy_validation_accuracy` and more.
+        """
+        ...

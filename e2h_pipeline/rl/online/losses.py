@@ -1,0 +1,46 @@
+"""Losses of online algorithms: pure functions of (batch, length) tensors, means over completion tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from e2h_pipeline.rl.online.advantages import masked_mean
+
+
+def clipped_policy_loss(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> Tensor:
+    """PPO's clipped surrogate (Schulman et al. 2017, eq. 7), a mean over completion tokens.
+
+    All arguments are (batch, length); `old` are the log-probabilities the rollouts were drawn with.
+    """
+    ratio = (logprobs - old).exp()
+    bounded = ratio.clamp(1 - clip, 1 + clip)
+    return -masked_mean(torch.minimum(ratio * advantages, bounded * advantages), mask)
+
+
+def clip_fraction(logprobs: Tensor, old: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Share of completion tokens whose probability ratio lies outside the clip range; (batch, length) each."""
+    outside = ((logprobs - old).exp() - 1).abs() > clip
+    return masked_mean(outside.float(), mask)
+
+
+def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Half the squared error, the worse of clipped and unclipped prediction; (batch, length) each."""
+    bounded = old + (values - old).clamp(-clip, clip)
+    return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (bounded - returns) ** 2), mask)
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Schulman's k3 estimate of KL(policy || reference) at each token, exp(d) - d - 1 with d = log reference - log
+    policy; never negative."""
+    difference = reference - logprobs
+    return difference.exp() - difference - 1
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - mean squared error of the values / variance of the returns, over completion tokens; (batch, length) each."""
+    unexplained = masked_mean((returns - values) ** 2, mask)
+    spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+    return 1 - unexplained / spread.clamp(min=1e-8)

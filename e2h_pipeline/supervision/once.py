@@ -1,0 +1,104 @@
+"""Labels that are given once: of a step behind the same steps of the same problem, the first one counts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from e2h_pipeline.solutions import TextFormat
+from e2h_pipeline.supervision.rows import UNLABELLED, WRONG, Rows
+
+
+class LabelOnce:
+    """Labels of one source that gives each step one label, whatever solutions it stands in.
+
+    Attributes:
+        repeated: labels that were not given again.
+        conflicting: of these, how many differ from the first.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[bytes, float] = {}
+        self.repeated = self.conflicting = 0
+
+    def new_labels(self, problem_id: str, segments: Sequence[str], labels: Sequence[float]) -> list[float]:
+        """A label per segment: its own where it is the first there, else -1; none behind an error.
+
+        What counts as an error is the first label, so that a solution which goes on behind a step that
+        was first called wrong gets no more labels.
+        """
+        kept, failed = [], False
+        for key, label in zip(_beginnings(problem_id, segments), labels, strict=True):
+            first = self._first.get(key)
+            kept.append(UNLABELLED if failed or first is not None else label)
+            if not failed and label != UNLABELLED:
+                self._first.setdefault(key, label)
+                self.repeated += first is not None
+                self.conflicting += first is not None and first != label
+            failed = failed or (label if first is None else first) == WRONG
+        return kept
+
+
+class EarlierLabels:
+    """Labels of the sources that come first in a recipe: a later source does not label their steps again.
+
+    Within a source nothing changes: one that labels a step in each of its solutions goes on to do so.
+    """
+
+    def __init__(self, text: TextFormat) -> None:
+        self._text = text
+        self._labels: dict[bytes, float] = {}
+        self._numbers: Counter[str] = Counter()
+
+    def new_rows(self, rows: Rows) -> tuple[Rows, dict[str, int]]:
+        """What rows of the next source add: labels of steps that are new, and none behind an error of an earlier source.
+
+        Rows that add no label are left out. `sample` goes on behind the numbers that the problem has already.
+
+        Returns the rows, and counts: `already_labelled` steps, of these `labelled_otherwise` by the next source, and
+        `without_new_label` rows, where there are any.
+        """
+        found: Counter[str] = Counter()
+        kept: Rows = []
+        for row in rows:
+            labels = self._new_labels(row, found)
+            if labels != row["labels"] and all(label == UNLABELLED for label in labels):
+                found["without_new_label"] += 1
+                continue
+            kept.append({**row, "labels": labels, "sample": row["sample"] + self._numbers[row["problem_id"]]})
+        return kept, dict(found)
+
+    def add(self, rows: Rows) -> None:
+        """Rows of a source are earlier ones from now on."""
+        for row in rows:
+            for key, label in zip(self._keys(row), row["labels"], strict=True):
+                if label != UNLABELLED:
+                    self._labels.setdefault(key, label)
+            name = row["problem_id"]
+            self._numbers[name] = max(self._numbers[name], row["sample"] + 1)
+
+    def _new_labels(self, row: dict[str, Any], found: Counter[str]) -> list[float]:
+        kept, failed = [], False
+        for key, label in zip(self._keys(row), row["labels"], strict=True):
+            earlier = self._labels.get(key)
+            kept.append(UNLABELLED if failed or earlier is not None else label)
+            if earlier is not None and label != UNLABELLED and not failed:
+                found["already_labelled"] += 1
+                found["labelled_otherwise"] += earlier != label
+            failed = failed or earlier == WRONG
+        return kept
+
+    def _keys(self, row: dict[str, Any]) -> Iterator[bytes]:
+        completion = row["completion"]
+        segments = [completion[start:end].strip() for start, end in self._text.parse(completion).spans]
+        return _beginnings(row["problem_id"], segments)
+
+
+def _beginnings(problem_id: str, segments: Sequence[str]) -> Iterator[bytes]:
+    """A key for each beginning of a solution: its first segment, its first two, and so on."""
+    key = problem_id.encode()
+    for segment in segments:
+        key = hashlib.sha256(key + b"\0" + segment.encode()).digest()
+        yield key

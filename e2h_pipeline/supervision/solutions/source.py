@@ -1,0 +1,106 @@
+"""What a source of solutions must say and do: whoever wrote the solutions that the policy is taught.
+
+A source is one file here, or one of an installed package (entry points `e2h.solutions`), and one line in the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from e2h_pipeline.supervision.matching import by_question
+from e2h_pipeline.supervision.source import SuppliedSource
+
+if TYPE_CHECKING:
+    from e2h_pipeline.problems.jsonl import BadLine
+    from e2h_pipeline.solutions import TextFormat
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SolutionJob:
+    """What a source of solutions is handed.
+
+    Attributes:
+        options: the section of the recipe that names this source.
+        train: rows of the easy training problems: id, level, question, steps, answer.
+        apart: `spacing_key` of every question that nothing may be learned from.
+        text: format of completions.
+        seed: of random draws.
+    """
+
+    options: Any
+    train: Sequence[dict[str, Any]]
+    apart: frozenset[str]
+    text: TextFormat
+    seed: int
+
+    def by_text(self) -> dict[str, dict[str, Any]]:
+        """Training problems by `spacing_key` of their question. MATH has a few texts twice, at an easy and a hard level:
+        by its text, such a problem is held out."""
+        return {text: row for text, row in by_question(self.train).items() if text not in self.apart}
+
+
+@dataclass(frozen=True)
+class DrawnSolutions:
+    """What a source of solutions draws.
+
+    Attributes:
+        rows: as of `solution_row`.
+        dropped: how many solutions were left out, by reason.
+        bad_lines: lines of files that do not pass.
+    """
+
+    rows: Rows
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    bad_lines: Sequence[BadLine] = ()
+
+
+class SolutionSource(SuppliedSource, Protocol):
+    """Gives solutions of easy training problems. The registry's entry is the class; it is made without arguments."""
+
+    def draw(self, job: SolutionJob) -> DrawnSolutions:
+        """Solutions of easy training problems, in the same order each time.
+
+        Raises:
+            ProblemError: files that cannot be used.
+        """
+        ...
+
+
+def solution_row(
+    problem: Mapping[str, Any],
+    source: str,
+    question: str,
+    completion: str,
+    learned: Sequence[bool],
+    *,
+    finished: bool = True,
+) -> dict[str, Any]:
+    """A row of `easy_solutions`.
+
+    Args:
+        problem: that it is of, or was made of: `problem_id` and `level`.
+        source: who wrote it.
+        question: that it solves; a rewritten one is not that of `problem`.
+        learned: a flag for each segment of the completion.
+        finished: the completion comes to its end.
+    """
+    return {
+        "problem_id": problem["problem_id"],
+        "level": problem["level"],
+        "source": source,
+        "question": question,
+        "completion": completion,
+        "learned": list(learned),
+        "finished": finished,
+    }
+
+
+def whole_solution(
+    problem: Mapping[str, Any], source: str, question: str, completion: str, text: TextFormat
+) -> dict[str, Any]:
+    """`solution_row` of a solution of which every segment is learned."""
+    return solution_row(problem, source, question, completion, [True] * len(text.parse(completion).spans))

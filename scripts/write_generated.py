@@ -1,0 +1,64 @@
+"""Write the files that are generated from the code and kept under version control: `make generated`.
+
+    docs/recipes.md   every field of a recipe
+    tests/graph.yaml  the asset graph: what each asset reads, always and for some recipes, and which methods it uses
+
+Tests fail when one is stale. Read the difference in review: it says what a change does to users and to keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def recipes_page() -> str:
+    """docs/recipes.md."""
+    from e2h_pipeline.recipe.describe import recipes_page
+
+    return recipes_page()
+
+
+def asset_graph() -> str:
+    """tests/graph.yaml."""
+    import yaml
+
+    from e2h_pipeline.definitions import build
+    from e2h_pipeline.stages.spec import STAGES
+
+    graph = build().resolve_asset_graph()
+    assets: dict[str, Any] = {}
+    for key in sorted(graph.get_all_asset_keys()):
+        name, node = key.to_user_string(), graph.get(key)
+        found: dict[str, Any] = {"group": node.group_name}
+        if name in STAGES:
+            stage = STAGES[name]
+            found["reads"] = sorted(stage.reads)
+            found["reads of some recipes"] = sorted(stage.reads_if)
+            found["watches"] = sorted(stage.watches)
+            found["recipe"] = "all" if name == "recipe" else sorted(map(_spelled, stage.sections))
+            found["methods"] = sorted(stage.methods)
+            found["marks"] = [
+                mark for mark in ("audit", "gpu", "distributed", "grows") if getattr(stage, mark)
+            ]
+        assets[name] = {field: value for field, value in found.items() if value}
+    return str(yaml.safe_dump(assets, sort_keys=False, width=120, default_flow_style=None))
+
+
+def _spelled(part: Any) -> str:
+    return part if isinstance(part, str) else f"{part.section} without {', '.join(part.fields)}"
+
+
+GENERATED = {"docs/recipes.md": recipes_page, "tests/graph.yaml": asset_graph}
+
+
+def main() -> None:
+    """Write them."""
+    for name, content in GENERATED.items():
+        (ROOT / name).write_text(content(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

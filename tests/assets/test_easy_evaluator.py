@@ -1,0 +1,53 @@
+"""One asset makes the evaluator, of the kind that the recipe names; it waits for what that kind reads, and no more."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import assets.easy_evaluator  # noqa: F401 - fills BODIES
+from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.request import Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.registry import EVALUATOR_KINDS
+from e2h_pipeline.rewards import train
+from e2h_pipeline.stages.spec import STAGES, narrow
+from resources.compute import BODIES
+
+STEPS, OUTCOMES = "easy_step_labels", "easy_outcome_labels"
+READS = {
+    "prm": {STEPS},
+    "orm": {OUTCOMES},
+    "oprm": {STEPS, OUTCOMES},
+    "pairwise": {OUTCOMES},
+    "goal_conditioned": {OUTCOMES},
+    "weak_to_strong": {STEPS},
+}
+
+
+@pytest.mark.parametrize(("init", "start"), [("base", "base_model"), ("sft", "sft_policy")])
+@pytest.mark.parametrize("kind", EVALUATOR_KINDS.entries)
+def test_an_evaluator_waits_for_what_it_reads(kind: str, init: str, start: str) -> None:
+    stage = STAGES["easy_evaluator"]
+    recipe = Recipe.from_key(f"ladder/reward.kind={kind}/reward.training.init={init}")
+    assert set(stage.inputs(narrow(recipe, stage.sections))) == READS[kind] | {start}
+
+
+def test_the_body_hands_the_right_folders_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(train, "train_reward_model", lambda **given: seen.update(given) or {})
+    stage, store = STAGES["easy_evaluator"], ArtifactStore(tmp_path / "home")
+
+    def content(draft: Draft) -> None:
+        (draft.out / "data").write_bytes(b"content")
+
+    recipe = Recipe.from_key("ladder/reward.kind=orm/reward.training.init=sft")
+    view = narrow(recipe, stage.sections)
+    inputs = {name: store.obtain(Request(name, "c0de"), content)[0] for name in stage.inputs(view)}
+    work = Work(tmp_path / "out", tmp_path / "work", recipe.seed)
+    BODIES["easy_evaluator"](StageJob(view, inputs, work))
+    assert seen["init"] == inputs["sft_policy"].path
+    assert seen["labels"] == {"outcomes": inputs[OUTCOMES].path}
+    assert (seen["options"], seen["work"]) == (recipe.reward, work)

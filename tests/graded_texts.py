@@ -1,0 +1,15 @@
+"""Graders asked with plain texts: most tests of grading need no problem."""
+
+from collections.abc import Iterable
+
+from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Verdict
+
+
+def grades_of(judge: Grader, texts: Iterable[tuple[str, str]]) -> list[Grade]:
+    """What a grader says of each (gold answer, answer)."""
+    return judge.grade_pairs([(Gold(gold), answer) for gold, answer in texts])
+
+
+def verdicts_of(judge: Grader, texts: Iterable[tuple[str, str]]) -> list[Verdict]:
+    """The bare verdicts of `grades_of`."""
+    return [grade.verdict for grade in grades_of(judge, texts)]

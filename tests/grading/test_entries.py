@@ -1,0 +1,56 @@
+"""The registry of graders: every entry can be opened, and its key covers the code that grades, no more."""
+
+from pathlib import Path
+
+import pytest
+from graded_texts import verdicts_of
+
+from e2h_pipeline.artifacts.code_version import changed_since
+from e2h_pipeline.grading.graders import Verdict, grader
+from e2h_pipeline.recipe.sections.evaluation import GRADERS as WORDS
+from e2h_pipeline.registry import GRADERS, RegistryError, only
+
+
+@pytest.mark.parametrize("word", GRADERS.entries)
+def test_every_entry_grades_under_its_word(word: str) -> None:
+    with grader(word, workers=1) as judge:
+        assert verdicts_of(judge, [("7", "7"), ("7", "8")]) == [Verdict.EQUAL, Verdict.DIFFERENT]
+        assert judge.classes([["7", None, "8", "7"]]) == [[0, None, 1, 0]]
+        assert judge.name == word and judge.version and judge.undecided == 0 and not judge.reads_problem
+
+
+def test_the_words_are_those_of_the_recipe() -> None:
+    assert tuple(GRADERS.entries) == WORDS
+
+
+def test_a_stage_must_declare_graders() -> None:
+    with (
+        only(["rl.algorithm"]),
+        pytest.raises(RegistryError, match=r"methods of evaluation\.grader"),
+        grader("exact"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("word", "started"),
+    [
+        ("exact", set()),
+        ("e2h-string", set()),
+        ("math", {"worker.py", "tasks/math_verify.py"}),
+        ("math-verify", {"worker.py", "tasks/math_verify.py"}),
+        ("prm800k", {"worker.py", "tasks/prm800k.py"}),
+    ],
+)
+def test_a_key_covers_what_a_grader_starts(word: str, started: set[str]) -> None:
+    covered = {str(path).partition("/grading/")[2] for path in changed_since([GRADERS.code(word)], 0.0)}
+    assert {name for name in covered if name == "worker.py" or name.startswith("tasks/")} == started
+    own = Path(GRADERS.entries[word].partition(":")[0].replace(".", "/") + ".py").relative_to(
+        "e2h_pipeline/grading"
+    )
+    assert str(own) in covered
+
+
+def test_graders_share_no_code_of_their_own() -> None:
+    versions = {word: GRADERS.code(word).version() for word in GRADERS.entries}
+    assert len(set(versions.values())) == len(versions)

@@ -1,0 +1,178 @@
+"""Keys move only with what they are made of: methods that a recipe chooses, and no others.
+
+Edits are made in a copy of the sources, in which code versions are then looked up.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from e2h_pipeline import registry
+from e2h_pipeline.artifacts import code_version
+from e2h_pipeline.definitions import build
+from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.stages.spec import STAGES, narrow
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = {
+    "ppo": "ladder",
+    "grpo": "ladder/rl.algorithm=grpo",
+    "rest": "ladder/rl.algorithm=rest",
+    "orm": "ladder/reward.kind=orm",
+    "pairwise": "ladder/reward.kind=pairwise",
+    "monte_carlo": "ladder/labels.source=monte_carlo",
+    "mean": "ladder/rerank.aggregations=mean",
+    "math": "llemma-7b",
+}
+Versions = dict[tuple[str, str, str], str]
+Edit = Callable[[str, str, str], set[tuple[str, str, str]]]
+
+
+def versions() -> Versions:
+    """Code version of each stage, by recipe and engine."""
+    found = {}
+    for name, key in KEYS.items():
+        recipe = Recipe.from_key(key)
+        for stage, spec in STAGES.items():
+            if spec.module.startswith("assets."):
+                view = narrow(recipe, spec.sections)
+                for engine in ("transformers", "vllm"):
+                    found[name, stage, engine] = spec.version(view, engine)
+    return found
+
+
+@pytest.fixture
+def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
+    """Change a file of the copy; what has another version then, as (recipe, stage, engine)."""
+    build()  # fills STAGES
+    copy = tmp_path / "e2h_pipeline"
+    shutil.copytree(ROOT / "e2h_pipeline", copy, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
+    shutil.copytree(ROOT / "assets", tmp_path / "assets", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_version, "_ROOT", copy)
+    monkeypatch.setattr(code_version, "_held", {})
+    monkeypatch.setattr(code_version, "_loaded", lambda name: False)
+    before = versions()
+
+    def change(file: str, old: str, new: str) -> set[tuple[str, str, str]]:
+        path = copy / file
+        text = path.read_text()
+        assert old in text, f"{file} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+        code_version._scan.cache_clear()
+        after = versions()
+        return {place for place in before if before[place] != after[place]}
+
+    yield change
+    code_version._scan.cache_clear()
+
+
+def stages(changed: set[tuple[str, str, str]], recipe: str = "") -> set[str]:
+    """Names of the stages among what changed, of one recipe where it is named."""
+    return {stage for name, stage, _ in changed if not recipe or name == recipe}
+
+
+def test_an_edit_of_grpo_re_makes_no_ppo_run(edit: Edit) -> None:
+    changed = edit("rl/online/grpo.py", "class Grpo", "EDITED = 1\n\n\nclass Grpo")
+    assert changed == set()  # a new constant that nothing uses
+    changed = edit(
+        "rl/online/grpo.py", "difference.exp() - difference - 1", "difference.exp() - difference - 2"
+    )
+    assert changed == {("grpo", "rl_policy", engine) for engine in ("transformers", "vllm")}
+
+
+def test_an_edit_of_ppo_re_makes_ppo_runs(edit: Edit) -> None:
+    changed = edit("rl/online/ppo.py", "class Ppo:", "class Ppo:\n    EDITED = 1\n")
+    assert stages(changed) == {"rl_policy"}
+    assert {name for name, _, _ in changed} == KEYS.keys() - {"grpo", "rest"}
+
+
+def test_an_edit_of_an_engine_re_makes_its_pools_alone(edit: Edit) -> None:
+    changed = edit("generation/engines/vllm_engine.py", "def ", "def edited() -> None: ...\n\n\ndef ")
+    assert changed == set()
+    changed = edit("generation/engines/vllm_engine.py", "class Vllm:", "class Vllm:\n    EDITED = 1\n")
+    assert changed and {engine for _, _, engine in changed} == {"vllm"}
+    assert {"benchmark_samples", "easy_samples", "sft_answers"} <= stages(changed)
+    assert "rl_policy" not in stages(changed, "ppo") and "rl_policy" in stages(changed, "rest")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "recipes"),
+    [("orm", "Orm", {"orm"}), ("pairwise", "Pairwise", {"pairwise"})],
+)
+def test_an_edit_of_a_kind_re_makes_neither_sft_nor_another_kind(
+    edit: Edit, kind: str, name: str, recipes: set[str]
+) -> None:
+    changed = edit(f"rewards/kinds/{kind}.py", f"class {name}:", f"class {name}:\n    EDITED = 1\n")
+    assert {recipe for recipe, _, _ in changed} == recipes
+    assert "easy_evaluator" in stages(changed) and "sft_policy" not in stages(changed)
+
+
+def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
+    changed = edit("supervision/monte_carlo.py", "class MonteCarlo:", "class MonteCarlo:\n    EDITED = 1\n")
+    assert changed == {("monte_carlo", "easy_step_labels", engine) for engine in ("transformers", "vllm")}
+
+
+def test_a_new_aggregation_beside_the_others_re_makes_nothing(edit: Edit) -> None:
+    new = "def median(scores: list[float]) -> float:\n    return sorted(scores)[len(scores) // 2]\n\n\ndef "
+    assert edit("reranking/aggregate.py", "\ndef ", "\n" + new) == set()
+
+
+def test_a_new_entry_changes_no_key_of_another(edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = versions()
+    for found in (registry.ALGORITHMS, registry.EVALUATOR_KINDS, registry.LABEL_SOURCES, registry.DOMAINS):
+        some = next(iter(found.entries.values()))
+        monkeypatch.setitem(found.entries, "new_word", some)  # type: ignore[arg-type]
+    assert versions() == before
+
+
+def test_an_edit_of_a_domains_reader_re_makes_what_reads_it(edit: Edit) -> None:
+    changed = edit("problems/math/problems.py", "class MathReader:", "class MathReader:\n    EDITED = 1\n")
+    assert {name for name, _, _ in changed} == {"math"}
+    assert {"problem_source", "easy_problems", "gold_answers"} <= stages(changed)
+    assert not {"sft_policy", "benchmark_samples", "rl_policy", "rerank_metrics"} & stages(changed)
+
+
+def test_an_edit_of_the_exact_checker_re_makes_labels_and_audits(edit: Edit) -> None:
+    changed = edit("problems/ladder/checker.py", "labels.index(0)", "labels.index(0) + 0")
+    assert {"easy_step_labels", "evaluator_generalization"} <= stages(changed, "ppo")
+    assert not {"easy_samples", "rl_policy", "easy_evaluator", "sft_policy"} & stages(changed, "ppo")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "among", "not_among"),
+    [
+        (
+            "grading/worker.py",
+            "def main() -> None:",
+            "def main(edited: int = 1) -> None:",
+            set(),
+            {"sft_policy"},
+        ),
+        (
+            "artifacts/tables.py",
+            "def write_table(",
+            "EDITED = 1\n\n\ndef write_table(",
+            set(),
+            {"sft_policy"},
+        ),
+    ],
+)
+def test_code_that_is_started_or_shared_is_covered(
+    edit: Edit, file: str, old: str, new: str, among: set[str], not_among: set[str]
+) -> None:
+    changed = edit(file, old, new)
+    assert among <= stages(changed) and not not_among & stages(changed)
+
+
+def test_how_tables_are_written_is_in_every_key_that_writes_some(edit: Edit) -> None:
+    changed = stages(edit("artifacts/tables.py", 'compression="zstd"', 'compression="gzip"'), "ppo")
+    assert {"easy_problems", "easy_step_labels", "benchmark_samples", "rerank_metrics"} <= changed
+
+
+def test_the_worker_of_a_grader_is_in_the_keys_of_what_it_grades(edit: Edit) -> None:
+    changed = edit("grading/tasks/prm800k.py", "def compare(", "EDITED = 1\n\n\ndef compare(")
+    assert changed == set()  # nobody grades with it here
