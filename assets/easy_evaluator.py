@@ -39,8 +39,8 @@ def _reads(labels: str, recipe: RecipeSlice) -> bool:
     distributed=True,
 )
 def easy_evaluator(job: StageJob) -> dict[str, Any]:
-    """The evaluator that reranks and rewards: one score per token, trained on easy labels only. `reward.kind` says which
-    labels it reads and how it learns from them."""
+    """The evaluator that reranks and rewards: one score per token, trained on easy labels only.
+    `reward.kind` says which labels it reads and how it learns from them."""
     from e2h_pipeline.rewards.train import train_reward_model
 
     return train_reward_model(

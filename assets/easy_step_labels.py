@@ -9,10 +9,7 @@ from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice, Sampling
 from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.stages.asset import stage
-from e2h_pipeline.stages.spec import Condition
-
-# Completions are drawn as the benchmark's samples are; how many is labels.completions.
-_SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
+from e2h_pipeline.stages.spec import Condition, Where
 
 
 def _reads(asset: str) -> Condition:
@@ -25,6 +22,10 @@ def _reads(asset: str) -> Condition:
 def _samples(recipe: RecipeSlice) -> bool:
     """Whether a source of the recipe draws with the engine."""
     return any(LABEL_SOURCES.load(options.source).samples for options in recipe.labels)
+
+
+# Completions are drawn as the benchmark's samples are; how many is labels.completions.
+_SAMPLING = [Where(f"sampling.{field}", _samples) for field in Sampling.model_fields if field != "samples"]
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:

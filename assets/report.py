@@ -33,7 +33,7 @@ _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
     files=_TEMPLATE,
 )
 def report(job: StageJob) -> dict[str, Any]:
-    """One static HTML page: accuracy curves, bars by level, training curves and their audit, lineage and cost.
+    """One static HTML page: accuracy, training curves and their audit, lineage and cost.
 
     The page tells times, so the data version is that of the artifacts it shows.
     """

@@ -40,8 +40,11 @@ def _samples(recipe: RecipeSlice) -> bool:
     samples=_samples,
 )
 def rl_policy(job: StageJob) -> dict[str, Any]:
-    """The policy after training on questions of all levels against the easy evaluator: PPO (paper section 4.2), or what
-    the recipe names. The checkpoint is chosen on easy validation."""
+    """The policy after training on questions of all levels against the easy evaluator.
+
+    The recipe names the algorithm; PPO is the paper's (section 4.2). The checkpoint is chosen on
+    easy validation.
+    """
     from e2h_pipeline.rl.algorithms import Algorithm, RlJob
 
     recipe = job.recipe

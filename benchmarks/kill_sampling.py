@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline import models
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table, table_files
@@ -56,7 +55,10 @@ def main() -> None:
 
 def draw(home: Path, problems: int, samples: int) -> dict[str, Any]:
     """Make the pool, or what is missing of it, and count it part by part."""
-    from e2h_pipeline.generation.sample_pool import sample_pool
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+    from e2h_pipeline.generation.search.independent import Independent
+    from e2h_pipeline.problems.ladder.domain import LADDER
     from e2h_pipeline.problems.records import question_table
     from e2h_pipeline.problems.source import load_split
 
@@ -64,9 +66,8 @@ def draw(home: Path, problems: int, samples: int) -> dict[str, Any]:
     questions = question_table(load_split(recipe.problems).benchmark)
 
     def make(made: Draft) -> None:
-        made.summary = sample_pool(
-            POLICY, questions, made.out / "data", made.work, recipe.sampling, recipe.seed, "pool", Reporter()
-        )
+        drawing = Drawing(POLICY, LADDER, recipe.sampling, "pool", Independent())
+        made.summary = sample_pool(drawing, questions, Work(made.out / "data", made.work, recipe.seed))
 
     request = Request(
         "benchmark_samples", "benchmark", recipe.slice(["sampling"]).as_dict(), grows="sampling.samples"

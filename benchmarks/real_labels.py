@@ -34,14 +34,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.transfer import measured_auroc
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.math.prm800k import read_prm800k
-from e2h_pipeline.recipe import Prm800kLabels, RewardTraining, Sampling
+from e2h_pipeline.recipe import Prm800kLabels, PrmReward, RewardTraining, Sampling
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import SEPARATOR
@@ -129,17 +128,9 @@ def one_fold(folder: Path, seed: int, fold: int, folds: int) -> tuple[Steps, Ste
     rows = labelled(folder, seed, fold, folds)
     texts = [row["question"] + SEPARATOR + row["completion"] for row in rows if row["split"] == "train"]
     make_base(folder / "base", texts, seed)
-    train_reward_model(
-        "prm",
-        folder / "base",
-        folder / "labels",
-        None,
-        folder / "prm",
-        folder / "work",
-        TRAINING,
-        seed,
-        Reporter(),
-    )
+    work = Work(folder / "prm", folder / "work", seed)
+    options = PrmReward(training=TRAINING)
+    train_reward_model(folder / "base", {"steps": folder / "labels"}, options, MATH.text, work)
     return judged(folder / "prm", rows, "validation"), judged(folder / "prm", rows, "test")
 
 

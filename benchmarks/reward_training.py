@@ -249,6 +249,7 @@ def _run_ours(
     model: Any, examples: Sequence[Mapping[str, Any]], size: Size, work: Path, seed: int, packing: bool
 ) -> Timing:
     from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.rewards.kinds.stepwise import step_objective
     from e2h_pipeline.training.trainer import Settings, train
 
@@ -262,10 +263,10 @@ def _run_ours(
         def progress(self, done: int, total: int, unit: str) -> None:
             pass
 
-    def timed(model: Any, batch: dict[str, Any], total: Any) -> Any:
+    def timed(model: Any, batch: dict[str, Any], step: Any) -> Any:
         nonlocal began
         began = began or time.perf_counter()
-        loss = step_objective(model, batch, total)
+        loss = step_objective(model, batch, step)
         timing.losses.append(loss.detach())
         return loss
 
@@ -279,7 +280,7 @@ def _run_ours(
         checkpoints=1,  # one, behind the last update: it is not timed
         packing=packing,
     )
-    train(model, examples, timed, settings, pad_id=0, work=work, reporter=Clock())
+    train(model, examples, timed, settings, 0, Work(work, work, reporter=Clock()))
     return timing
 
 

@@ -1,29 +1,35 @@
 """What an update of reinforcement learning costs on a CPU: our GRPO next to TRL's `GRPOTrainer`.
 
-    python benchmarks/rl.py [--rounds 5] [--updates 4] [--temperature 1] [--threads 1 2] [--ways ours trl]
+    python benchmarks/rl.py [--rounds 5] [--updates 4] [--temperature 1] [--threads 1 2]
+        [--ways ours trl]
 
-An update is: completions of the drawn questions, their scores by the evaluator and their verdicts, and the optimizer
-steps on them with KL to the starting policy. Both sides have the same model (the shipped ladder model), questions
-in the same order, evaluator (the same model with a random head: its speed does not depend on what it knows),
-completions a question, minibatches, temperature, limit, clip range, KL coefficient, optimizer and precision.
-Two sizes: `ladder`, as the recipe of that name has them (128 completions, one optimizer step), and `default`, as a
-recipe that says nothing has them (512 completions, four steps).
+An update is: completions of the drawn questions, their scores by the evaluator and their verdicts,
+and the optimizer steps on them with KL to the starting policy. Both sides have the same model (the
+shipped ladder model), questions in the same order, evaluator (the same model with a random head:
+its speed does not depend on what it knows), completions a question, minibatches, temperature,
+limit, clip range, KL coefficient, optimizer and precision. Two sizes: `ladder`, as the recipe of
+that name has them (128 completions, one optimizer step), and `default`, as a recipe that says
+nothing has them (512 completions, four steps).
 
-- `ours`: `train_policy(Grpo(), ...)`, step-level;
-- `trl`: `GRPOTrainer` with `generate`, `loss_type="bnpo"`, the mean over a minibatch's tokens as ours. Its reward
-  function calls our scorer and our grader and sums what ours spreads over the steps. Its defaults that cost time on a
-  CPU are off: gradient checkpointing, bfloat16, padding to multiples, importance weights in the KL, logs;
-- `trl, continuous batching`: the same with transformers' `generate_batch`, at the fastest of two sizes of its cache.
+- `ours`: `Grpo().train(...)`, step-level;
+- `trl`: `GRPOTrainer` with `generate`, `loss_type="bnpo"`, the mean over a minibatch's tokens as
+  ours. Its reward function calls our scorer and our grader and sums what ours spreads over the
+  steps. Its defaults that cost time on a CPU are off: gradient checkpointing, bfloat16, padding to
+  multiples, importance weights in the KL, logs;
+- `trl, continuous batching`: the same with transformers' `generate_batch`, at the fastest of two
+  sizes of its cache.
 
-That both do the same work is checked and printed: completions, tokens, optimizer steps, mean length and mean
-reward. `distinct` is how many different completions there are, over all of them: ours scores and learns equal ones
-of a question together, so the higher the temperature, the less it saves.
+That both do the same work is checked and printed: completions, tokens, optimizer steps, mean length
+and mean reward. `distinct` is how many different completions there are, over all of them: ours
+scores and learns equal ones of a question together, so the higher the temperature, the less it
+saves.
 
-Every way has a process of its own at each thread count, and the rounds go through all of them in turn. A round is a
-run from the start: one update to warm up, then `--updates` that are timed from the end of one to the end of the next,
-without validation and checkpoints. Compared are medians over all timed updates, each way at its better thread count.
-Time is told apart into drawing completions, scoring them, and the rest, which is log-probabilities and learning.
-Tables for people, then one JSON line.
+Every way has a process of its own at each thread count, and the rounds go through all of them in
+turn. A round is a run from the start: one update to warm up, then `--updates` that are timed from
+the end of one to the end of the next, without validation and checkpoints. Compared are medians over
+all timed updates, each way at its better thread count. Time is told apart into drawing completions,
+scoring them, and the rest, which is log-probabilities and learning. Tables for people, then one
+JSON line.
 """
 
 from __future__ import annotations
@@ -42,16 +48,20 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.grading.verdicts import Grader
+    from e2h_pipeline.recipe import GrpoRl
+    from e2h_pipeline.rl.algorithms import RlJob
     from e2h_pipeline.rl.online.models import Run
-    from e2h_pipeline.rl.rollouts import Grade
+    from e2h_pipeline.rl.online.protocol import Update as RolloutBatch
 
 # Completions an update and an optimizer step.
 SIZES = {"ladder": (128, 128), "default": (512, 128)}
 SAMPLES_PER_QUESTION = 4
 LIMIT = 80
 PARTS = ("drawing", "scoring", "learning")
-# Left to itself, continuous batching takes nearly all memory on a CPU, and its attention goes over all of its cache.
+# Left to itself, continuous batching takes nearly all memory on a CPU, and its attention goes over
+# all of its cache.
 CACHE_PAGE, CACHE_BLOCKS = 32, (256, 1024)
 # Mean lengths after a few updates on different rewards.
 LENGTH_TOLERANCE = 0.1
@@ -198,12 +208,11 @@ def make_inputs(scratch: Path) -> dict[str, str]:
     }
 
 
-def make_options(spec: Mapping[str, Any]) -> Rl:
+def make_options(spec: Mapping[str, Any]) -> GrpoRl:
     """The recipe `ladder`'s, but for the sizes."""
-    from e2h_pipeline.recipe import Rl
+    from e2h_pipeline.recipe import GrpoRl
 
-    return Rl(
-        algorithm="grpo",
+    return GrpoRl(
         updates=spec["updates"] + 2,  # the first warms up, behind the last are validation and a checkpoint
         rollouts=spec["rollouts"],
         minibatch=spec["minibatch"],
@@ -215,6 +224,20 @@ def make_options(spec: Mapping[str, Any]) -> Rl:
         kl=0.05,
         checkpoint_every=spec["updates"] + 2,
     )
+
+
+def make_job(spec: Mapping[str, Any], options: GrpoRl, work: Work) -> RlJob[GrpoRl]:
+    """What a run of ours is handed."""
+    from e2h_pipeline.problems.ladder.domain import LADDER
+    from e2h_pipeline.rl import algorithms as rl
+
+    inputs = {
+        rl.SFT_POLICY: Path(spec["policy"]),
+        rl.EVALUATOR: Path(spec["evaluator"]),
+        rl.EASY_PROBLEMS: Path(spec["easy"]),
+        rl.HARD_QUESTIONS: Path(spec["hard"]),
+    }
+    return rl.RlJob(inputs, options, LADDER, "exact", work)
 
 
 class Clock:
@@ -274,6 +297,7 @@ class Clock:
 def ours(spec: Mapping[str, Any], seed: int) -> list[Update]:
     """A run of ours."""
     from e2h_pipeline.artifacts.reporter import Reporter
+    from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.rl.online import loop
     from e2h_pipeline.rl.online.grpo import Grpo
 
@@ -281,12 +305,12 @@ def ours(spec: Mapping[str, Any], seed: int) -> list[Update]:
     options = make_options(spec)
 
     class Counted(Grpo):
-        def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
-            run = super().start(policy, evaluator, options)
+        def start(self, job: RlJob[GrpoRl]) -> Run[GrpoRl]:
+            run = super().start(job)
             run.optimizers["policy"].register_step_post_hook(lambda *_: clock.count("steps", 1))
             return run
 
-        def learn(self, run: Run, update: loop.Update) -> dict[str, float]:
+        def learn(self, run: Run[GrpoRl], update: RolloutBatch) -> dict[str, float]:
             found = super().learn(run, update)
             rollouts = update.rollouts
             clock.count_drawn([r.prompt_ids for r in rollouts], [r.sample.token_ids for r in rollouts])
@@ -302,13 +326,8 @@ def ours(spec: Mapping[str, Any], seed: int) -> list[Update]:
         setattr(loop, name, clock.timed(whole[name], part))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            out, parts = Path(folder) / "out", Path(folder) / "work"
-            policy, evaluator, easy, hard = (
-                Path(spec[name]) for name in ("policy", "evaluator", "easy", "hard")
-            )
-            loop.train_policy(
-                Counted(), policy, evaluator, easy, hard, out, parts, options, seed, "exact", Times()
-            )
+            work = Work(Path(folder) / "out", Path(folder) / "work", seed, Times())
+            Counted().train(make_job(spec, options, work))
     finally:
         for name, function in whole.items():
             setattr(loop, name, function)
@@ -325,21 +344,23 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from e2h_pipeline.grading.graders import Verdict, grader, verdicts
+    from e2h_pipeline.grading.graders import grader
+    from e2h_pipeline.rl import algorithms as rl
     from e2h_pipeline.rl.curricula import draw_questions
     from e2h_pipeline.rl.questions import read_questions
-    from e2h_pipeline.solutions import format_prompt
+    from e2h_pipeline.solutions import MARKED
 
     clock = Clock()
     options = make_options(spec)
     steps = options.rollouts // options.minibatch
-    questions, _ = read_questions(Path(spec["easy"]), Path(spec["hard"]), options)
+    inputs = {rl.EASY_PROBLEMS: Path(spec["easy"]), rl.HARD_QUESTIONS: Path(spec["hard"])}
+    questions, _ = read_questions(inputs, options)
     drawn = [
         q
         for update in range(spec["updates"] + 1)
         for q in draw_questions(questions, options, {}, seed, update)[0]
     ]
-    rows = [{"prompt": format_prompt(q.question), "question": q.question, "answer": q.answer} for q in drawn]
+    rows = [{"prompt": MARKED.prompt(q.question), "question": q.question, "answer": q.answer} for q in drawn]
 
     class Timed(GRPOTrainer):
         def _generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -365,9 +386,7 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
         trainer = Timed(
             model=spec["policy"],
             processing_class=AutoTokenizer.from_pretrained(spec["policy"], padding_side="left"),
-            reward_funcs=reward_function(
-                spec, options, lambda pairs: [v is Verdict.EQUAL for v in verdicts(judge, pairs)]
-            ),
+            reward_funcs=reward_function(spec, options, judge),
             train_dataset=datasets.Dataset.from_list(rows),
             callbacks=[Steps()],
             args=GRPOConfig(
@@ -409,10 +428,12 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
     return clock.updates[1:]
 
 
-def reward_function(spec: Mapping[str, Any], options: Rl, grade: Grade) -> Callable[..., list[float]]:
-    """A reward function for TRL: the sum of the rewards that ours spreads over a completion's tokens."""
-    from e2h_pipeline.grading.mathematics.extract import final_answer
+def reward_function(spec: Mapping[str, Any], options: GrpoRl, judge: Grader) -> Callable[..., list[float]]:
+    """A reward function for TRL: the sum of the rewards that ours spreads over a completion's
+    tokens."""
+    from e2h_pipeline.grading.verdicts import Gold, Verdict, decide
     from e2h_pipeline.models.load import load_evaluator
+    from e2h_pipeline.problems.ladder.domain import LADDER
     from e2h_pipeline.rewards.scoring import score_solutions
     from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
 
@@ -430,24 +451,18 @@ def reward_function(spec: Mapping[str, Any], options: Rl, grade: Grade) -> Calla
         logits = score_solutions(
             evaluator, tokenizer, list(zip(question, completions, finished, strict=True))
         )
-        answers = [final_answer(text, finished=f) for text, f in zip(completions, finished, strict=True)]
-        asked = {
-            i: (gold, own)
-            for i, (gold, own) in enumerate(zip(answer, answers, strict=True))
-            if gold is not None and own is not None
-        }
-        right = dict(zip(asked, grade(list(asked.values())), strict=True))
+        answers = [LADDER.answer_of(text, f) for text, f in zip(completions, finished, strict=True)]
+        pairs = [
+            None if gold is None or own is None else (Gold(gold), own)
+            for gold, own in zip(answer, answers, strict=True)
+        ]
+        verdicts = decide(judge, pairs).verdicts
         rewards = []
         for i, own in enumerate(logits):
             scores = [_sigmoid(logit) for logit in own]
             process = sum(step_rewards(scores, options)) if scores else without_steps(options)
-            terminal = terminal_reward(
-                right=None if answer[i] is None else right.get(i, False),
-                answered=answers[i] is not None,
-                outcome_reward=options.outcome_reward,
-                hard_constant=options.hard_constant,
-                unfinished_penalty=options.unfinished_penalty,
-            )
+            right = None if answer[i] is None else verdicts[i] is Verdict.EQUAL
+            terminal = terminal_reward(right, answers[i] is not None, options)
             rewards.append(options.process_scale * process + terminal)
         return rewards
 
@@ -461,7 +476,8 @@ def _sigmoid(logit: float) -> float:
 
 
 class ContinuousBatching:
-    """`trl` with continuous batching, at the size of its cache that was the fastest when it warmed up."""
+    """`trl` with continuous batching, at the size of its cache that was the fastest when it warmed
+    up."""
 
     def __init__(self) -> None:
         self._blocks: int | None = None

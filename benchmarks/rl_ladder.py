@@ -1,19 +1,22 @@
 """The ladder's tables of reinforcement learning: methods, shaping schemes, curricula.
 
-    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,table2,shaping,curricula} [--seeds 21,22,23] [--rows PPO GRPO]
+    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,table2,shaping,curricula} [--seeds
+    21,22,23] [--rows PPO GRPO]
         [--collect]
 
-A row is a recipe key per seed: `ladder/problems.seed=S/seed=S` with the row's own overrides. Keys that are not in the
-store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would; stages that keys share are made once. With
---collect nothing is run, and rows that were never run are left out.
+A row is a recipe key per seed: `ladder/problems.seed=S/seed=S` with the row's own overrides. Keys
+that are not in the store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would;
+stages that keys share are made once. With --collect nothing is run, and rows that were never run
+are left out.
 
-Accuracy is greedy, in % of LADDER500, a mean over seeds with a 95% interval over problems, which says nothing of how
-much other seeds would differ: hard levels are also told seed by seed. Differences are paired, with the table's baseline or
-the row that the line names. PGR is (row - SFT) / (ceiling - SFT) on hard levels.
-Checkpoints are chosen on easy validation; KL is to the SFT policy, per token, at the chosen checkpoint and at its
-highest. Errors are the first ones of solutions of hard questions, of all seeds, also where the answer came out right: facts
-(the next operation with a wrong result) and the rest (an operand that is skipped, repeated or miscopied, or an answer that
-is not the last result). A table for people, then one JSON line.
+Accuracy is greedy, in % of LADDER500: a mean over seeds with a 95% interval over problems. The
+interval says nothing of how much other seeds would differ, so hard levels are also shown seed by
+seed. Differences are paired, with the table's baseline or the row that the line names. PGR is (row
+- SFT) / (ceiling - SFT) on hard levels. Checkpoints are chosen on easy validation. KL is to the SFT
+policy, per token, at the chosen checkpoint and at its highest. Errors are the first ones of
+solutions of hard questions, of all seeds, also where the answer is right: facts (the next operation
+with a wrong result) and the rest (an operand that is skipped, repeated or miscopied, or an answer
+that is not the last result). A table for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from e2h_pipeline.evaluation.scoreboard import Method, read_values
 from e2h_pipeline.problems.ladder.checker import step_labels
 from e2h_pipeline.problems.ladder.world import parse_question
 from e2h_pipeline.recipe import Recipe, canonical_key
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals, mean_over_seeds
 from e2h_pipeline.statistics.levels import level_groups
 
@@ -51,15 +54,19 @@ SELECT = "+benchmark_metrics"
 GROUPS = ("easy", "hard", "all")
 GREEDY, SFT_GREEDY = Method("rl", "greedy", 1), Method("sft", "greedy", 1)
 
-OUTCOME_ONLY = ("rl.process_scale=0", "rl.questions=easy")
-# Chosen on seeds 1 and 2 by easy validation and KL (docs/log.md); without the evaluator the recipe's own rate holds.
+EASY = ("rl.questions=easy",)
+NO_STEP_REWARDS, NO_EVALUATOR = ("rl.process_scale=0",), ("rl.evaluator_agrees=false",)  # PPO and GRPO; DPO
+OUTCOME_ONLY = (*NO_STEP_REWARDS, *EASY)
+# Chosen on seeds 1 and 2 by easy validation and KL (docs/log.md); without the evaluator the
+# recipe's own rate holds.
 GRPO = ("rl.algorithm=grpo", "rl.kl=0.2", "rl.learning_rate=2e-4", "rl.step_bonus=0")
 SOFT_MINIMUM = ("rl.shaping=soft_minimum",)
 REST, DPO = ("rl.algorithm=rest",), ("rl.algorithm=dpo",)
-# As many solutions of all questions as five rounds draw of the easy ones; PPO and GRPO draw as many of either anyway.
-DPO_ALL = (*DPO, "rl.preference.rounds=3")
+# As many solutions of all questions as five rounds draw of the easy ones; PPO and GRPO draw as many
+# of either anyway.
+DPO_ALL = (*DPO, "rl.rounds=3")
 # The paper's dagger rows: reinforcement learning on hard questions with their answers. Not strict.
-ALL_ANSWERS = ("problems.hard_answers=true", "rl.process_scale=0", "strict=false")
+ALL_ANSWERS = ("problems.hard_answers=true", "strict=false")
 HARD_ANSWERS = (*ALL_ANSWERS, "rl.questions=hard")
 
 Estimate = tuple[float, float, float]
@@ -68,8 +75,8 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a recipe, what it overrides, whose answers are counted, and the row it is compared with
-    where that is not the table's baseline."""
+    """One line of a table: a recipe, what it overrides, whose answers are counted, and the row it
+    is compared with where that is not the table's baseline."""
 
     name: str
     overrides: tuple[str, ...] = ()
@@ -86,7 +93,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in order; what they are compared with is a row's name, and so is the ceiling of PGR, where there is one."""
+    """Rows in order; what they are compared with is a row's name, and so is the ceiling of PGR,
+    where there is one."""
 
     rows: tuple[Row, ...]
     baseline: str
@@ -106,41 +114,42 @@ TABLES = {
     "methods": Table(
         (
             SFT,
-            Row(REST_EASY, (*REST, *OUTCOME_ONLY)),
-            Row(DPO_EASY, (*DPO, *OUTCOME_ONLY)),
+            Row(REST_EASY, (*REST, *EASY)),
+            Row(DPO_EASY, (*DPO, *NO_EVALUATOR, *EASY)),
             Row(PPO_EASY, OUTCOME_ONLY),
             Row(GRPO_EASY, ("rl.algorithm=grpo", *OUTCOME_ONLY)),
             Row("GRPO, easy outcome only, slow", (*GRPO, *OUTCOME_ONLY)),
             Row("DPO, all questions, PRM", DPO_ALL, DPO_EASY),
             Row("PPO, all questions, PRM", (), PPO_EASY),
-            Row("PPO, easy questions, PRM, soft minimum", ("rl.questions=easy", *SOFT_MINIMUM), PPO_EASY),
+            Row("PPO, easy questions, PRM, soft minimum", (*EASY, *SOFT_MINIMUM), PPO_EASY),
             Row("PPO, all questions, PRM, soft minimum", SOFT_MINIMUM, PPO_EASY),
             Row("GRPO, all questions, PRM", GRPO, GRPO_EASY),
             Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS), REST_EASY),
-            Row("control: DPO, all answers", (*DPO_ALL, *ALL_ANSWERS), DPO_EASY),
-            Row("control: PPO, all answers", ALL_ANSWERS, PPO_EASY),
+            Row("control: DPO, all answers", (*DPO_ALL, *NO_EVALUATOR, *ALL_ANSWERS), DPO_EASY),
+            Row("control: PPO, all answers", (*NO_STEP_REWARDS, *ALL_ANSWERS), PPO_EASY),
             CEILING,
         ),
         baseline=SFT.name,
         ceiling=CEILING.name,
     ),
-    # The rows of docs/rl.md, and one more; five rounds of DPO on all questions too, as in the paper.
+    # The rows of docs/rl.md, and one more; five rounds of DPO on all questions too, as in the
+    # paper.
     "table2": Table(
         (
             SFT,
-            Row(REST_EASY, (*REST, *OUTCOME_ONLY)),
+            Row(REST_EASY, (*REST, *EASY)),
             Row("control: ReST-EM, hard answers", (*REST, *HARD_ANSWERS), REST_EASY),
             Row("control: ReST-EM, all answers", (*REST, *ALL_ANSWERS), REST_EASY),
             Row("ReST-EM, all questions, PRM", REST, REST_EASY),
-            Row(DPO_EASY_PRM, (*DPO, "rl.questions=easy")),
+            Row(DPO_EASY_PRM, (*DPO, *EASY)),
             Row(
                 "control: DPO, all answers, PRM",
-                (*DPO, "problems.hard_answers=true", "strict=false"),
+                (*DPO, *ALL_ANSWERS),
                 DPO_EASY_PRM,
             ),
             Row(PPO_EASY, OUTCOME_ONLY),
-            Row("control: PPO, hard answers", HARD_ANSWERS, PPO_EASY),
-            Row("control: PPO, all answers", ALL_ANSWERS, PPO_EASY),
+            Row("control: PPO, hard answers", (*NO_STEP_REWARDS, *HARD_ANSWERS), PPO_EASY),
+            Row("control: PPO, all answers", (*NO_STEP_REWARDS, *ALL_ANSWERS), PPO_EASY),
             Row("PPO, all questions, PRM", (), PPO_EASY),
             CEILING,
         ),
@@ -202,7 +211,8 @@ def main() -> None:
 
 
 def run_missing(table: Table, seeds: Sequence[int], beginnings: Sequence[str]) -> list[str]:
-    """Run the keys of a table one after another, each through Dagster and the store; what failed, and why."""
+    """Run the keys of a table one after another, each through Dagster and the store; what failed,
+    and why."""
     from e2h_pipeline.operations.runner import RunError, run_experiment
 
     rows = [row for row in table.rows if any(row.name.startswith(name) for name in beginnings)]
@@ -230,8 +240,8 @@ class Measured:
 
     Attributes:
         values: problem id to 1 where the answer is right, else 0.
-        training: summary of the policy artifact, with `kl`, `highest_kl` and `seconds`; empty for rows
-            that count no trained policy's answers.
+        training: summary of the policy artifact, with `kl`, `highest_kl` and `seconds`; empty for
+            rows that count no trained policy's answers.
         easy_data: data version of the easy problems.
         errors: solutions of hard questions that have an error, by the first: `fact` or `operand`.
     """
@@ -278,14 +288,13 @@ def _training(experiments: Experiments, key: str) -> dict[str, Any]:
     """How the policy was trained: the algorithm's summary, KL from its curves, and its time."""
     policy = experiments.artifact("rl_policy", key)
     summary = policy.manifest.summary
-    trained = experiments.artifact(f"{summary['algorithm']}_policy", key)
     curves = _curves(policy.path / "curves.jsonl")
     divergence = {line["update"]: line["kl"] for line in curves if "kl" in line}
     return {
         **{name: summary.get(name) for name in ("best_update", "easy_validation_accuracy", "stopped")},
         "kl": divergence.get(summary.get("best_update")),
         "highest_kl": max(divergence.values(), default=None),
-        "seconds": trained.manifest.wall_seconds,
+        "seconds": policy.manifest.wall_seconds,
     }
 
 
@@ -299,7 +308,7 @@ def _first_errors(experiments: Experiments, key: str, policy: str) -> Iterator[s
         question = questions.get(row["problem_id"], "")
         if question and (labels := step_labels(question, row["completion"])) and 0 in labels:
             place = labels.index(0)
-            written, right = parse_completion(row["completion"]).steps, parse_question(question).true_steps()
+            written, right = MARKED.parse(row["completion"]).steps, parse_question(question).true_steps()
             same = place < min(len(written), len(right)) and written[place][:-1] == right[place][:-1]
             yield "fact" if same else "operand"
 
@@ -309,7 +318,8 @@ def _curves(file: Path) -> list[dict[str, Any]]:
 
 
 def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Estimates of every row, ready for JSON: accuracy and difference by level group, PGR, training."""
+    """Estimates of every row, ready for JSON: accuracy and difference by level group, PGR,
+    training."""
     by_name = {measured.row.name: measured for measured in found}
     ceiling, sft = by_name.get(table.ceiling), by_name.get(SFT.name)
     options = Recipe.from_key("ladder", recipe_folders(home())).evaluation
@@ -347,7 +357,8 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def _shared(*rows: Measured) -> list[int]:
-    """Seeds that all rows have, so that pairs are of the same problems and the same SFT policies."""
+    """Seeds that all rows have, so that pairs are of the same problems and the same SFT
+    policies."""
     return sorted(set.intersection(*(set(row.values) for row in rows)))
 
 

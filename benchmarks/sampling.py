@@ -406,8 +406,10 @@ def draw_pool(spec: dict[str, Any], seed: int) -> dict[str, float]:
     """Fill a sample pool in a folder that is then removed. Peak and earlier memory in MiB."""
     import pyarrow as pa
 
-    from e2h_pipeline.artifacts.reporter import Reporter
-    from e2h_pipeline.generation.sample_pool import sample_pool
+    from e2h_pipeline.artifacts.work import Work
+    from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+    from e2h_pipeline.generation.search.independent import Independent
+    from e2h_pipeline.problems.ladder.domain import LADDER
     from e2h_pipeline.recipe import Sampling
 
     questions = pa.table(
@@ -423,10 +425,9 @@ def draw_pool(spec: dict[str, Any], seed: int) -> dict[str, float]:
     before = _peak_memory()
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.perf_counter(), time.process_time()
-        out, shards = Path(folder) / "out", Path(folder) / "work"
-        found = sample_pool(
-            Path(spec["folder"]), questions, out, shards, options, seed, "benchmark", Reporter()
-        )
+        drawing = Drawing(Path(spec["folder"]), LADDER, options, "benchmark", Independent())
+        work = Work(Path(folder) / "out", Path(folder) / "work", seed)
+        found = sample_pool(drawing, questions, work)
         times = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor}
     return {**times, "tokens": found["tokens"], "peak": _peak_memory(), "before": before}
 
@@ -456,12 +457,15 @@ def _ours(engine: Any, spec: dict[str, Any]) -> Way:
     from e2h_pipeline.generation.engines.protocol import Request, SamplingOptions
     from e2h_pipeline.generation.noise import stream_key
     from e2h_pipeline.recipe import Sampling
+    from e2h_pipeline.solutions import MARKED
 
     batch_tokens = Sampling().batch_tokens
     options = SamplingOptions(spec["temperature"], spec["limit"], batch_tokens=batch_tokens)
 
     def draw(seed: int) -> list[list[int]]:
-        requests = [Request(q, stream_key(seed, "benchmark", q), spec["samples"]) for q in spec["questions"]]
+        requests = [
+            Request(q, MARKED, stream_key(seed, "benchmark", q), spec["samples"]) for q in spec["questions"]
+        ]
         return [list(s.token_ids) for samples in engine.sample(requests, options) for s in samples]
 
     return draw
@@ -561,10 +565,10 @@ def _model_and_prompts(
     spec: dict[str, Any],
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[list[int]]]:
     from e2h_pipeline.models.load import load_policy
-    from e2h_pipeline.solutions import format_prompt
+    from e2h_pipeline.solutions import MARKED
 
     model, tokenizer = load_policy(Path(spec["folder"]))
-    return model, tokenizer, [tokenizer(format_prompt(q))["input_ids"] for q in spec["questions"]]
+    return model, tokenizer, [tokenizer(MARKED.prompt(q))["input_ids"] for q in spec["questions"]]
 
 
 def _fastest(settings: Sequence[int], draw: Callable[[int], list[list[int]]]) -> int:

@@ -25,6 +25,7 @@ from e2h_pipeline.sweeps.learning_curves import (
 )
 from e2h_pipeline.sweeps.stop import WATCHED, validation
 
+ALGORITHMS = ("ppo", "grpo")  # those that validate every few updates
 KNOBS = ("kl", "learning_rate", "process_scale", "step_bonus")
 
 
@@ -64,9 +65,10 @@ def stored_curves(folder: Path) -> list[Curve]:
         for path in sorted((folder / "store" / asset).glob("*/curves.jsonl")):
             values = validation([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
             manifest = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
-            knobs = [float(manifest["recipe"]["rl"][name]) for name in KNOBS]
-            if values:
-                found.append(Curve(values, (float(asset == "grpo_policy"), *knobs)))
+            rl = manifest["recipe"]["rl"]
+            if values and rl["algorithm"] in ALGORITHMS:
+                knobs = [float(rl[name]) for name in KNOBS]
+                found.append(Curve(values, (float(rl["algorithm"] == "grpo"), *knobs)))
     return found
 
 

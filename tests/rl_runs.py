@@ -1,4 +1,5 @@
-"""A small run of each algorithm, as tests make it in their own process and in ones that are killed."""
+"""A small run of each algorithm, as tests make it in their own process and in ones that are
+killed."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ class Recorder(Reporter):
 
 
 class Killer(Reporter):
-    """Sends SIGKILL to its own process when work of the name is reported as done: so many of it, or so many steps."""
+    """Sends SIGKILL to its own process when work of the name is reported as done: so many of it, or
+    so many steps."""
 
     def __init__(self, name: str, done: int) -> None:
         super().__init__()
@@ -116,7 +118,8 @@ class Killer(Reporter):
 def job(
     options: Rl, policy: Path, evaluator: Path, tables: Path, folder: Path, reporter: Reporter | None = None
 ) -> RlJob[Any]:
-    """What an algorithm is handed that trains `policy` into `folder / "out"`, with `folder / "work"` to go on from.
+    """What an algorithm is handed that trains `policy` into `folder / "out"`, with `folder /
+    "work"` to go on from.
 
     Args:
         tables: folder of `easy_problems` and `hard_questions`.

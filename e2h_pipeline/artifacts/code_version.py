@@ -26,9 +26,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ Reference = tuple[str, str]
 
 WHOLE = "*"
 _LIBRARY = ("e2h_pipeline", "assets")
+_PREFIXES = tuple(f"{package}." for package in _LIBRARY)
 _ROOT = Path(__file__).resolve().parents[1]
 _LEFT_OUT = ("e2h_pipeline.recipe", "e2h_pipeline.registry", "e2h_pipeline.artifacts")
 _SHAPING = ("e2h_pipeline.artifacts.tables", "e2h_pipeline.artifacts.shards")
 _LENGTH = 16
+_SECONDS = 1.0
 
 
 class CodeChangedError(RuntimeError):
@@ -61,19 +64,45 @@ class Code:
     uses: tuple[Reference, ...]
     packages: tuple[str, ...] = _LIBRARY
 
-    def version(self) -> str:
-        """Hash of the piece and of all it uses, 16 hex digits, as this process would run it now."""
-        digest = hashlib.sha256(self.own.encode())
-        for (module, name), found in sorted(_closure(self.uses, self.packages).items()):
-            digest.update(f"{module}:{name}={found.digest}".encode())
-        return digest.hexdigest()[:_LENGTH]
+    def version(self, *, fresh: bool = True) -> str:
+        """Hash of the piece and of all it uses, 16 hex digits, as this process would run it now.
+
+        Args:
+            fresh: look at the files again, and not only once in `_SECONDS`: plans ask for thousands of versions.
+        """
+        files = _state_of_files(self.packages, time.monotonic() if fresh else time.monotonic() // _SECONDS)
+        return _version(self, files)
 
     def load(self) -> None:
         """Import every module that is covered and runs in this process: an edit from now on changes nothing here."""
+        _seen.clear()
         found = _closure(self.uses, self.packages)
         elsewhere = {module for part in found.values() for module, _ in part.started}
         for module in sorted({module for module, _ in found} - elsewhere):
             importlib.import_module(module)
+
+
+@lru_cache(maxsize=1024)
+def _version(code: Code, files: str) -> str:
+    if _seen.get("") != files:
+        _seen.clear()
+        _seen[""] = files
+    digest = hashlib.sha256(code.own.encode())
+    for (module, name), found in sorted(_closure(code.uses, code.packages).items()):
+        digest.update(f"{module}:{name}={found.digest}".encode())
+    return digest.hexdigest()[:_LENGTH]
+
+
+@lru_cache(maxsize=16)
+def _state_of_files(packages: tuple[str, ...], _when: float) -> str:
+    """Hash of names, sizes and times of all modules of some packages: as long as it stays, so do versions."""
+    digest = hashlib.sha256()
+    for package in packages:
+        folder = _package_folder(package)
+        for path in sorted(folder.rglob("*.py")) if folder and folder.is_dir() else []:
+            stat = path.stat()
+            digest.update(f"{path} {stat.st_mtime_ns} {stat.st_size};".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -127,6 +156,7 @@ def code_behind(target: str) -> Code:
 
 def changed_since(code: Iterable[Code], seconds: float) -> list[Path]:
     """Files of some code that were changed after a time (seconds since 1970)."""
+    _seen.clear()
     modules = {module for part in code for module, _ in _closure(part.uses, part.packages)}
     files = {path for module in modules if (path := _module_file(module)) is not None}
     return sorted(path for path in files if path.stat().st_mtime > seconds)
@@ -191,18 +221,19 @@ def _followed(module: str, packages: tuple[str, ...]) -> bool:
 
 
 _held: dict[str, _Source] = {}
+_seen: dict[str, Any] = {}  # modules as of the state of the files that stands under the empty name
 
 
 def _source(module: str) -> _Source | None:
     """A module as this process runs it: of one that is loaded, what was there at the first look."""
     if module in _held:
         return _held[module]
-    path = _module_file(module)
-    if path is None:
-        return None
-    stat = path.stat()
-    source = _scan(path, module, stat.st_mtime_ns, stat.st_size)
-    if _loaded(module):
+    if module not in _seen:
+        path = _module_file(module)
+        stat = path.stat() if path else None
+        _seen[module] = _scan(path, module, stat.st_mtime_ns, stat.st_size) if path and stat else None
+    source: _Source | None = _seen[module]
+    if source is not None and _loaded(module):
         _held[module] = source
     return source
 
@@ -235,12 +266,18 @@ def _scan(path: Path, module: str, _changed: int, _size: int) -> _Source:
 
 def _definition(nodes: list[ast.stmt], module: str, package: str, top: set[str]) -> _Definition:
     text = "".join(_dump(node) for node in nodes)
-    names = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
-    own = {(module, name) for name in names & top}
-    inside = {target for node in nodes for _, target in _imports_below(node, package)}
-    started = {reference for node in nodes for reference in _started(node)}
-    refers = tuple(sorted(own | inside | started))
-    return _Definition(hashlib.sha256(text.encode()).hexdigest(), refers, tuple(sorted(started)))
+    refers: set[Reference] = set()
+    started: set[Reference] = set()
+    for inner in (inner for node in nodes for inner in ast.walk(node)):
+        if isinstance(inner, ast.Name):
+            if inner.id in top:
+                refers.add((module, inner.id))
+        elif isinstance(inner, ast.Constant):
+            started.update(_started(inner))
+        elif isinstance(inner, ast.Import | ast.ImportFrom):
+            refers.update(target for _, target in _import_table(inner, package))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return _Definition(digest, tuple(sorted(refers | started)), tuple(sorted(started)))
 
 
 def _both(one: _Definition, other: _Definition) -> _Definition:
@@ -251,24 +288,14 @@ def _both(one: _Definition, other: _Definition) -> _Definition:
 
 def _named_in(node: ast.stmt, module: str) -> Iterator[Reference]:
     """What a statement of an asset's file takes from the library."""
-    for _, target in _imports_below(node, module.rpartition(".")[0]):
-        yield target
-    yield from _started(node)
+    yield from _definition([node], module, module.rpartition(".")[0], set()).refers
 
 
-def _started(node: ast.AST) -> Iterator[Reference]:
-    """Library modules that are named by a string."""
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-            head, dot, _ = inner.value.partition(".")
-            if dot and head in _LIBRARY and _module_file(inner.value) is not None:
-                yield inner.value, WHOLE
-
-
-def _imports_below(node: ast.AST, package: str) -> Iterator[tuple[str, Reference]]:
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.Import | ast.ImportFrom):
-            yield from _import_table(inner, package)
+def _started(constant: ast.Constant) -> Iterator[Reference]:
+    """The library module that a string names."""
+    text = constant.value
+    if isinstance(text, str) and text.startswith(_PREFIXES) and _module_file(text) is not None:
+        yield text, WHOLE
 
 
 def _import_table(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[tuple[str, Reference]]:

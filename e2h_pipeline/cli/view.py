@@ -35,7 +35,7 @@ def console(stream: TextIO | None = None) -> Console:
 
 @contextmanager
 def own_terminal() -> Iterator[Console]:
-    """A console on a descriptor of its own, because Dagster captures descriptor 1 while stages run."""
+    """A console on its own descriptor, because Dagster captures descriptor 1 while stages run."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as stream:
         yield console(stream)
 
@@ -86,7 +86,7 @@ def print_results(rows: Sequence[Row]) -> None:
 
 
 def print_titled(title: str, table: Table) -> None:
-    """A table below its title; as the table's own, a long title would be broken at the table's width."""
+    """A table below its title; rich breaks a title of the table's own at the table's width."""
     out = console()
     out.print(title, soft_wrap=True)
     out.print(table)
@@ -114,7 +114,7 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
 
 
 def _level_names(rows: Sequence[Row]) -> LevelNames:
-    """Names that the domain of these experiments has for its levels; none where their recipe cannot be read."""
+    """The domain's names of levels; none where the recipe of the rows cannot be read."""
     from e2h_pipeline.artifacts.home import home, recipe_folders
     from e2h_pipeline.recipe import Recipe, RecipeError
 
@@ -151,7 +151,7 @@ def _pgr(row: Row | None) -> str:
 
 
 def print_lineage(found: Mapping[str, Any], node: Node) -> None:
-    """The tree of artifacts, the way from each source of numbers back to the easy data, and the numbers."""
+    """The tree of artifacts, the ways from the numbers back to the easy data, and the numbers."""
     out = console()
     out.print(_tree(node))
     out.print()

@@ -1,7 +1,8 @@
 """Who chose what: for each problem the solutions that a vote, the evaluator and nobody chose, for people to read.
 
-A vote chooses an answer, not a solution. Of the solutions with that answer, the table shows the one that the evaluator
-scores highest. Tied answers share the credit in the metrics; here the one that was drawn first stands for them.
+A vote chooses an answer, not a solution. Of the solutions with that answer, the table shows the one
+that the evaluator scores highest. Tied answers share the credit in the metrics; here the one that
+was drawn first stands for them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def choices_table(
 
     Args:
         graded: P problems with M samples each.
-        pool: the same, with solution scores; the vote and best-of-N use the aggregations that speak for them.
+        pool: the same, with solution scores; the vote and best-of-N use the aggregations that speak
+            for them.
         logits: step logits of all samples, flat.
         offsets: (P * M + 1) where each sample's logits begin.
 

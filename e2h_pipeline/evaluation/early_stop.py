@@ -1,16 +1,19 @@
 """The early_stop_metrics stage: what giving samples up on the way saves, and what it costs.
 
-A pool that was drawn whole, with its step scores, tells exactly what a watch (`rewards.early_stop`) would have done. A
-sample is the same under a watch until it is given up, and an evaluator's score of a step does not depend on what
-follows. So the pool is replayed for several shares of right easy validation solutions that may be lost. Accuracies are
-then computed again, and samples that were given up have no answer.
+A pool that was drawn whole, with its step scores, tells exactly what a watch (`rewards.early_stop`)
+would have done. A sample is the same under a watch until it is given up, and an evaluator's score
+of a step does not depend on what follows. So the pool is replayed for several shares of right easy
+validation solutions that may be lost. Accuracies are then computed again, and samples that were
+given up have no answer.
 
-Drawing fewer samples saves tokens, too. The rows `*_fewer_change` say what the same saving costs that way.
+Drawing fewer samples saves tokens, too. The rows `*_fewer_change` say what the same saving costs
+that way.
 
-A sample is right where its answer is right, and sound where its steps are right as well. Only the domain's exact checker
-of steps can tell, where it has one. A watch should give up a right answer that a wrong step led to. The tokens that the
-evaluator reads are not counted. Two things a replay cannot see: a blank line followed by more white space, which some
-tokenizers spell otherwise than a blank line alone, and a step whose blank line belongs to a stop string.
+A sample is right where its answer is right, and sound where its steps are right as well. Only the
+domain's exact checker of steps can tell, where it has one. A watch should give up a right answer
+that a wrong step led to. The tokens that the evaluator reads are not counted. Two things a replay
+cannot see: a blank line followed by more white space, which some tokenizers spell otherwise than a
+blank line alone, and a step whose blank line belongs to a stop string.
 """
 
 from __future__ import annotations
@@ -63,8 +66,8 @@ class Trial:
 
     Attributes:
         options: share that may be lost, and tokens between two looks.
-        right: (n,) lowest step probabilities of right easy validation solutions, ascending. They give the thresholds
-            (`rewards.early_stop.right_lowest_scores`).
+        right: (n,) lowest step probabilities of right easy validation solutions, ascending. They
+            give the thresholds (`rewards.early_stop.right_lowest_scores`).
         policy: sft_policy artifact, for its tokenizer.
         checker: the domain's, says which steps are right; None where it has none.
     """
@@ -113,14 +116,15 @@ def early_stop_metrics(
 ) -> dict[str, Any]:
     """Write `metrics.parquet` and `early_stop.png`.
 
-    A pool that was drawn under a watch cannot be replayed. Its table has the share that was given up, and no more.
+    A pool that was drawn under a watch cannot be replayed. Its table has the share that was given
+    up, and no more.
 
     Args:
         domain: finds answers and steps.
 
     Returns:
-        Counts, and for each share that may be lost the threshold and the measures over all levels as
-        [value, low, high].
+        Counts, and for each share that may be lost the threshold and the measures over all levels
+        as [value, low, high].
     """
     scores = files.scores / "data"
     with grader(evaluation.grader) as judge:
@@ -217,10 +221,10 @@ def watched_step_ends(
 
 
 def replay_watch(steps: WatchedSteps, threshold: float, every: int) -> NDArray[np.int64]:
-    """Tokens of each sample that a watch would have had drawn, (S,); fewer than all where it is given up.
+    """Tokens drawn of each sample under a watch, (S,): fewer than all where it gives the sample up.
 
-    It is given up at the first look, every `every` tokens, at or behind the end of its first step below the
-    threshold, unless it has ended by then.
+    The watch looks every `every` tokens. It gives a sample up at the first look at or behind the
+    end of the first step below the threshold, unless the sample has ended by then.
     """
     below = np.flatnonzero(steps.scores < threshold)
     sample, first = np.unique(steps.sample[below], return_index=True)
@@ -302,7 +306,7 @@ def _accuracies(pool: RerankPool, n: int, seed: int) -> dict[str, NDArray[np.flo
 def _rows(
     measures: Sequence[_Measure], levels: str, mask: NDArray[np.bool_], bootstrap: Bootstrap
 ) -> Iterator[dict[str, Any]]:
-    """A row per measure that has something to count at these levels, with an interval over problems."""
+    """A row per measure whose denominator is not 0 at these levels, with an interval over problems."""
     some = [m for m in measures if m.counts[mask].any()]
     sums = np.stack([m.sums[mask] for m in some], axis=1)
     counts = np.stack([m.counts[mask] for m in some], axis=1)
@@ -329,8 +333,10 @@ def _token_rows(samples: Path) -> pa.Table:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """`metrics.parquet`: one row per share that may be lost, measure and level group; `count` is what it is a share
-    of: tokens, samples or problems."""
+    """`metrics.parquet`: one row per share that may be lost, measure and level group.
+
+    `count` is the denominator of the measure: tokens, samples or problems.
+    """
     import pyarrow as pa
 
     number = pa.float64()

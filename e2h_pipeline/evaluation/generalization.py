@@ -1,15 +1,16 @@
 """The evaluator_generalization stage: does an evaluator trained on easy levels judge hard solutions?
 
-Where the domain has an exact checker of steps, every step has a true label, and step AUROC by level is the cleanest
-measure there is. The outcome can be measured everywhere: does the score of a solution put solutions with a right answer
-first, over all solutions and within one problem? Reranking compares solutions of one problem. True labels are used here
-for audit only.
+Where the domain has an exact checker of steps, every step has a true label, and step AUROC by level
+is the cleanest measure there is. The outcome can be measured everywhere: does the score of a
+solution put solutions with a right answer first, over all solutions and within one problem?
+Reranking compares solutions of one problem. True labels are used here for audit only.
 
-Reliability, calibration error and the slope of the scores of right steps over length show a drift that AUROC cannot:
-where the scores of right steps sag with length, the product of a long good solution is low.
+Reliability, calibration error and the slope of the scores of right steps over length show a drift
+that AUROC cannot: where the scores of right steps sag with length, the product of a long good
+solution is low.
 
-The rows `*_change`, `*_kept` and `*_kept_over_generator` say whether the evaluator generalizes, and whether it does so
-better than the generator (see `transfer`).
+The rows `*_change`, `*_kept` and `*_kept_over_generator` say whether the evaluator generalizes, and
+whether it does so better than the generator (see `transfer`).
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ def evaluator_generalization(
 ) -> dict[str, Any]:
     """Write `metrics.parquet`, `reliability.parquet` and two plots.
 
-    The plots are `step_auroc.png` by level (`outcome_auroc.png` without a checker) and `generalization.png`, what
-    evaluator and generator keep of their lead over chance.
+    The plots are `step_auroc.png` by level (`outcome_auroc.png` without a checker) and
+    `generalization.png`, what evaluator and generator keep of their lead over chance.
 
     Args:
         domain: finds answers.
         checker: the domain's, says which steps are right; None where it has none.
-        threshold: step probability below which a step counts as named wrong, chosen on easy validation
-            (`process_bench.easy_threshold`). Without one, first errors are not judged.
+        threshold: step probability below which a step counts as named wrong, chosen on easy
+            validation (`process_bench.easy_threshold`). Without one, first errors are not judged.
 
     Returns:
         Counts, the threshold, and each AUROC by level as [value, low, high].

@@ -1,7 +1,7 @@
 """A sample pool joined with its gold answers: one row per sample becomes arrays of problems x samples.
 
-Nothing else compares the benchmark's answers with gold. Every benchmark problem must be there with the same number of
-samples, because a missing one would silently raise or lower every mean.
+Nothing else compares the benchmark's answers with gold. Every benchmark problem must be there with
+the same number of samples, because a missing one would silently raise or lower every mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Scored steps and solutions next to the truth: what an evaluator is measured on.
 
-The truth of a solution is its graded answer. The truth of a step comes from the domain's exact checker, where it has
-one. It is used for audit only.
+The truth of a solution is its graded answer. The truth of a step comes from the domain's exact
+checker, where it has one. It is used for audit only.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class FirstErrors:
 def solution_score(kind: str) -> Aggregation:
     """How step scores become a solution's score, as the kind of evaluator says (`solution_aggregation`).
 
-    An evaluator of whole solutions speaks at the last position. The paper takes the product for evaluators that were
-    trained on steps, OPRM among them.
+    An evaluator of whole solutions speaks at the last position. The paper takes the product for
+    evaluators that were trained on steps, OPRM among them.
     """
     return _SOLUTION_SCORES[EVALUATOR_KINDS.load(kind).solution_aggregation]
 
@@ -89,7 +89,8 @@ def checked_steps(
 ) -> tuple[Judged, FirstErrors]:
     """Steps of finished solutions up to the first error, with the checker's labels; and the first errors.
 
-    A cut-off solution ends in half a step, which is neither right nor wrong. So those solutions are left out.
+    A cut-off solution ends in half a step, which is neither right nor wrong. So those solutions are
+    left out.
 
     Args:
         scores: table folder of the rerank_scores artifact.

@@ -1,4 +1,4 @@
-"""How long answers are: what a method costs is tokens drawn and, where an evaluator chooses, the same tokens read."""
+"""How long answers are. A method costs the tokens drawn and, where an evaluator chooses, the same tokens read again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """By how much the numbers of two results differ: paired by problem, where both have the same problems.
 
-The difference is second minus first. Its interval is the percentile bootstrap over the differences of the problems
-(`statistics.bootstrap`). Whether two intervals overlap says little; the interval of the difference answers the question.
+The difference is second minus first. Its interval is the percentile bootstrap over the differences
+of the problems (`statistics.bootstrap`). Whether two intervals overlap says little; the interval of
+the difference answers the question.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ def moved_rows(
         easy_levels: levels that count as easy in both.
 
     Returns:
-        {benchmark, policy, method, aggregation, n, levels, first, second, difference, ci_low, ci_high, problems,
-        paired}. Without the same problems and grader on both sides `paired` is False, and there is no interval.
+        {benchmark, policy, method, aggregation, n, levels, first, second, difference, ci_low,
+        ci_high, problems, paired}. Without the same problems and grader on both sides `paired` is
+        False, and there is no interval.
     """
     theirs = {(*_name(row), row["levels"]): row for row in second}
     common = [row for row in first if (*_name(row), row["levels"]) in theirs]

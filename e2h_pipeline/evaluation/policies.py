@@ -1,8 +1,8 @@
 """The benchmark_metrics stage: greedy and voted accuracy of every policy, next to the reranked ones.
 
-The table is the full result of a recipe: it holds the rerank rows too, so nobody has to join. One number has one
-estimate. Where the rerank pool measured the same thing (a policy's majority vote or pass@N at the same N, over more
-samples), the table has its per-problem values.
+The table is the full result of a recipe: it holds the rerank rows too, so nobody has to join. One
+number has one estimate. Where the rerank pool measured the same thing (a policy's majority vote or
+pass@N at the same N, over more samples), the table has its per-problem values.
 """
 
 from __future__ import annotations

@@ -85,14 +85,15 @@ def rerank_metrics(
 ) -> dict[str, Any]:
     """Grade a pool and rerank it.
 
-    Writes `metrics.parquet`, `differences.parquet` (to majority), `values.parquet` (per problem), `choices.parquet`
-    (who chose which solution) and `lengths.parquet` (how long solutions are).
+    Writes `metrics.parquet`, `differences.parquet` (to majority), `values.parquet` (per problem),
+    `choices.parquet` (who chose which solution) and `lengths.parquet` (how long solutions are).
 
     Args:
         domain: finds answers, and names the benchmark.
 
     Returns:
-        Counts and the headline: accuracy of each method at N_max and its lead over majority, hard levels.
+        Counts and the headline: accuracy of each method at N_max and its lead over majority, hard
+            levels.
     """
     with sharded_grader(evaluation.grader, work.folder, work.runner, work.reporter) as judge:
         graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)

@@ -1,14 +1,15 @@
 """The rl_audit stage: what reinforcement learning does to answers that it never saw.
 
-The trainer sees the evaluator's score, and gold answers of easy questions. This stage compares its rollouts with the gold
-answers of hard questions as well, after the training. Nothing is fed back. Gold accuracy and evaluator score over the
-square root of the KL to the SFT policy is the plot of Gao, Schulman and Hilton (2023), "Scaling laws for reward model
-over-optimization". Where the two curves part, the policy has learned the evaluator's mistakes.
+The trainer sees the evaluator's score, and gold answers of easy questions. This stage compares its
+rollouts with the gold answers of hard questions as well, after the training. Nothing is fed back.
+Gold accuracy and evaluator score over the square root of the KL to the SFT policy is the plot of
+Gao, Schulman and Hilton (2023), "Scaling laws for reward model over-optimization". Where the two
+curves part, the policy has learned the evaluator's mistakes.
 
-One update has too few rollouts for an estimate. So updates are joined, in order, into at most `WINDOWS` windows whose
-lengths differ by one update at most. Rollouts of a problem are not independent: intervals come from a bootstrap over
-problems, and all windows share its draws. KL is estimated per rollout, from its own tokens. It can be below zero where
-the policy has hardly moved.
+One update has too few rollouts for an estimate. So updates are joined, in order, into at most
+`WINDOWS` windows whose lengths differ by one update at most. Rollouts of a problem are not
+independent: intervals come from a bootstrap over problems, and all windows share its draws. KL is
+estimated per rollout, from its own tokens. It can be below zero where the policy has hardly moved.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Curves:
     Attributes:
         windows: (W,) numbers of the windows that have rollouts of these levels.
         means: name -> (W,)
-        drawn: gold_accuracy, evaluator_score and their gap -> (resamples, W) under one bootstrap over problems.
+        drawn: gold_accuracy, evaluator_score and their gap -> (resamples, W) under one bootstrap
+            over problems.
         rollouts, problems: (W,)
     """
 
@@ -205,7 +207,7 @@ def curves_of(
     mask: NDArray[np.bool_],
     bootstrap: Bootstrap,
 ) -> Curves:
-    """Means in each window over the rollouts in `mask`, and what they are when problems are drawn again."""
+    """Means in each window over the rollouts in `mask`, and the same under a bootstrap over problems."""
     lasts = np.array([last for _, last in windows])
     window = np.searchsorted(lasts, graded.updates[mask])
     there, window = np.unique(window, return_inverse=True)
@@ -241,15 +243,18 @@ def curves_of(
 
 
 def correlation(curves: Curves) -> dict[str, Any]:
-    """Spearman's correlation of evaluator score and gold accuracy over windows; None below three windows, or where one
-    of the two never changed."""
+    """Spearman's correlation of evaluator score and gold accuracy over windows, as of `rank_correlation`."""
     gold, evaluator = (curves.means[name] for name in ("gold_accuracy", "evaluator_score"))
     return {"windows": len(gold), "spearman": rank_correlation(gold, evaluator)}
 
 
 def parting(curves: Curves, parts: Sequence[tuple[int, int]], confidence: float) -> dict[str, Any]:
-    """Whether gold accuracy fell while the evaluator's score rose, and if so the updates of the part where gold was
-    best, and of the first part where it had fallen."""
+    """Whether gold accuracy fell while the evaluator's score rose.
+
+    Returns:
+        Also the updates of the part where gold was best, and of the first part where it had fallen;
+        None where it did not.
+    """
     found = first_parting(
         curves.means["gold_accuracy"],
         curves.means["evaluator_score"],
@@ -268,10 +273,11 @@ def first_parting(
     evaluator_drawn: NDArray[np.float64],
     confidence: float,
 ) -> tuple[int, int] | None:
-    """The first window where gold is below its best before and the evaluator above what it said then.
+    """The first window where gold is below its earlier best, and the evaluator above its own value at that best.
 
-    The best of several windows is partly luck, so both changes must be larger than the largest that the same noise makes
-    between any two windows of a curve that does not change, in `confidence` of all resamples.
+    The best of several windows is partly luck. So both changes must be larger than the largest
+    change that noise alone makes between any two windows of a flat curve, in `confidence` of all
+    resamples.
 
     Args:
         gold, evaluator: (W,) estimates.
@@ -302,7 +308,7 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _largest_fall(noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(resamples,) from any window to a later one; a window that a resample has no problem of does not count."""
+    """(resamples,) from any window to a later one. A window does not count where the resample has none of its problems."""
     noise = np.nan_to_num(noise)
     return (np.maximum.accumulate(noise, axis=1) - noise).max(axis=1)
 
@@ -353,7 +359,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _report(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
-    """Points on the curves of the tracking, at the last update of each window."""
+    """Log a point for each window, at its last update."""
     for row in sorted(rows, key=lambda row: row["last_update"]):
         group = f"level_{row['levels']}" if is_single_level(row["levels"]) else row["levels"]
         shown = {name: row[name] for name in ("gold_accuracy", "evaluator_score", "gap", "kl")}

@@ -1,8 +1,8 @@
 """Per-problem values of many methods on one benchmark, and the three tables made of them.
 
-`metrics` are means with intervals by level group, `differences` paired differences of two methods
-on the same problems, `values` the per-problem values themselves, so that seeds can be pooled and
-any two methods compared later without grading again.
+`metrics` are means with intervals by level group. `differences` are paired differences of two
+methods on the same problems. `values` are the per-problem values: with them, seeds can be pooled
+and any two methods compared later without grading again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Difference:
-    """A comparison to report: `first` minus `second`, and what people should read."""
+    """A comparison to report: `first` minus `second`, and their names in the table."""
 
     first: Method
     second: Method

@@ -1,13 +1,13 @@
 """From easy to hard: what an evaluator loses, next to what the generator loses on the same problems.
 
-Both get worse on hard problems; the method works where the evaluator gets worse by less (paper, section
-4.1: "evaluators generalize better than generators"). AUROC starts from chance at 1/2 and accuracy from 0, so
-besides the plain change there is the share of the lead over chance that is kept,
+Both get worse on hard problems. The method works where the evaluator gets worse by less (paper,
+section 4.1: "evaluators generalize better than generators"). Chance is 1/2 for AUROC and 0 for
+accuracy. So besides the plain change there is the share of the lead over chance that is kept,
 
     kept = (value on hard - chance) / (value on easy - chance),
 
-and the difference of the evaluator's and the generator's. Problems are resampled within the easy and
-within the hard group, the same ones for both sides, so the difference is paired.
+and the difference of the two shares. Problems are resampled within the easy and within the hard
+group, the same ones for evaluator and generator, so the difference is paired.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Answer classes: which samples of a problem gave the same answer, for voting.
 
-What graders call equal is no equivalence relation (math-verify is not even symmetric). So classes that are
-built sample by sample would depend on the order of the samples. Here pairs are compared in sorted order, and
-classes are the connected components: a vote depends on the set of samples alone.
+What graders call equal is no equivalence relation (math-verify is not even symmetric). So classes
+that are built sample by sample would depend on the order of the samples. Here pairs are compared in
+sorted order, and classes are the connected components: a vote depends on the set of samples alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Pair, Verdict
 
 MAX_HEADS = 32
-"""Every compared pair has one of the 32 most frequent answers in it. So 256 samples of a problem cost at most
-32 x 256 comparisons, and the answers that are not compared with each other have next to no votes."""
+"""Every compared pair has one of the 32 most frequent answers in it. So 256 samples of a problem cost
+at most 32 x 256 comparisons, and answers that are not compared with each other have few votes."""
 
 Forms = Sequence[Sequence[str | None]]
 

@@ -1,7 +1,8 @@
 """Graders by their word in the recipe (`evaluation.grader`).
 
-The words and the classes behind them are in the registry (`GRADERS`); docs/grading.md says what each does. A pair that
-costs too much time, memory or text is `UNDECIDED`: it counts as wrong, and the grader counts how many there were.
+The words and the classes behind them are in the registry (`GRADERS`); docs/grading.md says what
+each does. A pair that costs too much time, memory or text is `UNDECIDED`: it counts as wrong, and
+the grader counts how many there were.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A grader whose work is done in shards: what is graded survives a kill, and a cluster can grade.
 
-A shard grades a block of pairs, or puts the answers of a block of problems into classes. It is named by a hash of
-what is asked, so that the same request finds its result, whatever was asked before. Blocks are small enough to keep
-a cluster busy, and large enough for the workers behind each grader.
+A shard grades a block of pairs, or puts the answers of a block of problems into classes. It is named
+by a hash of what is asked, so that the same request finds its result, whatever was asked before.
+Blocks are small enough to keep a cluster busy, and large enough for the workers behind each grader.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def sharded_grader(name: str, work: Path, runner: Runner, reporter: Reporter) ->
 
 
 class ShardedGrader(RememberingGrader):
-    """Hands blocks of pairs and of problems to a runner. Shards open a grader of the same name, and say what it says."""
+    """Hands blocks of pairs and of problems to a runner; each shard asks the grader of that name."""
 
     def __init__(self, judge: Grader, work: Path, runner: Runner, reporter: Reporter) -> None:
         super().__init__()
@@ -131,10 +131,13 @@ _OPEN = ExitStack()
 
 @lru_cache(maxsize=1)
 def _judge(name: str) -> Grader:
-    """The grader of this process, opened once for all its shards; closed with `sharded_grader`, or with the process."""
+    """The grader of this process, opened once for all its shards.
+
+    It is closed with `sharded_grader`, or with the process.
+    """
     return _OPEN.enter_context(grader(name))
 
 
 def _digest(asked: Any) -> str:
-    """Hash of what is asked. JSON escapes what no encoding takes, such as half a surrogate pair that a model wrote."""
+    """Hash of what is asked. JSON escapes half a surrogate pair, which models write and no encoding takes."""
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]

@@ -39,7 +39,7 @@ class Gold(NamedTuple):
     Attributes:
         answer: the right answer.
         question: of the problem; empty where the caller has none.
-        payload: what else the domain needs to check an answer, by name, such as unit tests. Sorted by name.
+        payload: what else the domain needs to check an answer, such as unit tests. Sorted by name.
     """
 
     answer: str
@@ -53,7 +53,10 @@ class Gold(NamedTuple):
 
 
 def payload_items(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The payload of a table row, as of a `Gold`; empty where the table has none. Arrow gives a map as pairs."""
+    """The payload of a table row, as a `Gold` has it; empty where the table has none.
+
+    Arrow gives a map as pairs.
+    """
     return tuple(sorted(dict(row.get("payload") or ()).items()))
 
 
@@ -68,8 +71,8 @@ class Grader(Protocol):
         name: its word in the recipe.
         version: says all that could change a verdict.
         undecided: how many of the pairs it was asked it gave up on.
-        reads_problem: whether it looks at more of a gold than the answer. Where it does not, pairs with the same
-            two answers are one pair.
+        reads_problem: whether it looks at more of a gold than the answer. Where it does not, pairs
+            with the same two answers are one pair.
     """
 
     name: str
@@ -88,8 +91,9 @@ class Grader(Protocol):
             problems: the answers to each problem; None where there is none.
 
         Returns:
-            A class number per answer, numbered within its problem by first appearance; None stays None. Which answers
-            share a class depends on the set of answers, never on their order, and gold has no say in it.
+            A class number per answer, numbered within its problem by first appearance; None stays
+            None. Which answers share a class depends on the set of answers, never on their order,
+            and gold has no say in it.
         """
         ...
 
@@ -108,7 +112,7 @@ class GraderEntry(Protocol):
 
 
 class Decided(NamedTuple):
-    """Verdicts of pairs, None where there was no pair, and how many distinct pairs stayed undecided."""
+    """Verdicts of pairs (None where there was none), and how many distinct pairs stayed undecided."""
 
     verdicts: list[Verdict | None]
     undecided: int

@@ -2,13 +2,13 @@
 
 It imports nothing of this package but the task's own file, so it runs as a plain script with a clean
 import path. Requests and replies are JSON lines. `{"task": file}` is answered by `"ready"`; after that
-each `{"gold": ..., "answer": ...}` is answered by a verdict word and milliseconds. Three things keep it harmless:
-the parent kills it when a pair takes too long, the kernel kills it when a pair takes too much CPU time
-(also inside one long C-level multiplication, where no Python handler would run), and its memory is
-limited. It leaves when its input closes or its parent is gone.
+each `{"gold": ..., "answer": ...}` is answered by a verdict word and milliseconds. Three things keep
+it harmless: the parent kills it when a pair takes too long, the kernel kills it when a pair takes too
+much CPU time (also inside one long C-level multiplication, where no Python handler would run), and its
+memory is limited. It leaves when its input closes or its parent is gone.
 
-A task is a file with `compare(gold, answer) -> str` and `WARM_UP`, a pair that is equal: comparing it imports and
-compiles what the task needs, outside any pair's time. The parent alone says which file; answers never do.
+A task is a file with `compare(gold, answer) -> str` and `WARM_UP`, a pair that is equal: comparing it
+imports and compiles what the task needs, outside any pair's time. Only the parent says which file.
 """
 
 from __future__ import annotations

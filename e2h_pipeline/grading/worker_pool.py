@@ -7,9 +7,10 @@ CPU time (counted by the kernel, so that a busy machine does not change verdicts
 on the clock, after which the parent kills and replaces the worker. While there is plenty of work a
 second pair waits in the pipe of each worker, so that no worker waits for the parent.
 
-What a worker computes is a *task*: a module that the worker loads by its file and the parent never imports
-(`e2h_pipeline.grading.tasks`). Callers name it by its exact module name, which code versions take for an import. Only
-graders that use a task name it, so an edit of a task re-makes nothing that other graders have graded.
+What a worker computes is a *task*: a module that the worker loads by its file and the parent never
+imports (`e2h_pipeline.grading.tasks`). Callers name it by its exact module name, which code versions
+take for an import. Only graders that use a task name it, so an edit of a task re-makes nothing that
+other graders have graded.
 
 JSON lines only, no pickle. A worker whose parent is gone leaves by itself.
 """

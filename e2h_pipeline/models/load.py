@@ -1,14 +1,14 @@
 """Load policies and evaluators from Hugging Face folders onto the device at hand.
 
 An evaluator is a causal model with one raw score per token, `*ForTokenClassification` with one
-label. Other people's checkpoints become one as they are loaded, without a word of code of theirs:
+label. Two other kinds of checkpoint are turned into one while they are loaded, and none of their
+code is run:
 
-- two labels, wrong and right (TRL and what follows it): the log odds are a linear head too, row 1 -
-  row 0;
-- a language-model head whose rows repeat the score over the vocabulary (the released
-  `llemma-7b-prm-*`; score = mean of the logits): the mean of the rows is the head.
+- Two labels, wrong and right (TRL and others). The log odds are a linear head too: row 1 - row 0.
+- A language-model head whose rows repeat the score over the vocabulary (the released
+  `llemma-7b-prm-*`, whose score is the mean of the logits). The mean of the rows is the head.
 
-What a folder cannot say of itself stands in a file `evaluator.json` in it, see `EvaluatorFormat`.
+What cannot be told from a folder stands in a file `evaluator.json` in it, see `EvaluatorFormat`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 FORMAT_FILE = "evaluator.json"
-# In the evaluator's config.json, so that what is saved is read alike:
+# Fields of the evaluator's config.json, so that a saved evaluator is read in the same way:
 HEADING_FIELD = "prompt_heading"  # the heading it was trained with
-STEP_END_FIELD = "step_end"  # the token of a step it was trained at
+STEP_END_FIELD = "step_end"  # the token of a step that it was trained to score
 
 Head = Literal["auto", "tiled"]
 StepEnd = Literal["last", "first_newline"]
@@ -134,7 +134,8 @@ def _is_classifier(config: PretrainedConfig) -> bool:
 def _classifier(folder: Path, labels: int) -> PreTrainedModel:
     from transformers import AutoConfig, AutoModelForTokenClassification
 
-    # num_labels alone: a copied id2label of another length warns. The generic head drops out 0.1 by default.
+    # num_labels alone: a copied id2label of another length warns. The generic head has a dropout of
+    # 0.1 by default.
     config = AutoConfig.from_pretrained(folder, num_labels=labels)
     config.classifier_dropout = 0.0
     return AutoModelForTokenClassification.from_pretrained(folder, config=config)

@@ -1,4 +1,4 @@
-"""What is there of a local base model. A module of its own: it watches, and shapes no model."""
+"""Whether a local base model has changed. A module of its own: it watches, and shapes no model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 def look_at_model(options: Base) -> SourceState:
-    """The state of a local model, told by size and time of its files: hashing gigabytes every
-    minute would cost more than making `base_model` again, which hashes them and finds that nothing
-    is new. Nothing is raised."""
+    """The state of a local model, by size and time of its files. Nothing is raised.
+
+    Hashing gigabytes every minute would cost too much. A changed time only makes `base_model`
+    again, which hashes the files and finds that nothing is new.
+    """
     folder = local_folder(options)
     if folder is None:
         if not options.train and options.model.startswith(("/", ".")):

@@ -1,12 +1,14 @@
 """Watches what experiments read from outside, and tells Dagster when there is something new.
 
-The sensor looks at problems, others' solutions, step labels and base model of every experiment, and
-reports a new version of `problem_files`, `solution_files`, `label_files` or `base_model_files` when
-the content has changed: `on_change` then makes the stage that reads it again, and what is below as
-far as content differs. What is gone or cannot be read fails the check `source_readable` of that
-asset; its last good version stays, so nothing is made of what is left of it. Of an asset that
-nothing here can execute, Dagster's conditions read the materializations, and its page the
-observations when it says why something is out of date; so a new version is reported as both.
+The sensor looks at the problems, supplied solutions, step labels and base model of every
+experiment. When content has changed, it reports a new version of `problem_files`, `solution_files`,
+`label_files` or `base_model_files`. Then `on_change` makes the stage that reads it again, and those
+downstream as far as content differs. What is missing or cannot be read fails the check
+`source_readable` of that asset. Its last good version stays, so nothing is made from damaged files.
+
+A new version is reported as a materialization and as an observation: nothing here executes these
+assets, and of such assets Dagster's conditions read materializations, its page (why something is
+out of date) observations.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from e2h_pipeline.recipe import Recipe, RecipeError
 from e2h_pipeline.stages.spec import EXPERIMENTS
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
-# Experiment -> `version` and `error` as of the last look; and this of each asset that is watched.
 Experiments = dict[str, dict[str, str]]
+"""Experiment to `version` and `error` as of the last look."""
 Seen = dict[str, Experiments]
+"""Watched asset to its experiments."""
 
 _SECONDS = 60
 _SHOWN = 12
@@ -64,8 +67,8 @@ def look(
     """One look at what all experiments that Dagster knows read from outside.
 
     Returns:
-        What there is to report, what was seen now, and the experiments whose recipe is no longer
-            there.
+        What there is to report, what was seen now, and why the recipes of some experiments cannot
+            be read.
     """
     recipes: dict[str, Recipe] = {}
     unknown: list[RecipeError] = []
@@ -86,7 +89,7 @@ def look(
 def _look_at(
     instance: dg.DagsterInstance, watched: Watched, recipes: Mapping[str, Recipe], seen: Experiments
 ) -> tuple[list[Event], Experiments]:
-    """One look at one kind of thing; what experiments share is looked at once."""
+    """One look at one watched asset; what experiments share is looked at once."""
     states: dict[str, SourceState] = {}
     reports: list[Event] = []
     now: Experiments = {}
@@ -104,9 +107,11 @@ def _look_at(
 
 
 def _alerts(watched: Watched, before: Experiments, now: Experiments) -> Iterator[dg.AssetCheckEvaluation]:
-    """The check, when it says something else than before. One for all experiments: a folder that is
-    gone is one alert, and Dagster takes only one check of a partition from outside of runs (it has
-    a unique index on their empty id)."""
+    """The check, when it says something else than before.
+
+    One for all experiments: a missing folder is one alert. And Dagster takes only one check of a
+    partition from outside of runs (it has a unique index on their empty run id).
+    """
     errors, old = unreadable(now), unreadable(before)
     if errors != old or (now and not before):
         result = readable_result(errors)

@@ -111,6 +111,8 @@ class Corpus(Protocol):
 class Domain:
     """A family of problems with levels and a way to check answers.
 
+    Domains are handed to worker processes, so `answer_of` is a function of a module, and no lambda.
+
     Attributes:
         name: the word of `problems.source`.
         benchmark: name of its benchmark in result tables. Numbers of two domains never share a row

@@ -15,8 +15,8 @@ class Cell:
     """An estimate with its interval, ready to print.
 
     Attributes:
-        clear: the interval of a difference leaves out 0; of an accuracy, that of its difference from what its row is
-            compared with.
+        clear: the interval of a difference leaves out 0; of an accuracy, that of its difference from
+            what its row is compared with.
         problems: how many problems it is a mean over, where that is known.
     """
 
@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A labelled row; `cells` are in the order of the table's columns, None where there is no number."""
+    """A labelled row; `cells` are in the order of columns, None where there is no number."""
 
     label: str
     note: str

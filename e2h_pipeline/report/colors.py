@@ -1,4 +1,7 @@
-"""Colours of figures: those of Okabe and Ito (2008), which colour-blind readers tell apart, and mixtures for more."""
+"""Colours of figures: those of Okabe and Ito (2008), which colour-blind readers tell apart.
+
+Where a figure needs more colours than there are, neighbours are mixed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ COLORS: Mapping[str, str] = {
 """Colours of the methods and policies of this project."""
 
 _OTHERS = ("#cc79a7", "#e69f00", "#7a5195", "#8c6d31")
-_LEVELS = ("#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00")
+_LEVELS = ("#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7", "#882255")
 
 
 def color_of(word: str) -> str:
@@ -26,7 +29,7 @@ def color_of(word: str) -> str:
 
 
 def level_colors(levels: Sequence[str]) -> list[str]:
-    """A colour for each level, from blue (easy) to red (hard).
+    """A colour for each level, blue for the easiest.
 
     Args:
         levels: numbers from 1 as text. The hardest of them decides how many colours there are.
@@ -36,7 +39,7 @@ def level_colors(levels: Sequence[str]) -> list[str]:
 
 
 def mixed(palette: Sequence[str], count: int) -> list[str]:
-    """`count` different colours: the first of the palette, or mixtures of neighbours where it has too few.
+    """`count` different colours: the first of a palette, or mixtures where it has too few.
 
     Args:
         palette: two colours or more, `#rrggbb`.
@@ -48,7 +51,7 @@ def mixed(palette: Sequence[str], count: int) -> list[str]:
 
 
 def _between(palette: Sequence[str], place: float) -> str:
-    """The colour at a place on the way through a palette; a whole number is the place of one of its colours."""
+    """The colour at a place on the way through a palette; its own colours are at 0, 1, 2, ..."""
     left = min(int(place), len(palette) - 2)
     share = place - left
     pairs = zip(_channels(palette[left]), _channels(palette[left + 1]), strict=True)

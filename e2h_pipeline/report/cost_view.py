@@ -1,8 +1,8 @@
-"""Accuracy against the cost of an answer: tokens that are drawn, and tokens that the evaluator reads.
+"""Accuracy against the cost of an answer: tokens drawn, and tokens that the evaluator reads.
 
-A token drawn and a token read cost one forward pass of a model each. Where policy and evaluator have one size, as in the
-paper and on the ladder, their sum measures compute. Drawing takes longer on most machines, because reading goes in
-parallel.
+A token drawn and a token read cost one forward pass of a model each. Where policy and evaluator have
+one size, as in the paper and on the ladder, their sum measures compute. Drawing takes longer on most
+machines, because reading goes in parallel.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ def cost_panels(metrics: Sequence[Row], lengths: Sequence[Row]) -> list[Drawing]
 
 
 def cost_lines(results: Results, tokens: Mapping[tuple[str, str, str], float], levels: str) -> list[Series]:
-    """Accuracy over tokens per problem: a line over N for each method, a point for each policy's greedy answers.
+    """Accuracy over tokens per problem: a line for each method, a point for greedy answers of each policy.
 
     Args:
-        tokens: (policy, greedy or sampled, level group) -> mean tokens of a sample. Methods without an entry are left out.
+        tokens: (policy, greedy or sampled, level group) -> mean tokens of a sample. Methods without an
+            entry are left out.
     """
     lines = []
     for method, aggregation in results.methods():

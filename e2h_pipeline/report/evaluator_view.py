@@ -1,4 +1,4 @@
-"""What the page shows of the evaluator: how well it ranks and how honest its scores are, by level."""
+"""What the page shows of the evaluator: how well it ranks, and how honest its scores are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from e2h_pipeline.report.cells import Cell, Row, TableRow
-from e2h_pipeline.report.levels import NUMBERED, POOLED, LevelNames, levels_in
+from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
 from e2h_pipeline.report.plots import Drawing, Series, interval_panel, legend_of, reliability_panel
+from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 _METRICS = {
     "step_auroc": ("Step AUROC", "right steps above wrong ones"),
@@ -55,7 +56,7 @@ def evaluator_section(
         names: what people call the levels.
     """
     levels = levels_in(row["levels"] for row in metrics)
-    groups = (*levels, *POOLED)
+    groups = (*levels, *POOLED_GROUPS)
     found = {(row["metric"], row["levels"]): row for row in metrics}
     rows = [
         TableRow(label, note, tuple(_cell(found.get((metric, group))) for group in groups), "auroc" in metric)

@@ -55,7 +55,7 @@ def _curve(results: Results, method: str, aggregation: str, levels: str) -> Seri
 
 
 def accuracy_bars(results: Results, benchmark: str, names: LevelNames) -> list[Drawing]:
-    """Accuracy by level: of reranking methods at the largest N, and of the policies' greedy answers."""
+    """Accuracy by level: of reranking methods at the largest N, and of policies' greedy answers."""
     charts = {
         f"{short_name(benchmark)} · reranking, N = {results.n}": _reranking_bars(results),
         f"{short_name(benchmark)} · policies, greedy": _policy_bars(results),

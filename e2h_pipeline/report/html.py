@@ -1,7 +1,7 @@
 """The report: one static HTML page for each experiment.
 
-Everything is inside the file: style, figures, numbers. It loads nothing from anywhere and runs no script. The template
-engine escapes all text of keys, recipes and models; only our own SVG and MathML are not escaped.
+Everything is inside the file: style, figures, numbers. It loads nothing from anywhere and runs no
+script. The template engine escapes all text of keys, recipes and models, but not our SVG and MathML.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def write_report(
     """Write `out/report.html`.
 
     Args:
-        inputs: artifact folders by asset: `benchmark_metrics` is needed. `rerank_metrics`, `evaluator_generalization`,
-            `rl_policy` and `rl_audit` have sections that are left out where absent. Others are ignored.
+        inputs: artifact folders by asset: `benchmark_metrics` is needed. `rerank_metrics`,
+            `evaluator_generalization`, `rl_policy` and `rl_audit` have sections that are left out where
+            absent. Others are ignored.
         lineage: a mapping for each artifact, as rows of `artifacts.lineage.as_rows`.
         about: the experiment.
 

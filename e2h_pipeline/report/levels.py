@@ -1,8 +1,8 @@
 """The levels that tables tell of: which there are, and what people call them.
 
-Tables have a column `levels` with one group of problems a row: a single level, by its number as text, or `easy`, `hard`
-or `all`. How many levels there are depends on the domain. A problem of unknown level has level 0; it counts among `all` and
-is shown nowhere else.
+Tables have a column `levels` with one group of problems a row: a single level, by its number as text,
+or `easy`, `hard` or `all`. How many levels there are depends on the domain. A problem of unknown level
+counts among `all` and is shown nowhere else.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-POOLED = ("easy", "hard", "all")
-"""Groups of several levels, in the order of columns."""
+from e2h_pipeline.statistics.levels import POOLED_GROUPS, UNKNOWN_LEVEL
 
 
 def levels_in(groups: Iterable[str]) -> tuple[str, ...]:
     """The single levels among level groups, easiest first."""
-    return tuple(sorted({g for g in groups if g.isdecimal() and int(g) > 0}, key=int))
+    return tuple(sorted({g for g in groups if g.isdecimal() and int(g) != UNKNOWN_LEVEL}, key=int))
 
 
 def pooled_in(groups: Iterable[str]) -> tuple[str, ...]:
     """The pooled groups among level groups, in the order of columns."""
     there = set(groups)
-    return tuple(group for group in POOLED if group in there)
+    return tuple(group for group in POOLED_GROUPS if group in there)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""Lineage and cost as the page shows them: artifacts in the order of their making, and the ways from
-the easy data to the numbers."""
+"""Lineage and cost as the page shows them.
+
+Artifacts come in the order of their making; above them are the ways from the easy data to the numbers.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class LineageRow:
 
 @dataclass(frozen=True)
 class LineageSection:
-    """Artifacts, total time, and the ways from the easy data to the results (asset, data version)."""
+    """Artifacts, total time, and ways from the easy data to results: (asset, data version)."""
 
     rows: list[LineageRow]
     total: str
@@ -52,9 +54,9 @@ def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
     """Order and format lineage rows.
 
     Args:
-        lineage: a mapping for each artifact: asset, data_version, code_version, created, run_id, tracking_url,
-            wall_seconds, and inputs: asset names, or a mapping with asset names as keys. Any asset names will do, those
-            of earlier versions too.
+        lineage: a mapping for each artifact: asset, data_version, code_version, created, run_id,
+            tracking_url, wall_seconds, and inputs: asset names, or a mapping with asset names as keys.
+            Any asset names will do, those of earlier versions too.
     """
     artifacts = {str(row["asset"]): row for row in lineage}
     inputs = {name: [str(i) for i in row.get("inputs") or ()] for name, row in artifacts.items()}
@@ -98,7 +100,7 @@ def made_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def easy_paths(inputs: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """For each direct reader of the easy data, the shortest way from the data through it to a result."""
+    """For each direct reader of the easy data, the shortest way through it to a result."""
     readers = [name for name in made_order(inputs) if EASY_DATA in inputs[name]]
     users: dict[str, list[str]] = {name: [] for name in inputs}
     for name in sorted(inputs):
@@ -132,7 +134,7 @@ def _fed_by(source: str, inputs: Mapping[str, Iterable[str]]) -> set[str]:
 
 
 def _note(artifact: Mapping[str, Any]) -> str:
-    """In homes of earlier versions, kinds and algorithms that the recipe does not name left a note and no model."""
+    """Earlier versions had an asset for each method, with a note where the recipe named another."""
     return "not trained" if artifact.get("not_trained") else ""
 
 

@@ -1,8 +1,8 @@
-"""Text with LaTeX mathematics as HTML: MathML, which browsers draw without a script or a font of ours.
+"""Text with LaTeX mathematics as MathML, which browsers draw without a script or a font of ours.
 
 The text comes from a model and is not trusted. A converter makes MathML of it, which is built anew
-here: all text is escaped, and only elements and attributes of MathML Core are kept, none of which can
-load, link or style anything. A formula stays as it was written where it cannot be converted, is too
+here: all text is escaped, and only elements and attributes of MathML Core are kept that can neither
+load, link nor style anything. A formula stays as it was written where it cannot be converted, is too
 long, or defines macros, which can grow without bound.
 """
 

@@ -1,4 +1,4 @@
-"""What people call the words of result tables: policies and methods, and names for words that are new."""
+"""What people call the words of result tables: policies and methods, known or not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ METHOD_NAMES: Mapping[str, str] = {
     "pass": "pass@N (bound)",
 }
 AS_GIVEN = "score"
-"""Stands where an aggregation does in tables of samples made elsewhere, whose solutions came with scores."""
+"""The aggregation of samples made elsewhere whose solutions came with scores: none."""
 
 _MARKERS = {"majority": "o", "weighted-vote": "s", "best-of-n": "^", "pass": ""}
 _POLICIES = tuple(POLICY_NAMES)
@@ -30,7 +30,7 @@ def policy_name(policy: str) -> str:
 
 
 def method_name(method: str, aggregation: str = "") -> str:
-    """A method's name for people, with the aggregation of step scores behind it where it has one."""
+    """A method's name for people, with its aggregation of step scores where it has one."""
     name = METHOD_NAMES.get(method) or readable(method)
     return f"{name} ({aggregation})" if aggregation else name
 

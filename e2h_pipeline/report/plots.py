@@ -1,8 +1,8 @@
 """Figures of the report as inline SVG: small panels with one message each.
 
-Text stays text: it can be searched and copied, and takes the page's font. Ids are prefixed, so that a page can hold many
-figures. Everything that names an address is cut out. Markers and dashes tell lines apart in print, as colours (colors.py)
-do on a screen.
+Text stays text: it can be searched and copied, and takes the page's font. Ids are prefixed, so that a
+page can hold many figures. Everything that names an address is cut out. Markers and dashes tell lines
+apart in print, as colours (colors.py) do on a screen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MARGIN = 0.65  # inches of a figure left and right of its axes
 
 @dataclass(frozen=True)
 class Series:
-    """One line or one set of bars: points with intervals, and how it looks everywhere in the page."""
+    """A line or a set of bars: points with intervals, and how it looks everywhere in the page."""
 
     label: str
     color: str
@@ -79,7 +79,7 @@ def legend_of(series: Sequence[Series]) -> list[Legend]:
 
 
 def accuracy_panel(title: str, series: Sequence[Series], bottom: float, top: float) -> str:
-    """Accuracy in percent over N (doubling axis) with interval bands; a row of panels shares its limits."""
+    """Accuracy in percent over N (doubling axis), with interval bands."""
     figure, axes = _figure()
     for line in series:
         _line(axes, line, band=True)
@@ -93,7 +93,7 @@ def accuracy_panel(title: str, series: Sequence[Series], bottom: float, top: flo
 
 
 def cost_panel(title: str, series: Sequence[Series]) -> str:
-    """Accuracy in percent over tokens per problem (doubling axis); single points are diamonds with whiskers."""
+    """Accuracy in percent over tokens per problem (logarithmic axis); single points have whiskers."""
     figure, axes = _figure()
     for line in series:
         _line(axes, line, band=len(line.x) > 1)
@@ -119,7 +119,7 @@ def level_bars(title: str, groups: Sequence[str], series: Sequence[Series]) -> s
 
 
 def interval_panel(title: str, groups: Sequence[str], series: Sequence[Series], label: str) -> str:
-    """Points with interval whiskers by group, for AUROC; `series[i].x` are indices into `groups`."""
+    """AUROC with interval whiskers by group; `series[i].x` are indices into `groups`."""
     figure, axes = _figure()
     for i, points in enumerate(series):
         x = [value + (i - (len(series) - 1) / 2) * 0.18 for value in points.x]
@@ -153,8 +153,11 @@ def training_panel(title: str, series: Sequence[Series]) -> str:
 
 
 def over_optimization_panel(title: str, series: Sequence[Series], chosen: float | None) -> str:
-    """Gold accuracy and evaluator's score over the distance from the SFT policy; `chosen` is where the kept checkpoint
-    lies."""
+    """Gold accuracy and evaluator's score over the distance from the SFT policy.
+
+    Args:
+        chosen: distance of the checkpoint that was kept; None where it has none.
+    """
     figure, axes = _figure()
     _over_distance(axes, title, series, chosen)
     return to_svg(figure, f"{title}: gold accuracy and evaluator's score over KL")
@@ -177,7 +180,7 @@ def over_optimization_figure(panels: Sequence[tuple[str, Sequence[Series], float
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """A figure as an SVG element for an HTML page: no prolog, metadata or addresses, ids of its own."""
+    """A figure as an SVG element of a page: no prolog, metadata or addresses; ids of its own."""
     import matplotlib
 
     sink = io.StringIO()

@@ -1,4 +1,7 @@
-"""The paper's reranking curves on MATH500, to lay under ours. No other benchmark's numbers compare with them."""
+"""The paper's reranking curves on MATH500, to lay under ours.
+
+Numbers of other benchmarks do not compare with them.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from e2h_pipeline.reranking.aggregate import PREFERRED, by_preference
 
 
 class Measured(NamedTuple):
-    """What an accuracy is of: the answers of a policy, how one was chosen, and out of how many samples."""
+    """What an accuracy is of: a policy, how an answer was chosen, and out of how many samples."""
 
     policy: str
     method: str

@@ -1,4 +1,4 @@
-"""What the page shows of reinforcement learning: curves of the training, and the audit of its rollouts."""
+"""What the page shows of reinforcement learning: curves of the training, and the audit."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def audit_section(folder: Path | None, names: LevelNames = NUMBERED) -> AuditSec
 
 
 def over_optimization_png(rows: Sequence[Row], path: Path) -> None:
-    """Draw the over-optimization plots of `curves.parquet` as one picture; no file where there is no KL to plot over."""
+    """Draw the over-optimization plots of `curves.parquet` as one picture; none where no row has a KL."""
     panels = _over_kl(rows)
     if panels:
         # A fixed metadata set keeps the file's bytes equal for equal numbers.
@@ -148,7 +148,7 @@ def _over_kl(rows: Sequence[Row]) -> list[tuple[str, list[Series], float | None]
 
 
 def _groups(rows: Sequence[Row]) -> Mapping[str, str]:
-    """Level groups that are shown apart, with titles; all levels as one where none are known to be easy or hard."""
+    """Level groups that are shown apart, with titles; all as one where none are easy or hard."""
     return _GROUPS if any(row["levels"] in _GROUPS for row in rows) else _UNGROUPED
 
 
@@ -191,7 +191,7 @@ def _cell(row: Row, measure: str) -> Cell:
 
 
 def _findings(figures: Mapping[str, Any], groups: Mapping[str, str]) -> list[str]:
-    """A sentence for each level group: whether the policy was over-optimized, and how score and accuracy went together."""
+    """A sentence for each level group: over-optimized or not, and the correlation of score and accuracy."""
     found = []
     for group, title in groups.items():
         own = figures["levels"].get(group)

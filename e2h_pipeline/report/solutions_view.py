@@ -1,7 +1,8 @@
-"""The browser of solutions: what the vote and the evaluator chose, step by step, for a sample of problems.
+"""The browser of solutions: what vote and evaluator chose for a sample of problems, step by step.
 
-Hashes of their ids decide which problems are shown, so nobody picked them. Most of those shown are problems on which vote
-and evaluator differ, because they are few and tell most. The page filters by style sheets alone and runs no script.
+Hashes of their ids decide which problems are shown, so nobody picked them. Problems on which vote and
+evaluator differ come before others, because they are few and tell most. The page filters by style
+sheets alone and runs no script.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from e2h_pipeline.report.levels import NUMBERED, LevelNames
 from e2h_pipeline.report.mathematics import rendered
 from e2h_pipeline.report.names import readable
 from e2h_pipeline.solutions import TextFormat
+from e2h_pipeline.statistics.levels import UNKNOWN_LEVEL
 
 # Vote right?, evaluator right? -> name in the page, and how many problems are shown of it at most.
 _OUTCOMES = {
@@ -38,7 +40,7 @@ _LONGEST_STEP = 4_000  # characters of a step, a question or an answer that are 
 
 @dataclass(frozen=True)
 class Step:
-    """A step and the evaluator's probability that it is right; `shade` is 0 (wrong) to 4 (right), as in the style."""
+    """A step, and the evaluator's probability that it is right; `shade` is 0 (wrong) to 4 (right)."""
 
     text: Markup
     score: str
@@ -107,7 +109,7 @@ def solutions_section(
     if not problems:
         return None
     counts = Counter((_outcome(rows), _level(rows)) for rows in problems)
-    levels = sorted({level for _, level in counts if level})
+    levels = sorted({level for _, level in counts if level != UNKNOWN_LEVEL})
     shown = tuple(_problem(rows, text, names) for rows in _sample(problems))
     outcomes = [
         (key, name, sum(n for (outcome, _), n in counts.items() if outcome == key))
@@ -139,8 +141,8 @@ def _empty(shown: Sequence[ShownProblem], levels: Sequence[int]) -> tuple[tuple[
 
 
 def _level(rows: Sequence[Row]) -> int:
-    """Level of a problem; 0 where it is unknown."""
-    return rows[0]["level"] or 0
+    """Level of a problem; `UNKNOWN_LEVEL` where it has none."""
+    return rows[0]["level"] or UNKNOWN_LEVEL
 
 
 def _outcome(rows: Sequence[Row]) -> str:

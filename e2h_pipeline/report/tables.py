@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from e2h_pipeline.report.cells import Cell, Row, TableRow, difference_cell
-from e2h_pipeline.report.levels import POOLED
 from e2h_pipeline.report.names import headed, method_name, policy_name
 from e2h_pipeline.report.results import Measured, Results
 from e2h_pipeline.reranking.aggregate import PREFERRED
+from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 Comparison = tuple[str, str, int]
 """First, second and N of a paired difference, as `differences.parquet` names them."""
@@ -56,7 +56,7 @@ def rerank_rows(results: Results, clear: set[tuple[Comparison, str]]) -> list[Ta
 def _marked(
     results: Results, measured: Measured, clear: set[tuple[Comparison, str]], compared: Comparison
 ) -> tuple[Cell | None, ...]:
-    """A row's cells; those are clear that differ from the same cell of what the row is compared with."""
+    """A row's cells; those are clear that differ from what the row is compared with."""
     return tuple(
         replace(cell, clear=(compared, levels) in clear) if cell else None
         for cell, levels in zip(results.cells(measured), results.pooled, strict=True)
@@ -78,7 +78,7 @@ def aggregation_rows(results: Results) -> list[TableRow]:
     ]
 
 
-def difference_rows(differences: Sequence[Row], groups: Sequence[str] = POOLED) -> list[TableRow]:
+def difference_rows(differences: Sequence[Row], groups: Sequence[str] = POOLED_GROUPS) -> list[TableRow]:
     """Each comparison at its largest N, by pooled level group, in the order of the table."""
     largest: dict[tuple[str, str], int] = {}
     for row in differences:

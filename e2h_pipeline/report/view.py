@@ -1,8 +1,8 @@
 """What the page says about one benchmark: which numbers, in which order, under which names.
 
-A section never mixes benchmarks: `benchmark_sections` makes one for each, and every table title carries its name.
-Aggregations shown first are the paper's choice (product for the weighted vote, minimum for best-of-N), fixed before any
-result, not the best on these problems.
+A section never mixes benchmarks: `benchmark_sections` makes one for each, and every table title
+carries its name. Aggregations shown first are the paper's choice (product for the weighted vote,
+minimum for best-of-N), fixed before any result, not the best on these problems.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class BenchmarkSection:
         pooled: groups of several levels, the columns of most tables.
         columns: heads of the columns of `aggregations`: single levels, then `pooled`.
         tiles: the comparisons the experiment is about, and the problems they are on (`tiles_on`).
-        n: samples that were reranked, those of `rerank_policy`; `rerank_note` says how they were scored.
+        n: samples of `rerank_policy` that were reranked; `rerank_note` says how they were scored.
         curves: SVG panels that share `curve_legend`.
     """
 
@@ -121,7 +121,7 @@ def _curve_legend(results: Results, benchmark: str) -> list[Legend]:
 
 
 def _tiles(results: Results, differences: Sequence[Row]) -> list[tuple[str, Cell]]:
-    """The comparisons the experiment is about, on hard levels (on all problems where levels are unknown)."""
+    """The comparisons the experiment is about, on hard levels; on all where levels are unknown."""
     wanted = []
     for method in PREFERRED:
         for aggregation in results.aggregations(method)[:1]:

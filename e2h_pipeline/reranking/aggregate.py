@@ -1,14 +1,17 @@
 """Step scores to one solution score: product, minimum, mean or last (paper, appendix L).
 
-The paper votes with the product and takes the minimum for best-of-N; `last` suits evaluators that were trained on
-outcomes. Scores are logarithms: a product over fifty poor steps underflows, and bad solutions would tie.
+The paper votes with the product and takes the minimum for best-of-N; `last` suits evaluators that
+were trained on outcomes. Scores are logarithms: a product over fifty poor steps underflows, and bad
+solutions would tie.
 
-Solutions have different numbers of steps. So step scores come flat with offsets, as in an Arrow list column: solution
-i owns `scores[offsets[i]:offsets[i + 1]]`. A solution without steps has score 0, because nothing in it was found right.
+Solutions have different numbers of steps. So step scores come flat with offsets, as in an Arrow
+list column: solution i owns `scores[offsets[i]:offsets[i + 1]]`. A solution without steps has score
+0, because nothing in it was found right.
 
-An aggregation is a function of the log probabilities of all steps, (steps,), of the index where each solution
-begins, (solutions,), and of the number of its steps, (solutions,), which is at least 1. It returns the log scores,
-(solutions,). A new one is a function here, or in an installed package, and a line of the registry.
+An aggregation is a function of the log probabilities of all steps, (steps,), of the index where
+each solution begins, (solutions,), and of the number of its steps, (solutions,), which is at least
+1. It returns the log scores, (solutions,). A new one is a function here, or in an installed
+package, and a line of the registry.
 """
 
 from __future__ import annotations

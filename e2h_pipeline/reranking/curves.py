@@ -20,7 +20,8 @@ class RerankPool:
         problem_ids: P ids.
         classes: (P, M) answer class within the problem, -1 where there is no answer.
         correct: (P, M) whether the answer is right.
-        log_scores: aggregation -> (P, M) log of the solution score; empty for votes without evaluator.
+        log_scores: aggregation -> (P, M) log of the solution score; empty for votes without
+            evaluator.
     """
 
     problem_ids: tuple[str, ...]

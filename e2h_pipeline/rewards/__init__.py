@@ -1,1 +1,1 @@
-"""Step labels, the process reward model and its data, and scoring in one forward pass."""
+"""Evaluators: their kinds, training on easy labels, validation, and scoring in one forward pass."""

@@ -1,4 +1,5 @@
-"""Which weights of an evaluator learn: all, the upper layers, or LoRA adapters, which are merged when it is saved."""
+"""Which weights of an evaluator learn: all, the upper layers, or LoRA adapters, which are merged
+when it is saved."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
-    """Say which weights learn: all, all above `frozen_layers`, or LoRA adapters in the layers above them.
+    """Say which weights learn: all, all above `frozen_layers`, or LoRA adapters in the layers above
+    them.
 
-    The adapters are of rank `lora_rank` in every linear layer, with the usual scale of 2 (Hu et al. 2021); the
-    head is trained whole.
+    The adapters are of rank `lora_rank` in every linear layer, with the usual scale of 2 (Hu et al.
+    2021); the head is trained whole.
 
     Raises:
         ValueError: adapters are wanted where accelerate is told to shard the model.

@@ -1,9 +1,9 @@
 """Early stop: a sample with a step that the evaluator finds wrong need not be drawn to its end.
 
-A solution is no better than its worst step, and the lowest step score so far can only fall: once it is below a
-threshold, later steps cannot raise it. While samples are drawn, the evaluator reads the completed steps, and
-samples below the threshold are given up. The threshold is the one at which a chosen share of *right* solutions of easy
-validation problems would be lost; nothing else shapes it.
+A solution is no better than its worst step, and the lowest step score so far can only fall: once it
+is below a threshold, later steps cannot raise it. While samples are drawn, the evaluator reads the
+completed steps, and samples below the threshold are given up. The threshold is the one at which a
+chosen share of *right* solutions of easy validation problems would be lost; nothing else shapes it.
 
 Only steps before the answer block count: behind it there is nothing left to save.
 """
@@ -33,8 +33,8 @@ _REMEMBERED = 1 << 17
 
 
 def completed_steps(completion: str, text: TextFormat = MARKED) -> str:
-    """The completed steps of an unfinished solution: its text up to the last separator, and no further than its first
-    answer block."""
+    """The completed steps of an unfinished solution: its text up to the last separator, and no
+    further than its first answer block."""
     blocks = completion.split(text.separator)[:-1]
     steps = takewhile(lambda block: block.strip() != text.answer_marker, blocks)
     return "".join(block + text.separator for block in steps)
@@ -56,11 +56,12 @@ def lowest_scores(
 
 
 class StepWatch:
-    """Gives up samples with a completed step below the threshold (`generation.engines.protocol.Watch`).
+    """Gives up samples with a completed step below the threshold
+    (`generation.engines.protocol.Watch`).
 
-    The model is loaded at the first look, so a watch that has not looked yet travels to other processes as a path.
-    Which samples are given up does not depend on the batch, but for rounding: scores of one text in two batches differ in
-    the last digits.
+    The model is loaded at the first look, so a watch that has not looked yet travels to other
+    processes as a path. Which samples are given up does not depend on the batch, but for rounding:
+    scores of one text in two batches differ in the last digits.
     """
 
     def __init__(
@@ -117,9 +118,11 @@ class StepWatch:
 def right_lowest_scores(
     evaluator: Path, labels: Path, text: TextFormat = MARKED, batch_tokens: int = 65536
 ) -> NDArray[np.float64]:
-    """Lowest step probability of each right solution in the validation part of an easy_step_labels artifact, ascending.
+    """Lowest step probability of each right solution in the validation part of an easy_step_labels
+    artifact, ascending.
 
-    A solution is right where all its segments are labelled and none is wrong; soft labels count as wrong below one half.
+    A solution is right where all its segments are labelled and none is wrong; soft labels count as
+    wrong below one half.
     """
     from e2h_pipeline.models.load import load_evaluator
 
@@ -137,7 +140,8 @@ def right_lowest_scores(
 def threshold_losing(right: NDArray[np.float64], lose: float) -> float:
     """The highest threshold that at most a share of the right solutions is below.
 
-    With n right solutions the share moves in steps of 1 / n: a smaller share gives the lowest of the n scores.
+    With n right solutions the share moves in steps of 1 / n: a smaller share gives the lowest of
+    the n scores.
 
     Args:
         right: (n,) lowest step probability of right solutions, ascending.

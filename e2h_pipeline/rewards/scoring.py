@@ -4,8 +4,9 @@ Solutions are sorted by length and batched by a token budget, so padding is next
 the hidden states at segment ends go through the head. Candidates of one problem share the prompt's
 computation where that is less work. Raw logits are kept: aggregation comes later.
 
-All kinds of evaluator are scored here: each segment end has a logit. The last one is the score of an evaluator that was
-trained on whole solutions. The model must be causal; any number format will do.
+All kinds of evaluator are scored here: each segment end has a logit. The last one is the score of
+an evaluator that was trained on whole solutions. The model must be causal; any number format will
+do.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ if TYPE_CHECKING:
 
 # Rows read and scored at a time: what is held of a pool, however large its parts are.
 _ROWS = 8192
-# A forward pass costs no less than one of this many tokens. On a GPU all weights are read once a pass: about its
-# ratio of matrix-multiply to memory rate. On a CPU calls and small products cost, and the calls of a layer take as long as
-# a token takes for so many weights: next to nothing for a model of millions, 128 tokens for the ladder's.
+# A forward pass costs no less than one of this many tokens. A GPU reads all weights once a pass, so it
+# is about its ratio of matrix-multiply to memory rate. On a CPU calls and small products cost: the
+# calls of a layer take as long as a token takes for `_LAYER_WEIGHTS` weights. That is next to nothing
+# for a large model, 128 tokens for the ladder's.
 _PASS_TOKENS = {"cuda": 256, "cpu": 32}
 _LAYER_WEIGHTS = 6_300_000
 
@@ -50,7 +52,8 @@ Solution = tuple[str, str, bool]  # question, completion, finished
 def score_pool(
     evaluator: Path, samples: Path, questions: Path, options: Scoring, text: TextFormat, work: Work
 ) -> dict[str, Any]:
-    """Score a sample pool part by part and link the parts into `work.out`; finished parts survive a kill.
+    """Score a sample pool part by part and link the parts into `work.out`; finished parts survive a
+    kill.
 
     Args:
         evaluator: folder that `load_evaluator` reads.
@@ -84,7 +87,8 @@ def score_pool(
 
 
 def score_part(evaluator: Path, part: Path, questions: Path, batch_tokens: int, text: TextFormat) -> pa.Table:
-    """The scores of one part of a sample pool, as rows of problem_id, level, sample, step_logits."""
+    """The scores of one part of a sample pool, as rows of problem_id, level, sample,
+    step_logits."""
     rows = read_table(questions / "data.parquet", ["problem_id", "question"]).to_pylist()
     asked = {row["problem_id"]: row["question"] for row in rows}
 
@@ -152,10 +156,11 @@ def score_solutions(
 
     Args:
         solutions: (question, completion, finished); equal ones are scored once.
-        batch_tokens: upper bound on rows x length of a batch, a shared prompt counted with every row.
+        batch_tokens: upper bound on rows x length of a batch, a shared prompt counted with every
+            row.
         text: how the domain writes solutions.
-        share_prompts: let candidates of one problem share their prompt where that is less work and the
-            model's cache allows it. Scores differ by rounding alone.
+        share_prompts: let candidates of one problem share their prompt where that is less work and
+            the model's cache allows it. Scores differ by rounding alone.
     """
     distinct = list(dict.fromkeys(solutions))
     encoded = [encode_for(model, tokenizer, solution, text) for solution in distinct]
@@ -211,7 +216,8 @@ def score_encoded(model: PreTrainedModel, batch: Sequence[EncodedSolution]) -> l
 def score_behind(
     model: PreTrainedModel, batch: Sequence[EncodedSolution], prompt: Cache
 ) -> list[list[float]]:
-    """`score_encoded` of solutions that share their prompt, whose keys and values are in the cache."""
+    """`score_encoded` of solutions that share their prompt, whose keys and values are in the
+    cache."""
     return _scores(
         model,
         [e.input_ids[e.prompt_tokens :] for e in batch],
@@ -241,8 +247,8 @@ def _scores(
 def _batches(
     model: PreTrainedModel, encoded: Sequence[EncodedSolution], batch_tokens: int, share: bool
 ) -> Iterator[tuple[list[int], Cache | None]]:
-    """Batches of indices, and the prompt they share where they do. Unshared ones longest first, so that a
-    batch that does not fit fails at once. Solutions without segments are in no batch."""
+    """Batches of indices, and the prompt they share where they do. Unshared ones longest first, so
+    that a batch that does not fit fails at once. Solutions without segments are in no batch."""
     from e2h_pipeline.rewards.shared_prompt import can_share, prompt_cache
 
     floor = _floor(model)
@@ -269,8 +275,8 @@ def _floor(model: PreTrainedModel) -> int:
 def _by_length(
     encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int, floor: int
 ) -> list[list[int]]:
-    """Batches, longest first; a new one where the budget is full, or where padding would cost more than
-    another forward pass, which costs at least `floor` tokens."""
+    """Batches, longest first; a new one where the budget is full, or where padding would cost more
+    than another forward pass, which costs at least `floor` tokens."""
     batches: list[list[int]] = []
     padding = longest = 0
     for i in sorted(rows, key=lambda i: -len(encoded[i].input_ids)):
@@ -287,7 +293,8 @@ def _by_length(
 def _shared(
     encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int, floor: int
 ) -> list[list[list[int]]]:
-    """Batches of each problem whose candidates take less work behind a shared prompt than one by one."""
+    """Batches of each problem whose candidates take less work behind a shared prompt than one by
+    one."""
     problems: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i in rows:
         problems[encoded[i].input_ids[: encoded[i].prompt_tokens]].append(i)
@@ -302,6 +309,7 @@ def _shared(
 
 
 def _work(encoded: Sequence[EncodedSolution], batch: Sequence[int], floor: int) -> int:
-    """Tokens that a batch behind its shared prompt costs, padding counted; at least a whole pass."""
+    """Tokens that a batch behind its shared prompt costs, padding counted; at least a whole
+    pass."""
     longest = encoded[batch[0]]
     return max(floor, len(batch) * (len(longest.input_ids) - longest.prompt_tokens))

@@ -1,8 +1,8 @@
 """Candidates of one problem share the computation of its prompt: keys and values are made once.
 
-The cache is read and never written: rows of candidates attend to the one copy of the prompt's keys and
-values, theirs are forgotten layer by layer. So memory is that of scoring without a cache, and one
-prompt serves any number of batches.
+The cache is read and never written: rows of candidates attend to the one copy of the prompt's keys
+and values, theirs are forgotten layer by layer. So memory is that of scoring without a cache, and
+one prompt serves any number of batches.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def _behind(prompt: Tensor, rows: Tensor) -> Tensor:
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Whether the model keeps plain keys and values of everything before: no sliding window, no state."""
+    """Whether the model keeps plain keys and values of everything before: no sliding window, no
+    state."""
     if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
         return False
     layers = DynamicCache(config=model.config).layers

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepScorer:
-    """Step probabilities by an evaluator. It travels to other processes as a path, and loads the model
-    at the first call in a process.
+    """Step probabilities by an evaluator. It travels to other processes as a path, and loads the
+    model at the first call in a process.
 
     Attributes:
         evaluator: folder that `load_evaluator` reads.

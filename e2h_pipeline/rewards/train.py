@@ -1,8 +1,9 @@
-"""Train an evaluator on easy labels (paper section 3.3): one loop for every kind of `rewards.kinds`.
+"""Train an evaluator on easy labels (paper section 3.3): one loop for every kind of
+`rewards.kinds`.
 
 The head is a `*ForTokenClassification` with one label, so that `from_pretrained` and vLLM's pooling
-runner serve it. Quality is measured on easy validation problems, with the saved folder as others will
-load it; no hard label is near.
+runner serve it. Quality is measured on easy validation problems, with the saved folder as others
+will load it; no hard label is near.
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ if TYPE_CHECKING:
 def train_reward_model(
     init: Path, labels: Mapping[str, Path], options: Reward, text: TextFormat, work: Work
 ) -> dict[str, Any]:
-    """Train an evaluator of the kind `options.kind` from the causal LM in `init` and save it to `work.out`.
+    """Train an evaluator of the kind `options.kind` from the causal LM in `init` and save it to
+    `work.out`.
 
     Under several processes all train and the main one alone saves and validates.
 
     Args:
-        labels: folders of labelled solutions: "steps" with a label per segment, "outcomes" with an outcome. A weight
-            that a row of step labels has is the weight of its labels in the loss.
+        labels: folders of labelled solutions: "steps" with a label per segment, "outcomes" with an
+            outcome. A weight that a row of step labels has is the weight of its labels in the loss.
         text: how the domain writes solutions; the evaluator has a heading of its own in the recipe.
 
     Returns:
-        Counts of examples, of those dropped for length or because they have no label, and of labelled positions; the
-        training summary; figures on easy validation solutions.
+        Counts of examples, of those dropped for length or because they have no label, and of
+        labelled positions; the training summary; figures on easy validation solutions.
 
     Raises:
         ValueError: labels that the kind needs are not given, or none is left to train on.
@@ -85,7 +87,8 @@ def train_reward_model(
 
 
 def _fresh(init: Path, options: RewardTraining) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
-    """The model before training, with a head of zeros; its tokenizer; the number format it is saved in."""
+    """The model before training, with a head of zeros; its tokenizer; the number format it is saved
+    in."""
     from e2h_pipeline.models.load import load_evaluator
 
     model, tokenizer = load_evaluator(init)

@@ -19,13 +19,14 @@ def validate(evaluator: Path, rows: Mapping[str, Rows], text: TextFormat = MARKE
     """Figures of a saved evaluator on easy validation solutions.
 
     Args:
-        rows: "steps" with labels for each segment, "outcomes" with an outcome, which is compared with the
-            score at the end of the solution.
+        rows: "steps" with labels for each segment, "outcomes" with an outcome, which is compared
+            with the score at the end of the solution.
         text: how the domain writes solutions.
 
     Returns:
-        "validation_step_auroc", "validation_outcome_auroc" (None where a class is missing), the accuracy at
-        probability 0.5 of each, and how many were judged. A soft label counts as right from 0.5.
+        "validation_step_auroc", "validation_outcome_auroc" (None where a class is missing), the
+        accuracy at probability 0.5 of each, and how many were judged. A soft label counts as right
+        from 0.5.
     """
     import numpy as np
 

@@ -1,15 +1,19 @@
 """What an algorithm that makes `rl_policy` is, and what it is handed.
 
-An algorithm is a class that the registry names (`registry.ALGORITHMS`, or an entry point `e2h.algorithms`). Its module must
-be light to import, without torch or transformers: planning asks the class what it reads. Heavy imports belong into methods.
+An algorithm is a class that the registry names (`registry.ALGORITHMS`, or an entry point
+`e2h.algorithms`). Its module must be light to import, without torch or transformers: planning asks
+the class what it reads. Heavy imports belong into methods.
 
 There are three ways to write one:
 
-- learn from each batch of rollouts at once: `start` and `learn` (`online.protocol`), run by `online.loop.train_online`;
-- train in rounds: `start`, `choose` and `objective` (`rounds.protocol`), run by `rounds.loop.train_in_rounds`;
+- learn from each batch of rollouts at once: `start` and `learn` (`online.protocol`), run by
+  `online.loop.train_online`;
+- train in rounds: `start`, `choose` and `objective` (`rounds.protocol`), run by
+  `rounds.loop.train_in_rounds`;
 - do everything in `train`.
 
-An algorithm of an installed package may have `Options`, its section of the recipe: a subclass of `OnlineRl`, `RoundsRl` or `Rl`.
+An algorithm of an installed package may have `Options`, its section of the recipe: a subclass of
+`OnlineRl`, `RoundsRl` or `Rl`.
 """
 
 from __future__ import annotations
@@ -62,20 +66,23 @@ class Algorithm(Protocol):
 
     Attributes:
         reads: assets it reads besides `EVERY_INPUT`.
-        samples: it draws with the engine of the host, whose version is in the key then. Online algorithms do not: they draw
-            with the embedded engine.
+        samples: it draws with the engine of the host, whose version is in the key then. Online
+            algorithms do not: they draw with the embedded engine.
     """
 
     reads: tuple[str, ...]
     samples: bool
 
     def train(self, job: RlJob[Any]) -> dict[str, Any]:
-        """Train a policy and save it to `job.work.out`, with `curves.jsonl` (a line per update or round) and, where there are
-        rollouts, `rollouts.parquet`.
+        """Train a policy and save it to `job.work.out`.
+
+        The folder also gets `curves.jsonl`, a line per update or round, and `rollouts.parquet`
+        where there are rollouts.
 
         Killed, it goes on from what is in `job.work.folder`, and ends with the same policy.
 
         Returns:
-            The summary of the artifact: `best_update` (0 is the SFT policy), `easy_validation_accuracy` and more.
+            The summary of the artifact: `best_update` (0 is the SFT policy),
+            `easy_validation_accuracy` and more.
         """
         ...

@@ -79,7 +79,7 @@ def step_ends(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
 
 
 def terminal_rewards(rollouts: Sequence[Rollout], batch: Batch) -> Tensor:
-    """(batch, length): the non-step part of `batch.rewards`, on the last token of each completion."""
+    """(batch, length): the non-step part of `batch.rewards`, on the last token of a completion."""
     terminal = torch.zeros_like(batch.rewards)
     for row, rollout in enumerate(rollouts):
         terminal[row, len(rollout.prompt_ids) + len(rollout.sample.token_ids) - 1] = rollout.terminal

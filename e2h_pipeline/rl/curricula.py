@@ -1,13 +1,15 @@
-"""Which questions an update rolls out on: all alike, easy levels first, or levels where most is being learned.
+"""Which questions an update rolls out on: all alike, easy levels first, or by learning progress.
 
-Learning progress is that of Kanitscheider et al. 2021 (arXiv 2106.14876), in the form of its later users (OMNI, Syllabus).
-Each level has a fast average of its success, and a slow one, which is an average of the fast. Progress is the distance
-of the two, up or down, so that forgetting counts too. Success is what supervision allows: the share of right answers
-on levels that have answers, the evaluator's mean score on the others. So on hard levels this curriculum can chase
-the evaluator's mistakes.
+Learning progress is that of Kanitscheider et al. 2021 (arXiv 2106.14876), in the form of its later
+users (OMNI, Syllabus). Each level has a fast average of its success, and a slow one, which is an
+average of the fast. Progress is the distance of the two, up or down, so that forgetting counts too.
+Success is what supervision allows: the share of right answers on levels that have answers, the
+evaluator's mean score on the others. So on hard levels this curriculum can chase the evaluator's
+mistakes.
 
-Every draw follows from seed and update number. The state (`State`) is what was drawn and measured of each level. It is
-plain JSON, and a run that is restored with it draws as if it had never stopped.
+Every draw follows from seed and update number. The state (`State`) is what was drawn and measured
+of each level. It is plain JSON, and a run that is restored with it draws as if it had never
+stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class LevelState(TypedDict, total=False):
-    """Questions drawn of a level so far, and the two averages of its success once it was measured."""
+    """Questions drawn of a level so far, and the two averages of its success, once measured."""
 
     drawn: int
     fast: float
@@ -40,8 +42,8 @@ def draw_questions(
 ) -> tuple[list[Question], State]:
     """The questions of one update, and the state behind them.
 
-    Draws are passes over a seeded shuffle, of all questions (`uniform`) or of each level, so each question of a shuffle is
-    seen equally often.
+    Draws are passes over a seeded shuffle, of all questions (`uniform`) or of each level, so each
+    question of a shuffle is seen equally often.
     """
     wanted = max(1, options.rollouts // options.samples_per_question)
     shares_of = LEVEL_SHARES.get(options.curriculum.kind)
@@ -62,7 +64,7 @@ def draw_questions(
 
 
 def observe(state: State, rollouts: Sequence[Rollout], options: OnlineRl) -> State:
-    """The state after an update's rollouts: success of each of their levels enters its averages, where the curriculum asks."""
+    """The state after an update's rollouts, where the curriculum measures success by level."""
     curriculum = options.curriculum
     if curriculum.kind != "learning_progress":
         return state
@@ -80,8 +82,8 @@ def observe(state: State, rollouts: Sequence[Rollout], options: OnlineRl) -> Sta
 def successes(rollouts: Sequence[Rollout], chance: float) -> dict[int, float]:
     """Success of each level, in [0, 1].
 
-    The share of right answers where the level has answers, less what guessing gets: max(p - chance, 0) / (1 - chance); the
-    mean score of the evaluator where it has none.
+    The share of right answers where the level has answers, less what guessing gets: max(p - chance,
+    0) / (1 - chance); the mean score of the evaluator where it has none.
     """
     right: dict[int, list[float]] = {}
     scored: dict[int, list[float]] = {}
@@ -98,7 +100,7 @@ def successes(rollouts: Sequence[Rollout], chance: float) -> dict[int, float]:
 
 
 def easy_to_hard(sizes: Mapping[int, int], options: OnlineRl, state: State, update: int) -> dict[int, float]:
-    """Shares of levels that enter one after the other, all by `entered_by` of the updates; see `LEVEL_SHARES`."""
+    """Shares of levels that enter one by one, all by `entered_by` of the updates (`LEVEL_SHARES`)."""
     levels = sorted(sizes)
     by = options.curriculum.entered_by * options.updates
     entered = [level for i, level in enumerate(levels) if update * (len(levels) - 1) >= i * by]
@@ -106,7 +108,7 @@ def easy_to_hard(sizes: Mapping[int, int], options: OnlineRl, state: State, upda
 
 
 def by_progress(sizes: Mapping[int, int], options: OnlineRl, state: State, update: int) -> dict[int, float]:
-    """Shares of levels by their learning progress, `uniform` of them by size; see `LEVEL_SHARES`."""
+    """Shares of levels by learning progress, `uniform` of them by size (`LEVEL_SHARES`)."""
     curriculum, even = options.curriculum, _by_size({level: sizes[level] for level in sorted(sizes)})
     weights = progress_weights(
         {level: learning_progress(state.get(str(level), {}), curriculum) for level in even}
@@ -122,9 +124,12 @@ LEVEL_SHARES: dict[str, Callable[[Mapping[int, int], OnlineRl, State, int], dict
     "easy_to_hard": easy_to_hard,
     "learning_progress": by_progress,
 }
-"""Curricula that draw level by level, by the word of `rl.curriculum.kind`: number of questions of each level, options, state
-and update to the share of each level in the update's questions. Shares are in order of level and sum to 1; levels without
-one are left out."""
+"""Curricula that draw level by level, by the word of `rl.curriculum.kind`.
+
+Each is a function of the number of questions of each level, options, state and update. It returns
+the share of each level in the update's questions, in order of level; shares sum to 1, and levels
+without one are left out.
+"""
 
 
 def _by_size(sizes: Mapping[int, int]) -> dict[int, float]:
@@ -133,7 +138,7 @@ def _by_size(sizes: Mapping[int, int]) -> dict[int, float]:
 
 
 def learning_progress(level: LevelState, curriculum: Curriculum) -> float:
-    """|f(fast) - f(slow)| with f = `stretch`; 0 for a level that was never measured. After one leap it fades again."""
+    """|f(fast) - f(slow)| with f = `stretch`, 0 where never measured; it fades after one leap."""
     if "fast" not in level:
         return 0.0
     return abs(
@@ -144,13 +149,14 @@ def learning_progress(level: LevelState, curriculum: Curriculum) -> float:
 def stretch(success: float, low: float) -> float:
     """f(p) = (1 - low) p / (p + low (1 - 2 p)): 0 and 1 stay, and `low` becomes 1/2.
 
-    So a rise from .05 to .1 counts more than one from .5 to .55: learning begins where success is rare.
+    So a rise from .05 to .1 counts more than one from .5 to .55: learning begins where success is
+    rare.
     """
     return (1 - low) * success / (success + low * (1 - 2 * success))
 
 
 def progress_weights(progress: Mapping[int, float]) -> dict[int, float]:
-    """Sigmoid of the z-score of each level's progress, normalised, over levels that move; {} where none does."""
+    """Sigmoid of each z-score of progress, normalised, over levels that move; {} where none does."""
     moving = {level: value for level, value in progress.items() if value > 0}
     if not moving:
         return {}
@@ -164,7 +170,7 @@ def progress_weights(progress: Mapping[int, float]) -> dict[int, float]:
 
 
 def _counts(shares: Mapping[int, float], wanted: int, seed: int, update: int) -> dict[int, int]:
-    """Questions per level: its share of `wanted`, rounded up or down by one seeded draw for all (systematic sampling).
+    """Questions per level: its share of `wanted`, rounded by one seeded draw (systematic sampling).
 
     Each level gets its share in the long run, and is less than one question off in each update.
     """

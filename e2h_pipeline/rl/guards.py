@@ -1,13 +1,15 @@
-"""When a run must stop: what policies are known to do to a reward model, each with a threshold (`rl.guards`).
+"""When a run must stop: known effects of training on a reward model, with thresholds (`rl.guards`).
 
-Pure functions of the history of metrics, one mapping per update, as `metrics.describe` and the algorithm give them. People
-have met these ways to cheat: empty and one-step outputs (PURE, arXiv 2504.15275, its README and issue 20), more
-and trivial steps under sums (arXiv 2410.15115), product scores that favour short and unfinished solutions
-(prm800k, issue 8), and an evaluator's mean that rises while accuracy falls (Gao et al. 2023).
+Pure functions of the history of metrics, one mapping per update, as `metrics.describe` and the
+algorithm give them. People have met these ways to cheat: empty and one-step outputs (PURE, arXiv
+2504.15275, its README and issue 20), more and trivial steps under sums (arXiv 2410.15115), product
+scores that favour short and unfinished solutions (prm800k, issue 8), and an evaluator's mean that
+rises while accuracy falls (Gao et al. 2023).
 
-Steps are compared level by level. Our own hack (docs/log.md, seed 12) skipped steps of long problems and kept easy
-accuracy, and a curriculum moves the mean over all levels. The first updates are the measure, for they are closest to the
-SFT policy. Only the very first is wholly the SFT policy's, and a policy that runs away at once must not become its own measure.
+Steps are compared level by level. Our own hack (docs/log.md, seed 12) skipped steps of long
+problems and kept easy accuracy, and a curriculum moves the mean over all levels. The first updates
+are the measure, for they are closest to the SFT policy. Only the very first is wholly the SFT
+policy's, and a policy that runs away at once must not become its own measure.
 """
 
 from __future__ import annotations
@@ -37,13 +39,14 @@ def trouble(
     """Why the run must stop, or None: metric, value, threshold and what to change.
 
     Args:
-        history: one mapping per update, the latest last and not empty. `kl` is in each; `no_answer`, `one_step` and
-            `repeated_steps` (shares of rollouts), `steps_level_<level>` (mean steps), `evaluator_easy`,
-            `evaluator_hard` and `easy_accuracy` (means) are in those that measured them, `easy_validation_accuracy` in
-            checkpoints.
+        history: one mapping per update, the latest last and not empty. `kl` is in each;
+            `no_answer`, `one_step` and `repeated_steps` (shares of rollouts), `steps_level_<level>`
+            (mean steps), `evaluator_easy`, `evaluator_hard` and `easy_accuracy` (means) are in
+            those that measured them, `easy_validation_accuracy` in checkpoints.
         best_update: updates behind the best checkpoint so far; 0 is the SFT policy.
         best_accuracy: its easy validation accuracy.
-        begins: number of the update that the history begins with; 0 where it begins with the SFT policy itself.
+        begins: number of the update that the history begins with; 0 where it begins with the SFT
+            policy itself.
     """
     return (
         _not_finite(history[-1])
@@ -113,10 +116,10 @@ def _other_lengths(history: Sequence[Metrics], options: Rl) -> str | None:
 
 
 def _fell_behind(history: Sequence[Metrics], options: Rl) -> str | None:
-    """Rollouts on easy questions are less often right than at first, and the evaluator likes them better.
+    """Rollouts on easy questions are right less often than at first, and the evaluator likes them more.
 
-    Harder questions in one batch lower both, so the measure is how far accuracy falls behind the score. It sees within a
-    dozen updates what the few validations of a run show late.
+    Harder questions in one batch lower both, so the measure is how far accuracy falls behind the
+    score. It sees within a dozen updates what the few validations of a run show late.
     """
     guards = options.guards
     right = _first_and_last(history, "easy_accuracy", guards.window)
@@ -136,10 +139,11 @@ def _fell_behind(history: Sequence[Metrics], options: Rl) -> str | None:
 def _hacked(
     history: Sequence[Metrics], options: Rl, best_update: int, best_accuracy: float, begins: int
 ) -> str | None:
-    """Every validation in the window is far below the best, and the evaluator is happier than it was there.
+    """Every validation in the window is far below the best, and the evaluator's mean is above it.
 
-    The evaluator's mean at the best checkpoint is taken over the window that ends there, or over the first window where
-    the checkpoint came earlier. Where that is the recent window too, nothing has moved.
+    The evaluator's mean at the best checkpoint is taken over the window that ends there, or over
+    the first window where the checkpoint came earlier. Where that is the recent window too, nothing
+    has moved.
     """
     guards = options.guards
     window = guards.hack_window
@@ -161,7 +165,7 @@ def _hacked(
 
 
 def _first_and_last(history: Sequence[Metrics], name: str, window: int) -> tuple[float, float] | None:
-    """Means of a metric over the first and the last `window` updates that measured it; None while they overlap."""
+    """Means of a metric over its first and last `window` updates; None while the two overlap."""
     values = [metrics[name] for metrics in history if name in metrics]
     if len(values) < 2 * window:
         return None

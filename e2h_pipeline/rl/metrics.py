@@ -1,4 +1,4 @@
-"""What people and guards watch: measures of rollouts, their means, and accuracy on easy validation."""
+"""What people and guards watch: measures of rollouts, and accuracy on easy validation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 def describe(rollouts: Iterable[Rollout]) -> dict[str, float]:
-    """Mean of each of the `measures` of rollouts, by name; those that no rollout has are left out."""
+    """Mean of each of the `measures` of rollouts, by name; without those that no rollout has."""
     return dict(sorted(means(measures(rollout) for rollout in rollouts).items()))
 
 
 def measures(rollout: Rollout) -> dict[str, float]:
-    """Reward, the evaluator's score by kind of question, length in steps and tokens, and what policies are known to do:
-    give no answer, write one step or none, repeat a step."""
+    """Reward, evaluator's score by kind of question, length, and what policies are known to do.
+
+    That is: give no answer, write one step or none, repeat a step.
+    """
     kind = "hard" if rollout.question.hard else "easy"
     found = {
         f"evaluator_{kind}": rollout.evaluator_score,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Where a run is. With the tensors of a checkpoint it is the whole state, for every draw is counted.
+    """Where a run is; with the tensors of a checkpoint its whole state, for every draw is counted.
 
     Attributes:
         update: updates done, or rounds.
@@ -39,7 +39,10 @@ class Progress:
     curves: list[dict[str, float]] = field(default_factory=list)
 
     def note(self, accuracy: float) -> None:
-        """Compare the present checkpoint with the best. Ties go to the later one, which has seen more hard questions."""
+        """Compare the present checkpoint with the best.
+
+        Ties go to the later one, which has seen more hard questions.
+        """
         if accuracy >= self.best_accuracy:
             self.best_accuracy, self.best_update = accuracy, self.update
 
@@ -50,7 +53,7 @@ def rollouts_of(work: Path, update: int) -> Path:
 
 
 def finish(progress: Progress, best: Path, work: Work) -> dict[str, Any]:
-    """Save the best policy, the curves and the rollouts of a run to `work.out`, and give its summary.
+    """Save the best policy, the curves and the rollouts to `work.out`, and give the summary.
 
     Args:
         best: folder of the best policy.
@@ -73,7 +76,7 @@ def finish(progress: Progress, best: Path, work: Work) -> dict[str, Any]:
 
 
 def _write_rollouts(work: Work, updates: int) -> None:
-    """All rollouts of a run in one table. A run killed behind its last checkpoint left some that do not count."""
+    """All rollouts that count in one table; a run killed behind its last checkpoint left more."""
     import pyarrow.parquet as pq
 
     parts = table_files(work.folder / "rollouts")[:updates] if updates else []

@@ -41,7 +41,8 @@ class Question:
 def read_questions(inputs: Mapping[str, Path], options: Rl) -> tuple[list[Question], list[Question]]:
     """Questions to roll out on, and easy validation questions.
 
-    A hard question has an answer in controls alone (`problems.hard_answers`): their table has a column of answers.
+    A hard question has an answer in controls alone (`problems.hard_answers`): their table has a
+    column of answers.
 
     Args:
         inputs: folders of `easy_problems` and `hard_questions`.

@@ -1,6 +1,7 @@
 """Completions of the live policy and their rewards, which all algorithms share.
 
-Questions of both kinds are drawn. The gold answer of an easy one is looked at; a hard one has none, but in controls.
+Questions of both kinds are drawn. The gold answer of an easy one is looked at; a hard one has none,
+but in controls.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Rollout:
         answer: None where it has none, or was cut off.
         right: the verdict; None where the answer may not be looked at.
         repeats_step: a step comes twice, word for word.
-        ends: completion tokens that carry the reward of a step, in order; the last token where there is no step.
+        ends: completion tokens that carry the reward of a step, in order; the last token where
+            there is no step.
         terminal: the non-step part of the last token's reward: verdict, constant or penalty.
     """
 
@@ -102,7 +104,7 @@ def draw(
 def rewarded(
     completions: Sequence[Completion], tokenizer: PreTrainedTokenizerBase, judges: Judges, options: OnlineRl
 ) -> list[Rollout]:
-    """Rewards of completions: the evaluator's scores of their steps, and verdicts where an answer may be looked at.
+    """Rewards of completions, by the evaluator's scores and, where the answer may be seen, verdicts.
 
     Args:
         tokenizer: the policy's.
@@ -121,7 +123,7 @@ def rewarded(
 
 
 def right_answers(completions: Sequence[Completion], grader: Grader, domain: Domain) -> list[bool | None]:
-    """Whether each completion's answer is right; a missing one is wrong. None where no answer may be looked at."""
+    """Whether each answer is right, a missing one is wrong; None where no answer may be looked at."""
     answers = [answer_of(sample, domain) for _, sample in completions]
     pairs = [
         None if q.gold is None or answer is None else (q.gold, answer)
@@ -147,7 +149,7 @@ def reward(
     domain: Domain,
     options: OnlineRl,
 ) -> Rollout:
-    """Place step rewards on the tokens that end the segments, and the terminal reward on the last token.
+    """Place step rewards on the tokens that end the segments, and the terminal reward on the last.
 
     Args:
         logits: the evaluator's of each segment.
@@ -197,11 +199,12 @@ def _text_tokens(sample: Sample) -> tuple[Sequence[int], str]:
 
 
 def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequence[float | None]) -> pa.Table:
-    """What is kept of an update's rollouts, for audits: no text, and no verdict that training did not see.
+    """What audits need of an update's rollouts: no text, and no verdict that training did not see.
 
     Args:
         update: the number of the update, from 1.
-        divergences: of each rollout, the sum over its tokens of log policy - log SFT policy; None where not measured.
+        divergences: of each rollout, the sum over its tokens of log policy - log SFT policy; None
+            where not measured.
     """
     import pyarrow as pa
 

@@ -1,15 +1,17 @@
 """From step scores to step rewards and terminal rewards: pure functions, without a reward hole.
 
-The paper's scheme is the running minimum (appendix C.3; released code, `shape_math_process_rewards`): its sum
-telescopes, so a solution cannot earn more by adding steps. The other schemes are the field's ways to the same goal;
-`total` misses it, and is the control. Each says what its rewards sum to, within which bounds, and what changes when a
-step is cut in two. `SCHEMES` has them by the word of `rl.shaping`.
+The paper's scheme is the running minimum (appendix C.3; released code,
+`shape_math_process_rewards`): its sum telescopes, so a solution cannot earn more by adding steps.
+The other schemes are the field's ways to the same goal; `total` misses it, and is the control. Each
+says what its rewards sum to, within which bounds, and what changes when a step is cut in two.
+`SCHEMES` has them by the word of `rl.shaping`.
 
-The evaluator scores all segments: the steps, and the answer block as the last of them. The released code rewards only
-what stands before `# Answer`; below, the answer block counts as a step.
+The evaluator scores all segments: the steps, and the answer block as the last of them. The released
+code rewards only what stands before `# Answer`; below, the answer block counts as a step.
 
-A solution without a step before its answer gets the reward of a single step of score 0, without the bonus. The released
-code gives 0, but writing nothing must not beat writing something wrong. Under `clip` it beats two wrong steps or more.
+A solution without a step before its answer gets the reward of a single step of score 0, without the
+bonus. The released code gives 0, but writing nothing must not beat writing something wrong. Under
+`clip` it beats two wrong steps or more.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def step_rewards(scores: Sequence[float], options: OnlineRl) -> list[float]:
-    """Rewards of the steps of one solution: the scheme's that the recipe names, and an even share of `step_bonus` each.
+    """Step rewards of one solution by the recipe's scheme, plus an even share of `step_bonus` each.
 
     Args:
         scores: probabilities in [0, 1] that each step is right, in order.
@@ -35,15 +37,15 @@ def step_rewards(scores: Sequence[float], options: OnlineRl) -> list[float]:
 
 
 def without_steps(options: OnlineRl) -> float:
-    """The process reward of a solution that has no step: that of a step of score 0, without the bonus."""
+    """Process reward of a solution without a step: that of a step of score 0, without the bonus."""
     return SCHEMES[options.shaping]([0.0], options)[0]
 
 
 def running_minimum(scores: Sequence[float], upper_bound: float) -> list[float]:
-    """r_i = min(0, p_i - m_{i-1}), m_i the minimum so far and m_0 an upper bound (paper, appendix C.3).
+    """r_i = min(0, p_i - m_{i-1}), m_i the minimum so far, m_0 a bound (paper, appendix C.3).
 
-    The sum is min(upper_bound, min_i p_i) - upper_bound, in [-upper_bound, 0]. It stays the same when a step is cut
-    in two and the worse half scores as the step did.
+    The sum is min(upper_bound, min_i p_i) - upper_bound, in [-upper_bound, 0]. It stays the same
+    when a step is cut in two and the worse half scores as the step did.
 
     Args:
         upper_bound: in (0, 1]; scores above it are as good as it.
@@ -56,20 +58,21 @@ def running_minimum(scores: Sequence[float], upper_bound: float) -> list[float]:
 
 
 def running_product(scores: Sequence[float], upper_bound: float) -> list[float]:
-    """`running_minimum` of the products p_1 ... p_i (the "prod" scheme of the paper's released code).
+    """`running_minimum` of the products p_1 ... p_i ("prod" in the paper's released code).
 
-    The sum is min(upper_bound, product of all p_i) - upper_bound, in [-upper_bound, 0]. It stays the same when a step
-    is cut in two and the halves' scores multiply to the step's. With scores below 1 more steps cost more.
+    The sum is min(upper_bound, product of all p_i) - upper_bound, in [-upper_bound, 0]. It stays
+    the same when a step is cut in two and the halves' scores multiply to the step's. With scores
+    below 1 more steps cost more.
     """
     return running_minimum(list(accumulate(scores, mul)), upper_bound)
 
 
 def soft_minimum(scores: Sequence[float], temperature: float) -> list[float]:
-    """r_i = softmax(-s / temperature)_i s_i with s_i = 2 p_i - 1 (PURE, arXiv 2504.15275; its temperature is 0.1).
+    """r_i = softmax(-s / temperature)_i s_i with s_i = 2 p_i - 1 (PURE, arXiv 2504.15275).
 
-    The sum is a mean of the s_i that leans to the lowest: at least min_i s_i, at most their plain mean, in [-1, 1].
-    No promise for a step that is cut in two: right steps beside a wrong one take some of its weight away.
-    """
+    PURE's temperature is 0.1. The sum is a mean of the s_i that leans to the lowest: at least min_i
+    s_i, at most their plain mean, in [-1, 1]. No promise for a step that is cut in two: right steps
+    beside a wrong one take some of its weight away."""
     signed = [2 * score - 1 for score in scores]
     lowest = min(signed, default=0.0)
     weights = [math.exp((lowest - value) / temperature) for value in signed]
@@ -77,10 +80,11 @@ def soft_minimum(scores: Sequence[float], temperature: float) -> list[float]:
 
 
 def strict_minimum(scores: Sequence[float]) -> list[float]:
-    """r_i = m_i - m_{i+1} with m_i the lowest s_j = 2 p_j - 1 of steps j >= i, and 0 behind the last (PURE, strict form).
+    """r_i = m_i - m_{i+1}, m_i the lowest s_j = 2 p_j - 1 of steps j >= i, 0 at the end (PURE,
+    strict).
 
-    The rewards from step i on sum to m_i, its value in PURE; all of them to min_i s_i, in [-1, 1]. The sum stays the
-    same when a step is cut in two and the worse half scores as the step did.
+    The rewards from step i on sum to m_i, its value in PURE; all of them to min_i s_i, in [-1, 1].
+    The sum stays the same when a step is cut in two and the worse half scores as the step did.
     """
     signed = [2 * score - 1 for score in scores]
     lowest = list(accumulate(reversed(signed), min))[::-1]
@@ -90,9 +94,10 @@ def strict_minimum(scores: Sequence[float]) -> list[float]:
 def delta(scores: Sequence[float]) -> list[float]:
     """r_i = p_i - p_{i+1}, with 0 behind the last (Delta, arXiv 2410.15115).
 
-    The rewards from step i on sum to p_i, so each step is paid by its own score; all of them to p_1, in [0, 1]. The sum
-    stays the same when a step is cut in two and the first half scores as the step did. In the source's figure the last
-    step, which states the answer, gets nothing, and the step before keeps its score. Here the answer block keeps its own.
+    The rewards from step i on sum to p_i, so each step is paid by its own score; all of them to
+    p_1, in [0, 1]. The sum stays the same when a step is cut in two and the first half scores as
+    the step did. In the source's figure the last step, which states the answer, gets nothing, and
+    the step before keeps its score. Here the answer block keeps its own.
     """
     return [score - later for score, later in pairwise([*scores, 0.0])]
 
@@ -100,21 +105,25 @@ def delta(scores: Sequence[float]) -> list[float]:
 def clip(scores: Sequence[float], upper_bound: float) -> list[float]:
     """r_i = min(0, p_i - upper_bound) (Clip, arXiv 2410.15115).
 
-    The sum is at most 0, so no step earns anything. There is no lower bound, for each wrong step costs anew. The sum
-    stays the same when a step is cut in two, one half scores as the step did and the other `upper_bound` or more.
-    A hole: a solution without steps costs `upper_bound`, as much as one step of score 0 and half as much as two. So
-    writing nothing pays where the evaluator dislikes all that is written (`rl.guards.one_step` sees it).
+    The sum is at most 0, so no step earns anything. There is no lower bound, for each wrong step
+    costs anew. The sum stays the same when a step is cut in two, one half scores as the step did
+    and the other `upper_bound` or more. A hole: a solution without steps costs `upper_bound`, as
+    much as one step of score 0 and half as much as two. So writing nothing pays where the evaluator
+    dislikes all that is written (`rl.guards.one_step` sees it).
     """
     return [min(0.0, score - upper_bound) for score in scores]
 
 
 def first_error(scores: Sequence[float], threshold: float, prefix_reward: float) -> list[float]:
-    """1 on the last step where none scores below the threshold, else `prefix_reward` on the last step before the
-    first that does, if there is one; 0 on all others (after VPPO, arXiv 2601.18984, eq. 6).
+    """1 at the end, or `prefix_reward` before the first error (VPPO, arXiv 2601.18984, eq. 6).
 
-    Only the place of the first error counts. The sum is 1, `prefix_reward` or 0. It stays the same when a step is cut
-    in two and both halves are judged as the step was. In the source a verdict on the answer says which solutions get
-    the 1. Hard questions have no verdict, so the evaluator decides.
+    The last step gets 1 where no score is below the threshold. Else the step before the first such
+    gets `prefix_reward`, if there is one. All other steps get 0.
+
+    Only the place of the first error counts. The sum is 1, `prefix_reward` or 0. It stays the same
+    when a step is cut in two and both halves are judged as the step was. In the source a verdict on
+    the answer says which solutions get the 1. Hard questions have no verdict, so the evaluator
+    decides.
 
     Args:
         prefix_reward: in [0, 1]; the source has 0.5.
@@ -129,7 +138,10 @@ def first_error(scores: Sequence[float], threshold: float, prefix_reward: float)
 
 
 def total(scores: Sequence[float]) -> list[float]:
-    """r_i = p_i: the control, which pays for every further step. The sum has no upper bound and no promise holds."""
+    """r_i = p_i: the control, which pays for every further step.
+
+    The sum has no upper bound, and no promise holds.
+    """
     return list(scores)
 
 

@@ -59,8 +59,8 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
 def _pages(artifact: Artifact) -> dict[str, Any]:
     """Pages to read on: MLflow's run, and HTML pages of the artifact.
 
-    MLflow serves the report of an experiment. A browser opens no local file from Dagster's page, so the path of every
-    page is there to copy.
+    MLflow serves the report of an experiment. A browser opens no local file from Dagster's page, so
+    the path of every page is there to copy.
     """
     pages: dict[str, Any] = {}
     for page in sorted(artifact.path.rglob("*.html")):
@@ -120,7 +120,7 @@ def _table(artifact: Artifact) -> dict[str, Any]:
 
 
 def _by_level(levels: list[int | None]) -> str:
-    """Rows of each level, as a table and as bars; last those of unknown level, as problems of GSM8K are."""
+    """Rows of each level, as a table and as bars; last those of unknown level, as of GSM8K."""
     found = Counter(level or 0 for level in levels)
     known = {str(level): found[level] for level in sorted(found) if level}
     counts = {**known, **({"none": found[0]} if found[0] else {})}
@@ -194,7 +194,7 @@ def _main_result(store: ArtifactStore, artifact: Artifact) -> Artifact:
 
 
 def _curves(folder: Path) -> str:
-    """Curves of an artifact that has any: training over updates, accuracy over N, gold accuracy over training."""
+    """Curves of an artifact, empty where it has none: of a training, an audit, or accuracy over N."""
     if (folder / "curves.jsonl").is_file():
         from e2h_pipeline.report.rl_view import read_curves
 
@@ -209,7 +209,7 @@ def _curves(folder: Path) -> str:
 
 
 def _audit_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Gold accuracy of the rollouts, the evaluator's score, and their difference, by level over training."""
+    """Gold accuracy, evaluator's score and their difference, by level over the training."""
     levels = levels_in(row["levels"] for row in rows)
     titles = {
         "gold_accuracy": "gold accuracy by level, %",

@@ -1,8 +1,8 @@
 """Small pictures for Dagster's page: panels of curves or bars in one SVG, drawn by hand.
 
-A stage waits for its pictures. A figure of matplotlib takes a tenth of a second for each panel; this
-takes a millisecond for all of them. Colours are those of Okabe and Ito (2008). The ground is white, so
-that pictures can be read in dark themes.
+A stage waits for its pictures. A figure of matplotlib takes a tenth of a second for each panel;
+this takes a millisecond for all of them. Colours are those of Okabe and Ito (2008). The ground is
+white, so that pictures can be read in dark themes.
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ class Panel:
 
 
 def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
-    """A panel for each metric of a training over its updates; easy, hard and single levels of one share it.
+    """A panel for each metric of a training over its updates.
+
+    Easy, hard and single levels of a metric share a panel. Questions of unknown level (0) have no curve
+    of their own: they count among all.
 
     Args:
-        rows: lines of `curves.jsonl`: `update`, and numbers by name. A name that ends in `_easy`, `_hard` or
-            `_level_3` is a metric of these questions alone. Questions of unknown level (0) are left out: they
-            count among all.
+        rows: lines of `curves.jsonl`: `update`, and numbers by name. A name that ends in `_easy`,
+            `_hard` or `_level_3` is a metric of these questions alone.
     """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
@@ -201,7 +203,10 @@ def _x_labels(panel: Panel, label: str) -> list[str]:
 
 
 def _legend(labels: Sequence[str]) -> str:
-    """Names in the colours of their curves, in one line: squeezed where they are too wide, numbers alone of many levels."""
+    """Names in the colours of their curves, in one line.
+
+    Wide ones are squeezed; of many levels there are numbers alone.
+    """
     room = _WIDTH - _LEFT - _RIGHT
     if _wide(labels) > _SQUEEZED * room:
         labels = [label.removeprefix(_LEVEL) for label in labels]

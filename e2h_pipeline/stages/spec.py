@@ -42,8 +42,24 @@ class Without:
         return f"{self.section} without {', '.join(self.fields)}"
 
 
-Part = str | Without
-"""What a stage may read of a recipe: a section, one field of it (`problems.seed`), or all but some."""
+@dataclass(frozen=True)
+class Where:
+    """A section, or one field of it, that only some recipes make a stage read; for others it is as if it had its default.
+
+    Attributes:
+        part: `sampling`, `sampling.top_k`.
+        wanted: of which recipes.
+    """
+
+    part: str
+    wanted: Condition
+
+    def __str__(self) -> str:
+        return f"{self.part} where it is used"
+
+
+Part = str | Without | Where
+"""What a stage may read of a recipe: a section, one field of it (`problems.seed`), all but some, or some where needed."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +114,14 @@ class Stage:
 
     def version(self, recipe: RecipeSlice, engine: str) -> str:
         """Code version of the stage as a recipe makes it run, 16 hex digits."""
-        return _together(self.code_behind(recipe, engine), self.files)
+        return _together(self.code_behind(recipe, engine), self.files, fresh=False)
 
     def version_of_all(self) -> str:
         """Code version over every method there is: what Dagster watches. It moves too often rather than too seldom; a
         step whose own methods are as before finds its artifact in the store."""
         fields = [*self.methods, ENGINE]
         every = {f"{f}={word}": REGISTRIES[f].code(word) for f in fields for word in REGISTRIES[f].words()}
-        return _together({"body": self.code, **every}, self.files)
+        return _together({"body": self.code, **every}, self.files, fresh=False)
 
     @contextmanager
     def running(self, job: StageJob) -> Iterator[None]:
@@ -129,7 +145,7 @@ class Stage:
 
     def _require_code(self, job: StageJob, began: float) -> None:
         found = self.code_behind(job.recipe, job.work.engine)
-        if _together(found, self.files) == job.code_version:
+        if _together(found, self.files, fresh=True) == job.code_version:
             return
         files = ", ".join(map(str, changed_since(found.values(), began - _EDITED_SECONDS))) or "its code"
         raise CodeChangedError(
@@ -142,8 +158,8 @@ STAGES: dict[str, Stage] = {}
 _EDITED_SECONDS = 60.0  # an edit shortly before the start counts as its cause too
 
 
-def _together(code: Mapping[str, Code], files: str) -> str:
-    text = "".join(f"{name}:{part.version()};" for name, part in sorted(code.items())) + files
+def _together(code: Mapping[str, Code], files: str, *, fresh: bool) -> str:
+    text = "".join(f"{name}:{part.version(fresh=fresh)};" for name, part in sorted(code.items())) + files
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
@@ -200,7 +216,13 @@ def narrow(recipe: Recipe, parts: Iterable[Part]) -> RecipeSlice:
     recipe does not have (another method's) is left out.
     """
     kept: dict[str, set[str] | None] = {}
+    whole = recipe.slice(type(recipe).model_fields)
     for part in parts:
+        if isinstance(part, Where):
+            if not part.wanted(whole):
+                kept.setdefault(part.part.partition(".")[0], set())
+                continue
+            part = part.part
         if isinstance(part, Without):
             fields = set(type(getattr(recipe, part.section)).model_fields)
             kept[part.section] = fields - set(part.fields)

@@ -89,8 +89,8 @@ def ratio_intervals(
 def mean_over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Per-problem values of several seeds, averaged problem by problem.
 
-    With `mean_intervals` this is a bootstrap with problems as clusters: a drawn problem brings the
-    runs of all seeds. The interval speaks of new problems, for the mean over these seeds.
+    With `mean_intervals` this is a bootstrap with problems as clusters: a drawn problem comes with
+    the runs of all seeds. The interval is about new problems, for the mean over these seeds.
 
     Args:
         runs: problem id -> value, one mapping per seed.

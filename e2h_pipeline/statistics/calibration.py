@@ -2,8 +2,8 @@
 
 Expected calibration error (Naeini et al. 2015; Guo et al. 2017): items in equal-width bins of their
 score, the gap between mean score and share of right ones in each bin, averaged by the bins' sizes.
-Slopes are ordinary least squares of the scores of right items on a length; a score of right steps that
-falls with length drowns long good solutions in the product. Intervals resample problems.
+Slopes are ordinary least squares of the scores of right items on a length; a score of right steps
+that falls with length drowns long good solutions in the product. Intervals resample problems.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Levels of problems, and the groups of problems that results are reported for.
 
-A domain has levels 1 to K, easiest first. K is not fixed: the levels are those that a table has. A problem whose level
-is unknown is neither easy nor hard. It counts among all problems only. In tables an unknown level is null, in arrays
-it is `UNKNOWN_LEVEL`.
+A domain has levels 1 to K, easiest first. K is not fixed: the levels are those that a table has. A
+problem whose level is unknown is neither easy nor hard. It counts among all problems only. In
+tables an unknown level is null, in arrays it is `UNKNOWN_LEVEL`.
 """
 
 from __future__ import annotations

@@ -15,16 +15,11 @@ shift the interval where scores rank better within problems than between them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-
-if TYPE_CHECKING:
-    import numpy as np
-
 
 # Scores are compared on at most this many values when the win matrix is made; beyond it, quantile
 # bins. Two items in one bin count as a tie, which moves an interval by less than 1 / 2048.

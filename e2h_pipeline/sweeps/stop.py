@@ -1,7 +1,8 @@
 """Members of a sweep that are given up while they learn, by the curves of those that have ended.
 
-The curve is easy validation at the checkpoints of PPO and GRPO, read where the running stage keeps them. What is given
-up leaves no artifact and is no result: its checkpoint stays, and a sweep without the rule goes on from there.
+The curve is easy validation at the checkpoints of PPO and GRPO, read where the running stage keeps them. It is compared
+with those of the same algorithm. What is given up leaves no artifact and is no result: its checkpoint stays, and a sweep
+without the rule goes on from there.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.planning import plan_by_store
+from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.rl.guards import VALIDATION
 from e2h_pipeline.sweeps.learning_curves import Curve, Median, Never, Predicted, Rule
 from e2h_pipeline.sweeps.spec import Member, Sweep
 from resources.engine import EngineResource
 
-WATCHED = ("ppo_policy", "grpo_policy")
+WATCHED = ("rl_policy",)
 
 
 def rule_of(sweep: Sweep) -> Rule:
@@ -51,10 +54,13 @@ class Judge:
         values = self._begun(key, stage)
         if not values:
             return None
+        algorithm = self._algorithm(key)
         ended = [
             curve
             for other in self._members
-            if other != key and (curve := self._ended(other, stage)) is not None
+            if other != key
+            and self._algorithm(other) == algorithm
+            and (curve := self._ended(other, stage)) is not None
         ]
         if not self._rule.hopeless(Curve(values, self._knobs(key)), ended):
             return None
@@ -80,6 +86,9 @@ class Judge:
         lines = path.read_text(encoding="utf-8").splitlines()
         values = validation([json.loads(line) for line in lines])
         return Curve(values, self._knobs(key)) if values else None
+
+    def _algorithm(self, key: str) -> str:
+        return Recipe.from_key(key, recipe_folders(self._store.home)).rl.algorithm
 
     def _knobs(self, key: str) -> tuple[float, ...]:
         """Numbers among the member's values; what has no order says nothing here."""

@@ -1,8 +1,8 @@
 """Examples as batches, padded or packed, and the forward pass over either.
 
 An example is one document, or several that must stay together (the two solutions of a pair): its
-columns hold the documents end to end, `lengths` says where they end. Padded, each document is a row.
-Packed, all documents of a micro-batch stand in one row, positions start again with each, and
+columns hold the documents end to end, `lengths` says where they end. Padded, each document is a
+row. Packed, all documents of a micro-batch stand in one row, positions start again with each, and
 attention stays within a document (`packed_attention`), so the loss is that of the padded batch.
 
 The packing trap: transformers keeps packed documents apart only where it is given no mask and no
@@ -30,7 +30,8 @@ _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "document_length
 
 
 def run_model(model: PreTrainedModel, batch: Mapping[str, Any], **options: Any) -> ModelOutput:
-    """The forward pass over a batch of `collate`; `options` go to the model (`output_hidden_states=True`)."""
+    """The forward pass over a batch of `collate`; `options` go to the model
+    (`output_hidden_states=True`)."""
     inputs = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
     return model(**inputs, use_cache=False, **options)
 
@@ -57,8 +58,8 @@ def together(*examples: Example) -> dict[str, Sequence[float]]:
 def collate(pad_id: int, packing: bool) -> Callable[[Sequence[Example]], dict[str, Any]]:
     """What makes a batch of examples.
 
-    Returns {"input_ids", "labels", other columns: (rows, length)} with "attention_mask" where padded, and
-    "position_ids" and "document_lengths" where packed (one row).
+    Returns {"input_ids", "labels", other columns: (rows, length)} with "attention_mask" where
+    padded, and "position_ids" and "document_lengths" where packed (one row).
     """
     return _pack if packing else lambda examples: _pad(examples, pad_id)
 
@@ -90,7 +91,8 @@ def _pack(examples: Sequence[Example]) -> dict[str, Any]:
 
 @contextmanager
 def packed_attention(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
-    """Inside the block the model's attention keeps packed documents apart; `wanted=False` changes nothing.
+    """Inside the block the model's attention keeps packed documents apart; `wanted=False` changes
+    nothing.
 
     Raises:
         ValueError: the model looks at a window only, which this attention does not know.
@@ -127,8 +129,8 @@ def _document_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document of one row.
 
-    A document at a time needs no mask of length x length, costs nothing between documents, and runs the
-    fused kernel on every device.
+    A document at a time needs no mask of length x length, costs nothing between documents, and runs
+    the fused kernel on every device.
 
     Args:
         query: (1, heads, tokens, width); key and value may have fewer heads.

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of the policy on easy solutions (paper section 3.2, appendix C.1).
 
-The loss is on those segments of the completion that are to be learned. The end-of-sequence token is one of them: a policy
-that is not taught to stop never finishes an answer.
+The loss is on those segments of the completion that are to be learned. The end-of-sequence token is
+one of them: a policy that is not taught to stop never finishes an answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, work: Work) -> dict[str, Any]:
     """Fine-tune the model in `base` on the solutions of `easy_solutions` and save it to `work.out`.
 
-    Returns counts of problems and solutions used and of solutions dropped for length, and the training summary.
+    Returns counts of problems and solutions used and of solutions dropped for length, and the
+    training summary.
     """
     from transformers import set_seed
 
@@ -73,11 +74,12 @@ def sft_example(
 ) -> dict[str, Sequence[int]]:
     """One solution as token ids and labels.
 
-    Prompt and segments that are not to be learned carry no loss; the end-of-sequence token is learned with the last
-    segment.
+    Prompt and segments that are not to be learned carry no loss; the end-of-sequence token is
+    learned with the last segment.
 
     Args:
-        row: `question`, `completion`, `learned` (a flag per segment) and `finished` of `easy_solutions`.
+        row: `question`, `completion`, `learned` (a flag per segment) and `finished` of
+            `easy_solutions`.
         text: how the domain writes solutions.
     """
     encoded = encode(tokenizer, row["question"], row["completion"], finished=row["finished"], text=text)

@@ -1,8 +1,8 @@
 """The training loop of every supervised stage: transformers' Trainer, an objective, and resume.
 
-What we add to Trainer: only complete checkpoints are resumed from (a kill may come in the middle of a save), logs go to
-the stage's reporter, batches are padded to their longest row or packed, and the objective is a function. Checkpoints
-live in the stage's work folder and vanish with it.
+What we add to Trainer: only complete checkpoints are resumed from (a kill may come in the middle of
+a save), logs go to the stage's reporter, batches are padded to their longest row or packed, and the
+objective is a function. Checkpoints live in the stage's work folder and vanish with it.
 
 Under `accelerate launch` the same function runs in every process. An update sees the same examples
 whatever the number of processes; the main process alone reports and writes.
@@ -41,10 +41,12 @@ class Step:
     """Where training stands when an objective is asked for the loss of a batch.
 
     Attributes:
-        total: labelled positions of the whole update, over micro-batches and processes; the sum of their weights where
-            examples have `WEIGHTS`. An objective is a sum over positions divided by it.
+        total: labelled positions of the whole update, over micro-batches and processes; the sum of
+            their weights where examples have `WEIGHTS`. An objective is a sum over positions
+            divided by it.
         progress: share of training that is done, in [0, 1).
-        number: of the update, from 0. Together with a seed it makes draws that a run that resumes makes again.
+        number: of the update, from 0. Together with a seed it makes draws that a run that resumes
+            makes again.
     """
 
     total: torch.Tensor
@@ -53,13 +55,13 @@ class Step:
 
 
 Objective = Callable[["PreTrainedModel", dict[str, Any], Step], "torch.Tensor"]
-"""Model, batch of `batches.collate` and step to loss. `batches.run_model` runs the model over the batch, and gives hidden
-states to an objective that asks for them."""
+"""Model, batch of `batches.collate` and step to loss. `batches.run_model` runs the model over the
+batch, and gives hidden states to an objective that asks for them."""
 
 
 class Examples(Protocol):
-    """A map-style data set: item i is {"input_ids": [...], "labels": [...]} and other columns of their length;
-    with "lengths" where it is several documents (`batches.together`)."""
+    """A map-style data set: item i is {"input_ids": [...], "labels": [...]} and other columns of
+    their length; with "lengths" where it is several documents (`batches.together`)."""
 
     def __len__(self) -> int: ...
 
@@ -77,7 +79,8 @@ def process_count() -> int:
 
 
 def sharding_asked() -> str | None:
-    """What the accelerate config wants the model to be sharded with: "FSDP", "DEEPSPEED" or nothing."""
+    """What the accelerate config wants the model to be sharded with: "FSDP", "DEEPSPEED" or
+    nothing."""
     wanted = [n for n in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{n}", "").lower() == "true"]
     return wanted[0] if wanted else None
 
@@ -97,7 +100,8 @@ class Settings:
         max_grad_norm: gradients are scaled down to this norm.
         final_lr_ratio: learning rate at the end, as a share of the peak.
         checkpoints: how many are saved on the way, about.
-        order: `group_by_length` shuffles and puts examples of like length together, `sequential` takes them as they come.
+        order: `group_by_length` shuffles and puts examples of like length together, `sequential`
+            takes them as they come.
         packing: several documents in a row instead of padding.
         gradient_checkpointing: recompute activations in the backward pass.
         mixed_precision: multiply in bfloat16. On a GPU, float32 models do so anyway.
@@ -159,17 +163,19 @@ def train(
 ) -> dict[str, Any]:
     """Train `model` in place and return {"updates", "examples", "final_loss"}.
 
-    `work.out` gets `CURVES`: JSON lines of the loss (nats, mean since the line before), the learning rate and the
-    gradient's norm over updates. They hold no times, so they are the same in every run.
+    `work.out` gets `CURVES`: JSON lines of the loss (nats, mean since the line before), the
+    learning rate and the gradient's norm over updates. They hold no times, so they are the same in
+    every run.
 
-    Where an accelerate config shards the model (FSDP, DeepSpeed), the whole one is in `work.folder / GATHERED` afterwards.
+    Where an accelerate config shards the model (FSDP, DeepSpeed), `GATHERED` in `work.folder` is
+    the whole one afterwards.
 
-    Resumes from the last complete checkpoint in `work.folder`. On one CPU the result is the same to the
-    bit, killed or not.
+    Resumes from the last complete checkpoint in `work.folder`. On one CPU the result is the same to
+    the bit, killed or not.
 
     Raises:
-        ValueError: there is nothing to train on, the batch cannot be shared by the processes, or accelerate
-            would leave a model whole that it was told to shard.
+        ValueError: there is nothing to train on, the batch cannot be shared by the processes, or
+            accelerate would leave a model whole that it was told to shard.
     """
     if len(examples) == 0:
         raise ValueError("no training examples: check the data limits and max_tokens of this stage")
@@ -287,7 +293,8 @@ def _point(log: Mapping[str, float]) -> dict[str, float]:
 def _gather(trainer: Trainer, folder: Path) -> None:
     """Write the whole model of a sharded one. All processes give their shards, the main one writes.
 
-    Not `trainer.save_model`: for some configs, FSDP's default among them, it writes nothing or shards.
+    Not `trainer.save_model`: for some configs, FSDP's default among them, it writes nothing or
+    shards.
     """
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if is_main_process():
@@ -316,8 +323,8 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         seed=settings.seed,
         logging_steps=every,
         save_strategy="steps",
-        # Only where a report ends. No checkpoint holds the part of the next report that Trainer has summed up, so
-        # a run that resumes there would report another loss.
+        # Only where a report ends. No checkpoint holds the part of the next report that Trainer has
+        # summed up, so a run that resumes there would report another loss.
         save_steps=max(1, updates // settings.checkpoints // every) * every,
         save_total_limit=2,
         remove_unused_columns=False,
@@ -335,8 +342,8 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
 
 
 class _WithBlanks:
-    """Examples, and behind their end blanks without a label. Processes that run out of examples get blanks, so that all
-    make the same number of steps and no example counts twice."""
+    """Examples, and behind their end blanks without a label. Processes that run out of examples get
+    blanks, so that all make the same number of steps and no example counts twice."""
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
@@ -351,8 +358,8 @@ class _WithBlanks:
 
 
 class _Order:
-    """The order of an epoch, drawn from (seed, epoch). Trainer's own sampler draws from the global generator,
-    so a run that resumes inside an epoch would go on in another order.
+    """The order of an epoch, drawn from (seed, epoch). Trainer's own sampler draws from the global
+    generator, so a run that resumes inside an epoch would go on in another order.
 
     Several processes take a multiple of examples together; blanks fill up the last.
     """

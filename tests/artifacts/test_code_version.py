@@ -95,8 +95,9 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(module, "_ROOT", root)
     monkeypatch.setattr(module, "_held", {})
     monkeypatch.setattr(module, "_loaded", lambda name: False)
+    _forget()
     yield root
-    module._scan.cache_clear()
+    _forget()
 
 
 PPO = "def body(job):\n    from e2h_pipeline.rl.ppo import train\n    return train()\n"
@@ -130,8 +131,7 @@ def test_what_is_used_counts_and_nothing_beside_it(
     before = code_version(body)
     text = (library / file).read_text()
     assert old in text
-    (library / file).write_text(text.replace(old, new))
-    module._scan.cache_clear()
+    (library / file).write_text(text.replace(old, new) + "\n")
     assert (code_version(body) != before) == changes
 
 
@@ -144,8 +144,7 @@ def test_an_entry_is_its_definition_and_what_that_uses(library: Path) -> None:
     one, two = (code_behind(f"e2h_pipeline.rl.losses:{name}") for name in ("one", "two"))
     before = one.version(), two.version()
     path = library / "rl" / "losses.py"
-    path.write_text(path.read_text().replace("x / 2", "x / 4"))
-    module._scan.cache_clear()
+    path.write_text(path.read_text().replace("x / 2", "x / 4") + "\n")
     assert one.version() != before[0]
     assert two.version() == before[1]
     assert changed_since([one], path.stat().st_mtime - 1) and not changed_since([one], path.stat().st_mtime + 1)
@@ -166,7 +165,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name in [name for name in sys.modules if name.partition(".")[0] == "e2h_toy_code"]:
         del sys.modules[name]
         module._held.pop(name, None)
+    _forget()
+
+
+def _forget() -> None:
+    """As a new process, which has looked at no file."""
     module._scan.cache_clear()
+    module._version.cache_clear()
+    module._seen.clear()
 
 
 def _edit(path: Path, old: str, new: str) -> None:
@@ -196,6 +202,7 @@ def test_what_is_loaded_keeps_its_version_and_what_is_not_is_read_anew(installed
     for name in ("e2h_toy_code.method", "e2h_toy_code.maths"):  # as another process would begin
         del sys.modules[name]
         del module._held[name]
+    _forget()
     assert code.version() != before
 
 

@@ -19,7 +19,7 @@ from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.definitions import build
-from e2h_pipeline.stages import findings as _checks
+from e2h_pipeline.stages import findings
 from e2h_pipeline.stages.spec import STAGES
 from resources.compute import BODIES
 
@@ -45,13 +45,13 @@ def _graph() -> dict[str, set[str]]:
 def test_the_real_graph_keeps_gold_from_training() -> None:
     graph = _graph()
     assert {name for name in graph if name in STAGES and STAGES[name].audit} == AUDIT
-    assert _checks.graph_findings(graph, AUDIT) == []
+    assert findings.graph_findings(graph, AUDIT) == []
 
 
 @pytest.mark.parametrize(
     ("asset", "upstream", "says"),
     [
-        ("easy_prm", "gold_answers", "easy_prm depends on gold_answers"),
+        ("easy_evaluator", "gold_answers", "easy_evaluator depends on gold_answers"),
         ("rl_policy", "rerank_metrics", "rl_policy depends on gold_answers, rerank_metrics"),
         ("base_model", "benchmark_metrics", "sft_policy depends on"),
     ],
@@ -59,7 +59,7 @@ def test_the_real_graph_keeps_gold_from_training() -> None:
 def test_a_planted_edge_is_found(asset: str, upstream: str, says: str) -> None:
     graph = _graph()
     graph[asset] = graph[asset] | {upstream}
-    assert any(says in finding for finding in _checks.graph_findings(graph, AUDIT))
+    assert any(says in finding for finding in findings.graph_findings(graph, AUDIT))
 
 
 def _make(store: ArtifactStore, asset: str, *inputs: Artifact) -> Artifact:
@@ -73,20 +73,21 @@ def _make(store: ArtifactStore, asset: str, *inputs: Artifact) -> Artifact:
 def test_a_manifest_that_reaches_gold_is_found(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     gold = _make(store, "gold_answers")
-    prm = _make(store, "easy_prm", _make(store, "easy_step_labels", gold))
+    evaluator = _make(store, "easy_evaluator", _make(store, "easy_labels", gold))
     metrics = _make(store, "rerank_metrics", gold)
-    findings = _checks.manifest_findings([trace(store, prm), trace(store, metrics)], AUDIT)
-    assert findings == [f"easy_prm {prm.key[:16]} was made from gold_answers"]
+    found = findings.manifest_findings([trace(store, evaluator), trace(store, metrics)], AUDIT)
+    assert found == [f"easy_evaluator {evaluator.key[:16]} was made from gold_answers"]
 
 
-def test_a_question_table_with_answers_is_found(tmp_path: Path) -> None:
-    write_table(tmp_path / "hard" / "data.parquet", pa.table({"question": ["1+1"], "answer": ["2"]}))
-    assert _checks.column_findings({"hard_questions": tmp_path / "hard"}) == [
-        "hard_questions has column answer"
+@pytest.mark.parametrize("column", ["answer", "payload"])
+def test_a_question_table_with_answers_is_found(tmp_path: Path, column: str) -> None:
+    write_table(tmp_path / "hard" / "data.parquet", pa.table({"question": ["1+1"], column: ["2"]}))
+    assert findings.column_findings({"hard_questions": tmp_path / "hard"}) == [
+        f"hard_questions has column {column}"
     ]
 
 
-def _rows(ids: list[str], level: int, **columns: Any) -> pa.Table:
+def _rows(ids: list[str], level: int | None, **columns: Any) -> pa.Table:
     return pa.table(
         {
             "problem_id": ids,
@@ -107,7 +108,7 @@ def _split(folder: Path, **changes: pa.Table) -> list[str]:
     }
     for name, table in parts.items():
         write_table(folder / name / "data.parquet", table)
-    return _checks.split_findings({name: folder / name for name in parts}, (1, 2, 3))
+    return findings.split_findings({name: folder / name for name in parts}, (1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -117,14 +118,18 @@ def _split(folder: Path, **changes: pa.Table) -> list[str]:
         ({"easy_problems": _rows(["e1", "e1"], 2)}, "easy_problems: e1 there twice"),
         ({"easy_problems": _rows(["e1", "b1"], 2)}, "easy_problems and benchmark_questions share b1"),
         ({"easy_problems": _rows(["e1"], 4)}, r"easy_problems has levels \[4\], which are not easy"),
-        ({"hard_questions": _rows(["h1"], 3)}, r"hard_questions has easy levels \[3\]"),
+        ({"hard_questions": _rows(["h1"], 3)}, r"hard_questions has easy or unknown levels \[3\]"),
+        (
+            {"hard_questions": _rows(["h1"], None)},
+            r"hard_questions has easy or unknown levels \[None\]",
+        ),
         ({"gold_answers": _rows(["h1", "b1"], 4)}, "no gold answer for b2"),
         ({"gold_answers": _rows(["h1", "b1", "b2", "e1"], 4)}, "gold answers for questions nobody asks: e1"),
     ],
 )
 def test_split_integrity(tmp_path: Path, changes: dict[str, pa.Table], says: str | None) -> None:
-    findings = _split(tmp_path, **changes)
-    assert (says is None and not findings) or (says and re.search(says, "\n".join(findings)))
+    found = _split(tmp_path, **changes)
+    assert (says is None and not found) or (says and re.search(says, "\n".join(found)))
 
 
 def test_a_benchmark_text_under_another_id_is_found(tmp_path: Path) -> None:
@@ -136,7 +141,7 @@ def test_a_benchmark_text_under_another_id_is_found(tmp_path: Path) -> None:
 def test_a_text_at_two_levels_is_counted_but_allowed(tmp_path: Path) -> None:
     copied = _rows(["h1"], 5).set_column(2, "question", [["What is e1?"]])
     assert _split(tmp_path, hard_questions=copied) == []
-    assert _checks.same_texts(tmp_path / "easy_problems", tmp_path / "hard_questions") == 1
+    assert findings.same_texts(tmp_path / "easy_problems", tmp_path / "hard_questions") == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_a_text_at_two_levels_is_counted_but_allowed(tmp_path: Path) -> None:
 def test_pool_completeness(tmp_path: Path, samples: list[tuple[str, int]], says: str | None) -> None:
     ids, numbers = zip(*samples, strict=True)
     write_table(tmp_path / "part-00000.parquet", pa.table({"problem_id": ids, "sample": numbers}))
-    assert _checks.pool_findings(tmp_path, ["a", "b"], 2) == ([] if says is None else [says])
+    assert findings.pool_findings(tmp_path, ["a", "b"], 2) == ([] if says is None else [says])
 
 
 def _metric(method: str, accuracy: float, n: int = 4, **changes: Any) -> dict[str, Any]:
@@ -180,8 +185,8 @@ def _metric(method: str, accuracy: float, n: int = 4, **changes: Any) -> dict[st
     ],
 )
 def test_metrics_sanity(rows: list[dict[str, Any]], says: str | None) -> None:
-    findings = _checks.metric_findings(rows, draws=64)
-    assert (says is None and not findings) or (says and re.search(says, "\n".join(findings)))
+    found = findings.metric_findings(rows, draws=64)
+    assert (says is None and not found) or (says and re.search(says, "\n".join(found)))
 
 
 @pytest.mark.parametrize(("logits", "constant"), [([[0.5, 0.5], [0.5]], True), ([[0.5, -0.5], [0.5]], False)])
@@ -189,7 +194,7 @@ def test_a_constant_evaluator_is_found(tmp_path: Path, logits: list[list[float]]
     write_table(
         tmp_path / "part-00000.parquet", pa.table({"step_logits": pa.array(logits, pa.list_(pa.float32()))})
     )
-    assert bool(_checks.constant_findings(tmp_path)) == constant
+    assert bool(findings.constant_findings(tmp_path)) == constant
 
 
 @pytest.fixture

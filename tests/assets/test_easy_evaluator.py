@@ -1,4 +1,5 @@
-"""One asset makes the evaluator, of the kind that the recipe names; it waits for what that kind reads, and no more."""
+"""One asset makes the evaluator, of the kind that the recipe names; it waits for what that kind
+reads, and no more."""
 
 from pathlib import Path
 from typing import Any

@@ -100,14 +100,6 @@ def write_gold(folder: Path) -> Path:
     return folder
 
 
-EVALUATION = Evaluation(bootstrap=200, grader="exact", easy_levels=(1, 2, 3))
-
-
-def pool_files(world: Path, kind: str = "prm") -> PoolFiles:
-    """The world's pool, scored by an evaluator of a kind."""
-    return PoolFiles(world / "samples", world / "scores", world / "gold", kind)
-
-
 POOL = [
     ["right", "right", "right", "wrong"],
     ["right", "right", "wrong", "wrong"],
@@ -138,9 +130,13 @@ def world(tmp_path: Path) -> Path:
 @pytest.fixture
 def rerank(world: Path) -> Callable[..., dict[str, Any]]:
     """Runs the rerank stage on the world, into its folder `rerank` or another one."""
+    files = PoolFiles(world / "samples", world / "scores", world / "gold", "prm")
 
-    def run_into(out: str = "rerank") -> dict[str, Any]:
+    def run_into(
+        out: str = "rerank", easy_levels: tuple[int, ...] = (1, 2, 3), **options: Any
+    ) -> dict[str, Any]:
         work = Work(world / out, world / "work", recipe_seed=0)
-        return rerank_metrics(pool_files(world), LADDER, Rerank(draws=8), EVALUATION, work)
+        evaluation = Evaluation(bootstrap=200, grader="exact", easy_levels=easy_levels)
+        return rerank_metrics(files, LADDER, Rerank(draws=8, **options), evaluation, work)
 
     return run_into

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing is loaded, nothing runs, it fits a phone and can be printed, its filters work."""
+"""The report in a real browser: it loads and runs nothing, fits a phone, prints, and its filters work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from browser import Page, browser, needs_browser
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.choices import choices_schema
 from e2h_pipeline.report.html import Subject, write_report
-from e2h_pipeline.report.levels import POOLED
+from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 pytestmark = needs_browser
 SCRIPT = (
@@ -67,17 +67,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, str]]
             "problems": 6,
         }
         for policy, method, aggregation, n in shown
-        for levels in ("1", "2", "3", "4", "5", *POOLED)
+        for levels in ("1", "2", "3", "4", "5", *POOLED_GROUPS)
     ]
     lengths = [
         {"policy": "sft", "decoding": decoding, "levels": levels, "tokens": 20.0, "problems": 6}
         for decoding in ("greedy", "sampled")
-        for levels in POOLED
+        for levels in POOLED_GROUPS
     ]
     difference = {"first": "weighted-vote product", "second": "majority", "n": 4, "difference": 0.1}
     differences = [
         {**difference, "benchmark": "LADDER500", "levels": g, "ci_low": 0.02, "ci_high": 0.2, "problems": 6}
-        for g in POOLED
+        for g in POOLED_GROUPS
     ]
     for name, rows in (("metrics", metrics), ("differences", differences), ("lengths", lengths)):
         write_table(folder / "bm" / f"{name}.parquet", pa.Table.from_pylist(rows))

@@ -153,7 +153,7 @@ def test_numbers_that_differ_from_what_they_are_compared_with_are_marked(
     marked: dict[str, int] = {}  # by the first word of a row's head; the tables of a benchmark come first
     for row in rows:
         marked.setdefault(re.sub(r"<.*?>", "", row).split()[0], row.count('class="clear"'))
-    # Of the vote by product and of RL there are differences that leave out zero; of best-of-N and SFT there are none.
+    # The vote by product and RL have differences that leave out zero; best-of-N and SFT have none.
     assert (marked["Weighted"], marked["Best-of-N"]) == (3, 0)
     assert (marked["RL"], marked["SFT"]) == (3, 0)
 

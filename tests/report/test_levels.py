@@ -15,9 +15,10 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.evaluation.choices import choices_schema
 from e2h_pipeline.report.colors import level_colors, mixed
 from e2h_pipeline.report.html import Subject, write_report
-from e2h_pipeline.report.levels import NUMBERED, POOLED, LevelNames, levels_in
+from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
 from e2h_pipeline.report.rl_view import audit_section
 from e2h_pipeline.report.view import benchmark_sections
+from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 METHODS = [("sft", "greedy", "", 1), ("sft", "majority", "", 4), ("sft", "weighted-vote", "product", 4)]
 
@@ -102,7 +103,7 @@ def audit(folder: Path, groups: Sequence[str]) -> Path:
 
 def page(folder: Path, levels: Sequence[str], names: tuple[str, ...] = ()) -> str:
     """A page with all its sections but training."""
-    groups = [*levels, *POOLED]
+    groups = [*levels, *POOLED_GROUPS]
     evaluator = [
         {"evaluator": "easy_prm", "metric": "step_auroc", "levels": g, "value": 0.8, "ci_low": 0.7}
         | {"ci_high": 0.9, "count": 5}
@@ -148,8 +149,8 @@ def heads(text: str, caption: str) -> list[str]:
 def test_levels_are_those_of_the_tables(tmp_path: Path, count: int) -> None:
     levels = levels_of(count)
     text = page(tmp_path, levels)
-    assert heads(text, "every aggregation") == [*levels, *POOLED]
-    assert heads(text, "easy_prm by level") == [*levels, *POOLED]
+    assert heads(text, "every aggregation") == [*levels, *POOLED_GROUPS]
+    assert heads(text, "easy_prm by level") == [*levels, *POOLED_GROUPS]
     assert heads(text, "both right") == [*(f"level {level}" for level in levels), "all"]
     named = {int(found) for found in re.findall(r"\blevel (\d+)\b", text)}
     assert named == set(range(1, count + 1))
@@ -163,8 +164,8 @@ def test_levels_with_names_go_by_them(tmp_path: Path, count: int) -> None:
     names = ("novice", "<b>apprentice", "skilled", "adept", "expert", "master", "legend")[:count]
     text = page(tmp_path, levels_of(count), names)
     shown = [name.replace("<", "&lt;").replace(">", "&gt;") for name in names]
-    assert heads(text, "every aggregation") == [*shown, *POOLED]
-    assert heads(text, "easy_prm by level") == [*shown, *POOLED]
+    assert heads(text, "every aggregation") == [*shown, *POOLED_GROUPS]
+    assert heads(text, "easy_prm by level") == [*shown, *POOLED_GROUPS]
     assert heads(text, "both right") == [*shown, "all"]
     assert not re.search(r"\blevel \d", text)
     assert "<b>apprentice" not in text
@@ -175,7 +176,7 @@ def test_levels_with_names_go_by_them(tmp_path: Path, count: int) -> None:
 
 def test_a_group_of_unknown_level_is_no_level(tmp_path: Path) -> None:
     text = page(tmp_path, ["0", "1", "2"])
-    assert heads(text, "every aggregation") == ["1", "2", *POOLED]
+    assert heads(text, "every aggregation") == ["1", "2", *POOLED_GROUPS]
     assert heads(text, "both right") == ["level 1", "level 2", "all"]
     assert "level 0" not in text and "unknown level · both right" in text
     assert "<b>3</b>" in text  # all problems count

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.solutions_view import solutions_section
 from e2h_pipeline.solutions import MARKED, TextFormat
@@ -95,8 +97,10 @@ def test_the_domain_names_its_levels_and_writes_its_solutions() -> None:
     assert [str(step.text) for step in shown.solutions[0].steps] == ["1+1=2", "Answer: 2"]
 
 
-def test_problems_of_unknown_level_are_among_all_alone() -> None:
-    rows = [*problem("known", 1, True, True), *problem("unknown", 0, True, True)]
+@pytest.mark.parametrize("unknown", [None, 0])
+def test_problems_of_unknown_level_are_among_all_alone(unknown: int | None) -> None:
+    rows = problem("known", 1, True, True)
+    rows += [{**row, "level": unknown} for row in problem("unknown", 1, True, True)]
     section = solutions_section(rows, MARKED)
     assert section is not None
     assert section.levels == ((1, "level 1"),)

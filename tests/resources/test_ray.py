@@ -217,9 +217,8 @@ def test_sampling_scoring_and_grading_give_the_same_data(
         pool = out / "pool"
         drawing = Drawing(ladder_policy, LADDER, options, "pool", Independent())
         sample_pool(drawing, rows, Work(pool, work / "pool", 0, runner=by))
-        score_pool(
-            ladder_evaluator, pool, questions, out / "scores", work / "scores", Scoring(), Reporter(), by
-        )
+        scoring = Work(out / "scores", work / "scores", runner=by)
+        score_pool(ladder_evaluator, pool, questions, Scoring(), LADDER.text, scoring)
         with sharded_grader("math", work / "grades", by, Reporter()) as judge:
             texts = read_table(pool, ["completion"])["completion"].to_pylist()
             grades = verdicts_of(judge, [("3", text) for text in texts])

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.generation.sample_pool import sample_pool
+from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.load import STEP_END_FIELD, load_evaluator
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling, Scoring
 from e2h_pipeline.rewards import scoring
 from e2h_pipeline.rewards.scoring import encode_for, score_pool, score_solutions
@@ -228,7 +231,8 @@ def pool(ladder_policy: Path, ladder_tables: Path, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("pool")
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet")
     options = Sampling(samples=3, temperature=3.0, top_k=0, max_new_tokens=20, shard_questions=5)
-    sample_pool(ladder_policy, questions, folder / "out", folder / "work", options, 0, "pool", Reporter())
+    drawing = Drawing(ladder_policy, LADDER, options, "pool", Independent())
+    sample_pool(drawing, questions, Work(folder / "out", folder / "work", 0))
     return folder / "out"
 
 
@@ -290,9 +294,12 @@ def test_rows_are_read_a_few_at_a_time(
     seen: list[int] = []
     real = scoring.score_solutions
     monkeypatch.setattr(scoring, "_ROWS", 4)
-    monkeypatch.setattr(
-        scoring, "score_solutions", lambda m, t, rows, b: (seen.append(len(rows)), real(m, t, rows, b))[1]
-    )
+
+    def watched(model: PreTrainedModel, tokenizer: Any, rows: Any, *given: Any, **named: Any) -> Any:
+        seen.append(len(rows))
+        return real(model, tokenizer, rows, *given, **named)
+
+    monkeypatch.setattr(scoring, "score_solutions", watched)
     assert _score(ladder_evaluator, pool, ladder_tables, tmp_path / "few") == whole
     assert max(seen) == 4 and sum(seen) == 60
     for part in (tmp_path / "whole" / "out").iterdir():

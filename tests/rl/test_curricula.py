@@ -6,18 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2h_pipeline.generation.engines.protocol import Sample
-from e2h_pipeline.recipe import Curriculum, Rl
+from e2h_pipeline.recipe import Curriculum, OnlineRl
 from e2h_pipeline.rl.curricula import (
+    LEVEL_SHARES,
     State,
+    by_progress,
     draw_questions,
+    easy_to_hard,
     learning_progress,
-    level_shares,
     observe,
     progress_weights,
     stretch,
     successes,
 )
-from e2h_pipeline.rl.rollouts import Question, Rollout
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout
 
 LP = Curriculum(kind="learning_progress")
 
@@ -33,11 +36,11 @@ def _questions(*sizes: int) -> list[Question]:
 
 def _rollout(level: int, right: bool | None, score: float = 0.0) -> Rollout:
     question = Question("p", "q", None if right is None else "1", level=level)
-    return Rollout(question, (1,), Sample(0, "", (1,), "stop", 0.0), (0.0,), score, 1, True, right)
+    return Rollout(question, (1,), Sample(0, "", (1,), "stop", 0.0), (0.0,), score, 1, "1", right)
 
 
-def _options(curriculum: Curriculum, wanted: int = 8, updates: int = 100) -> Rl:
-    return Rl(rollouts=2 * wanted, samples_per_question=2, updates=updates, curriculum=curriculum)
+def _options(curriculum: Curriculum, wanted: int = 8, updates: int = 100) -> OnlineRl:
+    return OnlineRl(rollouts=2 * wanted, samples_per_question=2, updates=updates, curriculum=curriculum)
 
 
 # Draws
@@ -131,7 +134,7 @@ def test_levels_get_their_shares_over_updates() -> None:
 def test_levels_enter_in_order() -> None:
     sizes = {5: 30, 1: 10, 3: 20}
     options = _options(Curriculum(kind="easy_to_hard", entered_by=0.5), updates=80)
-    shares = [level_shares(sizes, options, {}, update) for update in range(80)]
+    shares = [easy_to_hard(sizes, options, {}, update) for update in range(80)]
     assert shares[0] == shares[19] == {1: 1.0}
     assert shares[20] == shares[39] == pytest.approx({1: 1 / 3, 3: 2 / 3})  # by their numbers of questions
     assert shares[40] == shares[79] == pytest.approx({1: 1 / 6, 3: 2 / 6, 5: 3 / 6})
@@ -147,7 +150,8 @@ def test_stretch_by_hand() -> None:
 
 
 def test_progress_after_a_leap_by_hand() -> None:
-    """From 0 to 1 at once: the first fast average is .1, the slow .01, so f(.1) - f(.01) = .5 - .08333."""
+    """From 0 to 1 at once: the first fast average is .1, the slow .01, so f(.1) - f(.01) = .5 -
+    .08333."""
     options, state = _options(LP), observe({}, [_rollout(1, False)], _options(LP))
     assert learning_progress(state["1"], LP) == 0
     found = []
@@ -190,7 +194,8 @@ def test_success_is_what_supervision_allows() -> None:
 
 
 def test_weights_by_hand() -> None:
-    """Of .1, .2, .3 the z-scores are -1.22474, 0, 1.22474; their sigmoids .22710, .5, .77290 sum to 1.5."""
+    """Of .1, .2, .3 the z-scores are -1.22474, 0, 1.22474; their sigmoids .22710, .5, .77290 sum to
+    1.5."""
     weights = progress_weights({1: 0.1, 2: 0.0, 3: 0.2, 4: 0.3})
     assert weights == pytest.approx({1: 0.15140, 3: 0.33333, 4: 0.51527}, abs=1e-5)
     assert progress_weights({1: 0.0, 2: 0.0}) == {}
@@ -201,17 +206,17 @@ def test_weights_by_hand() -> None:
 def test_shares_are_mixed_with_a_uniform_part() -> None:
     sizes = {1: 10, 2: 10, 3: 20}
     state: State = {"2": {"fast": 0.1, "slow": 0.2}, "3": {"fast": 0.3, "slow": 0.3}}
-    shares = level_shares(sizes, _options(LP), state, 50)
+    shares = by_progress(sizes, _options(LP), state, 50)
     assert shares == pytest.approx({1: 0.0625, 2: 0.75 + 0.0625, 3: 0.125})
     alone = _options(Curriculum(kind="learning_progress", uniform=0))
-    assert level_shares(sizes, alone, state, 50) == {2: 1.0}
+    assert by_progress(sizes, alone, state, 50) == {2: 1.0}
 
 
 def test_where_nothing_moves_all_questions_are_alike() -> None:
     """At the start, and for good where success stays as it is."""
     sizes, options, state = {1: 10, 5: 30}, _options(LP), State()
     for _ in range(5):
-        assert level_shares(sizes, options, state, 0) == pytest.approx({1: 0.25, 5: 0.75})
+        assert by_progress(sizes, options, state, 0) == pytest.approx({1: 0.25, 5: 0.75})
         state = observe(state, [_rollout(1, True), _rollout(5, None, 0.4)], options)
 
 
@@ -219,21 +224,22 @@ def test_where_nothing_moves_all_questions_are_alike() -> None:
 @given(
     st.dictionaries(st.integers(1, 5), st.integers(1, 50), min_size=1),
     st.dictionaries(st.integers(1, 5), st.tuples(st.floats(0, 1), st.floats(0, 1))),
-    st.sampled_from(["uniform", "easy_to_hard", "learning_progress"]),
+    st.sampled_from(sorted(LEVEL_SHARES)),
     st.integers(0, 99),
 )
 def test_shares_sum_to_one(
     sizes: dict[int, int], averages: dict[int, tuple[float, float]], kind: str, update: int
 ) -> None:
     state: State = {str(level): {"fast": fast, "slow": slow} for level, (fast, slow) in averages.items()}
-    shares = level_shares(sizes, _options(Curriculum.model_validate({"kind": kind})), state, update)
+    shares = LEVEL_SHARES[kind](sizes, _options(Curriculum.model_validate({"kind": kind})), state, update)
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) <= set(sizes)
     assert all(share > 0 for share in shares.values())
 
 
 def test_progress_peaks_at_the_frontier() -> None:
-    """A learner without a model: a level is learned by drawing it, once the level below is known."""
+    """A learner without a model: a level is learned by drawing it, once the level below is
+    known."""
     pool, options, state = _questions(*[20] * 5), _options(LP, wanted=40), State()
     skill = [0.0] * 5
     frontiers: list[int] = []

@@ -44,7 +44,7 @@ GOOD = {
     "evaluator_hard": 0.5,
     "gradient_norm": 1.0,
 }
-OPTIONS = Rl(guards=Guards(window=3, hack_window=4))
+OPTIONS = PpoRl(guards=Guards(window=3, hack_window=4))
 
 
 def _history(*parts: tuple[int, dict[str, float]]) -> list[Metrics]:
@@ -69,7 +69,7 @@ def test_a_number_that_is_none_stops_the_run(bad: float) -> None:
 
 
 def test_too_far_from_the_sft_policy() -> None:
-    options = Rl(max_kl=2.0)
+    options = PpoRl(max_kl=2.0)
     assert _trouble([{"kl": 2.0, "reward": -3.0}], options) is None
     assert "2.10 per token, above rl.max_kl=2.0; raise rl.kl" in str(_trouble([{"kl": 2.1}], options))
 
@@ -183,12 +183,13 @@ def test_no_hack(accuracies: tuple[float, ...], evaluator: float) -> None:
 
 
 def test_a_history_that_begins_with_the_sft_policy_is_counted_from_it() -> None:
-    """Rounds: the best is round 1, whose evaluator's mean was .6 already; counted from 1, it would be the .5 before it."""
+    """Rounds: the best is round 1, whose evaluator's mean was .6 already; counted from 1, it would
+    be the .5 before it."""
     means = ((0.5, 0.7), (0.6, 0.85), (0.61, 0.7))
     history = [
         {**GOOD, "evaluator_hard": mean, "easy_validation_accuracy": accuracy} for mean, accuracy in means
     ]
-    options = Rl(guards=Guards(window=1, hack_window=1))
+    options = PpoRl(guards=Guards(window=1, hack_window=1))
     assert trouble(history, options, 1, 0.85, begins=0) is None
     assert "rose from 0.500 to 0.610" in str(trouble(history, options, 1, 0.85))
 
@@ -216,7 +217,7 @@ def test_every_share_and_fall_can_be_turned_off() -> None:
             "easy_validation_accuracy": 0.0,
         },
     ]
-    assert trouble(history, Rl(guards=off), 0, 1.0) is None
+    assert trouble(history, PpoRl(guards=off), 0, 1.0) is None
 
 
 def test_a_policy_that_runs_away_at_once_is_not_its_own_measure() -> None:
@@ -229,13 +230,14 @@ def test_a_policy_that_runs_away_at_once_is_not_its_own_measure() -> None:
 def test_a_share_stops_the_run_by_its_means_and_its_first_value(
     shares: list[float], window: int, limit: float
 ) -> None:
-    options = Rl(guards=Guards(window=window, unfinished=limit))
+    options = PpoRl(guards=Guards(window=window, unfinished=limit))
     found = _trouble([{"kl": 0.0, "no_answer": share} for share in shares], options)
     first, last = (sum(part) / window for part in (shares[:window], shares[-window:]))
     assert (found is not None) == (len(shares) >= 2 * window and last - min(first, shares[0]) > limit)
 
 
-# Real runs. Tiny models and one question; each hack is really learned, and one guard at a time is to see it.
+# Real runs. Tiny models and one question; each hack is really learned, and one guard at a time is
+# to see it.
 
 QUESTION = "1+2*2"
 CHAIN = ("1+2=3", "3*2=6", "6+0=6", "6*1=6", "6+1=0")
@@ -296,7 +298,8 @@ def one_to_five_steps(ladder_policy: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def loves_one_step(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluator to which all is wrong that follows a first step, but an answer: the paper's shaping pays for that."""
+    """An evaluator to which all is wrong that follows a first step, but an answer: the paper's
+    shaping pays for that."""
     judged = [(CHAIN[:1], [1, 1])] + [(CHAIN[:steps], [1] + [0] * steps) for steps in range(2, 6)]
     return _evaluator(ladder_policy, tmp_path_factory.mktemp("evaluator"), *judged)
 
@@ -309,7 +312,8 @@ def _run(
     options: type[OnlineRl] = PpoRl,
     **changed: Any,
 ) -> dict[str, Any]:
-    """PPO (or another) without a leash, for the evaluator's reward alone, and without any guard but one."""
+    """PPO (or another) without a leash, for the evaluator's reward alone, and without any guard but
+    one."""
     gold = [Problem(f"rl/{i}", 1, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
     split = ProblemSplit(tuple(gold[:8]), tuple(gold[8:]), (), ())
     write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
@@ -383,7 +387,8 @@ def test_an_evaluator_that_loves_one_step_outputs(
 
 
 def test_a_hole_that_pays_for_solutions_without_steps(ladder_policy: Path, tmp_path: Path) -> None:
-    """Clip, and an evaluator to which everything is wrong: each step costs, and one is the price of none."""
+    """Clip, and an evaluator to which everything is wrong: each step costs, and one is the price of
+    none."""
     lengths = (0, 3, 4, 5)
     policy = _policy(ladder_policy, tmp_path, *((CHAIN[:steps], "6") for steps in lengths))
     evaluator = _evaluator(
@@ -439,7 +444,8 @@ def test_an_evaluator_that_loves_a_mistake(
 def _rest(
     policy: Path, evaluator: Path, base: Path, folder: Path, guard: str, reporter: Reporter
 ) -> dict[str, Any]:
-    """One round of ReST-EM on hard questions, where the evaluator's vote alone says what is right; one guard is on."""
+    """One round of ReST-EM on hard questions, where the evaluator's vote alone says what is right;
+    one guard is on."""
     gold = [Problem(f"rl/{i}", 4, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
     split = ProblemSplit((), tuple(gold[8:]), (), ())
     write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
@@ -465,7 +471,8 @@ def _rest(
 def test_the_only_round_of_rest_is_watched(
     ladder_policy: Path, mistaken: tuple[Path, Path], loves_one_step: Path, tmp_path: Path
 ) -> None:
-    """What its policy draws, before it may be kept: shorter solutions are found by one, a loved mistake by the other."""
+    """What its policy draws, before it may be kept: shorter solutions are found by one, a loved
+    mistake by the other."""
     both = _policy(ladder_policy, tmp_path, (CHAIN[:1], "6"), (CHAIN[:4], "1"))
     for guard, says, seen, policy, evaluator in (
         ("one_step", "one_step is 1.00", {"after_one_step": 1.0}, both, loves_one_step),
@@ -485,7 +492,8 @@ def test_the_only_round_of_rest_is_watched(
 def test_weights_that_are_no_numbers(
     minibatch: int, one_to_five_steps: Path, ladder_evaluator: Path, tmp_path: Path
 ) -> None:
-    """A step so long that logits overflow: rollouts of such a policy still come to an end, and it is not kept."""
+    """A step so long that logits overflow: rollouts of such a policy still come to an end, and it
+    is not kept."""
     summary = _run(
         one_to_five_steps, ladder_evaluator, tmp_path, None, learning_rate=1e18, minibatch=minibatch
     )
@@ -512,7 +520,8 @@ def test_the_other_algorithms_are_watched_too(
     ladder_tables: Path,
     tmp_path: Path,
 ) -> None:
-    """A rate at which they forget everything; a round, like an update, is measured by what its policy draws."""
+    """A rate at which they forget everything; a round, like an update, is measured by what its
+    policy draws."""
     options = base.model_copy(update={"learning_rate": rate, "max_kl": 0.5, **longer})
     summary = rl_runs.run(options, rl_runs.SHIPPED, ladder_evaluator, ladder_tables, tmp_path)
     assert "kl, to the SFT policy, is" in summary["stopped"]
@@ -523,7 +532,8 @@ def test_the_other_algorithms_are_watched_too(
 
 
 def test_an_honest_run_is_left_alone(ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path) -> None:
-    """All guards on; right answers are what pays, and KL is dear, as in a recipe that means well."""
+    """All guards on; right answers are what pays, and KL is dear, as in a recipe that means
+    well."""
     right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
     policy = _policy(ladder_policy, tmp_path, (right, "6"), (wrong, "1"), (wrong, "1"))
     summary = _run(

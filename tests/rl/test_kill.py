@@ -1,4 +1,5 @@
-"""Every algorithm, killed by SIGKILL in the middle of its work, ends with the files of a run that was left alone."""
+"""Every algorithm, killed by SIGKILL in the middle of its work, ends with the files of a run that
+was left alone."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +34,8 @@ def whole(
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, and the weights it ended with, for those of its best checkpoint may be the first ones."""
+    """What a run leaves, and the weights it ended with, for those of its best checkpoint may be the
+    first ones."""
     paths = [*folder.glob("out/*"), *folder.glob("work/update-000005/**/*.safetensors")]
     paths += [
         *folder.glob("work/update-000005/progress.json"),

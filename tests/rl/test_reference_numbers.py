@@ -1,7 +1,8 @@
 """Losses and advantages against published implementations: the same inputs, their numbers.
 
-Packages that we do not depend on were run once, in double precision, and their numbers are frozen here; TRL, which we
-have for development, is run. Behind a prompt and before padding stand foreign numbers, which must not matter.
+Packages that we do not depend on were run once, in double precision, and their numbers are frozen
+here; TRL, which we have for development, is run. Behind a prompt and before padding stand foreign
+numbers, which must not matter.
 
     verl 0.9.1              verl/trainer/ppo/core_algos.py, verl/utils/torch_functional.py
     openrlhf 0.11.2         openrlhf/trainer/ppo_utils/experience_maker.py, openrlhf/models/loss.py, models/utils.py
@@ -20,7 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.models.load import load_policy
-from e2h_pipeline.recipe import Rl
+from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rl.batches import collate
 from e2h_pipeline.rl.online.advantages import (
     generalized_advantages,
     group_advantages,
@@ -28,11 +30,11 @@ from e2h_pipeline.rl.online.advantages import (
     masked_mean,
     whiten,
 )
-from e2h_pipeline.rl.online.grpo import k3
+from e2h_pipeline.rl.online.losses import clipped_policy_loss, clipped_value_loss, k3
 from e2h_pipeline.rl.online.passes import token_logprobs
-from e2h_pipeline.rl.online.ppo import clipped_policy_loss, clipped_value_loss
-from e2h_pipeline.rl.rollouts import Question, Rollout, collate
-from e2h_pipeline.solutions import format_prompt
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout
+from e2h_pipeline.solutions import MARKED
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
@@ -48,8 +50,9 @@ NEW = [[-0.8, -0.9, -1.4, -0.1, -3.5, -0.65], [-0.7, -1.1, -0.2], [-2.2, -0.45, 
 REFERENCE = [[-1.2, -0.6, -1.1, -0.2, -2.0, -0.7], [-0.1, -1.5, -0.9], [-3.5, -0.3, -0.4, -1.6]]
 ADVANTAGES = [[0.5, -1.0, 2.0, 0.3, -0.4, 1.0], [-0.6, 1.5, -2.0], [1.0, 0.7, -0.9, -0.2]]
 
-# openrlhf: get_advantages_and_returns. stable-baselines3: RolloutBuffer.compute_returns_and_advantage, the three rows as
-# three episodes one after the other. verl: compute_gae_advantage_return gives the same returns, and advantages whitened.
+# openrlhf: get_advantages_and_returns. stable-baselines3:
+# RolloutBuffer.compute_returns_and_advantage, the three rows as three episodes one after the other.
+# verl: compute_gae_advantage_return gives the same returns, and advantages whitened.
 GAE = [
     [0.445887544, 0.174475673, 1.100312554, 0.6874292, 0.4506, 0.3],
     [0.1249426, -0.4207, -0.35],
@@ -117,7 +120,8 @@ def test_whitening() -> None:
 
 
 def test_the_policy_loss() -> None:
-    """verl: compute_policy_loss; openrlhf: PolicyLoss. Ratios from 0.61 to 2.01, advantages of both signs."""
+    """verl: compute_policy_loss; openrlhf: PolicyLoss. Ratios from 0.61 to 2.01, advantages of both
+    signs."""
     loss = clipped_policy_loss(_padded(NEW), _padded(OLD), _padded(ADVANTAGES), MASK, CLIP)
     assert loss.item() == pytest.approx(-0.083356201, abs=1e-6)
 
@@ -132,7 +136,8 @@ def test_the_value_loss() -> None:
 
 
 def test_the_estimators_of_kl() -> None:
-    """verl: kl_penalty_forward with "k1" and "k3"; openrlhf: compute_approx_kl, the same to its single precision."""
+    """verl: kl_penalty_forward with "k1" and "k3"; openrlhf: compute_approx_kl, the same to its
+    single precision."""
     first = [
         [0.4, -0.3, -0.3, 0.1, -1.5, 0.05],
         [-0.6, 0.4, 0.7],
@@ -162,9 +167,11 @@ GROUPS = torch.tensor([4, 9, 4, 9, 4])
 
 
 def test_outcome_supervision() -> None:
-    """verl: compute_grpo_outcome_advantage (epsilon 0), which like TRL divides by the deviation estimated from a group.
+    """verl: compute_grpo_outcome_advantage (epsilon 0), which like TRL divides by the deviation
+    estimated from a group.
 
-    DeepSeekMath (4.1.2) writes std(r); ours is that of the group itself, sqrt(n / (n - 1)) times theirs.
+    DeepSeekMath (4.1.2) writes std(r); ours is that of the group itself, sqrt(n / (n - 1)) times
+    theirs.
     """
     theirs = [[0.0] * 3, [0.707106781], [-1.0] * 3, [-0.707106781] * 3, [1.0] * 2]
     larger, smaller = math.sqrt(3 / 2), math.sqrt(2)
@@ -176,10 +183,11 @@ def test_outcome_supervision() -> None:
 
 
 def test_process_supervision_worked_out() -> None:
-    """DeepSeekMath 4.1.3, two outputs of one question: step rewards 0.9, 0.5, 0.1 at tokens 1, 2, 4, and 0.7, 0.3 at 0, 2.
+    """DeepSeekMath 4.1.3, two outputs of one question: step rewards 0.9, 0.5, 0.1 at tokens 1, 2,
+    4, and 0.7, 0.3 at 0, 2.
 
-    R has mean 0.5 and variance (0.16 + 0 + 0.16 + 0.04 + 0.04) / 5 = 0.08; A_it sums the normalized rewards of the steps
-    that end at t or later.
+    R has mean 0.5 and variance (0.16 + 0 + 0.16 + 0.04 + 0.04) / 5 = 0.08; A_it sums the normalized
+    rewards of the steps that end at t or later.
     """
     rewards = _padded([[0, 0.9, 0.5, 0, 0.1, 0], [0.7, 0, 0.3]])
     ends = _padded([[0, 1, 1, 0, 1, 0], [1, 0, 1]])
@@ -193,7 +201,8 @@ def test_process_supervision_worked_out() -> None:
 def test_loss_and_gradients_of_trls_grpo(
     ladder_policy: Path, ladder_tok: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    """GRPOTrainer's own loss, a mean over tokens ("bnpo"), on advantages per token, an old policy and KL by k3."""
+    """GRPOTrainer's own loss, a mean over tokens ("bnpo"), on advantages per token, an old policy
+    and KL by k3."""
     from trl import GRPOConfig, GRPOTrainer
 
     def model(seed: int) -> PreTrainedModel:
@@ -207,15 +216,15 @@ def test_loss_and_gradients_of_trls_grpo(
     rollouts = []
     for question, text in (("1+2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6"), ("1+1", "1+1=2\n\n# Answer\n\n2")):
         ids = (*ladder_tok(text)["input_ids"], ladder_tok.eos_token_id)
-        prompt = tuple(ladder_tok(format_prompt(question))["input_ids"])
+        prompt = tuple(ladder_tok(MARKED.prompt(question))["input_ids"])
         sample = Sample(0, text, ids, "stop", 0.0)
         zeros = (0.0,) * len(ids)
-        rollouts.append(Rollout(Question("p", question, None), prompt, sample, zeros, 0.5, 1, True, None))
+        rollouts.append(Rollout(Question("p", question, None), prompt, sample, zeros, 0.5, 1, None, None))
     batch = collate(rollouts, ladder_tok.pad_token_id, torch.device("cpu"))
     with torch.no_grad():
         old, reference = (token_logprobs(model(seed), batch, 0.7)[0] for seed in (1, 2))
     advantages = torch.randn(batch.ids.shape, generator=torch.Generator().manual_seed(1))
-    options = Rl(clip=0.1, kl=0.3)
+    options = OnlineRl(clip=0.1, kl=0.3)
 
     policy = model(0)
     logprobs, _ = token_logprobs(policy, batch, 0.7)

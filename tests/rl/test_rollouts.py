@@ -11,25 +11,19 @@ from transformers import PreTrainedTokenizerFast
 from e2h_pipeline.generation.engines.loading import load_engine
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.grading.exact import ExactGrader
 from e2h_pipeline.models.load import load_evaluator
-from e2h_pipeline.recipe import Rl
-from e2h_pipeline.rl.rollouts import (
-    Question,
-    Rollout,
-    answer_of,
-    collate,
-    group_ids,
-    reward,
-    roll_out,
-    step_ends,
-    terminal_rewards,
-)
+from e2h_pipeline.problems.ladder.domain import LADDER
+from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rl.batches import collate, group_ids, step_ends, terminal_rewards
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Judges, Rollout, answer_of, draw, reward, rewarded
 from e2h_pipeline.rl.shaping import SCHEMES, step_rewards
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.solutions import MARKED
 
 EASY, HARD = Question("e", "1+2*2", "6"), Question("h", "1+2*2", None)
 TEXT = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"
-OPTIONS = Rl(
+OPTIONS = OnlineRl(
     upper_bound=0.5,
     step_bonus=0.3,
     process_scale=2.0,
@@ -48,12 +42,24 @@ def _sample(tokenizer: PreTrainedTokenizerFast, text: str, finished: bool = True
     return Sample(0, text, tuple(ids), "stop" if finished else "length", -1.0)
 
 
+def _reward(
+    tokenizer: PreTrainedTokenizerFast,
+    question: Question,
+    sample: Sample,
+    logits: Sequence[float],
+    right: bool | None,
+    options: OnlineRl,
+) -> Rollout:
+    return reward((question, sample), logits, right, tokenizer, LADDER, options)
+
+
 # Rewards of one rollout
 
 
 def test_rewards_stand_on_the_tokens_that_end_the_segments(ladder_tok: PreTrainedTokenizerFast) -> None:
-    # 1 + 2 = 3 \n\n | 3 * 2 = 6 \n\n | # Answer \n\n 6 | end: segments end at 5, 11 and 14, the text at 15
-    rollout = reward(
+    # 1 + 2 = 3 \n\n | 3 * 2 = 6 \n\n | # Answer \n\n 6 | end: segments end at 5, 11 and 14, the
+    # text at 15
+    rollout = _reward(
         ladder_tok, EASY, _sample(ladder_tok, TEXT), [_logit(p) for p in (0.9, 0.3, 0.4)], True, OPTIONS
     )
     expected = [0.0] * 16
@@ -61,7 +67,7 @@ def test_rewards_stand_on_the_tokens_that_end_the_segments(ladder_tok: PreTraine
     expected[15] = 1.0
     assert list(rollout.rewards) == pytest.approx(expected)
     assert rollout.evaluator_score == pytest.approx(0.3)
-    assert (rollout.steps, rollout.answered, rollout.right) == (2, True, True)
+    assert (rollout.steps, rollout.answer, rollout.right) == (2, "6", True)
     assert (rollout.ends, rollout.terminal) == ((5, 11, 14), 1.0)
 
 
@@ -69,14 +75,14 @@ def test_rewards_stand_on_the_tokens_that_end_the_segments(ladder_tok: PreTraine
 def test_a_recipe_names_the_shaping(ladder_tok: PreTrainedTokenizerFast, name: str) -> None:
     options = OPTIONS.model_copy(update={"shaping": name})
     logits = [_logit(p) for p in (0.9, 0.3, 0.4)]
-    rollout = reward(ladder_tok, HARD, _sample(ladder_tok, TEXT), logits, None, options)
+    rollout = _reward(ladder_tok, HARD, _sample(ladder_tok, TEXT), logits, None, options)
     paid = [rollout.rewards[end] for end in rollout.ends]
     assert paid == pytest.approx([2 * value for value in step_rewards([0.9, 0.3, 0.4], options)])
     assert sum(rollout.rewards) == pytest.approx(sum(paid) + 0.25)
-    wrong = reward(
+    wrong = _reward(
         ladder_tok, HARD, _sample(ladder_tok, "1+2=0\n\n# Answer\n\n6"), [-30.0] * 2, None, options
     )
-    none = reward(ladder_tok, HARD, _sample(ladder_tok, "# Answer\n\n6"), [-30.0], None, options)
+    none = _reward(ladder_tok, HARD, _sample(ladder_tok, "# Answer\n\n6"), [-30.0], None, options)
     assert sum(none.rewards) < sum(wrong.rewards) or name == "clip"
     assert none.ends == (len(none.rewards) - 1,)
 
@@ -87,29 +93,29 @@ def test_a_recipe_names_the_shaping(ladder_tok: PreTrainedTokenizerFast, name: s
 def test_the_last_token_has_the_terminal_reward(
     ladder_tok: PreTrainedTokenizerFast, question: Question, right: bool | None, terminal: float
 ) -> None:
-    rollout = reward(ladder_tok, question, _sample(ladder_tok, TEXT), [9.0] * 3, right, OPTIONS)
+    rollout = _reward(ladder_tok, question, _sample(ladder_tok, TEXT), [9.0] * 3, right, OPTIONS)
     assert rollout.rewards[-1] == terminal
 
 
 def test_a_cut_off_solution_pays_on_its_last_token(ladder_tok: PreTrainedTokenizerFast) -> None:
     sample = _sample(ladder_tok, "1+2=3\n\n3*", finished=False)
-    rollout = reward(ladder_tok, HARD, sample, [_logit(0.9), _logit(0.1)], None, OPTIONS)
+    rollout = _reward(ladder_tok, HARD, sample, [_logit(0.9), _logit(0.1)], None, OPTIONS)
     assert rollout.rewards[5] == pytest.approx(2 * 0.15)
     assert rollout.rewards[-1] == pytest.approx(2 * (0.1 - 0.5 + 0.15) - 1.5)
-    assert not rollout.answered
+    assert rollout.answer is None
 
 
 def test_an_answer_that_was_cut_off_is_none(ladder_tok: PreTrainedTokenizerFast) -> None:
-    assert answer_of(_sample(ladder_tok, TEXT)) == "6"
-    assert answer_of(_sample(ladder_tok, TEXT, finished=False)) is None
-    assert answer_of(_sample(ladder_tok, "1+2=3")) is None
+    assert answer_of(_sample(ladder_tok, TEXT), LADDER) == "6"
+    assert answer_of(_sample(ladder_tok, TEXT, finished=False), LADDER) is None
+    assert answer_of(_sample(ladder_tok, "1+2=3"), LADDER) is None
 
 
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_a_solution_without_a_step_gets_the_worst(ladder_tok: PreTrainedTokenizerFast, text: str) -> None:
-    rollout = reward(ladder_tok, HARD, _sample(ladder_tok, text), [], None, OPTIONS)
+    rollout = _reward(ladder_tok, HARD, _sample(ladder_tok, text), [], None, OPTIONS)
     assert sum(rollout.rewards) == pytest.approx(2 * -0.5 - 1.5)
-    wrong = reward(ladder_tok, HARD, _sample(ladder_tok, "1+2=0"), [-30.0], None, OPTIONS)
+    wrong = _reward(ladder_tok, HARD, _sample(ladder_tok, "1+2=0"), [-30.0], None, OPTIONS)
     assert sum(rollout.rewards) < sum(wrong.rewards)
 
 
@@ -123,12 +129,12 @@ def test_rewards_are_bounded_whatever_is_written(
     bpe_tok: PreTrainedTokenizerFast, text: str, finished: bool, logits: list[float]
 ) -> None:
     text = text + "\n\n# Answer\n\n3"
-    segments = len(parse_completion(text).spans)
-    rollout = reward(bpe_tok, EASY, _sample(bpe_tok, text, finished), logits[:segments], True, OPTIONS)
+    segments = len(MARKED.parse(text).spans)
+    rollout = _reward(bpe_tok, EASY, _sample(bpe_tok, text, finished), logits[:segments], True, OPTIONS)
     assert len(rollout.rewards) == len(rollout.sample.token_ids)
     assert 2 * -0.5 - 1.5 <= sum(rollout.rewards) <= 2 * 0.3 + 1.0 + 1e-9
     worst = min(1 / (1 + math.exp(-x)) for x in logits[:segments])
-    process = min(0.5, worst) - 0.5 + 0.3 if parse_completion(text).steps else -0.5
+    process = min(0.5, worst) - 0.5 + 0.3 if MARKED.parse(text).steps else -0.5
     expected = 2 * process + (1.0 if finished else -1.5)
     assert sum(rollout.rewards) == pytest.approx(expected, abs=1e-6)
 
@@ -137,7 +143,7 @@ def test_rewards_find_their_tokens_in_any_spelling(bpe_tok: PreTrainedTokenizerF
     """The policy wrote the text byte by byte; each step's reward is on the byte that ends it."""
     ids = bpe_tok.convert_tokens_to_ids(list("".join(bpe_tok.tokenize(TEXT))))
     sample = Sample(0, TEXT, (*ids, bpe_tok.eos_token_id), "stop", -1.0)
-    rollout = reward(bpe_tok, HARD, sample, [_logit(0.9), _logit(0.3), _logit(0.1)], None, OPTIONS)
+    rollout = _reward(bpe_tok, HARD, sample, [_logit(0.9), _logit(0.3), _logit(0.1)], None, OPTIONS)
     paid = [i for i, value in enumerate(rollout.rewards) if value != 0]
     assert [bpe_tok.decode(ids[: i + 1]) for i in paid[:-1]] == ["1+2=3\n\n", "1+2=3\n\n3*2=6\n\n", TEXT]
     assert paid[-1] == len(ids)
@@ -148,7 +154,7 @@ def test_rewards_find_their_tokens_in_any_spelling(bpe_tok: PreTrainedTokenizerF
 
 def _rollout(prompt: int, rewards: Sequence[float]) -> Rollout:
     sample = Sample(0, "", tuple(range(10, 10 + len(rewards))), "stop", 0.0)
-    return Rollout(EASY, tuple(range(1, 1 + prompt)), sample, tuple(rewards), 0.5, 1, True, True)
+    return Rollout(EASY, tuple(range(1, 1 + prompt)), sample, tuple(rewards), 0.5, 1, "6", True)
 
 
 def test_a_batch_by_hand() -> None:
@@ -171,10 +177,10 @@ def test_no_reward_is_lost_or_lies_outside_the_completion(rows: list[tuple[int, 
 
 
 def test_rewards_come_apart_into_steps_and_terminal(ladder_tok: PreTrainedTokenizerFast) -> None:
-    whole = reward(ladder_tok, EASY, _sample(ladder_tok, TEXT), [9.0, -9.0, 9.0], True, OPTIONS)
+    whole = _reward(ladder_tok, EASY, _sample(ladder_tok, TEXT), [9.0, -9.0, 9.0], True, OPTIONS)
     sample = _sample(ladder_tok, "1+2=3\n\n3*", finished=False)
-    cut = reward(ladder_tok, HARD, sample, [_logit(0.9), _logit(0.1)], None, OPTIONS)
-    empty = reward(ladder_tok, HARD, _sample(ladder_tok, ""), [], None, OPTIONS)
+    cut = _reward(ladder_tok, HARD, sample, [_logit(0.9), _logit(0.1)], None, OPTIONS)
+    empty = _reward(ladder_tok, HARD, _sample(ladder_tok, ""), [], None, OPTIONS)
     rollouts = [whole, cut, empty]
     batch = collate(rollouts, 0, torch.device("cpu"))
     ends, terminal = step_ends(rollouts, batch), terminal_rewards(rollouts, batch)
@@ -194,7 +200,7 @@ def test_rewards_come_apart_into_steps_and_terminal(ladder_tok: PreTrainedTokeni
 
 def test_rollouts_of_a_question_are_a_group(ladder_tok: PreTrainedTokenizerFast) -> None:
     rollouts = [
-        reward(ladder_tok, question, _sample(ladder_tok, TEXT), [9.0] * 3, None, OPTIONS)
+        _reward(ladder_tok, question, _sample(ladder_tok, TEXT), [9.0] * 3, None, OPTIONS)
         for question in (HARD, EASY, HARD)
     ]
     assert group_ids(rollouts, torch.device("cpu")).tolist() == [0, 1, 0]
@@ -208,15 +214,13 @@ def engine(ladder_policy: Path) -> TransformersEngine:
     return load_engine("transformers", ladder_policy)  # type: ignore[return-value]
 
 
-def _equal(pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    return [gold == answer for gold, answer in pairs]
-
-
 def _roll_out(
     engine: TransformersEngine, evaluator: Path, questions: list[Question], update: int = 0
 ) -> list[Rollout]:
-    options = Rl(samples_per_question=3, max_new_tokens=16, temperature=2.5)
-    return roll_out(engine, *load_evaluator(evaluator), _equal, questions, options, 0, update)
+    options = OnlineRl(samples_per_question=3, max_new_tokens=16, temperature=2.5)
+    completions = draw(engine, questions, MARKED, options, 0, update)
+    judges = Judges(*load_evaluator(evaluator), ExactGrader(), LADDER)
+    return rewarded(completions, engine.tokenizer, judges, options)
 
 
 def test_hard_questions_are_never_graded(engine: TransformersEngine, ladder_evaluator: Path) -> None:
@@ -229,7 +233,7 @@ def test_hard_questions_are_never_graded(engine: TransformersEngine, ladder_eval
         if rollout.question.answer is None:
             assert rollout.right is None
         else:
-            assert rollout.right is (rollout.answered and answer_of(rollout.sample) == "3")
+            assert rollout.right is (rollout.answer == "3")
         assert len(rollout.rewards) == len(rollout.sample.token_ids)
         assert 0 <= rollout.evaluator_score <= 1
     assert any(rollout.steps > 1 for rollout in rollouts)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.recipe import Rl
+from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.shaping import (
     SCHEMES,
     clip,
@@ -24,7 +24,7 @@ from e2h_pipeline.rl.shaping import (
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 OPTIONS = st.builds(
-    Rl,
+    OnlineRl,
     shaping=st.sampled_from(sorted(SCHEMES)),
     upper_bound=st.floats(0.01, 1),
     soft_minimum_temperature=st.floats(0.01, 10),
@@ -34,7 +34,7 @@ OPTIONS = st.builds(
 )
 
 HAND = [0.9, 0.3, 0.4, 0.1]
-BOUND = Rl().upper_bound
+BOUND = OnlineRl().upper_bound
 
 
 # Worked by hand
@@ -57,7 +57,8 @@ def test_the_soft_minimum_by_hand() -> None:
 
 
 def test_the_strict_minimum_by_hand() -> None:
-    # s = 0.8, -0.4, -0.2, -0.8; lowest from each on -0.8; only the last differs from what follows it
+    # s = 0.8, -0.4, -0.2, -0.8; lowest from each on -0.8; only the last differs from what follows
+    # it
     assert strict_minimum(HAND) == pytest.approx([0, 0, 0, -0.8])
     # s = -0.8, 0.8, 0.2: lowest from each on -0.8, 0.2, 0.2
     assert strict_minimum([0.1, 0.9, 0.6]) == pytest.approx([-1.0, 0, 0.2])
@@ -85,17 +86,17 @@ def test_the_first_error_by_hand(scores: list[float], rewards: list[float]) -> N
 
 
 def test_the_bonus_is_shared_by_all_steps() -> None:
-    assert step_rewards(HAND, Rl(step_bonus=0.4)) == pytest.approx([0.1, -0.1, 0.1, -0.1])
-    assert step_rewards(HAND, Rl(shaping="sum", step_bonus=0.4)) == pytest.approx([1.0, 0.4, 0.5, 0.2])
+    assert step_rewards(HAND, OnlineRl(step_bonus=0.4)) == pytest.approx([0.1, -0.1, 0.1, -0.1])
+    assert step_rewards(HAND, OnlineRl(shaping="sum", step_bonus=0.4)) == pytest.approx([1.0, 0.4, 0.5, 0.2])
 
 
 def test_a_recipe_can_name_every_scheme() -> None:
-    assert set(get_args(Rl.model_fields["shaping"].annotation)) == set(SCHEMES)
+    assert set(get_args(OnlineRl.model_fields["shaping"].annotation)) == set(SCHEMES)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_no_scores_no_rewards(name: str) -> None:
-    assert step_rewards([], Rl.model_validate({"shaping": name})) == []
+    assert step_rewards([], OnlineRl.model_validate({"shaping": name})) == []
 
 
 # The numbers of released code, run once
@@ -111,9 +112,10 @@ def test_no_scores_no_rewards(name: str) -> None:
     ],
 )
 def test_the_papers_rewards(scheme: str, scores: list[float], rewards: list[float]) -> None:
-    """Edward-Sun/easy-to-hard at cf1d6d8, math_utils/math_rl_utils.py, shape_math_process_rewards: the rewards of steps,
-    "min" and "prod", before each is halved over two newline tokens; its bonus is 0.25 / (steps + 1e-6)."""
-    options = Rl.model_validate({"shaping": scheme, "upper_bound": 0.5, "step_bonus": 0.25})
+    """Edward-Sun/easy-to-hard at cf1d6d8, math_utils/math_rl_utils.py, shape_math_process_rewards:
+    the rewards of steps, "min" and "prod", before each is halved over two newline tokens; its bonus
+    is 0.25 / (steps + 1e-6)."""
+    options = OnlineRl.model_validate({"shaping": scheme, "upper_bound": 0.5, "step_bonus": 0.25})
     assert step_rewards(scores, options) == pytest.approx(rewards, abs=1e-6)
 
 
@@ -127,15 +129,17 @@ def test_the_papers_rewards(scheme: str, scores: list[float], rewards: list[floa
     ],
 )
 def test_the_soft_minimum_of_pure(scores: list[float], temperature: float, rewards: list[float]) -> None:
-    """CJReinforce/PURE at a93a4bf, openrlhf/utils/utils.py, turn_process_reward_logits_to_reward."""
+    """CJReinforce/PURE at a93a4bf, openrlhf/utils/utils.py,
+    turn_process_reward_logits_to_reward."""
     assert soft_minimum(scores, temperature) == pytest.approx(rewards, abs=1e-6)
 
 
 # Sums and bounds
 
 
-def _sum_of(scores: list[float], options: Rl) -> float | None:
-    """The closed form that a scheme's docstring states, without the bonus; None where it has bounds only."""
+def _sum_of(scores: list[float], options: OnlineRl) -> float | None:
+    """The closed form that a scheme's docstring states, without the bonus; None where it has bounds
+    only."""
     bound = options.upper_bound
     wrong = [score < options.error_threshold for score in scores]
     return {
@@ -149,7 +153,7 @@ def _sum_of(scores: list[float], options: Rl) -> float | None:
     }.get(options.shaping)
 
 
-def _bounds(scores: list[float], options: Rl) -> tuple[float, float]:
+def _bounds(scores: list[float], options: OnlineRl) -> tuple[float, float]:
     """Of the sum, without the bonus."""
     signed = [2 * score - 1 for score in scores]
     return {
@@ -165,7 +169,7 @@ def _bounds(scores: list[float], options: Rl) -> tuple[float, float]:
 
 
 @given(SCORES, OPTIONS)
-def test_rewards_sum_to_what_is_stated_and_are_bounded(scores: list[float], options: Rl) -> None:
+def test_rewards_sum_to_what_is_stated_and_are_bounded(scores: list[float], options: OnlineRl) -> None:
     rewards = step_rewards(scores, options)
     assert len(rewards) == len(scores)
     assert all(map(math.isfinite, rewards))
@@ -225,7 +229,7 @@ SPLITS: dict[str, Callable[[float, float], tuple[float, float]]] = {
 def test_a_step_cut_in_two_changes_no_sum_where_that_is_promised(
     name: str, split: str, scores: list[float], at: int, u: float
 ) -> None:
-    options = Rl.model_validate({"shaping": name})
+    options = OnlineRl.model_validate({"shaping": name})
     at = min(at, len(scores) - 1)
     halves = SPLITS[split](scores[at], u)
     cut = [*scores[:at], *halves, *scores[at + 1 :]]
@@ -234,15 +238,18 @@ def test_a_step_cut_in_two_changes_no_sum_where_that_is_promised(
 
 @pytest.mark.parametrize("name", ["running_product", "soft_minimum", "clip", "sum"])
 def test_where_it_is_not_promised_it_does_not_hold(name: str) -> None:
-    options = Rl.model_validate({"shaping": name})
+    options = OnlineRl.model_validate({"shaping": name})
     whole, cut = (sum(step_rewards(scores, options)) for scores in ([0.45, 0.6], [0.45, 0.6, 0.6]))
     wrong = sum(step_rewards([0.45, 0.45, 0.6], options))
     assert whole != pytest.approx(cut) or whole != pytest.approx(wrong)
 
 
 @given(SCORES, OPTIONS, st.floats(0, 1), st.integers(0, 8))
-def test_one_more_step_never_earns_more(scores: list[float], options: Rl, extra: float, at: int) -> None:
-    """Repeating a step, adding praise: only the control pays, and a first step where the first one counts."""
+def test_one_more_step_never_earns_more(
+    scores: list[float], options: OnlineRl, extra: float, at: int
+) -> None:
+    """Repeating a step, adding praise: only the control pays, and a first step where the first one
+    counts."""
     before = sum(step_rewards(scores, options))
     at = min(at, len(scores))
     more = sum(step_rewards([*scores[:at], extra, *scores[at:]], options))
@@ -286,20 +293,21 @@ def test_order_moves_rewards_between_steps_but_not_their_sum(scores: list[float]
     ],
 )
 def test_a_solution_without_steps_by_hand(name: str, worst: float) -> None:
-    assert without_steps(Rl.model_validate({"shaping": name})) == worst
+    assert without_steps(OnlineRl.model_validate({"shaping": name})) == worst
 
 
 @given(SCORES, OPTIONS)
-def test_writing_nothing_never_beats_writing_something_wrong(scores: list[float], options: Rl) -> None:
+def test_writing_nothing_never_beats_writing_something_wrong(scores: list[float], options: OnlineRl) -> None:
     """Any one step, and but for clip, where each wrong step costs anew, any solution."""
     for some in [[score] for score in scores] + ([scores] if options.shaping != "clip" else []):
         assert without_steps(options) <= sum(step_rewards(some, options)) - options.step_bonus + 1e-9
 
 
 def test_under_clip_alone_nothing_beats_two_wrong_steps() -> None:
-    """Two of score 0 cost twice what nothing costs; two of .3 cost .4, which is less. Bonus aside."""
+    """Two of score 0 cost twice what nothing costs; two of .3 cost .4, which is less. Bonus
+    aside."""
     for name in SCHEMES:
-        options = Rl.model_validate({"shaping": name, "step_bonus": 0.0})
+        options = OnlineRl.model_validate({"shaping": name, "step_bonus": 0.0})
         nothing = without_steps(options)
         assert (nothing > sum(step_rewards([0.0, 0.0], options))) == (name == "clip")
         assert nothing <= sum(step_rewards([0.3, 0.3], options))
@@ -317,7 +325,5 @@ def test_under_clip_alone_nothing_beats_two_wrong_steps() -> None:
     ],
 )
 def test_terminal_rewards(right: bool | None, answered: bool, reward: float) -> None:
-    found = terminal_reward(
-        right=right, answered=answered, outcome_reward=1.5, hard_constant=0.25, unfinished_penalty=2.0
-    )
-    assert found == reward
+    options = OnlineRl(outcome_reward=1.5, hard_constant=0.25, unfinished_penalty=2.0)
+    assert terminal_reward(right, answered, options) == reward

@@ -1,4 +1,4 @@
-"""What the Dagster page shows beside a materialization; that every asset has its own is tests/e2e/test_pages.py."""
+"""What the Dagster page shows beside a materialization; tests/e2e/test_pages.py looks at every asset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def _drawn(markdown: str) -> ElementTree.Element:
-    """The one picture of a Markdown text. A browser draws an <img> of XML that is whole and has its namespace."""
+    """The one picture of a Markdown text; browsers draw an <img> of whole XML with its namespace."""
     (picture,) = re.findall(r"^!\[\]\(data:image/svg\+xml;base64,([^)]+)\)$", markdown)
     root = ElementTree.fromstring(base64.b64decode(picture))
     assert root.tag == f"{SVG}svg"

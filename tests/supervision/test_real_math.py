@@ -74,7 +74,7 @@ def test_math_goes_through_all_stages(data_dir: Path, tables: Path, bpe_policy: 
     assert labelled["right_steps"] > labelled["wrong_steps"] > 20
 
     reward = PrmReward(training=RewardTraining(batch_size=16, micro_batch_size=8, **fitting))
-    labels = {"easy_step_labels": tmp_path / "easy_step_labels"}
+    labels = {"steps": tmp_path / "easy_step_labels"}
     judged = train_reward_model(tmp_path / "base", labels, reward, MATH.text, work("prm"))
     assert judged["final_loss"] < 0.69
     assert judged["validation_steps"] > 10

@@ -3,9 +3,9 @@ r"""Grading JSON lines: one gold answer and one prediction a line, as a stream o
     {"gold": "1/2", "prediction": "0.5"}
     {"gold": "1/2", "response": "... so it is \\boxed{0.5}.", "finish_reason": "stop"}
 
-A `prediction` is graded as it stands (null: there is none); in a `response` the answer is looked for,
-and one that was cut off (`finish_reason` "length") has none. A line without an answer is different,
-by the tier `no-answer`. What else a line holds is kept.
+A `prediction` is graded as it stands (null: there is none); in a `response` the answer is looked
+for, and one that was cut off (`finish_reason` "length") has none. A line without an answer is
+different, by the tier `no-answer`. What else a line holds is kept.
 """
 
 from __future__ import annotations

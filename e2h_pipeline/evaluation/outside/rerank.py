@@ -5,13 +5,14 @@ JSON lines, a problem each:
     {"problem_id": "test/algebra/1", "level": 3, "gold": "5",
      "responses": ["... so \\boxed{5}.", "..."], "step_scores": [[0.9, 0.8], [0.4]]}
 
-`answers` (null: there is none) may replace `responses`. `finish_reasons` beside `responses` say which were cut off
-("length") and so have no answer. `level` is a whole number from 1. A problem without one counts among all problems, not as
-easy or hard. `scores` has a number per sample, `step_scores` one per step. They are probabilities, or logits where the
-caller says so; then the sigmoid is taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight.
+`answers` (null: there is none) may replace `responses`. `finish_reasons` beside `responses` say
+which were cut off ("length") and so have no answer. `level` is a whole number from 1. A problem
+without one counts among all problems, not as easy or hard. `scores` has a number per sample,
+`step_scores` one per step. They are probabilities, or logits where the caller says so; then the
+sigmoid is taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight.
 
-Every problem must have equally many samples: a curve whose problems change with N compares different
-problems. `limit` takes the first samples of each.
+Every problem must have equally many samples: a curve whose problems change with N compares
+different problems. `limit` takes the first samples of each.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Scores per class of error as PRMBench defines them (Song et al. 2025, arXiv 2501.03124, section 3.4).
 
-Every step counts, not only the first error. A step is right where its probability is above a threshold. With right
-steps as the positive class,
+Every step counts, not only the first error. A step is right where its probability is above a
+threshold. With right steps as the positive class,
 
     PRMScore = F1 / 2 + F1 with wrong steps as the positive class / 2,
 
-over all steps of a class together. `multi_solutions` has no wrong steps, so its score is F1 alone, as in the authors'
-code. The overall score pools the steps of all classes. Errors are numbered from 1. A few numbers are beyond the last step:
-the score leaves them out, as the authors' code does, and the summary counts them. Of records with one id in a class, the
-first one is kept.
+over all steps of a class together. `multi_solutions` has no wrong steps, so its score is F1 alone,
+as in the authors' code. The overall score pools the steps of all classes. Errors are numbered from
+1. A few numbers are beyond the last step: the score leaves them out, as the authors' code does, and
+the summary counts them. Of records with one id in a class, the first one is kept.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """First-error accuracy as ProcessBench defines it (Zheng et al. 2024, arXiv 2412.06559, section 3).
 
-The evaluator names the first wrong step of a solution, or none (-1): the first step whose
-probability of being right is below a threshold. Per subset,
+The evaluator names the first wrong step of a solution: the first step whose probability of being
+right is below a threshold, or none (-1). Per subset,
 
-    accuracy on erroneous samples = share of wrong solutions whose first wrong step is named exactly,
-    accuracy on correct samples   = share of right solutions where none is named,
+    accuracy on erroneous samples = share of wrong solutions whose first wrong step is named
+    exactly, accuracy on correct samples   = share of right solutions where none is named,
     F1 = harmonic mean of the two,
 
 and the headline is the mean of F1 over the subsets. The threshold comes from validation solutions
@@ -78,8 +78,8 @@ class Threshold:
 def choose_threshold(scores: Sequence[Sequence[float]], truth: Sequence[int]) -> Threshold:
     """The threshold with the best first-error F1 on validation solutions of easy problems.
 
-    The best thresholds form an interval, or several; the middle one of them all is taken, which moves least
-    where the validation set is changed a little.
+    As a rule, several thresholds are best. The middle one is taken: it moves least when the
+    validation set changes a little.
 
     Args:
         scores: step probabilities of each solution, steps behind the first error included.

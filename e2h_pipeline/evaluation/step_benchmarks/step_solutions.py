@@ -1,8 +1,9 @@
 """Solutions of other people's step benchmarks, in our text format, and one score per step of theirs.
 
-A benchmark gives steps as a list, and a step may hold blank lines, or an answer block, or nothing at all. Our format ends
-a step at a blank line. So blank lines inside a step become line breaks, the answer block at the end stays a segment of
-its own, and each segment is assigned to the step that it came from.
+A benchmark gives steps as a list, and a step may hold blank lines, or an answer block, or nothing
+at all. Our format ends a step at a blank line. So blank lines inside a step become line breaks, the
+answer block at the end stays a segment of its own, and each segment is assigned to the step that it
+came from.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ class StepJudge:
 def completion_of(steps: Sequence[str], text: TextFormat = MARKED) -> tuple[str, list[list[int]]]:
     """A completion in a text format, and for each step the indices of its segments.
 
-    A step of several blocks has several segments; steps behind an answer marker share one; an empty step has none.
+    A step of several blocks has several segments; steps behind an answer marker share one; an empty
+    step has none.
 
     Raises:
         ValueError: all steps are empty.
@@ -115,8 +117,9 @@ def _split_answer(step: str, marker: str) -> tuple[str, str, str]:
 def step_scores(judge: StepJudge, solutions: Sequence[StepSolution]) -> list[list[float]]:
     """Probability that each step is right, for each solution.
 
-    A step of several segments has the lowest of their scores, as in ReasonEval. An empty step has nothing to judge. It has
-    the score of the step before it, or of the first step with text where there is none before.
+    A step of several segments has the lowest of their scores, as in ReasonEval. An empty step has
+    nothing to judge. It has the score of the step before it, or of the first step with text where
+    there is none before.
     """
     texts = [completion_of(solution.steps, judge.text) for solution in solutions]
     scores = judge.probabilities(

@@ -25,7 +25,7 @@ REVISION = 1
 """Raise when a rule changes: the version stands in every result."""
 
 _SYMPY_TASK = "e2h_pipeline.grading.tasks.math_verify"
-"""Compares what holds a sum, integral or limit. The exact name of a module counts as an import in code versions."""
+"""Compares what holds a sum, integral or limit. Code versions take the exact name of a module for an import."""
 _REMEMBERED = 300_000
 _DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _PROSE = re.compile(

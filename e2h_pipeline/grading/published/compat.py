@@ -42,9 +42,8 @@ MAX_SYMPY_CHARACTERS = 2000
 Open = list[tuple[str, str]]
 """Elements that string rules leave open: the answers are equal if sympy finds all of these equal."""
 
-_SYMPY_TASK = (
-    "e2h_pipeline.grading.tasks.prm800k"  # the exact name of a module counts as an import in code versions
-)
+_SYMPY_TASK = "e2h_pipeline.grading.tasks.prm800k"
+"""Code versions take the exact name of a module for an import."""
 
 _KEPT_CHARACTERS = 500  # forms of longer answers are not kept
 _BRACKETS = "()[]"
@@ -147,7 +146,7 @@ def _elements(form: str) -> list[str]:
 
 
 def _without_sympy(gold: str, answer: str) -> Grade | None:
-    """The grade of two elements where upstream does not ask sympy, or need not; None where sympy has to decide."""
+    """The grade of two elements where upstream need not ask sympy; None where sympy has to decide."""
     if _PLAIN_INTEGER.fullmatch(gold) and _PLAIN_INTEGER.fullmatch(answer):
         return _string_grade(Verdict.EQUAL if gold == answer else Verdict.DIFFERENT)
     text = f"({gold})-({answer})"

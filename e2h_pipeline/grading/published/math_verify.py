@@ -1,6 +1,6 @@
-r"""`math-verify`: the library of that name (Hugging Face) on answers between dollar signs, in killable workers.
+r"""`math-verify`: Hugging Face's library on answers between dollar signs, in killable workers.
 
-Two cheap tiers come first, which need no algebra: the same text after `normalise`, and two whole numbers.
+Two cheap tiers come first: the same text after `normalise`, and two whole numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from e2h_pipeline.grading.remembered import RememberingGrader
 from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
-_TASK = "e2h_pipeline.grading.tasks.math_verify"  # the exact name of a module counts as an import in code versions
+_TASK = "e2h_pipeline.grading.tasks.math_verify"
+"""Code versions take the exact name of a module for an import."""
 _SPACES = re.compile(r"\s+")
 _IDLE_SPACE = re.compile(r"(?<=[^\w,\\$:]) (?=[^$])|(?<=[^,\\$:]) (?=[^\w$])")
 _SIZED_BRACKET = re.compile(r"\\(?:left|right) ?(?=[()\[\]]|\\[{}])")

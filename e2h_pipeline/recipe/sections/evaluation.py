@@ -31,6 +31,12 @@ class Rerank(Section):
         64, ge=1, description="Seeded subsamples per N for the vote curves; best-of-N and pass@N are exact."
     )
 
+    @field_validator("aggregations", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, words: object) -> object:
+        """A key says `rerank.aggregations=mean`, without a comma that would make it a list."""
+        return (words,) if isinstance(words, str) else words
+
     @field_validator("aggregations")
     @classmethod
     def _known_aggregations(cls, words: tuple[str, ...]) -> tuple[str, ...]:

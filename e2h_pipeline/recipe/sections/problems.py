@@ -65,6 +65,8 @@ class Problems(Section):
     @classmethod
     def _by_name(cls, levels: object) -> object:
         """Names of levels as numbers."""
+        if isinstance(levels, str | int):
+            levels = (levels,)
         if not isinstance(levels, list | tuple):
             return levels
         return tuple(cls.level_names.index(x) + 1 if x in cls.level_names else x for x in levels)

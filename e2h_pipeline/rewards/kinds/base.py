@@ -1,8 +1,10 @@
-"""What a kind of evaluator says: the labels it reads, where they stand in a solution, and the loss over them.
+"""What a kind of evaluator says: the labels it reads, where they stand in a solution, and the loss
+over them.
 
-The rest is the same for all kinds: a causal model with one score per token, its training, scoring and validation. A new
-kind is one file here, one line in `registry.EVALUATOR_KINDS`, and its own section of the recipe. Modules of kinds are
-imported by planning, so torch and transformers are imported inside functions only.
+The rest is the same for all kinds: a causal model with one score per token, its training, scoring
+and validation. A new kind is one file here, one line in `registry.EVALUATOR_KINDS`, and its own
+section of the recipe. Modules of kinds are imported by planning, so torch and transformers are
+imported inside functions only.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ LabelKind = Literal["steps", "outcomes"]
 
 
 class EvaluatorKind(Protocol):
-    """One kind of evaluator. Subclasses inherit what most kinds do: use all examples, and keep nothing but the model.
+    """One kind of evaluator. Subclasses inherit what most kinds do: use all examples, and keep
+    nothing but the model.
 
     Attributes:
         reads: the labels that it is trained on.
-        solution_aggregation: how step scores become the score of a solution. `last` is for evaluators that are trained on
-            whole solutions and speak at the last position.
+        solution_aggregation: how step scores become the score of a solution. `last` is for
+            evaluators that are trained on whole solutions and speak at the last position.
         unit: what an example is, as training summaries count it.
     """
 
@@ -53,8 +56,8 @@ class EvaluatorKind(Protocol):
             text: how prompt and solution are written, with the evaluator's own heading.
 
         Returns:
-            Lists of examples by a name that training summaries show. Examples without a label, and those that are too long,
-            are dropped by the caller, which counts them.
+            Lists of examples by a name that training summaries show. Examples without a label, and
+            those that are too long, are dropped by the caller, which counts them.
         """
         ...
 

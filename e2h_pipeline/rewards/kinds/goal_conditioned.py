@@ -3,13 +3,15 @@
     L = L_R + lambda L_C,   lambda = 0.5,   L_R the pairwise loss on the last token
     L_C = -log mean sigmoid(cos(h_i, h_j)) - log(1 - mean sigmoid(cos(h_m, h_n)))
 
-h are last-layer states: i before j in the preferred completion (a source and a later goal), m in the
-preferred and n in the dispreferred one. The means run over the batch, inside the logarithm, so L_C does
-not add up over micro-batches: it is taken of each micro-batch, and weighted by the micro-batch's share of the update.
-Without a temperature it lies in [0.627, 2.627]: a curve that stands at 0.63 has converged.
+h are last-layer states: i before j in the preferred completion (a source and a later goal), m in
+the preferred and n in the dispreferred one. The means run over the batch, inside the logarithm, so
+L_C does not add up over micro-batches: it is taken of each micro-batch, and weighted by the
+micro-batch's share of the update. Without a temperature it lies in [0.627, 2.627]: a curve that
+stands at 0.63 has converged.
 
-The goal is the mean last state of right training solutions, and is saved beside the model. Q of a token is the cosine
-of its state with the goal; a solution may be dropped at its first token with Q below a threshold.
+The goal is the mean last state of right training solutions, and is saved beside the model. Q of a
+token is the cosine of its state with the goal; a solution may be dropped at its first token with Q
+below a threshold.
 """
 
 from __future__ import annotations
@@ -96,8 +98,8 @@ class GoalConditioned(EvaluatorKind):
 
 @dataclass(frozen=True)
 class _Draws:
-    """Counter-based randomness: what is drawn of a pair depends on seed, update and the pair, not on its batch, so a run
-    that resumes draws the same."""
+    """Counter-based randomness: what is drawn of a pair depends on seed, update and the pair, not
+    on its batch, so a run that resumes draws the same."""
 
     seed: int
     update: int
@@ -114,14 +116,16 @@ class _Draws:
 def drawn_states(
     states: Tensor, batch: Mapping[str, Any], draws: _Draws
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """States at the positions i, j, m and n of the formula, each (n, width), drawn in every pair of a batch.
+    """States at the positions i, j, m and n of the formula, each (n, width), drawn in every pair of
+    a batch.
 
-    Completions are read up to their label. A pair whose right completion has fewer than two tokens is left out:
-    no source is before a goal there.
+    Completions are read up to their label. A pair whose right completion has fewer than two tokens
+    is left out: no source is before a goal there.
 
     Args:
         states: (batch, length, width) last-layer states.
-        batch: with `labels` (right, wrong, right, wrong in reading order), `completion` and `input_ids`.
+        batch: with `labels` (right, wrong, right, wrong in reading order), `completion` and
+            `input_ids`.
     """
     import torch
 
@@ -179,7 +183,8 @@ def contrastive_loss(source: Tensor, goal: Tensor, preferred: Tensor, dispreferr
 
 
 def source_and_goal(start: int, stop: int, generator: Generator, draws: int) -> tuple[Tensor, Tensor]:
-    """Positions i < j, uniform over all such pairs in the half-open range [start, stop): two tensors (draws,).
+    """Positions i < j, uniform over all such pairs in the half-open range [start, stop): two
+    tensors (draws,).
 
     Raises:
         ValueError: a completion of fewer than two tokens has no pair.

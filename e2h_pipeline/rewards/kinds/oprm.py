@@ -1,4 +1,5 @@
-"""Outcome and process reward model: one head, both kinds of labels, a given share of each (paper section 3.3)."""
+"""Outcome and process reward model: one head, both kinds of labels, a given share of each (paper
+section 3.3)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Outcome reward model: whether the answer is right, on every or the last token of a solution (Cobbe et al. 2021; paper
-section 3.3)."""
+"""Outcome reward model: whether the answer is right, on every or the last token of a solution
+(Cobbe et al. 2021; paper section 3.3)."""
 
 from __future__ import annotations
 

@@ -50,14 +50,17 @@ class Pairwise(EvaluatorKind):
 
 
 def pair_examples(rows: Iterable[Row], seed: int, example: Callable[[Row], Example]) -> list[Example]:
-    """Pairs of a right and a wrong solution of the same problem; each solution is used at least once.
+    """Pairs of a right and a wrong solution of the same problem; each solution is used at least
+    once.
 
-    A problem has as many pairs as it has solutions of its larger class; the smaller class is repeated.
-    Problems with one class only have none. An empty completion has no token to score, so it is in no pair.
+    A problem has as many pairs as it has solutions of its larger class; the smaller class is
+    repeated. Problems with one class only have none. An empty completion has no token to score, so
+    it is in no pair.
 
     Args:
         rows: solutions with their outcome.
-        example: a solution with one label, its outcome; without a label where its completion is empty.
+        example: a solution with one label, its outcome; without a label where its completion is
+            empty.
     """
     from e2h_pipeline.rewards.examples import labelled
 
@@ -81,12 +84,14 @@ def pairwise_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: S
 
 
 def pairwise_loss(logits: Tensor, labels: Tensor, total: Tensor | float) -> Tensor:
-    """Bradley-Terry: -log sigmoid(score of the right solution - score of the wrong one), mean over pairs.
+    """Bradley-Terry: -log sigmoid(score of the right solution - score of the wrong one), mean over
+    pairs.
 
     Args:
         logits: (batch, length, 1) raw scores.
-        labels: (batch, length) 1.0 where a right solution is scored, 0.0 where a wrong one is, -100 elsewhere.
-            In reading order labels come as right, wrong, right, wrong: both of a pair are in the micro-batch.
+        labels: (batch, length) 1.0 where a right solution is scored, 0.0 where a wrong one is, -100
+            elsewhere. In reading order labels come as right, wrong, right, wrong: both of a pair
+            are in the micro-batch.
         total: labelled positions in the optimizer batch, two for each pair.
 
     Raises:

@@ -1,4 +1,5 @@
-"""Binary cross-entropy at labelled positions: the loss of step scorers and of outcome models (paper section 3.3)."""
+"""Binary cross-entropy at labelled positions: the loss of step scorers and of outcome models (paper
+section 3.3)."""
 
 from __future__ import annotations
 
@@ -25,8 +26,10 @@ def step_loss(logits: Tensor, labels: Tensor, total: Tensor | float, weights: Te
 
     Args:
         logits: (batch, length, 1) raw scores.
-        labels: (batch, length) 1.0 right, 0.0 wrong (soft labels in between are fine), -100 elsewhere.
-        total: labelled positions in the optimizer batch; the sum of their weights where they have weights.
+        labels: (batch, length) 1.0 right, 0.0 wrong (soft labels in between are fine), -100
+            elsewhere.
+        total: labelled positions in the optimizer batch; the sum of their weights where they have
+            weights.
         weights: (batch, length) weight of each label; all 1 where None.
     """
     from torch.nn.functional import binary_cross_entropy_with_logits

@@ -1,11 +1,14 @@
-"""Learning from a weaker supervisor: the confidence loss of Burns et al. 2023 (arXiv 2312.09390) on step labels.
+"""Learning from a weaker supervisor: the confidence loss of Burns et al. 2023 (arXiv 2312.09390) on
+step labels.
 
-    L = (1 - a) CE(weak, f) + a CE(hard, f),   hard = 1 where f > threshold, else 0, without a gradient
+    L = (1 - a) CE(weak, f) + a CE(hard, f),   hard = 1 where f > threshold, else 0, without a
+    gradient
 
-This is CE against the mixed target (1 - a) weak + a hard. With a = 0 it is plain training on weak labels. The
-evaluator so keeps an opinion of its own where the supervisor is wrong. The paper's threshold splits each
-batch in halves, which fits balanced classes. Most steps are right, so here the threshold is that of the authors' code: the
-share of the micro-batch above it is the mean weak label of the micro-batch.
+This is CE against the mixed target (1 - a) weak + a hard. With a = 0 it is plain training on weak
+labels. The evaluator so keeps an opinion of its own where the supervisor is wrong. The paper's
+threshold splits each batch in halves, which fits balanced classes. Most steps are right, so here
+the threshold is that of the authors' code: the share of the micro-batch above it is the mean weak
+label of the micro-batch.
 """
 
 from __future__ import annotations
@@ -86,7 +89,7 @@ def balanced_threshold(logits: Tensor, positive: float = 0.5) -> Tensor:
 def confidence_weight(progress: float, maximum: float, warmup: float = 0.2) -> float:
     """The weight a at a share `progress` of training: from 0, linearly, to `maximum` at `warmup`.
 
-    The paper's maximum is 0.75 for its largest students, else 0.5. Its released code jumps from the end
-    of its warm-up to 1; this is the form that the paper describes.
+    The paper's maximum is 0.75 for its largest students, else 0.5. Its released code jumps from the
+    end of its warm-up to 1; this is the form that the paper describes.
     """
     return maximum * min(1.0, progress / warmup) if warmup > 0 else maximum

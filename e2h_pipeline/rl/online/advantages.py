@@ -13,13 +13,16 @@ _EPSILON = 1e-8
 def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """GAE (Schulman et al. 2016): A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t.
+    """GAE (Schulman et al. 2016).
+
+    A_t = sum_k (gamma lam)^k delta_{t+k} with delta_t = r_t + gamma V_{t+1} - V_t.
 
     Args:
-        rewards, values, mask: (batch, length). The mask is 1 on completion tokens, which are contiguous in a row. The
-            value behind the last of them is 0, for the episode ends there.
+        rewards, values, mask: (batch, length). The mask is 1 on completion tokens, which are
+            contiguous in a row. The value behind the last of them is 0, for the episode ends there.
 
-    Returns (advantages, returns), both (batch, length) and 0 outside the mask; returns = advantages + values.
+    Returns (advantages, returns), both (batch, length) and 0 outside the mask; returns = advantages
+    + values.
     """
     import torch
 
@@ -35,10 +38,13 @@ def generalized_advantages(
 
 
 def group_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
-    """GRPO with a reward per completion (DeepSeekMath, arXiv 2402.03300, 4.1.2): A_it = (R_i - mean(R)) / std(R).
+    """GRPO with a reward per completion (DeepSeekMath, arXiv 2402.03300, 4.1.2).
 
-    R_i is the sum of row i's rewards; mean and standard deviation are over the rows of its group (TRL and verl estimate
-    the deviation from the group, sqrt(n / (n - 1)) times this one). In a group of equal sums all advantages are 0.
+    A_it = (R_i - mean(R)) / std(R).
+
+    R_i is the sum of row i's rewards; mean and standard deviation are over the rows of its group
+    (TRL and verl estimate the deviation from the group, sqrt(n / (n - 1)) times this one). In a
+    group of equal sums all advantages are 0.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
@@ -52,15 +58,18 @@ def group_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
 
 
 def group_step_advantages(rewards: Tensor, ends: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
-    """GRPO with a reward per step (DeepSeekMath 4.1.3): A_it = sum over steps of i that end at t or later of
-    (r - mean) / std, over all steps of the group.
+    """GRPO with a reward per step (DeepSeekMath, 4.1.3).
 
-    As in the paper, advantages add up over the steps to come: each further step that is better than the group's mean
-    pays, needed or not. `leave_one_out_advantages` does not see steps.
+    A_it = sum of (r - mean) / std over the steps of i that end at t or later; mean and std are over
+    all steps of the group.
+
+    As in the paper, advantages add up over the steps to come: each further step that is better than
+    the group's mean pays, needed or not. `leave_one_out_advantages` does not see steps.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
-        ends: (batch, length), 1 on tokens that end a step, whatever its reward; others' rewards do not count.
+        ends: (batch, length), 1 on tokens that end a step, whatever its reward; others' rewards do
+            not count.
         groups: (batch,) integers, the same for completions of the same question.
 
     Returns (batch, length), 0 outside the mask and behind the last step.
@@ -69,12 +78,15 @@ def group_step_advantages(rewards: Tensor, ends: Tensor, mask: Tensor, groups: T
 
 
 def leave_one_out_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
-    """RLOO (Ahmadian et al. 2024) with a baseline per token (PURE, arXiv 2504.15275, released code): A_it is the sum
-    over tokens s >= t of r_is - b_i, b_i the rewards of the other rows of the group over their tokens.
+    """RLOO (Ahmadian et al. 2024) with a baseline per token (PURE, arXiv 2504.15275, released code).
 
-    A baseline per step would make few, long steps pay; this one does not see steps. At the first token of a step it
-    equals PURE's, which subtracts a step's share of b_i where the step ends. A verdict on the whole completion
-    belongs to `group_advantages`: spread over tokens it would make longer completions worse.
+    A_it is the sum over tokens s >= t of r_is - b_i, b_i the rewards of the other rows of the group
+    over their tokens.
+
+    A baseline per step would make few, long steps pay; this one does not see steps. At the first
+    token of a step it equals PURE's, which subtracts a step's share of b_i where the step ends. A
+    verdict on the whole completion belongs to `group_advantages`: spread over tokens it would make
+    longer completions worse.
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
@@ -102,7 +114,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def whiten(values: Tensor, mask: Tensor) -> Tensor:
     """Zero mean and unit variance over the mask, 0 outside it.
 
-    The variance is that of the batch, as OpenRLHF has it; verl and TRL estimate it from the batch, n - 1 in place of n.
+    The variance is that of the batch, as OpenRLHF has it; verl and TRL estimate it from the batch,
+    n - 1 in place of n.
     """
     mean = masked_mean(values, mask)
     variance = masked_mean((values - mean) ** 2, mask)

@@ -1,10 +1,11 @@
-"""Step-level GRPO: no critic, the samples of a question are each other's baseline (DeepSeekMath, arXiv 2402.03300, 4.1).
+"""Step-level GRPO: the samples of a question are each other's baseline (arXiv 2402.03300, 4.1).
 
-Each step reward is compared with those of all steps of the question's samples, and a token answers for the steps that end at
-it or later (or, `rl.baseline=leave_one_out`, with the mean reward per token of the other samples). The verdict on the
-whole completion is compared with the verdicts on the other completions. The loss is PPO's clipped one on the sum of both,
-plus kl x the k3 estimate of KL to the SFT policy (4.1.1). It assumes two samples a question or more, and that
-samples of one question are alike enough to be compared.
+Each step reward is compared with those of all steps of the question's samples, and a token answers
+for the steps that end at it or later (or, `rl.baseline=leave_one_out`, with the mean reward per
+token of the other samples). The verdict on the whole completion is compared with the verdicts on
+the other completions. The loss is PPO's clipped one on the sum of both, plus kl x the k3 estimate
+of KL to the SFT policy (4.1.1). It assumes two samples a question or more, and that samples of one
+question are alike enough to be compared.
 """
 
 from __future__ import annotations

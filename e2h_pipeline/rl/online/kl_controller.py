@@ -1,8 +1,9 @@
 """The coefficient of KL to the SFT policy: fixed, or moved after each update towards a target KL.
 
-Ziegler et al. 2019 (arXiv 1909.08593, section 2.2), in the form of TRL's first PPO trainer and of OpenRLHF: a proportional
-controller in log space, which no single update can move far. They measure KL per completion; here KL and its target are
-per token. The coefficient is the only state, and is part of a checkpoint.
+Ziegler et al. 2019 (arXiv 1909.08593, section 2.2), in the form of TRL's first PPO trainer and of
+OpenRLHF: a proportional controller in log space, which no single update can move far. They measure
+KL per completion; here KL and its target are per token. The coefficient is the only state, and is
+part of a checkpoint.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _MOST_ERROR = 0.2  # the paper's
 
 
 def next_coefficient(coefficient: float, kl: float, rollouts: int, options: OnlineRl) -> float:
-    """coefficient x (1 + e x rollouts / kl_horizon) with e = kl / kl_target - 1, clipped to [-0.2, 0.2].
+    """coefficient x (1 + e x rollouts / kl_horizon), e = kl / kl_target - 1 within [-0.2, 0.2].
 
     Args:
         kl: mean per token of the update, log policy - log SFT policy.

@@ -1,12 +1,14 @@
 """The loop that online algorithms run in: roll out, reward, learn, validate, save.
 
-An algorithm says what is learned from a batch of rewarded rollouts (`OnlineAlgorithm`). The rest is the same for all:
-questions of both kinds, rewards from the easy evaluator, checkpoints chosen on easy validation, never on hard answers.
-Killed, a run goes on from its last checkpoint and ends with the same weights on a CPU: every draw is counted, so models,
-optimizers and `Progress` are the whole state.
+An algorithm says what is learned from a batch of rewarded rollouts (`OnlineAlgorithm`). The rest is
+the same for all: questions of both kinds, rewards from the easy evaluator, checkpoints chosen on
+easy validation, never on hard answers. Killed, a run goes on from its last checkpoint and ends with
+the same weights on a CPU: every draw is counted, so models, optimizers and `Progress` are the whole
+state.
 
-A run is one process on one device. It draws with the embedded engine, whatever the pipeline samples with, for that engine
-samples from the weights that learn, and gives the log-probability of each token, which the ratio needs.
+A run is one process on one device. It draws with the embedded engine, whatever the pipeline samples
+with, for that engine samples from the weights that learn, and gives the log-probability of each
+token, which the ratio needs.
 """
 
 from __future__ import annotations
@@ -45,9 +47,10 @@ OptionsOf = TypeVar("OptionsOf", bound=OnlineRl)
 
 
 def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -> dict[str, Any]:
-    """Train the SFT policy and save the checkpoint that is best on easy validation to `job.work.out`.
+    """Train the SFT policy; save the checkpoint that is best on easy validation to `job.work.out`.
 
-    The folder also gets `curves.jsonl`, one line per rollout batch, and `rollouts.parquet`, one row per rollout.
+    The folder also gets `curves.jsonl`, one line per rollout batch, and `rollouts.parquet`, one row
+    per rollout.
     """
     questions, validation = read_questions(job.inputs, job.options)
     run = algorithm.start(job)
@@ -97,8 +100,10 @@ class _Training:
     ahead: _Drawn | None = None
 
     def begin(self) -> None:
-        """Go on from the last checkpoint. Without one, the SFT policy is the first candidate: a run that only harms it
-        returns it."""
+        """Go on from the last checkpoint, or from the start.
+
+        At the start the SFT policy is the first candidate: a run that only harms it returns it.
+        """
         checkpoints = sorted(self.job.work.folder.glob("update-*"))
         if checkpoints:
             self.progress = self.run.restore(checkpoints[-1])
@@ -177,7 +182,11 @@ class _Training:
         return done % options.checkpoint_every == 0 or done == options.updates
 
     def _validate(self, metrics: dict[str, float]) -> None:
-        """Measure a checkpoint, and judge it by its own rollouts: those of the next update, behind the last by some more."""
+        """Measure a checkpoint, and judge it by its own rollouts.
+
+        Those are the rollouts of the next update; behind the last update they are drawn for this
+        alone.
+        """
         accuracy = self._accuracy()
         self.ahead = self._draw()
         self.progress.stopped = self._trouble([metrics, self.ahead.metrics | {VALIDATION: accuracy}])
@@ -215,7 +224,7 @@ class _Training:
 
 
 def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple[Tensor, Tensor]:
-    """(batch, length) log-probabilities of the tokens under the policy that drew them, and under the SFT policy."""
+    """Log-probabilities under the policy that drew and under the SFT policy, (batch, length) each."""
     options = run.options
     if run.policy.dtype == torch.float32:
         old = drawn_logprobs(rollouts, batch)

@@ -1,4 +1,4 @@
-"""Losses of online algorithms: pure functions of (batch, length) tensors, means over completion tokens."""
+"""Losses of online algorithms: pure functions of (batch, length), means over completion tokens."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ def clipped_policy_loss(
 
 
 def clip_fraction(logprobs: Tensor, old: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Share of completion tokens whose probability ratio lies outside the clip range; (batch, length) each."""
+    """Share of completion tokens with a ratio outside the clip range; (batch, length) each."""
     outside = ((logprobs - old).exp() - 1).abs() > clip
     return masked_mean(outside.float(), mask)
 
 
 def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Half the squared error, the worse of clipped and unclipped prediction; (batch, length) each."""
+    """Half the squared error, the worse of clipped and free prediction; (batch, length) each."""
     bounded = old + (values - old).clamp(-clip, clip)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (bounded - returns) ** 2), mask)
 
 
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
-    """Schulman's k3 estimate of KL(policy || reference) at each token, exp(d) - d - 1 with d = log reference - log
-    policy; never negative."""
+    """Schulman's k3 estimate of KL(policy || reference) at each token; never negative.
+
+    exp(d) - d - 1 with d = log reference - log policy.
+    """
     difference = reference - logprobs
     return difference.exp() - difference - 1
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """1 - mean squared error of the values / variance of the returns, over completion tokens; (batch, length) each."""
+    """1 - mean squared error / variance of the returns, over completion tokens; (batch, length) each."""
     unexplained = masked_mean((returns - values) ** 2, mask)
     spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
     return 1 - unexplained / spread.clamp(min=1e-8)

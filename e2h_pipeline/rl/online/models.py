@@ -1,4 +1,4 @@
-"""The models of an online run and their optimizers: how they learn, and how checkpoints are written and read."""
+"""The models of an online run and their optimizers: how they learn, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _MASTER = "master"  # beside the moments in checkpoints
 class Run(Generic[OptionsOf]):
     """Models and optimizers of one run.
 
-    Weights in half precision have a copy in float32 that the optimizer works on (`masters`): bfloat16 cannot represent
-    a step of 2e-5.
+    Weights in half precision have a copy in float32 that the optimizer works on (`masters`):
+    bfloat16 cannot represent a step of 2e-5.
 
     Attributes:
         trained: models with an optimizer each: "policy", and those that an algorithm adds.
@@ -73,10 +73,11 @@ class Run(Generic[OptionsOf]):
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
-        """Within it, trained models keep only the inputs of their layers and recompute the rest (`gradient_checkpointing`).
+        """Within it, trained models recompute activations (`rl.gradient_checkpointing`).
 
-        Layers do so in training mode only, and then without a key-value cache, which drawing needs. So they are in
-        training mode only while the models learn. Dropout stays off, so log-probabilities stay those of the draw.
+        Layers do so in training mode only, and then without a key-value cache, which drawing needs.
+        So they are in training mode only while the models learn. Dropout stays off, so
+        log-probabilities stay those of the draw.
         """
         layers = [
             module
@@ -97,7 +98,7 @@ class Run(Generic[OptionsOf]):
                 group["lr"] = self.peaks[name] * lr_scale(update, self.options)
 
     def step(self, name: str) -> Tensor:
-        """One optimizer step of a model on its gradients. Returns their norm before clipping at 1."""
+        """One optimizer step of a model; returns the norm of its gradients before clipping at 1."""
         optimizer, masters = self.optimizers[name], self.masters[name]
         halves = [(p, m) for p, m in zip(self.trained[name].parameters(), masters, strict=True) if p is not m]
         for parameter, master in halves:
@@ -112,7 +113,7 @@ class Run(Generic[OptionsOf]):
         return norm
 
     def save(self, folder: Path, progress: Progress) -> None:
-        """Write a checkpoint under a temporary name and rename it, so that it is whole or absent."""
+        """Write a checkpoint under a temporary name and rename it: it is whole or absent."""
         from safetensors.torch import save_file
 
         temporary = folder.with_name(f".{folder.name}.tmp")

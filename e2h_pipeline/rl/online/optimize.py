@@ -1,4 +1,4 @@
-"""The optimizer steps of one rollout batch, which PPO and GRPO share: minibatches, forward passes, gradients, metrics."""
+"""The optimizer steps of one rollout batch, which PPO and GRPO share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from e2h_pipeline.rl.online.passes import Pass, minibatches, passes, token_logpr
 from e2h_pipeline.rl.online.protocol import Update
 
 Losses = Callable[[Pass], tuple[Mapping[str, Tensor], Mapping[str, float]]]
-"""Loss of each model that learns, a mean over the completion tokens of a pass, and metrics of the pass."""
+"""Loss of each model that learns, a mean over a pass's completion tokens, and the pass's metrics."""
 
 
 def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str]) -> dict[str, float]:
@@ -26,7 +26,8 @@ def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str
         models: names of the models of the run that learn.
 
     Returns:
-        Means over the optimizer steps: `gradient_norm`, a sum over models, and the metrics of `losses`.
+        Means over the optimizer steps: `gradient_norm`, a sum over models, and the metrics of
+        `losses`.
     """
     steps = []
     for minibatch in minibatches(update.batch, run.options, update.seed, update.number):

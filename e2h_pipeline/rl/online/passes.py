@@ -1,7 +1,7 @@
 """Forward passes over a rollout batch: which rows go together, and what models say of their tokens.
 
-A minibatch is one optimizer step; it is cut into passes of rows of like length, so that little is padding and memory is
-bounded. How rows are put together changes nothing but rounding.
+A minibatch is one optimizer step; it is cut into passes of rows of like length, so that little is
+padding and memory is bounded. How rows are put together changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import OnlineRl
 
 
-# Positions of a forward pass. A CPU keeps so many in its caches; more are allocated anew each time: on the ladder
-# one pass of 128 rows took three times as long as four of 32 of like length (docs/log.md). On a GPU memory is the limit:
-# logits over 32,000 words of so many positions are 2 GB in float32, and there are a few such tensors.
+# Positions of a forward pass. A CPU keeps so many in its caches; more are allocated anew each time:
+# on the ladder one pass of 128 rows took three times as long as four of 32 of like length
+# (docs/log.md). On a GPU memory is the limit: logits over 32,000 words of so many positions are 2
+# GB in float32, and there are a few such tensors.
 _PASS_TOKENS_ON_CPU, _PASS_TOKENS = 1536, 16_384
 
 
@@ -34,7 +35,8 @@ class Pass:
 
     Attributes:
         rows: their places in the whole batch.
-        share: of the minibatch's completion tokens. A mean over the minibatch is the sum of share x mean over passes.
+        share: of the minibatch's completion tokens. A mean over the minibatch is the sum of share x
+            mean over passes.
         batch: the rows, trimmed to the longest.
     """
 
@@ -58,7 +60,8 @@ def minibatches(batch: Batch, options: OnlineRl, seed: int, update: int) -> Iter
 def passes(batch: Batch, rows: Tensor, options: OnlineRl) -> Iterator[Pass]:
     """The forward passes of a minibatch.
 
-    Rows of like length go together, equal ones side by side, up to `rl.pass_tokens` positions; equal rows count once.
+    Rows of like length go together, equal ones side by side, up to `rl.pass_tokens` positions;
+    equal rows count once.
     """
     most = pass_tokens(batch.ids.device, options)
     lengths = batch.attention[rows].sum(1).tolist()
@@ -84,7 +87,7 @@ def pass_tokens(device: torch.device, options: OnlineRl) -> int:
 
 @torch.no_grad()
 def by_rows(batch: Batch, options: OnlineRl, measure: Callable[[Batch], Tensor]) -> Tensor:
-    """Apply `measure` to the batch in minibatches, without gradient; returns one value per token, (batch, length)."""
+    """Apply `measure` in minibatches, without gradient; one value per token, (batch, length)."""
     found = torch.zeros_like(batch.rewards)
     for some in torch.arange(len(batch.ids)).split(options.minibatch):
         for part in passes(batch, some, options):
@@ -94,7 +97,7 @@ def by_rows(batch: Batch, options: OnlineRl, measure: Callable[[Batch], Tensor])
 
 
 def token_logprobs(model: PreTrainedModel, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probability of each token of `batch.ids` given the tokens before it, and the entropy there, without gradient.
+    """Log-probability of each token given those before it, and the entropy there, without gradient.
 
     Both are (batch, length), at the rollout temperature; position 0 holds 0.
     """
@@ -108,7 +111,7 @@ def token_logprobs(model: PreTrainedModel, batch: Batch, temperature: float) -> 
 
 
 def token_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
-    """Value of the state that each token is chosen in, (batch, length): that of token t is read at position t - 1."""
+    """Value of the state each token is chosen in, (batch, length): token t's is read at t - 1."""
     (ids, attention), of = distinct_rows(batch)
     values = critic(input_ids=ids, attention_mask=attention, use_cache=False).logits.squeeze(-1).float()
     return shift(values[:, :-1])[of]
@@ -117,7 +120,8 @@ def token_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
 def distinct_rows(batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Tokens and attention of the rows that differ, and which of them each row of the batch is.
 
-    A model says the same of equal rows. Samples of an easy question, or of a policy that is sure, are often equal.
+    A model says the same of equal rows. Samples of an easy question, or of a policy that is sure,
+    are often equal.
     """
     both = torch.cat([batch.ids, batch.attention], 1)
     rows, of = both.unique(dim=0, return_inverse=True)
@@ -128,5 +132,5 @@ def distinct_rows(batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:
 
 
 def shift(values: Tensor) -> Tensor:
-    """(batch, length - 1) values of all tokens but the first to (batch, length), 0 for the first."""
+    """(batch, length - 1) values of all tokens but the first to (batch, length), 0 in front."""
     return torch.nn.functional.pad(values, (1, 0))

@@ -1,13 +1,15 @@
-"""PPO on step rewards of the easy evaluator: all questions, gold answers of easy ones only (paper 4.2, appendix C.3).
+"""PPO on step rewards of the easy evaluator; gold answers of easy questions only (paper 4.2, C.3).
 
-The reward of token t is r_t - kl x (log policy_t - log SFT policy_t), r_t the step and terminal rewards. Advantages are GAE with
-a critic that starts as the evaluator, whitened over the batch. Policy and critic learn by PPO's clipped losses (Schulman et
-al. 2017). It assumes that the evaluator's features also tell how well a solution will end.
+The reward of token t is r_t - kl x (log policy_t - log SFT policy_t), r_t the step and terminal
+rewards. Advantages are GAE with a critic that starts as the evaluator, whitened over the batch.
+Policy and critic learn by PPO's clipped losses (Schulman et al. 2017). It assumes that the
+evaluator's features also tell how well a solution will end.
 
-Differences to the released code, and why: whitening and losses are masked, so padding has no say. The end-of-sequence token
-is part of the completion and gets its gradient. KL is the plain k1 estimator. Checkpoints are chosen on easy validation,
-never on hard answers. The answer block is scored and rewarded as the last step (there, only what stands before `# Answer`),
-for the evaluator here is trained on it too.
+Differences to the released code, and why: whitening and losses are masked, so padding has no say.
+The end-of-sequence token is part of the completion and gets its gradient. KL is the plain k1
+estimator. Checkpoints are chosen on easy validation, never on hard answers. The answer block is
+scored and rewarded as the last step (there, only what stands before `# Answer`), for the evaluator
+here is trained on it too.
 """
 
 from __future__ import annotations

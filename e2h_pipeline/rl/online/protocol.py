@@ -1,4 +1,4 @@
-"""What an online algorithm says: which models learn, and what they learn from a batch of rewarded rollouts."""
+"""What an online algorithm says: which models learn, and what from a batch of rewarded rollouts."""
 
 from __future__ import annotations
 

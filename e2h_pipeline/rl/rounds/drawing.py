@@ -124,7 +124,8 @@ def measure_divergences(
 ) -> list[float | None]:
     """log policy - log SFT policy of the first solution of each question, None for the others.
 
-    It takes one forward pass of the SFT policy (`reference`); the policy's own log-probability is known from the draw.
+    It takes one forward pass of the SFT policy (`reference`); the policy's own log-probability is
+    known from the draw.
     """
     import torch
 

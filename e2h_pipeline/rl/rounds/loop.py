@@ -1,11 +1,12 @@
-"""Training in rounds: draw solutions of all questions, choose among them, train on what was chosen, and again.
+"""Training in rounds: draw solutions of all questions, choose, train on the choice, and again.
 
-An algorithm says what is chosen and what is learned from it (`RoundsAlgorithm`). The rest is the same for all: the
-resumable sample pool, scores of the easy evaluator, guards, and a policy chosen on easy validation. Questions are those of
-the online loop. A killed run keeps what its round had drawn, scored, chosen or trained, and goes on from there.
+An algorithm says what is chosen and what is learned from it (`RoundsAlgorithm`). The rest is the
+same for all: the resumable sample pool, scores of the easy evaluator, guards, and a policy chosen
+on easy validation. Questions are those of the online loop. A killed run keeps what its round had
+drawn, scored, chosen or trained, and goes on from there.
 
-Guards look at the policy that a round ends with, the last round's too, and compare it with the SFT policy: each answers
-the same `probe_questions` questions once (`_probe`).
+Guards look at the policy that a round ends with, the last round's too, and compare it with the SFT
+policy: each answers the same `probe_questions` questions once (`_probe`).
 """
 
 from __future__ import annotations
@@ -60,9 +61,10 @@ _TRAINED = ("loss", VALIDATION)  # metrics without the prefix that guards look a
 
 
 def train_in_rounds(algorithm: RoundsAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -> dict[str, Any]:
-    """Train from the SFT policy and save the round's policy that is best on easy validation to `job.work.out`.
+    """Train from the SFT policy; save the round's policy that is best on easy validation.
 
-    The folder also gets `curves.jsonl`, one line per round, and `rollouts.parquet`, one row per drawn solution.
+    The folder also gets `curves.jsonl`, one line per round, and `rollouts.parquet`, one row per
+    drawn solution.
     """
     questions, validation = read_questions(job.inputs, job.options)
     with grader(job.grader) as judge:
@@ -160,8 +162,8 @@ def _clear(folder: Path) -> None:
 def _probe(run: RoundsRun, number: int, policy: Path) -> dict[str, float]:
     """What guards look at of a round's policy, or of the SFT policy, which is number 0.
 
-    Greedy accuracy on easy validation, and the means over one solution each of some questions. Questions and randomness
-    are the same in every round.
+    Greedy accuracy on easy validation, and the means over one solution each of some questions.
+    Questions and randomness are the same in every round.
     """
     folder = run.folder(number) / PROBE
     finished = folder / METRICS_FILE
@@ -185,8 +187,10 @@ def _probe(run: RoundsRun, number: int, policy: Path) -> dict[str, float]:
 
 
 def _choose(run: RoundsRun, number: int) -> tuple[dict[str, float], pa.Table]:
-    """Metrics of all that was drawn, and the examples that the round trains on. One part of the pool is in memory at a
-    time."""
+    """Metrics of all that was drawn, and the examples that the round trains on.
+
+    One part of the pool is in memory at a time.
+    """
     reference, seed = run.reference(), run.job.work.seed
     examples: list[Example] = []
     counts: Counter[str] = Counter()
@@ -250,7 +254,7 @@ class _Examples:
 
 
 class _OfRound(Reporter):
-    """Curves of one round's training, under its number: each round counts its optimizer steps from 1."""
+    """Curves of one round's training, under its number: each round counts its steps from 1."""
 
     def __init__(self, inner: Reporter, number: int) -> None:
         super().__init__()

@@ -1,18 +1,20 @@
 """Preference pairs from sampled solutions: a better and a worse one of the same question.
 
-Easy questions: a right solution over a wrong one, by the gold answer. The paper's rule, evaluator score + 1 for a right
-answer must differ by more than 1, adds there that the evaluator must agree. On hard questions, which have no gold answer, the
-rule can never be met, and the paper does not say what its iterative DPO did. Here it is read the same way, with the weighted
-vote in the place of the gold answer:
+Easy questions: a right solution over a wrong one, by the gold answer. The paper's rule, evaluator
+score + 1 for a right answer must differ by more than 1, adds there that the evaluator must agree.
+On hard questions, which have no gold answer, the rule can never be met, and the paper does not say
+what its iterative DPO did. Here it is read the same way, with the weighted vote in the place of the
+gold answer:
 
     chosen    gives the answer that wins the vote weighted by the evaluator
     rejected  gives another, or none
     margin    the evaluator scores chosen above rejected by more than this
 
-The vote, not the best score, says which answer to prefer, because it is right more often: with the paper's 8 samples a
-question and its process evaluator, 12.8% of the hard test questions against 11.8% (figures 4 to 14), and more so with more
-samples. The margin drops the pairs that the evaluator is unsure of. Of the others some are drawn evenly: the widest gaps are
-also where a mistaken evaluator errs most.
+The vote, not the best score, says which answer to prefer, because it is right more often: with the
+paper's 8 samples a question and its process evaluator, 12.8% of the hard test questions against
+11.8% (figures 4 to 14), and more so with more samples. The margin drops the pairs that the
+evaluator is unsure of. Of the others some are drawn evenly: the widest gaps are also where a
+mistaken evaluator errs most.
 """
 
 from __future__ import annotations
@@ -53,14 +55,15 @@ def preference_pairs(
     Args:
         rollouts: several of each question; those of one question are found by its id.
         classes: which answers to a hard question are the same.
-        options: most pairs of one question, and by how much the evaluator must score chosen above rejected: `margin` on
-            hard questions, 0 on easy ones, where `evaluator_agrees` is set; else the answer decides alone.
+        options: most pairs of one question, and by how much the evaluator must score chosen above
+            rejected: `margin` on hard questions, 0 on easy ones, where `evaluator_agrees` is set;
+            else the answer decides alone.
 
     Returns:
-        The pairs, and counts: `questions` and those of them without a pair because the vote had no winner
-        (`no_winner`) or all solutions lie on one side (`one_sided`); `pairs` kept, and possible pairs that were dropped:
-        the same text twice (`equal_texts`), the texts of another pair (`repeated`), scores too close (`margin`), not
-        drawn (`over_cap`).
+        The pairs, and counts: `questions` and those of them without a pair because the vote had no
+        winner (`no_winner`) or all solutions lie on one side (`one_sided`); `pairs` kept, and
+        possible pairs that were dropped: the same text twice (`equal_texts`), the texts of another
+        pair (`repeated`), scores too close (`margin`), not drawn (`over_cap`).
     """
     groups = by_question(rollouts)
     sides = better_sides(groups, classes)
@@ -94,9 +97,10 @@ def by_question(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
 
 
 def better_sides(groups: Mapping[str, Sequence[Rollout]], classes: Classes) -> dict[str, list[bool] | None]:
-    """Which of each question's solutions are on the better side; None for a question whose vote has no winner.
+    """Which solutions of each question are on the better side; None where the vote has no winner.
 
-    Where the answer may be looked at these are the right ones, else the winners of the vote weighted by the evaluator.
+    Where the answer may be looked at these are the right ones, else the winners of the vote
+    weighted by the evaluator.
     """
     hard = {name: group for name, group in groups.items() if group[0].right is None}
     sides: dict[str, list[bool] | None] = {
@@ -128,7 +132,7 @@ def weighted_vote(classes: Sequence[int | None], weights: Sequence[float]) -> in
 def _fitting(
     group: Sequence[Rollout], better: Sequence[bool], margin: float | None, counts: Counter[str]
 ) -> list[Pair]:
-    """The pairs of one question that may be drawn, in the order of their texts; the others are counted."""
+    """The pairs of one question that may be drawn, ordered by text; the others are counted."""
     order = sorted(
         zip(group, better, strict=True),
         key=lambda item: (item[0].sample.completion, item[0].sample.token_ids),

@@ -1,10 +1,9 @@
-"""Iterative preference training: pairs of solutions of the last round's policy, and DPO, SimPO, ORPO or SPPO on them
-(paper section 4.2).
+"""Iterative preference training: DPO, SimPO, ORPO or SPPO on pairs of solutions (paper 4.2).
 
-A round goes on from the policy of the last one. That policy is also the reference which DPO and SPPO hold the new one to;
-the log-probabilities of its own draws are known from the sampler. `pairs` says which solution is better, and
-`preference_losses` has the formulas. It assumes that the evaluator's votes are right more often than wrong where no
-answer may be looked at.
+A round goes on from the policy of the last one. That policy is also the reference which DPO and
+SPPO hold the new one to; the log-probabilities of its own draws are known from the sampler. `pairs`
+says which solution is better, and `preference_losses` has the formulas. It assumes that the
+evaluator's votes are right more often than wrong where no answer may be looked at.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class IterativePreference:
         return [together(_document(p.chosen, 1.0), _document(p.rejected, 0.0)) for p in pairs], counts
 
     def objective(self, options: PreferenceRl) -> Objective:
-        """See `RoundsAlgorithm.objective`: the mean over pairs of the loss that the recipe names."""
+        """See `RoundsAlgorithm.objective`: mean over pairs of the loss that the recipe names."""
 
         def loss(model: PreTrainedModel, batch: dict[str, Any], step: Step) -> Tensor:
             from e2h_pipeline.rl.rounds.preference_losses import sequence_logprobs
@@ -69,8 +68,8 @@ def pair_losses(sums: Tensor, reference: Tensor, mask: Tensor, options: Preferen
     """Loss of each pair, (batch / 2,).
 
     Args:
-        sums, reference: (batch,) log-probabilities of completions under the policy and its reference; chosen,
-            rejected, chosen, rejected.
+        sums, reference: (batch,) log-probabilities of completions under the policy and its
+            reference; chosen, rejected, chosen, rejected.
         mask: (batch, length), 1 on completion tokens.
     """
     from e2h_pipeline.rl.rounds import preference_losses as preference
@@ -86,8 +85,11 @@ def pair_losses(sums: Tensor, reference: Tensor, mask: Tensor, options: Preferen
 
 
 def _document(rollout: Rollout, better: float) -> Example:
-    """A solution with a mask of its completion. Its last token carries the label, and the log-probability that the policy
-    gave when it drew the solution."""
+    """A solution with a mask of its completion.
+
+    Its last token carries the label, and the log-probability that the policy gave when it drew the
+    solution.
+    """
     from e2h_pipeline.training.next_token import IGNORED
 
     prompt, completion = rollout.prompt_ids, rollout.sample.token_ids

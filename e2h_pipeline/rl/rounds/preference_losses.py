@@ -1,8 +1,8 @@
 """Losses on pairs of completions, a better and a worse one: DPO, SimPO, ORPO, SPPO.
 
-Each is a function of two (batch,) tensors, of the chosen and of the rejected completions, and returns the loss of each
-pair, (batch,). DPO and SPPO hold the policy to a reference and take log-ratios. SimPO and ORPO need no reference and take
-mean log-probabilities per token:
+Each is a function of two (batch,) tensors, of the chosen and of the rejected completions, and
+returns the loss of each pair, (batch,). DPO and SPPO hold the policy to a reference and take
+log-ratios. SimPO and ORPO need no reference and take mean log-probabilities per token:
 
     log-ratio   sum over completion tokens of log policy - log reference
     mean        sum over completion tokens of log policy, over their number
@@ -26,7 +26,7 @@ _SUREST = -1e-6
 
 
 def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """-log sigmoid(beta (chosen - rejected)) of log-ratios (Rafailov et al. 2023, arXiv 2305.18290, equation 7).
+    """-log sigmoid(beta (chosen - rejected)) of log-ratios (Rafailov et al. 2023, 2305.18290, eq. 7).
 
     Args:
         chosen, rejected: (batch,) log-ratios.
@@ -36,11 +36,12 @@ def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 
 
 def sppo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """(chosen - 1 / 2 beta)^2 + (rejected + 1 / 2 beta)^2 of log-ratios (Wu et al. 2024, arXiv 2405.00675).
+    """(chosen - 1 / 2 beta)^2 + (rejected + 1 / 2 beta)^2 of log-ratios (Wu et al. 2024, 2405.00675).
 
-    The paper's (log-ratio - (P - 1/2) / beta)^2, where the chosen completion always wins, P = 1, and the rejected one
-    never, P = 0; this is TRL's `sppo_hard`. The targets lie 1 / 2 beta away: at the paper's beta of 0.001 a policy that
-    equals its reference has a loss of 500,000. So clip gradients, or take a beta near 0.1 for tiny models.
+    The paper's (log-ratio - (P - 1/2) / beta)^2, where the chosen completion always wins, P = 1,
+    and the rejected one never, P = 0; this is TRL's `sppo_hard`. The targets lie 1 / 2 beta away:
+    at the paper's beta of 0.001 a policy that equals its reference has a loss of 500,000. So clip
+    gradients, or take a beta near 0.1 for tiny models.
 
     Args:
         chosen, rejected: (batch,) log-ratios.
@@ -49,7 +50,7 @@ def sppo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 
 
 def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor:
-    """-log sigmoid(beta (chosen - rejected) - gamma) of means (Meng et al. 2024, arXiv 2405.14734, equation 6).
+    """-log sigmoid(beta (chosen - rejected) - gamma) of means (Meng et al. 2024, 2405.14734, eq. 6).
 
     Args:
         chosen, rejected: (batch,) mean log-probabilities.
@@ -59,11 +60,11 @@ def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor
 
 
 def orpo(chosen: Tensor, rejected: Tensor, weight: float) -> Tensor:
-    """-chosen - weight log sigmoid(log odds of chosen - log odds of rejected) (Hong et al. 2024, arXiv 2403.07691).
+    """-chosen - weight log sigmoid(log odds chosen - log odds rejected) (Hong et al. 2024, 2403.07691).
 
-    Equations 6 and 7; odds are p / (1 - p) with p = exp(mean log-probability). The first term is the loss of
-    fine-tuning on the chosen completion, a mean over its tokens. TRL's mean goes over the prompt too, and over all
-    tokens of a batch at once, so that long pairs count more.
+    Equations 6 and 7; odds are p / (1 - p) with p = exp(mean log-probability). The first term is
+    the loss of fine-tuning on the chosen completion, a mean over its tokens. TRL's mean goes over
+    the prompt too, and over all tokens of a batch at once, so that long pairs count more.
 
     Args:
         chosen, rejected: (batch,) mean log-probabilities.
@@ -90,5 +91,5 @@ def sequence_logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, ma
 
 
 def mean_logprobs(sums: Tensor, mask: Tensor) -> Tensor:
-    """Sums per row, (batch,), over the row's number of tokens in `mask`, (batch, length); 0 where it has none."""
+    """Sums per row, (batch,), over the row's tokens in `mask`, (batch, length); 0 without tokens."""
     return sums / mask.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""What an algorithm of rounds says: what is chosen of drawn solutions, and what is learned from it."""
+"""What an algorithm of rounds says: what is chosen of drawn solutions, and learned from it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class RoundsAlgorithm(Protocol[OptionsOf]):
     """What `loop.train_in_rounds` runs.
 
     Attributes:
-        name: as people write it. The pools' stream of randomness has it too, so two algorithms share no draw.
+        name: as people write it. The pools' stream of randomness has it too, so two algorithms
+            share no draw.
     """
 
     name: str
 
     def start(self, job: RlJob[OptionsOf], current: Path) -> Path:
-        """Folder of the model that a round trains: the base model, or the policy that drew (`current`)."""
+        """Folder of the model that a round trains: the base model, or the policy that drew, `current`."""
         ...
 
     def choose(

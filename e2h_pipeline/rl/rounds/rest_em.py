@@ -1,10 +1,12 @@
-"""ReST-EM: fine-tuning the base model on right solutions that the last round's policy drew (Singh et al. 2023, arXiv
-2312.06585; paper section 4.2 and appendix C.3).
+"""ReST-EM: fine-tuning the base model on right solutions of the last round's policy.
 
-The loss is cross-entropy of the completion's tokens. Each round starts again from the base model, so that it does not keep
-what earlier rounds overfitted. At most `per_question` right solutions of a question are kept, each text once, or easy
-questions would drown the others. It assumes that a right answer marks a good solution. A question whose answer nobody may
-look at keeps the solutions that win the vote weighted by the evaluator; the paper has no such row.
+Singh et al. 2023, arXiv 2312.06585; paper section 4.2 and appendix C.3.
+
+The loss is cross-entropy of the completion's tokens. Each round starts again from the base model,
+so that it does not keep what earlier rounds overfitted. At most `per_question` right solutions of a
+question are kept, each text once, or easy questions would drown the others. It assumes that a right
+answer marks a good solution. A question whose answer nobody may look at keeps the solutions that
+win the vote weighted by the evaluator; the paper has no such row.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class RestEm:
     def choose(
         self, solved: Sequence[Rollout], classes: Classes, options: RestEmRl, seed: int, number: int
     ) -> tuple[list[Example], Mapping[str, int]]:
-        """See `RoundsAlgorithm.choose`: right solutions, at most `per_question` of a question, drawn evenly."""
+        """See `RoundsAlgorithm.choose`: right solutions, at most `per_question` of each, drawn evenly."""
         from e2h_pipeline.rl.rounds.pairs import better_sides, by_question
 
         groups = by_question(solved)
@@ -70,7 +72,7 @@ class RestEm:
 
 
 def solution_example(rollout: Rollout) -> Example:
-    """A solution as it was drawn, its end-of-sequence token included; the prompt carries no loss."""
+    """A solution as it was drawn, end-of-sequence token included; the prompt carries no loss."""
     from e2h_pipeline.training.next_token import IGNORED
 
     prompt, completion = rollout.prompt_ids, rollout.sample.token_ids

@@ -38,7 +38,7 @@ def _ids(drawn: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
 
 
 def test_an_unknown_engine_is_named(ladder_policy: Path) -> None:
-    with pytest.raises(ValueError, match="engine: no .vroom.; there are transformers, vllm"):
+    with pytest.raises(ValueError, match=r"engine: no .vroom.; there are transformers, vllm"):
         load_engine("vroom", ladder_policy)
 
 

@@ -54,7 +54,7 @@ def test_a_source_is_before_its_goal_and_all_pairs_are_drawn() -> None:
     pairs = list(zip(i.tolist(), j.tolist(), strict=True))
     assert all(900 < pairs.count(pair) < 1100 for pair in [(3, 4), (3, 5), (4, 5)])
     with pytest.raises(ValueError, match="1 tokens"):
-        source_and_goal(3, 4, torch.Generator())
+        source_and_goal(3, 4, torch.Generator(), draws=1)
 
 
 def test_q_is_the_cosine_with_the_mean_right_end() -> None:
@@ -115,7 +115,8 @@ def test_completions_are_marked_and_judged_at_their_last_segment(ladder_tok: Pre
 def test_draws_depend_on_update_and_pair_not_on_the_batch(
     ladder_evaluator: Path, ladder_tok: PreTrainedTokenizerFast, packing: bool
 ) -> None:
-    """With one pair in a micro-batch the loss is that pair's, wherever it stands; other updates draw others."""
+    """With one pair in a micro-batch the loss is that pair's, wherever it stands; other updates
+    draw others."""
     model, _ = load_evaluator(ladder_evaluator)
     pairs = _pairs(ladder_tok)[:2]
 
@@ -147,7 +148,8 @@ def test_a_completion_of_one_token_is_in_the_ranking_only(ladder_evaluator: Path
 
 
 def test_it_trains_and_keeps_its_goal(ladder_policy: Path, tmp_path: Path) -> None:
-    """It ranks as well as the pairwise model, and its states do what that model's need not: right ends are alike."""
+    """It ranks as well as the pairwise model, and its states do what that model's need not: right
+    ends are alike."""
     write_table(
         tmp_path / "labels" / "data.parquet",
         pa.Table.from_pylist([*_rows(96, "train"), *_rows(40, "validation")]),
@@ -163,9 +165,9 @@ def test_it_trains_and_keeps_its_goal(ladder_policy: Path, tmp_path: Path) -> No
     ours, plain = summaries["goal_conditioned"], summaries["pairwise"]
     assert ours["pairs"] == plain["pairs"]
     assert ours["validation_outcome_auroc"] > 0.95
-    assert ours["final_loss"] - plain["final_loss"] == pytest.approx(
-        0.5 * 0.65, abs=0.1
-    )  # L_C is near its floor
+    assert (
+        0.626 < 2 * (ours["final_loss"] - plain["final_loss"]) < 1.2
+    )  # from 1.386 where states are orthogonal
     assert not (tmp_path / "pairwise" / GOAL_FILE).exists()
     goal = load_file(tmp_path / "goal_conditioned" / GOAL_FILE)[GOAL]
     model, tokenizer = load_evaluator(tmp_path / "goal_conditioned")

@@ -34,9 +34,9 @@ def _mask(lengths: list[int], longest: int) -> torch.Tensor:
 
 
 def test_advantages_by_hand() -> None:
-    # gamma 0.9, lambda 0.5
-    # delta_2 = 1 - 0.1 = 0.9; delta_1 = 0.5 + 0.9 * 0.1 - 0.4 = 0.19; delta_0 = 0.9 * 0.4 - 0.2 = 0.16
-    # A_2 = 0.9; A_1 = 0.19 + 0.45 * 0.9 = 0.595; A_0 = 0.16 + 0.45 * 0.595 = 0.42775
+    # gamma 0.9, lambda 0.5 delta_2 = 1 - 0.1 = 0.9; delta_1 = 0.5 + 0.9 * 0.1 - 0.4 = 0.19; delta_0
+    # = 0.9 * 0.4 - 0.2 = 0.16 A_2 = 0.9; A_1 = 0.19 + 0.45 * 0.9 = 0.595; A_0 = 0.16 + 0.45 * 0.595
+    # = 0.42775
     rewards, values = torch.tensor([[0.0, 0.5, 1.0]]), torch.tensor([[0.2, 0.4, 0.1]])
     advantages, returns = generalized_advantages(rewards, values, torch.ones(1, 3), 0.9, 0.5)
     assert advantages[0].tolist() == pytest.approx([0.42775, 0.595, 0.9])
@@ -148,7 +148,8 @@ def test_a_step_without_reward_counts_in_the_group() -> None:
 
 
 def test_leave_one_out_by_hand() -> None:
-    # others of the first: (2 + 0) / (2 + 2) a token; of the second: (1 + 0) / 5; of the third: (1 + 2) / 5
+    # others of the first: (2 + 0) / (2 + 2) a token; of the second: (1 + 0) / 5; of the third: (1 +
+    # 2) / 5
     rewards = _padded([[0.0, 0.0, 1.0], [0.0, 2.0], [0.0, 0.0]], 3)
     mask = _mask([3, 2, 2], 3)
     advantages = leave_one_out_advantages(rewards, mask, torch.zeros(3, dtype=torch.long))

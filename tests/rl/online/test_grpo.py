@@ -9,12 +9,14 @@ from rl_runs import WATCHED, Recorder
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engines.protocol import Sample
-from e2h_pipeline.recipe import Rl
-from e2h_pipeline.rl.online.grpo import k3, step_level_advantages
-from e2h_pipeline.rl.rollouts import Question, Rollout, collate
+from e2h_pipeline.recipe import GrpoRl
+from e2h_pipeline.rl.batches import collate
+from e2h_pipeline.rl.online.grpo import step_level_advantages
+from e2h_pipeline.rl.online.losses import k3
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout
 
-SMALL = Rl(
-    algorithm="grpo",
+SMALL = GrpoRl(
     updates=4,
     rollouts=12,
     samples_per_question=3,
@@ -28,7 +30,8 @@ SMALL = Rl(
 
 
 def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
-    """Two tokens a step, its reward on the second, and an end-of-sequence token with the terminal reward."""
+    """Two tokens a step, its reward on the second, and an end-of-sequence token with the terminal
+    reward."""
     rewards = [value for step in steps for value in (0.0, step)] + [terminal]
     sample = Sample(0, "", tuple(range(3, 3 + len(rewards))), "stop", 0.0)
     ends = tuple(range(1, 2 * len(steps), 2))
@@ -39,7 +42,7 @@ def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
         tuple(rewards),
         0.5,
         len(steps),
-        answered=True,
+        answer=None,
         right=None,
         ends=ends,
         terminal=terminal,
@@ -47,7 +50,8 @@ def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
 
 
 def test_step_level_advantages_by_hand() -> None:
-    """Steps of one question: 1, 0 and 0, -1 (mean 0, deviation sqrt(1/2)); completions: 1 and 0 (0.5, 0.5)."""
+    """Steps of one question: 1, 0 and 0, -1 (mean 0, deviation sqrt(1/2)); completions: 1 and 0
+    (0.5, 0.5)."""
     rollouts = [rollout("a", [1.0, 0.0], 1.0), rollout("a", [0.0, -1.0], 0.0), rollout("b", [0.3], 0.7)]
     batch = collate(rollouts, 0, torch.device("cpu"))
     found = step_level_advantages(rollouts, batch)
@@ -61,7 +65,8 @@ def test_step_level_advantages_by_hand() -> None:
 
 
 def test_the_leave_one_out_baseline_by_hand() -> None:
-    """Steps of a question: 1, 0 over five tokens and -1 over three; each is compared with the other's reward per token."""
+    """Steps of a question: 1, 0 over five tokens and -1 over three; each is compared with the
+    other's reward per token."""
     rollouts = [rollout("a", [1.0, 0.0], 0.5), rollout("a", [-1.0], 0.5)]
     batch = collate(rollouts, 0, torch.device("cpu"))
     found = step_level_advantages(rollouts, batch, "leave_one_out")
@@ -84,7 +89,7 @@ def test_a_run_learns_without_a_critic(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     reported = Recorder()
-    summary = rl_runs.run("grpo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, SMALL, reported)
+    summary = rl_runs.run(SMALL, ladder_policy, ladder_evaluator, ladder_tables, tmp_path, reported)
     assert (summary["updates"], summary["stopped"]) == (4, None)
     names = {
         name for _, values in reported.points for name in values
@@ -105,11 +110,12 @@ def test_one_sample_a_question_has_nothing_to_be_compared_with(
 ) -> None:
     alone = SMALL.model_copy(update={"samples_per_question": 1})
     with pytest.raises(ValueError, match=r"set rl\.samples_per_question to 2 or more"):
-        rl_runs.run("grpo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, alone)
+        rl_runs.run(alone, ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
 
 
 def test_the_token_of_a_better_step_becomes_likelier(ladder_tok: PreTrainedTokenizerFast) -> None:
-    """The sign of the gradient: minus the loss rises with the log-probability of tokens of advantage above 0."""
+    """The sign of the gradient: minus the loss rises with the log-probability of tokens of
+    advantage above 0."""
     rollouts = [rollout("a", [1.0], 0.0), rollout("a", [0.0], 0.0)]
     advantages = step_level_advantages(
         rollouts, collate(rollouts, ladder_tok.pad_token_id, torch.device("cpu"))

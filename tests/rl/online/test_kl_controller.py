@@ -5,11 +5,10 @@ import pytest
 import rl_runs
 from pydantic import ValidationError
 
-from e2h_pipeline.artifacts.reporter import Reporter
-from e2h_pipeline.recipe import Rl
+from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.online.kl_controller import next_coefficient
 
-OPTIONS = Rl(kl_target=0.1, kl_horizon=1000)
+OPTIONS = OnlineRl(kl_target=0.1, kl_horizon=1000)
 
 
 @pytest.mark.parametrize(
@@ -27,27 +26,27 @@ def test_the_next_coefficient_by_hand(kl: float, expected: float) -> None:
 
 
 def test_without_a_target_it_stays() -> None:
-    assert next_coefficient(0.05, 3.0, 512, Rl()) == 0.05
+    assert next_coefficient(0.05, 3.0, 512, OnlineRl()) == 0.05
 
 
 @pytest.mark.parametrize("wrong", [{"kl": 0.0}, {"rollouts": 20_000}], ids=["of nothing", "below 0"])
 def test_a_controller_that_could_not_work_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="kl_target needs"):
-        Rl.model_validate({"kl_target": 0.1, **wrong})
+        OnlineRl.model_validate({"kl_target": 0.1, **wrong})
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+@pytest.mark.parametrize("small", [rl_runs.PPO, rl_runs.GRPO], ids=["ppo", "grpo"])
 def test_a_run_moves_its_coefficient_and_learns_with_it(
-    algorithm: str, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
+    small: OnlineRl, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     """KL is 0 at first, below any target: the second update learns with a fifth less, and so on."""
     target, epochs = 0.001, 2
-    fixed = rl_runs.SMALL.model_copy(update={"kl": 0.5, "max_new_tokens": 12, "updates": 3, "epochs": epochs})
+    fixed = small.model_copy(update={"kl": 0.5, "max_new_tokens": 12, "updates": 3, "epochs": epochs})
     moved = fixed.model_copy(update={"kl_target": target, "kl_horizon": fixed.rollouts})
     weights, curves = [], []
     for name, options in (("fixed", fixed), ("moved", moved)):
         folder = tmp_path / name
-        rl_runs.train(algorithm, ladder_evaluator, ladder_tables, folder, Reporter(), options, ladder_policy)
+        rl_runs.run(options, ladder_policy, ladder_evaluator, ladder_tables, folder)
         weights.append((folder / "work" / "update-000003" / "policy" / "model.safetensors").read_bytes())
         lines = (folder / "out" / "curves.jsonl").read_text().splitlines()
         curves.append([json.loads(line) for line in lines])

@@ -8,13 +8,14 @@ import rl_runs
 import torch
 from safetensors.torch import load_file
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.models.load import load_policy
-from e2h_pipeline.recipe import Rl
+from e2h_pipeline.problems.ladder.domain import LADDER
+from e2h_pipeline.recipe import OnlineRl, PpoRl
+from e2h_pipeline.rl.algorithms import RlJob
+from e2h_pipeline.rl.batches import Batch, collate, drawn_logprobs
 from e2h_pipeline.rl.online.advantages import masked_mean
-from e2h_pipeline.rl.online.loop import train_policy
 from e2h_pipeline.rl.online.models import Run
 from e2h_pipeline.rl.online.passes import (
     by_rows,
@@ -22,12 +23,12 @@ from e2h_pipeline.rl.online.passes import (
     minibatches,
     pass_tokens,
     passes,
-    some_rows,
     token_logprobs,
 )
 from e2h_pipeline.rl.online.ppo import Ppo
-from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate, draw, drawn_logprobs, reward
-from e2h_pipeline.solutions import parse_completion
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout, draw, reward
+from e2h_pipeline.solutions import MARKED
 
 LENGTHS = (3, 9, 3, 5, 7, 3, 9, 4)
 
@@ -35,9 +36,7 @@ LENGTHS = (3, 9, 3, 5, 7, 3, 9, 4)
 def _rollout(tokens: int, first: int) -> Rollout:
     ids = tuple(3 + (first + i) % 7 for i in range(tokens))
     sample = Sample(0, "", ids, "stop", 0.0)
-    return Rollout(
-        Question("q", "q", None), (3, 4), sample, (0.0,) * tokens, 0.5, 1, answered=True, right=None
-    )
+    return Rollout(Question("q", "q", None), (3, 4), sample, (0.0,) * tokens, 0.5, 1, answer=None, right=None)
 
 
 def _batch() -> Batch:
@@ -48,22 +47,23 @@ def _batch() -> Batch:
 
 
 def test_passes_hold_each_row_once_and_no_more_distinct_positions_than_allowed() -> None:
-    """12 positions are two rows of 5 tokens (prompt included), or one of any other length; equal rows count once."""
-    found = list(passes(_batch(), torch.arange(8), Rl(pass_tokens=12)))
-    assert [sorted(rows.tolist()) for rows, _ in found] == [[0, 2, 5], [7], [3], [4], [1, 6]]
-    assert [share * sum(LENGTHS) for _, share in found] == pytest.approx([9, 4, 5, 7, 18])
+    """12 positions are two rows of 5 tokens (prompt included), or one of any other length; equal
+    rows count once."""
+    found = list(passes(_batch(), torch.arange(8), OnlineRl(pass_tokens=12)))
+    assert [sorted(part.rows.tolist()) for part in found] == [[0, 2, 5], [7], [3], [4], [1, 6]]
+    assert [part.share * sum(LENGTHS) for part in found] == pytest.approx([9, 4, 5, 7, 18])
 
 
 def test_passes_of_some_rows_are_those_rows() -> None:
-    found = list(passes(_batch(), torch.tensor([6, 3, 0]), Rl(pass_tokens=30)))
-    assert sorted(int(row) for part, _ in found for row in part) == [0, 3, 6]
-    assert sum(share for _, share in found) == pytest.approx(1)
+    found = list(passes(_batch(), torch.tensor([6, 3, 0]), OnlineRl(pass_tokens=30)))
+    assert sorted(int(row) for part in found for row in part.rows) == [0, 3, 6]
+    assert sum(part.share for part in found) == pytest.approx(1)
 
 
 def test_a_pass_is_as_large_as_the_device_bears() -> None:
-    assert pass_tokens(torch.device("cpu"), Rl()) == 1536
-    assert pass_tokens(torch.device("cuda"), Rl()) == 16384
-    assert pass_tokens(torch.device("cuda"), Rl(pass_tokens=7)) == 7
+    assert pass_tokens(torch.device("cpu"), OnlineRl()) == 1536
+    assert pass_tokens(torch.device("cuda"), OnlineRl()) == 16384
+    assert pass_tokens(torch.device("cuda"), OnlineRl(pass_tokens=7)) == 7
 
 
 def test_distinct_rows_are_put_back_where_they_were() -> None:
@@ -80,14 +80,12 @@ def test_gradient_and_logprobs_do_not_depend_on_the_passes(ladder_policy: Path) 
     weights = torch.arange(8.0)[:, None] * batch.mask  # a loss that tells rows apart
 
     def learned(positions: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        options = Rl(minibatch=8, rollouts=8, pass_tokens=positions)
+        options = OnlineRl(minibatch=8, rollouts=8, pass_tokens=positions)
         model.zero_grad()
         for minibatch in minibatches(batch, options, 0, 0):
-            for rows, share in passes(batch, minibatch, options):
-                part = some_rows(batch, rows)
-                logprobs, _ = token_logprobs(model, part, 1.0)
-                own = weights[rows, : part.ids.shape[1]]
-                (share * masked_mean(own * logprobs, part.mask)).backward()
+            for part in passes(batch, minibatch, options):
+                logprobs, _ = token_logprobs(model, part.batch, 1.0)
+                (part.share * masked_mean(part.of(weights) * logprobs, part.batch.mask)).backward()
         measured = by_rows(batch, options, lambda part: token_logprobs(model, part, 1.0)[0])
         return measured * batch.mask, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
@@ -110,8 +108,8 @@ class Counted(Ppo):
     def __init__(self) -> None:
         self.forwards = {"policy": 0, "critic": 0}
 
-    def start(self, policy: Path, evaluator: Path, options: Rl) -> Run:
-        run = super().start(policy, evaluator, options)
+    def start(self, job: RlJob[PpoRl]) -> Run[PpoRl]:
+        run = super().start(job)
         for name, model in run.trained.items():
             model.model.layers[0].mlp.register_forward_pre_hook(partial(self._count, name))
         return run
@@ -123,24 +121,14 @@ class Counted(Ppo):
 def test_recomputed_activations_give_the_same_policy(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """Two updates, so that a draw comes behind learning; each pass computes a layer twice where it keeps nothing."""
-    options = rl_runs.SMALL.model_copy(update={"updates": 2, "max_new_tokens": 12})
+    """Two updates, so that a draw comes behind learning; each pass computes a layer twice where it
+    keeps nothing."""
+    options = rl_runs.PPO.model_copy(update={"updates": 2, "max_new_tokens": 12})
     weights, forwards = [], []
     for recompute in (False, True):
         algorithm, folder = Counted(), tmp_path / str(recompute)
-        train_policy(
-            algorithm,
-            ladder_policy,
-            ladder_evaluator,
-            ladder_tables / "easy_problems",
-            ladder_tables / "hard_questions",
-            folder / "out",
-            folder / "work",
-            options.model_copy(update={"gradient_checkpointing": recompute}),
-            0,
-            "exact",
-            Reporter(),
-        )
+        own = options.model_copy(update={"gradient_checkpointing": recompute})
+        algorithm.train(rl_runs.job(own, ladder_policy, ladder_evaluator, ladder_tables, folder))
         models = [
             folder / "work" / "update-000002" / name / "model.safetensors" for name in algorithm.forwards
         ]
@@ -156,14 +144,14 @@ def test_recomputed_activations_give_the_same_policy(
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_of_the_draw_are_those_of_the_policy(ladder_policy: Path, temperature: float) -> None:
     model, tokenizer = load_policy(ladder_policy)
-    options = Rl(samples_per_question=3, temperature=temperature, max_new_tokens=12)
+    options = OnlineRl(samples_per_question=3, temperature=temperature, max_new_tokens=12)
     engine = TransformersEngine(model, tokenizer)
     questions = [Question(f"q/{i}", text, None) for i, text in enumerate(("1+2", "3*4-5", "6-2*3+1"))]
-    pairs = draw(engine, questions, options, 0, 0)
-    segments = [len(parse_completion(sample.completion).spans) for _, sample in pairs]
+    pairs = draw(engine, questions, MARKED, options, 0, 0)
+    segments = [len(MARKED.parse(sample.completion).spans) for _, sample in pairs]
     rollouts = [
-        reward(tokenizer, q, sample, [0.0] * count, None, options)
-        for (q, sample), count in zip(pairs, segments, strict=True)
+        reward(pair, [0.0] * count, None, tokenizer, LADDER, options)
+        for pair, count in zip(pairs, segments, strict=True)
     ]
     batch = collate(rollouts, 0, torch.device("cpu"))
     found = drawn_logprobs(rollouts, batch)

@@ -12,23 +12,27 @@ from rl_runs import WATCHED, Recorder
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.grading.exact import ExactGrader
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
-from e2h_pipeline.recipe import Rl, Sft
+from e2h_pipeline.recipe import PpoRl, Sft
+from e2h_pipeline.rl.batches import Batch, collate
 from e2h_pipeline.rl.curricula import draw_questions
 from e2h_pipeline.rl.online import loop
 from e2h_pipeline.rl.online.advantages import whiten
-from e2h_pipeline.rl.online.models import lr_scale
-from e2h_pipeline.rl.online.passes import token_logprobs
-from e2h_pipeline.rl.online.ppo import clipped_policy_loss, clipped_value_loss, token_values
-from e2h_pipeline.rl.questions import read_questions
-from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate, roll_out
-from e2h_pipeline.solutions import format_prompt
+from e2h_pipeline.rl.online.losses import clipped_policy_loss, clipped_value_loss
+from e2h_pipeline.rl.online.models import Run, lr_scale
+from e2h_pipeline.rl.online.passes import token_logprobs, token_values
+from e2h_pipeline.rl.progress import Progress
+from e2h_pipeline.rl.questions import Question, read_questions
+from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded
+from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.sft import train_sft
 
 FOREIGN = 99.0
@@ -39,10 +43,10 @@ def _batch(tokenizer: PreTrainedTokenizerFast) -> Batch:
     rollouts = []
     for question, text in (("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6"), ("1+1", "1+1=2\n\n# Answer\n\n2")):
         ids = (*tokenizer(text)["input_ids"], tokenizer.eos_token_id)
-        prompt = tuple(tokenizer(format_prompt(question))["input_ids"])
+        prompt = tuple(tokenizer(MARKED.prompt(question))["input_ids"])
         rewards = (*[0.0] * (len(ids) - 1), 1.0)
         sample = Sample(0, text, ids, "stop", 0.0)
-        rollouts.append(Rollout(Question("p", question, None), prompt, sample, rewards, 0.5, 1, True, None))
+        rollouts.append(Rollout(Question("p", question, None), prompt, sample, rewards, 0.5, 1, None, None))
     return collate(rollouts, tokenizer.pad_token_id, torch.device("cpu"))
 
 
@@ -136,8 +140,10 @@ def test_gradient_reaches_the_end_of_sequence_and_stays_off_prompt_and_padding(
 def test_half_precision_weights_keep_what_small_steps_add_up_to(
     ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path
 ) -> None:
-    """A hundred steps of 1e-5 move float32 weights by 1e-3; bfloat16 weights near 1 cannot move by 1e-5 at all."""
-    run = loop.Run(ladder_policy, ladder_evaluator, Rl())
+    """A hundred steps of 1e-5 move float32 weights by 1e-3; bfloat16 weights near 1 cannot move by
+    1e-5 at all."""
+    job = rl_runs.job(PpoRl(), ladder_policy, ladder_evaluator, tmp_path, tmp_path)
+    run = Run(job)
     half = load_policy(ladder_policy)[0].to(torch.bfloat16)
     run.train("half", half, 1e-5)
     weight = half.model.norm.weight  # ones
@@ -149,27 +155,27 @@ def test_half_precision_weights_keep_what_small_steps_add_up_to(
     assert weight.float().mean().item() == pytest.approx(1 - 1e-3, abs=4e-3)
     master = run.masters["half"][[p is weight for p in half.parameters()].index(True)]
     assert master.mean().item() == pytest.approx(1 - 1e-3, abs=1e-5)
-    run.save(tmp_path / "update-000001", loop.Progress())
-    again = loop.Run(ladder_policy, ladder_evaluator, Rl())
+    run.save(tmp_path / "update-000001", Progress())
+    again = Run(job)
     again.train("half", load_policy(ladder_policy)[0].to(torch.bfloat16), 1e-5)
     again.restore(tmp_path / "update-000001")
     assert all(torch.equal(a, b) for a, b in zip(again.masters["half"], run.masters["half"], strict=True))
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
-    options = Rl(updates=104, warmup_updates=4)
+    options = PpoRl(updates=104, warmup_updates=4)
     scales = [lr_scale(update, options) for update in range(104)]
     assert scales[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert scales[4] == pytest.approx(1.0)
     assert scales[54] == pytest.approx(0.505)  # half-way down the cosine
     assert scales[-1] == pytest.approx(0.01, abs=1e-3)
     assert all(a >= b for a, b in pairwise(scales[4:]))
-    assert lr_scale(0, Rl(warmup_updates=0)) == 1.0
+    assert lr_scale(0, PpoRl(warmup_updates=0)) == 1.0
 
 
 # Whole runs
 
-SMALL = Rl(
+SMALL = PpoRl(
     updates=5,
     rollouts=12,
     samples_per_question=2,
@@ -199,7 +205,7 @@ def whole(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("ppo")
-    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, folder, SMALL, REPORTED)
+    rl_runs.run(SMALL, ladder_policy, ladder_evaluator, ladder_tables, folder, REPORTED)
     return folder
 
 
@@ -230,7 +236,7 @@ def test_a_run_that_had_ended_is_only_written_out_again(
     whole: Path, ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(whole / "work", tmp_path / "work")
-    summary = rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, SMALL)
+    summary = rl_runs.run(SMALL, ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
     assert summary["updates"] == 5
     assert _files(tmp_path / "out") == _files(whole / "out")
 
@@ -242,7 +248,7 @@ def test_a_run_that_strays_stops_and_keeps_the_last_good_policy(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     wild, reported = SMALL.model_copy(update=WILD | {"checkpoint_every": 8}), Recorder()
-    summary = rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
+    summary = rl_runs.run(wild, ladder_policy, ladder_evaluator, ladder_tables, tmp_path, reported)
     assert "above rl.max_kl=0.2" in summary["stopped"]
     assert 0 < summary["updates"] < 8
     _kept_the_first(summary, ladder_policy, tmp_path)
@@ -264,9 +270,10 @@ def test_a_policy_is_kept_only_if_its_own_rollouts_pass_the_guards(
     ladder_tables: Path,
     tmp_path: Path,
 ) -> None:
-    """The first update goes astray, and its rollouts are the SFT policy's; greedy answers are no worse than before."""
+    """The first update goes astray, and its rollouts are the SFT policy's; greedy answers are no
+    worse than before."""
     wild, reported = SMALL.model_copy(update=WILD | changed), Recorder()
-    summary = rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, wild, reported)
+    summary = rl_runs.run(wild, ladder_policy, ladder_evaluator, ladder_tables, tmp_path, reported)
     assert "above rl.max_kl=0.2" in summary["stopped"]
     assert summary["updates"] == 1
     _kept_the_first(summary, ladder_policy, tmp_path)
@@ -295,23 +302,19 @@ def biased_evaluator(ladder_evaluator: Path, tmp_path: Path) -> Path:
 def test_the_first_update_by_hand(
     ladder_policy: Path, biased_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """One batch, one step, a critic that says 0: losses and entropy are means over completion tokens."""
+    """One batch, one step, a critic that says 0: losses and entropy are means over completion
+    tokens."""
     options = SMALL.model_copy(
         update={"updates": 1, "minibatch": 12, "epochs": 1, "temperature": 2.0, "gamma": 1.0, "lam": 1.0}
     )
-    rl_runs.run("ppo", ladder_policy, biased_evaluator, ladder_tables, tmp_path, options)
+    rl_runs.run(options, ladder_policy, biased_evaluator, ladder_tables, tmp_path)
     point = _curves(tmp_path)[0]
     policy, tokenizer = load_policy(ladder_policy)
-    train, _ = read_questions(ladder_tables / "easy_problems", ladder_tables / "hard_questions", options)
-    rollouts = roll_out(
-        TransformersEngine(policy, tokenizer),
-        *load_evaluator(biased_evaluator),
-        lambda pairs: [gold == answer for gold, answer in pairs],
-        draw_questions(train, options, {}, 0, 0)[0],
-        options,
-        0,
-        0,
-    )
+    job = rl_runs.job(options, ladder_policy, biased_evaluator, ladder_tables, tmp_path)
+    questions, _ = draw_questions(read_questions(job.inputs, options)[0], options, {}, 0, 0)
+    completions = draw(TransformersEngine(policy, tokenizer), questions, MARKED, options, 0, 0)
+    judges = Judges(*load_evaluator(biased_evaluator), ExactGrader(), LADDER)
+    rollouts = rewarded(completions, tokenizer, judges, options)
     squares, entropies = [], []
     for rollout in rollouts:
         squares += [sum(rollout.rewards[t:]) ** 2 for t in range(len(rollout.rewards))]
@@ -334,7 +337,8 @@ def test_more_padding_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rewards, whitening and losses of a batch that is padded forty tokens further than it needs."""
+    """Rewards, whitening and losses of a batch that is padded forty tokens further than it
+    needs."""
 
     def wider(rollouts: list[Rollout], pad_id: int, device: torch.device) -> Batch:
         batch = collate(rollouts, pad_id, device)
@@ -345,9 +349,9 @@ def test_more_padding_changes_nothing(
         )
 
     options = SMALL.model_copy(update={"updates": 1})
-    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "usual", options)
+    rl_runs.run(options, ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "usual")
     monkeypatch.setattr(loop, "collate", wider)
-    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "wider", options)
+    rl_runs.run(options, ladder_policy, ladder_evaluator, ladder_tables, tmp_path / "wider")
     usual, padded = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("usual", "wider"))
     for name, weights in usual.items():
         torch.testing.assert_close(padded[name], weights, rtol=0, atol=1e-4)
@@ -358,7 +362,7 @@ def test_the_critic_can_warm_up_alone(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     options = SMALL.model_copy(update={"updates": 2, "value_warmup_updates": 2})
-    rl_runs.run("ppo", ladder_policy, ladder_evaluator, ladder_tables, tmp_path, options)
+    rl_runs.run(options, ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (ladder_policy / "model.safetensors").read_bytes()
     critic = load_file(tmp_path / "work" / "update-000002" / "critic" / "model.safetensors")
@@ -366,16 +370,13 @@ def test_the_critic_can_warm_up_alone(
 
 
 def test_hard_questions_come_without_answers(ladder_tables: Path, ladder_split: ProblemSplit) -> None:
-    train, validation = read_questions(
-        ladder_tables / "easy_problems", ladder_tables / "hard_questions", Rl()
-    )
+    inputs = {name: ladder_tables / name for name in ("easy_problems", "hard_questions")}
+    train, validation = read_questions(inputs, PpoRl())
     easy = {q.problem_id: q.answer for q in train if q.answer is not None}
     assert easy == {p.problem_id: p.answer for p in ladder_split.easy_train}
     assert {q.problem_id for q in train if q.answer is None} == {p.problem_id for p in ladder_split.hard}
     assert {q.problem_id for q in validation} == {p.problem_id for p in ladder_split.easy_validation}
-    only_easy, _ = read_questions(
-        ladder_tables / "easy_problems", ladder_tables / "hard_questions", Rl(questions="easy")
-    )
+    only_easy, _ = read_questions(inputs, PpoRl(questions="easy"))
     assert {q.problem_id for q in only_easy} == set(easy)
 
 
@@ -387,19 +388,14 @@ def test_ppo_finds_the_answer_that_is_rewarded(
     digits = [Problem(f"sft/{i}", 1, "a", question, steps, str(i % 7)) for i in range(28)]
     rl_runs.write_solutions(tmp_path / "sft", digits)
     options = Sft(epochs=25, batch_size=28, learning_rate=2e-2)
-    policy = tmp_path / "policy"
-    train_sft(ladder_policy, tmp_path / "sft", policy, tmp_path / "sft-work", options, 0, Reporter())
+    work = Work(tmp_path / "policy", tmp_path / "sft-work", 0)
+    train_sft(ladder_policy, tmp_path / "sft", options, MARKED, work)
     gold = [Problem(f"rl/{i}", 1, "a", question, steps, "6") for i in range(9)]
     split = ProblemSplit(tuple(gold[:8]), tuple(gold[8:]), (), ())
     write_table(tmp_path / "easy_problems" / "data.parquet", easy_table(split))
     write_table(tmp_path / "hard_questions" / "data.parquet", question_table(()))
     summary = rl_runs.run(
-        "ppo",
-        policy,
-        ladder_evaluator,
-        tmp_path,
-        tmp_path,
-        Rl(
+        PpoRl(
             updates=20,
             rollouts=48,
             samples_per_question=6,
@@ -414,6 +410,10 @@ def test_ppo_finds_the_answer_that_is_rewarded(
             kl=0.0,
             max_kl=10.0,
         ),
+        work.out,
+        ladder_evaluator,
+        tmp_path,
+        tmp_path,
     )
     curves = _curves(tmp_path)
     assert curves[0]["easy_accuracy"] < 0.5
@@ -423,5 +423,6 @@ def test_ppo_finds_the_answer_that_is_rewarded(
 
 def test_an_empty_question_table_is_readable(tmp_path: Path, ladder_tables: Path) -> None:
     write_table(tmp_path / "data.parquet", question_table(()))
-    train, _ = read_questions(ladder_tables / "easy_problems", tmp_path, Rl())
+    inputs = {"easy_problems": ladder_tables / "easy_problems", "hard_questions": tmp_path}
+    train, _ = read_questions(inputs, PpoRl())
     assert all(q.answer is not None for q in train)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.grading.exact import ExactGrader
+from e2h_pipeline.recipe import PreferenceRl
 from e2h_pipeline.reranking.vote import vote_accuracy
-from e2h_pipeline.rl.rollouts import Question, Rollout
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout
 from e2h_pipeline.rl.rounds.pairs import DROPPED, Pair, preference_pairs, weighted_vote
 
 EASY, HARD = Question("e", "1+2*2", "6"), Question("h", "2*3*2", None)
@@ -21,26 +23,19 @@ def _solution(
     text = work if answer is None else f"{work}\n\n# Answer\n\n{answer}"
     right = None if question.answer is None else ends and answer == question.answer
     sample = Sample(0, text, tuple(text.encode()), "stop" if ends else "length", -1.0)
-    return Rollout(question, (1,), sample, (0.0,) * len(text), score, 1, ends and answer is not None, right)
+    return Rollout(question, (1,), sample, (0.0,) * len(text), score, 1, answer if ends else None, right)
 
 
 def _pairs(
     rollouts: list[Rollout],
     per_question: int = 3,
     margin: float = 0.0,
-    easy_margin: float | None = None,
+    agrees: bool = False,
     seed: int = 1,
     iteration: int = 0,
 ) -> tuple[list[Pair], dict[str, int]]:
-    return preference_pairs(
-        rollouts,
-        ExactGrader().classes,
-        per_question=per_question,
-        margin=margin,
-        easy_margin=easy_margin,
-        seed=seed,
-        iteration=iteration,
-    )
+    options = PreferenceRl(per_question=per_question, margin=margin, evaluator_agrees=agrees)
+    return preference_pairs(rollouts, ExactGrader().classes, options, seed, iteration)
 
 
 def _told(pairs: list[Pair]) -> list[tuple[str, str]]:
@@ -63,7 +58,7 @@ def test_easy_questions_put_right_over_wrong_whatever_the_evaluator_says() -> No
 
 def test_the_paper_asks_the_evaluator_to_agree() -> None:
     right, wrong, worse = _solution("6", 0.5, EASY), _solution("7", 0.9, EASY), _solution("8", 0.4, EASY)
-    pairs, counts = _pairs([right, wrong, worse], easy_margin=0.0)
+    pairs, counts = _pairs([right, wrong, worse], agrees=True)
     assert pairs == [Pair(right, worse)]
     assert counts == _counts(pairs=1, margin=1)
 
@@ -79,8 +74,8 @@ def test_all_right_or_all_wrong_makes_no_pair(answer: str) -> None:
 
 
 def test_hard_questions_put_the_vote_before_the_best_score() -> None:
-    # votes: 12 has 0.6 + 0.5 = 1.1, 13 has 0.9; so 12 wins though 13 is scored best, and no pair has a margin
-    # with it. Of 12 over nothing, both have: 0.6 - 0.2 and 0.5 - 0.2.
+    # votes: 12 has 0.6 + 0.5 = 1.1, 13 has 0.9; so 12 wins though 13 is scored best, and no pair
+    # has a margin with it. Of 12 over nothing, both have: 0.6 - 0.2 and 0.5 - 0.2.
     first, second = _solution("12", 0.6, work="a"), _solution("12", 0.5, work="b")
     best, none = _solution("13", 0.9), _solution(None, 0.2)
     pairs, counts = _pairs([best, first, none, second])
@@ -147,7 +142,7 @@ def test_equal_texts_are_no_pair_and_a_pair_comes_once() -> None:
     assert counts == _counts(pairs=1, repeated=1, equal_texts=2)
 
 
-def test_no_more_than_the_cap_and_another_iterationdraws_others() -> None:
+def test_no_more_than_the_cap_and_another_iteration_draws_others() -> None:
     group = [_solution(answer, 0.5, EASY, work) for work in "abcde" for answer in ("6", "7")]
     drawn = [_told(_pairs(group, per_question=2, iteration=i)[0]) for i in range(9)]
     assert all(len(set(pairs)) == 2 for pairs in drawn)
@@ -171,23 +166,21 @@ SOLUTIONS = st.lists(
 
 
 @settings(deadline=None)
-@given(
-    SOLUTIONS, st.integers(1, 4), st.sampled_from([0.0, 0.3]), st.sampled_from([None, 0.0]), st.integers(0, 9)
-)
+@given(SOLUTIONS, st.integers(1, 4), st.sampled_from([0.0, 0.3]), st.booleans(), st.integers(0, 9))
 def test_every_pair_keeps_the_rules(
-    rollouts: list[Rollout], cap: int, margin: float, easy_margin: float | None, seed: int
+    rollouts: list[Rollout], cap: int, margin: float, agrees: bool, seed: int
 ) -> None:
-    pairs, counts = _pairs(rollouts, cap, margin, easy_margin, seed)
+    pairs, counts = _pairs(rollouts, cap, margin, agrees, seed)
     for pair in pairs:
         gap = pair.chosen.evaluator_score - pair.rejected.evaluator_score
         assert pair.chosen.question == pair.rejected.question
         assert pair.chosen.sample.completion != pair.rejected.sample.completion
-        assert pair.chosen.answered
+        assert pair.chosen.answer is not None
         if pair.chosen.question.answer is None:
             assert gap > margin
         else:
             assert (pair.chosen.right, pair.rejected.right) == (True, False)
-            assert easy_margin is None or gap > easy_margin
+            assert not agrees or gap > 0
     for question in QUESTIONS:
         told = _told([pair for pair in pairs if pair.chosen.question == question])
         assert len(told) == len(set(told)) <= cap
@@ -198,11 +191,12 @@ def test_every_pair_keeps_the_rules(
 @settings(deadline=None)
 @given(SOLUTIONS, st.randoms(use_true_random=False))
 def test_order_has_no_say(rollouts: list[Rollout], shuffler: random.Random) -> None:
-    """Scores belong to texts, as an evaluator's do: then pairs depend on the set of solutions alone."""
+    """Scores belong to texts, as an evaluator's do: then pairs depend on the set of solutions
+    alone."""
     scores = {r.sample.completion: r.evaluator_score for r in rollouts}
     group = [
         Rollout(
-            r.question, r.prompt_ids, r.sample, r.rewards, scores[r.sample.completion], 1, r.answered, r.right
+            r.question, r.prompt_ids, r.sample, r.rewards, scores[r.sample.completion], 1, r.answer, r.right
         )
         for r in rollouts
     ]

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.models.load import load_policy
-from e2h_pipeline.rl.rollouts import Batch, Question, Rollout, collate
+from e2h_pipeline.rl.batches import Batch, collate
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Rollout
 from e2h_pipeline.rl.rounds.preference_losses import dpo, mean_logprobs, orpo, sequence_logprobs, simpo, sppo
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -53,8 +55,8 @@ def _column(*values: float) -> Tensor:
         (sppo(_column(0.4), _column(-0.2), 0.001), 499400.2),
         # -log sigmoid(2 * 0.4 - 1) = log(1 + e^0.2)
         (simpo(_column(-0.5), _column(-0.9), 2.0, 1.0), 0.798139),
-        # log odds: -0.5 - log(1 - 0.606531) = 0.432752, -0.9 - log(1 - 0.406570) = -0.378165; they differ by
-        # 0.810917, and 0.5 + 0.1 log(1 + e^-0.810917) = 0.5 + 0.1 * 0.367727
+        # log odds: -0.5 - log(1 - 0.606531) = 0.432752, -0.9 - log(1 - 0.406570) = -0.378165; they
+        # differ by 0.810917, and 0.5 + 0.1 log(1 + e^-0.810917) = 0.5 + 0.1 * 0.367727
         (orpo(_column(-0.5), _column(-0.9), 0.1), 0.536773),
     ],
 )
@@ -137,7 +139,7 @@ def _batch(tokenizer: PreTrainedTokenizerFast, *rows: tuple[str, str]) -> Batch:
         ids = (*tokenizer(text)["input_ids"], tokenizer.eos_token_id)
         sample = Sample(0, text, ids, "stop", 0.0)
         prompt_ids = tuple(tokenizer(prompt)["input_ids"])
-        rollouts.append(Rollout(QUESTION, prompt_ids, sample, (0.0,) * len(ids), 0.5, 1, True, None))
+        rollouts.append(Rollout(QUESTION, prompt_ids, sample, (0.0,) * len(ids), 0.5, 1, None, None))
     return collate(rollouts, tokenizer.pad_token_id, torch.device("cpu"))
 
 
@@ -191,8 +193,9 @@ def test_a_step_down_each_loss_widens_the_margin(
 # TRL 1.16 on the same batch: its trainers' own losses, from token ids to gradients
 
 BETA, GAMMA, WEIGHT = 0.3, 0.5, 0.4
-# TRL's ORPO counts the prompt's tokens in its first term, and all tokens of a batch alike. With prompts of one token,
-# which nothing predicts, and chosen completions of one length, that is our mean.
+# TRL's ORPO counts the prompt's tokens in its first term, and all tokens of a batch alike. With
+# prompts of one token, which nothing predicts, and chosen completions of one length, that is our
+# mean.
 SHORT_CHOSEN, SHORT_REJECTED = [("1", "2+3=5"), ("4", "4-1=3")], [("1", "7\n\n7=7"), ("4", "9")]
 
 PEERS = {
@@ -221,7 +224,8 @@ def _trl(
     tokenizer: Any,
     out: Path,
 ) -> Tensor:
-    """The loss of the trainer that has it, in TRL's own words. It wants a data set; none of it is looked at."""
+    """The loss of the trainer that has it, in TRL's own words. It wants a data set; none of it is
+    looked at."""
     given = {
         "train_dataset": Dataset.from_list([{"prompt": "1+1=", "chosen": "2", "rejected": "3"}]),
         "processing_class": tokenizer,

@@ -1,0 +1,49 @@
+"""Which evaluator and labels the sample pool waits for: none, but where the recipe makes it ask one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from assets.benchmark_samples import benchmark_samples
+from e2h_pipeline import registry
+from e2h_pipeline.recipe import Recipe, section
+from e2h_pipeline.stages.spec import STAGES, narrow
+
+POOL = STAGES[benchmark_samples.key.to_user_string()]
+
+
+class Guided:
+    """A search method of somebody else that asks the evaluator."""
+
+    needs_scorer = True
+
+
+@pytest.fixture
+def guided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word `guided`, as an installed package would add it."""
+    monkeypatch.setitem(sys.modules, "guided_search", sys.modules[__name__])
+    for module in (registry, section):
+        monkeypatch.setattr(
+            module,
+            "installed",
+            lambda group: {"guided": "guided_search:Guided"} if group == "e2h.search" else {},
+        )
+    monkeypatch.setattr(section, "options_of", lambda group, word: None)
+
+
+@pytest.mark.usefixtures("guided")
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [
+        ({}, ()),
+        ({"early_stop": {"enabled": True}}, ("easy_evaluator", "easy_step_labels")),
+        ({"search": {"method": "guided"}}, ("easy_evaluator",)),
+    ],
+)
+def test_the_pool_waits_for_an_evaluator_only_where_it_asks_one(
+    fields: dict[str, object], more: tuple[str, ...]
+) -> None:
+    recipe = narrow(Recipe.model_validate({"name": "toy", **fields}), POOL.sections)
+    assert POOL.inputs(recipe) == ("sft_policy", "benchmark_questions", *more)

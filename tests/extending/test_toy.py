@@ -1,0 +1,123 @@
+"""The examples of docs/extending.md: a package of somebody else goes through the whole pipeline, RL and report included,
+with not one line of the library changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_experiment import environment
+
+from e2h_pipeline.artifacts.tables import read_table
+
+pytestmark = pytest.mark.slow
+INSTALLED = Path(__file__).parent / "installed"
+RECIPE = """
+description: every stage on a domain of an installed package, as small as it can be
+problems: {source: reversal, validation: 10, train_per_level: 30}
+base: {train: true, updates: 120, batch_size: 16, hidden: 32, layers: 2, heads: 2, row_tokens: 64}
+sft: {epochs: 2, batch_size: 16, learning_rate: 1.0e-3}
+easy_samples: {samples: 4, max_new_tokens: 24}
+labels: {source: generous, answer_right: 0.5}
+reward: {kind: first_error, steps: 2, training: {epochs: 1, batch_size: 32, learning_rate: 1.0e-3}}
+sampling: {samples: 4, max_new_tokens: 24}
+search: {method: best_step, tries: 2}
+rerank: {aggregations: [product, geometric]}
+rl:
+  {algorithm: reinforce, discount: 0.9, updates: 4, rollouts: 16, samples_per_question: 2, minibatch: 8,
+   max_new_tokens: 24, warmup_updates: 1, checkpoint_every: 2}
+evaluation: {samples: 2, bootstrap: 100}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the toy experiment has been run."""
+    folder = tmp_path_factory.mktemp("toy") / "e2h"
+    (folder / "recipes").mkdir(parents=True)
+    (folder / "recipes" / "toy.yaml").write_text(RECIPE)
+    done = e2h(folder, "run", "toy")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 failed" in done.stdout
+    return folder
+
+
+def e2h(home: Path, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
+    """The command line where the package is installed, or is not."""
+    paths = [str(INSTALLED)] if installed else []
+    seen = {**environment(home), "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run(
+        [sys.executable, "-m", "e2h_pipeline.cli.app", *arguments],
+        env=seen,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def manifest(home: Path, asset: str) -> dict[str, Any]:
+    """The only artifact of an asset."""
+    (found,) = (home / "store" / asset).glob("*/manifest.json")
+    return dict(json.loads(found.read_text()))
+
+
+def rows(home: Path, asset: str, table: str = "data.parquet") -> list[dict[str, Any]]:
+    """A table of the only artifact of an asset."""
+    (found,) = (home / "store" / asset).glob(f"*/{table}")
+    return list(read_table(found).to_pylist())
+
+
+def test_levels_and_the_split_are_the_domains(home: Path) -> None:
+    assert {row["level"] for row in rows(home, "easy_problems")} == {1, 2}
+    assert {row["level"] for row in rows(home, "hard_questions")} == {3}
+    assert {row["level"] for row in rows(home, "benchmark_questions")} == {1, 2, 3}
+    metrics = rows(home, "benchmark_metrics", "metrics.parquet")
+    assert {row["levels"] for row in metrics} == {"1", "2", "3", "easy", "hard", "all"}
+    assert {row["benchmark"] for row in metrics} == {"REVERSAL30"}
+
+
+def test_every_method_was_the_packages(home: Path) -> None:
+    assert manifest(home, "easy_step_labels")["recipe"]["labels"][0]["source"] == "generous"
+    assert manifest(home, "easy_evaluator")["summary"]["kind"] == "first_error"
+    assert manifest(home, "rl_policy")["recipe"]["rl"]["discount"] == 0.9
+    assert {"easy_evaluator"} <= manifest(home, "benchmark_samples")[
+        "inputs"
+    ].keys()  # its search asks the evaluator
+    aggregations = {row["aggregation"] for row in rows(home, "rerank_metrics", "metrics.parquet")}
+    assert {"product", "geometric"} <= aggregations
+    checked = rows(home, "evaluator_generalization", "metrics.parquet")
+    assert any(row["metric"] == "step_auroc" for row in checked)  # the domain's own checker
+
+
+def test_the_report_and_the_numbers_are_there(home: Path) -> None:
+    page = Path(e2h(home, "report", "toy").stdout.strip())
+    text = page.read_text(encoding="utf-8")
+    assert "REVERSAL30" in text and "geometric" in text and "long" in text
+    results = json.loads(e2h(home, "results", "toy", "--json").stdout)
+    assert {row["policy"] for row in results} == {"base", "sft", "rl"}
+
+
+def test_a_second_run_computes_nothing(home: Path) -> None:
+    assert " 0 stages computed" in " " + e2h(home, "run", "toy").stdout.replace("\n", " ")
+
+
+def test_an_option_of_an_installed_method_is_checked_and_described(home: Path) -> None:
+    wrong = e2h(home, "recipes", "toy/rl.discount=2")
+    assert wrong.returncode == 1 and "rl.discount" in wrong.stderr
+    typo = e2h(home, "recipes", "toy/rl.discont=0.5")
+    assert "did you mean 'discount'" in typo.stderr
+    shown = e2h(home, "recipes", "toy", "--json")
+    assert json.loads(shown.stdout)["search"] == {"method": "best_step", "tries": 2}
+    beyond = e2h(home, "recipes", "toy/problems.easy_levels=short,long")
+    assert "strict: false" in beyond.stderr
+
+
+def test_without_the_package_its_words_are_unknown(home: Path) -> None:
+    done = e2h(home, "recipes", "toy", installed=False)
+    assert done.returncode == 1 and "no 'reversal'" in done.stderr
