@@ -1,6 +1,7 @@
 """Write the files that are generated from the code and kept under version control: `make generated`.
 
     docs/recipes.md   every field of a recipe
+    docs/extending.md its template, with the examples that the tests run put in
     tests/graph.yaml  the asset graph: what each asset reads, always and for some recipes, and which methods it uses
 
 Tests fail when one is stale. Read the difference in review: it says what a change does to users and to keys.
@@ -8,6 +9,7 @@ Tests fail when one is stale. Read the difference in review: it says what a chan
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,16 @@ def recipes_page() -> str:
     from e2h_pipeline.recipe.describe import recipes_page
 
     return recipes_page()
+
+
+def extending_page() -> str:
+    """docs/extending.md: `<!-- FILE -->` in the template stands for the content of the file."""
+
+    def content(match: re.Match[str]) -> str:
+        return (ROOT / match[1]).read_text(encoding="utf-8").rstrip()
+
+    template = (ROOT / "docs" / "templates" / "extending.md").read_text(encoding="utf-8")
+    return re.sub(r"<!-- (tests/\S+) -->", content, template)
 
 
 def asset_graph() -> str:
@@ -47,7 +59,11 @@ def asset_graph() -> str:
     return str(yaml.safe_dump(assets, sort_keys=False, width=120, default_flow_style=None))
 
 
-GENERATED = {"docs/recipes.md": recipes_page, "tests/graph.yaml": asset_graph}
+GENERATED = {
+    "docs/recipes.md": recipes_page,
+    "docs/extending.md": extending_page,
+    "tests/graph.yaml": asset_graph,
+}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,22 +18,7 @@ from e2h_pipeline.artifacts.tables import read_table
 
 pytestmark = pytest.mark.slow
 INSTALLED = Path(__file__).parent / "installed"
-RECIPE = """
-description: every stage on a domain of an installed package, as small as it can be
-problems: {source: reversal, validation: 10, train_per_level: 30}
-base: {train: true, updates: 120, batch_size: 16, hidden: 32, layers: 2, heads: 2, row_tokens: 64}
-sft: {epochs: 2, batch_size: 16, learning_rate: 1.0e-3}
-easy_samples: {samples: 4, max_new_tokens: 24}
-labels: {source: generous, answer_right: 0.5}
-reward: {kind: first_error, steps: 2, training: {epochs: 1, batch_size: 32, learning_rate: 1.0e-3}}
-sampling: {samples: 4, max_new_tokens: 24}
-search: {method: best_step, tries: 2}
-rerank: {aggregations: [product, geometric]}
-rl:
-  {algorithm: reinforce, discount: 0.9, updates: 4, rollouts: 16, samples_per_question: 2, minibatch: 8,
-   max_new_tokens: 24, warmup_updates: 1, checkpoint_every: 2}
-evaluation: {samples: 2, bootstrap: 100}
-"""
+RECIPE = Path(__file__).with_name("toy.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which the toy experiment has been run."""
     folder = tmp_path_factory.mktemp("toy") / "e2h"
     (folder / "recipes").mkdir(parents=True)
-    (folder / "recipes" / "toy.yaml").write_text(RECIPE)
+    shutil.copyfile(RECIPE, folder / "recipes" / "toy.yaml")
     done = e2h(folder, "run", "toy")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed" in done.stdout
