@@ -16,10 +16,13 @@ def installed(group: str) -> Mapping[str, str]:
 
 
 def options_of(group: str, word: str) -> Any:
-    """The recipe section of an installed method: `Options` of what its entry point names, None where it has none.
+    """The recipe section of an installed method, None where it has none of its own.
+
+    It is `Options` of the class that its entry point names, or `options` of the value, as domains have it.
 
     Raises:
         KeyError: no package has that word.
     """
     module, _, name = installed(group)[word].partition(":")
-    return getattr(getattr(importlib.import_module(module), name), "Options", None)
+    entry = getattr(importlib.import_module(module), name)
+    return getattr(entry, "Options", None) or getattr(entry, "options", None)

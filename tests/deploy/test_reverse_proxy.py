@@ -145,7 +145,7 @@ def test_what_is_stopped(
 @pytest.mark.parametrize(
     ("method", "path", "headers", "host"),
     [
-        ("GET", "/assets/easy_prm", {}, HOST),
+        ("GET", "/assets/easy_evaluator", {}, HOST),
         ("POST", "/graphql", {"Origin": f"https://{HOST}"}, HOST),
         ("GET", "/graphql", {"Upgrade": "websocket", "Origin": f"https://{HOST}"}, HOST),
         ("POST", "/graphql", {}, VIEW),

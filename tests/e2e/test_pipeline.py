@@ -52,8 +52,7 @@ def test_a_second_run_computes_nothing_and_is_quick(tiny_home: Path) -> None:
 
 def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path) -> None:
     made = run(tiny_home, "tiny/rl.updates=4")["computed"]
-    policies = {"ppo_policy", "grpo_policy", "rest_policy", "dpo_policy", "rl_policy"}
-    assert made == {"recipe", *policies, "rl_answers", "rl_audit", "benchmark_metrics", "report"}
+    assert made == {"recipe", "rl_policy", "rl_answers", "rl_audit", "benchmark_metrics", "report"}
 
 
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:
@@ -85,7 +84,7 @@ def test_killed_in_every_long_stage_it_ends_with_the_same_data_versions(
 
     kill_when(home, work("base_model/*/checkpoint-*/complete"))
     kill_when(home, work("benchmark_samples/*/part-00001-000000*.parquet"))
-    kill_when(home, work("ppo_policy/*/update-*"))
+    kill_when(home, work("rl_policy/*/update-*"))
     run(home, "tiny")
     again, uninterrupted = versions(home), versions(tiny_home)
     assert again == {key: uninterrupted[key] for key in again}
@@ -164,7 +163,7 @@ def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: P
         write_lines(file, rows)
 
     again = run(math_home, "mathlike")
-    assert again["reused"] == {"recipe", "base_model", "base_answers", "evaluator"}  # from the same labels
+    assert again["reused"] == {"recipe", "base_model", "base_answers", "easy_evaluator"}  # from the same labels
     found = versions(math_home)
     for part, distinct in (("easy_problems", 2), ("hard_questions", 1), ("gold_answers", 1)):
         assert len([key for key in found if key[0] == part]) == 2
@@ -199,8 +198,8 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
     write_lines(math_home.parent / "shepherd.jsonl", labels)
 
-    made = run(math_home, "rewritten", "--select", "+easy_prm,sft_answers")["computed"]
-    assert {"easy_solutions", "sft_policy", "easy_step_labels", "easy_prm"} <= made
+    made = run(math_home, "rewritten", "--select", "+easy_evaluator,sft_answers")["computed"]
+    assert {"easy_solutions", "sft_policy", "easy_step_labels", "easy_evaluator"} <= made
     (table,) = (math_home / "store" / "easy_solutions").glob("*/data.parquet")
     taught = read_table(table).to_pylist()
     levels = {problem["unique_id"]: problem["level"] for problem in problems}

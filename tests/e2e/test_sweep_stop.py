@@ -51,17 +51,17 @@ def test_a_member_is_stopped_at_its_checkpoint_and_leaves_no_result(
     store, engine, rule = ArtifactStore(tiny_home), EngineResource(), AfterTwo()
     members = [Member("tiny", {"rl.updates": 6}), Member(LONG, {"rl.updates": 3000})]
     sweep = Sweep.model_validate(
-        {"name": "long", "recipe": "tiny", "axes": {"rl.updates": [3000]}, "select": "+ppo_policy"}
+        {"name": "long", "recipe": "tiny", "axes": {"rl.updates": [3000]}, "select": "+rl_policy"}
     )
     events: list[SweepEvent] = []
     crew = _Crew(sweep, tiny_home, store, engine, events.append, Judge(rule, members, store, engine))
     [outcome] = crew.run([LONG], 1)
     assert outcome.error is None
-    assert "ppo_policy has" in str(outcome.given_up)
+    assert "rl_policy has" in str(outcome.given_up)
     assert "1 members ended with" in str(outcome.given_up)
-    assert "ppo_policy" not in outcome.computed
+    assert "rl_policy" not in outcome.computed
     assert events[-1].given_up == outcome.given_up
     begun, [ended] = rule.shown[-1]
     assert (len(begun.values) >= 2, begun.knobs, ended.knobs) == (True, (3000.0,), (6.0,))
-    lines = next((tiny_home / "store" / "ppo_policy").glob("*/curves.jsonl")).read_text().splitlines()
+    lines = next((tiny_home / "store" / "rl_policy").glob("*/curves.jsonl")).read_text().splitlines()
     assert len(ended.values) == len(lines)  # a checkpoint an update

@@ -304,6 +304,7 @@ policy, questions, home = Path(sys.argv[1]), read_table(Path(sys.argv[2])), Path
 options = Sampling(samples=32, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)
 request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 32}}, grows="sampling.samples")
 torch.set_num_threads(1)
+transformers.utils.logging.disable_progress_bar()  # its lock is shared by all forks, and dies with its owner
 load_engine("transformers", policy)
 
 def make(draft):

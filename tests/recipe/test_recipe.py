@@ -176,7 +176,15 @@ def test_keys_in_the_docs_are_keys() -> None:
     for key in keys:
         assert canonical_key(key) == key
         Recipe.from_key(key)
-    settings = re.findall(r"\| `((?:problems|rl)\.[a-z0-9_.]*=[a-z0-9_./=]*)` \|", text)
-    assert len(settings) == 3
+    settings = re.findall(r"`((?:problems|rl)\.[a-z0-9_.]*=[a-z0-9_./=]*)`", text)
+    assert len(settings) >= 5
     for setting in settings:
-        Recipe.from_key(f"ladder/{setting}")
+        assert any(_is_key(f"ladder/rl.algorithm={word}/{setting}") for word in ("ppo", "rest", "dpo")), setting
+
+
+def _is_key(key: str) -> bool:
+    try:
+        Recipe.from_key(key)
+    except RecipeError:
+        return False
+    return True

@@ -211,6 +211,20 @@ def test_a_mixed_model_learns_both(ladder_policy: Path, labels: Path, outcomes: 
     assert summary["validation_outcome_auroc"] > 0.95
 
 
+def test_labels_of_little_weight_have_little_say(ladder_policy: Path, outcomes: Path, tmp_path: Path) -> None:
+    """Each solution comes with its labels turned over too, at a hundredth of the weight; outcomes have no weights."""
+    rows = _rows(160, "train")
+    turned = [{**row, "labels": [1 - x if x >= 0 else x for x in row["labels"]]} for row in rows]
+    table = [
+        *({**row, "weight": 1.0} for row in [*rows, *_rows(40, "validation")]),
+        *({**row, "weight": 0.01} for row in turned),
+    ]
+    write_table(tmp_path / "labels" / "data.parquet", pa.Table.from_pylist(table))
+    both = {"steps": tmp_path / "labels", "outcomes": outcomes}
+    summary = _train_kind("oprm", ladder_policy, both, tmp_path, tokens="last", epochs=3)
+    assert summary["validation_step_auroc"] > 0.9
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_a_pairwise_model_learns(ladder_policy: Path, outcomes: Path, tmp_path: Path, packing: bool) -> None:
     summary = _train_kind(

@@ -39,6 +39,13 @@ def test_a_soft_label_is_its_cross_entropy() -> None:
     assert loss.item() == pytest.approx(-0.25 * math.log(3 / 4) - 0.75 * math.log(1 / 4))
 
 
+def test_a_weighted_label_counts_as_often() -> None:
+    # ln 4/3 with weight 1 and ln 2 with weight 3
+    logits, labels = torch.tensor([[[math.log(3)], [0.0]]]), torch.tensor([[1.0, 0.0]])
+    loss = step_loss(logits, labels, 4, torch.tensor([[1.0, 3.0]])).item()
+    assert loss == pytest.approx((math.log(4 / 3) + 3 * math.log(2)) / 4)
+
+
 def test_nothing_labelled_is_zero_with_a_gradient() -> None:
     logits = torch.zeros(2, 3, 1, requires_grad=True)
     loss = step_loss(logits, torch.full((2, 3), float(IGNORED)), 1)
