@@ -1,11 +1,12 @@
 """Words of a recipe and what implements them.
 
-A registry maps a word to `module:Name` as text, imported when it is asked for. A stage declares the fields whose methods
-it uses (`@stage(methods=["rl.algorithm"])`), and the code version of the chosen entry, and of no other, is part of its key. So a
-new or edited method re-makes only what uses it. A new method of this project is one file and one line here.
+A registry maps a word to `module:Name` as text, imported when it is asked for. A stage declares the
+fields whose methods it uses (`@stage(methods=["rl.algorithm"])`), and the code version of the chosen
+entry, and of no other, is part of its key. So a new or edited method re-makes only what uses it. A
+new method of this project is one file and one line here.
 
-Installed packages add methods by entry points (`[project.entry-points."e2h.algorithms"]`, `my_word = "my_package.module:Name"`).
-Nothing that a key or a recipe says is ever loaded by path.
+Installed packages add methods by entry points: `my_word = "my_package.module:Name"` in the group
+`e2h.algorithms`. Nothing that a key or a recipe says is ever loaded by path.
 """
 
 from __future__ import annotations

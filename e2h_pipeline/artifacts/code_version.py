@@ -1,21 +1,23 @@
 """A code version nobody has to bump: a hash of a definition and of everything it uses.
 
-The unit is the *definition*: a function, class or constant at the top of a module. A version covers a definition, the
-definitions of its module that it names, and those that it imports from the library, transitively, also by imports inside
-functions. So a new function beside others changes the version of nothing that does not call it. Hashes are over syntax
-trees without docstrings: comments, docstrings and formatting do not count. Modules are parsed, never imported: loading
-definitions must not load torch.
+The unit is the *definition*: a function, class or constant at the top of a module. A version covers
+a definition, the definitions of its module that it names, and those that it imports from the
+library, transitively, also by imports inside functions. So a new function beside others changes the
+version of nothing that does not call it. Hashes are over syntax trees without docstrings: comments,
+docstrings and formatting do not count. Modules are parsed, never imported: loading definitions must
+not load torch.
 
-A string that is exactly the name of a library module counts as an import of it: that is how
-code names what it starts in another process. A string `module:Name` does not: registries are full of those, and a stage says
-which of their entries it uses (`e2h_pipeline.registry`).
+A string that is exactly the name of a library module counts as an import of it: that is how code
+names what it starts in another process. A string `module:Name` does not: registries are full of
+those, and a stage says which of their entries it uses (`e2h_pipeline.registry`).
 
-The version is that of the code that runs. What a process has loaded stays as it was when its file is edited, so its hash is
-remembered from the first look at it; what is not yet loaded is read from disk each time. `Code.load` loads all that is
-covered, and from then on the version of this process stands.
+The version is that of the code that runs. A module that a process has loaded stays as it was when
+its file is edited, so its hash is remembered from the first look at it. A module that is not loaded
+yet is read from disk each time. `Code.load` loads all that is covered; from then on the version of
+this process stands.
 
-Left out: the recipe (its values are in the key), the registry, and the part of `artifacts` that carries results without
-shaping them.
+Left out: the recipe (its values are in the key), the registry, and the part of `artifacts` that
+carries results without shaping them.
 """
 
 from __future__ import annotations

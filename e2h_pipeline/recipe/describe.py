@@ -17,7 +17,8 @@ from e2h_pipeline.recipe.section import Section
 
 _HEAD = """# Recipes, field by field
 
-Generated from the models in [e2h_pipeline/recipe/sections](../e2h_pipeline/recipe/sections); `make generated` writes it again.
+Generated from the models in [e2h_pipeline/recipe/sections](../e2h_pipeline/recipe/sections);
+`make generated` writes it again.
 
 A recipe is a YAML file of the sections below, in `E2H_HOME/recipes/` or shipped in `e2h_pipeline/recipes/`. It may
 extend another (`extends: ladder`). A key is its name and overrides: `ladder/rl.updates=50/seed=1`.

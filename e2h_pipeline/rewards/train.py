@@ -55,10 +55,10 @@ def train_reward_model(
     from e2h_pipeline.training.trainer import Settings, is_main_process, train
 
     kind: EvaluatorKind = EVALUATOR_KINDS.load(options.kind)()
-    text = text.headed(options.training.heading)
+    text = text.headed(options.training.heading or text.question_heading)
     rows = _read(options.kind, kind, labels)
     set_seed(work.seed)
-    model, tokenizer, stored_as = _fresh(init, options.training)
+    model, tokenizer, stored_as = _fresh(init, options.training, text)
     found = kind.examples(tokenizer, _split(rows, "train"), options, work.seed, text)
     kept = {name: usable(part, options.training.max_tokens) for name, part in found.items()}
     chosen = kind.choose(kept, options, work.seed)
@@ -86,7 +86,9 @@ def train_reward_model(
     return {**result, **validate(work.out, _split(rows, "validation"), text)}
 
 
-def _fresh(init: Path, options: RewardTraining) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
+def _fresh(
+    init: Path, options: RewardTraining, text: TextFormat
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
     """The model before training, with a head of zeros; its tokenizer; the number format it is saved
     in."""
     from e2h_pipeline.models.load import load_evaluator
@@ -95,7 +97,7 @@ def _fresh(init: Path, options: RewardTraining) -> tuple[PreTrainedModel, PreTra
     stored_as = model.dtype
     if options.mixed_precision:
         model.float()
-    setattr(model.config, HEADING_FIELD, options.heading)
+    setattr(model.config, HEADING_FIELD, text.question_heading)
     model.score.weight.data.zero_()
     return model, tokenizer, stored_as
 

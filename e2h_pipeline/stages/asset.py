@@ -38,8 +38,10 @@ from e2h_pipeline.stages.spec import (
     Condition,
     Part,
     Stage,
+    always,
     load_recipe,
     narrow,
+    never,
     request_of,
     seed_of,
 )
@@ -68,6 +70,7 @@ def stage(
     reads: Iterable[str] = (),
     recipe: Iterable[Part] = (),
     methods: Iterable[str] = (),
+    uses_if: Mapping[str, Condition] | None = None,
     reads_if: Mapping[str, Condition] | None = None,
     samples: bool | Condition = False,
     audit: bool = False,
@@ -87,6 +90,7 @@ def stage(
         reads: upstream assets, besides `recipe`, which every stage has.
         recipe: sections (or `section.field`) the body may read; all that may shape the result.
         methods: fields of registries that the body loads from (`rl.algorithm`); the chosen entry's code is in the key.
+        uses_if: `module:Name` of code that the body loads by `registry.resolve` for some recipes only, to condition.
         reads_if: upstream assets that only some recipes make it read: asset to condition. Dagster shows them all.
         samples: the body draws with the engine; its name and version are part of the key.
         audit: may see gold answers.
@@ -110,8 +114,9 @@ def stage(
             code=code_of(body),
             files=files,
             methods=tuple(methods),
+            uses_if=dict(uses_if or {}),
             reads_if=dict(reads_if or {}),
-            samples=samples if callable(samples) else lambda _recipe: samples,
+            samples=samples if callable(samples) else (always if samples else never),
             external=external,
             distributed=distributed,
             grows=grows,
@@ -206,9 +211,7 @@ def _code_reference(body: StageBody) -> dict[str, Any]:
 
 def _description(spec: Stage, text: str) -> str:
     sections = (
-        "all sections"
-        if spec.name == RECIPE_ASSET
-        else ", ".join(f"`{part}`" for part in spec.sections)
+        "all sections" if spec.name == RECIPE_ASSET else ", ".join(f"`{part}`" for part in spec.sections)
     )
     return f"{inspect.cleandoc(text)}\n\nVersion = hash of the content. Recipe: {sections}."
 

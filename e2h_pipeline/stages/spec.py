@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since
+from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since, code_behind
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.request import Artifact, Request
@@ -27,8 +27,16 @@ OWNERS = ["team:scalable-oversight"]
 _LENGTH = 16
 
 Condition = Callable[[RecipeSlice], bool]
-Versions = MutableMapping[tuple[str, tuple[str, ...]], str]
-"""Code versions that have been worked out: by stage and chosen methods."""
+
+
+def never(_recipe: RecipeSlice) -> bool:
+    """Of no recipe."""
+    return False
+
+
+def always(_recipe: RecipeSlice) -> bool:
+    """Of every recipe."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,7 @@ class Stage:
         code: the body and what it uses, besides methods that a recipe chooses.
         files: hash of files that are code and no import leads to (templates).
         methods: fields of registries whose chosen entries the body uses.
+        uses_if: `module:Name` of code that the body loads by `registry.resolve`, for recipes of which the condition holds.
         reads_if: upstream assets that are read only by recipes of which the condition holds.
         samples: the body of such recipes draws with the engine, which is in the key then.
         external: fingerprint of what lies outside the store, from the recipe slice.
@@ -90,8 +99,9 @@ class Stage:
     code: Code
     files: str = ""
     methods: tuple[str, ...] = ()
+    uses_if: Mapping[str, Condition] = field(default_factory=dict)
     reads_if: Mapping[str, Condition] = field(default_factory=dict)
-    samples: Condition = lambda _recipe: False
+    samples: Condition = never
     external: Callable[[RecipeSlice], Any] | None = None
     distributed: bool = False
     grows: str = ""
@@ -110,7 +120,8 @@ class Stage:
     def code_behind(self, recipe: RecipeSlice, engine: str) -> dict[str, Code]:
         """The body and the methods that a recipe chooses, by name."""
         fields = (*self.methods, ENGINE) if self.samples(recipe) else self.methods
-        return {"body": self.code, **dict(chosen_code(fields, recipe, engine))}
+        used = {target: code_behind(target) for target, wanted in self.uses_if.items() if wanted(recipe)}
+        return {"body": self.code, **used, **dict(chosen_code(fields, recipe, engine))}
 
     def version(self, recipe: RecipeSlice, engine: str) -> str:
         """Code version of the stage as a recipe makes it run, 16 hex digits."""
@@ -119,9 +130,10 @@ class Stage:
     def version_of_all(self) -> str:
         """Code version over every method there is: what Dagster watches. It moves too often rather than too seldom; a
         step whose own methods are as before finds its artifact in the store."""
-        fields = [*self.methods, ENGINE]
+        fields = self.methods if self.samples is never else (*self.methods, ENGINE)
+        used = {target: code_behind(target) for target in self.uses_if}
         every = {f"{f}={word}": REGISTRIES[f].code(word) for f in fields for word in REGISTRIES[f].words()}
-        return _together({"body": self.code, **every}, self.files, fresh=False)
+        return _together({"body": self.code, **used, **every}, self.files, fresh=False)
 
     @contextmanager
     def running(self, job: StageJob) -> Iterator[None]:

@@ -147,7 +147,9 @@ def test_an_entry_is_its_definition_and_what_that_uses(library: Path) -> None:
     path.write_text(path.read_text().replace("x / 2", "x / 4") + "\n")
     assert one.version() != before[0]
     assert two.version() == before[1]
-    assert changed_since([one], path.stat().st_mtime - 1) and not changed_since([one], path.stat().st_mtime + 1)
+    assert changed_since([one], path.stat().st_mtime - 1) and not changed_since(
+        [one], path.stat().st_mtime + 1
+    )
 
 
 @pytest.fixture
@@ -222,7 +224,9 @@ def test_every_stage_covers_the_lazily_imported_and_the_started() -> None:
     code = STAGES["rerank_metrics"].code
     covered = {name for name, _ in module._closure(code.uses, code.packages)}
     assert "e2h_pipeline.artifacts.tables" in covered
-    graders = module._closure(code_behind("e2h_pipeline.grading.published.compat:Prm800kGrader").uses, module._LIBRARY)
+    graders = module._closure(
+        code_behind("e2h_pipeline.grading.published.compat:Prm800kGrader").uses, module._LIBRARY
+    )
     names = {name for name, _ in graders}
     assert {"e2h_pipeline.grading.worker", "e2h_pipeline.grading.tasks.prm800k"} <= names
     assert "e2h_pipeline.grading.tasks.math_verify" not in names

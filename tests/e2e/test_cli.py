@@ -41,7 +41,12 @@ def test_the_pool_reads_the_evaluator_only_where_it_gives_samples_up(tiny_home: 
     done = e2h(tiny_home, "run", key, "--select", "+early_stop_metrics")
     assert done.returncode == 0, done.stderr
     watched = _json(tiny_home, "inspect", "benchmark_samples", "--key", key)
-    assert set(watched["inputs"]) == {"sft_policy", "benchmark_questions", "easy_evaluator", "easy_step_labels"}
+    assert set(watched["inputs"]) == {
+        "sft_policy",
+        "benchmark_questions",
+        "easy_evaluator",
+        "easy_step_labels",
+    }
     assert watched["summary"]["samples"] == whole["summary"]["samples"]
     assert watched["summary"]["tokens"] <= whole["summary"]["tokens"]
     assert _stages(done.stdout, "computed") >= {"benchmark_samples", "early_stop_metrics"}

@@ -163,7 +163,12 @@ def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: P
         write_lines(file, rows)
 
     again = run(math_home, "mathlike")
-    assert again["reused"] == {"recipe", "base_model", "base_answers", "easy_evaluator"}  # from the same labels
+    assert again["reused"] == {
+        "recipe",
+        "base_model",
+        "base_answers",
+        "easy_evaluator",
+    }  # from the same labels
     found = versions(math_home)
     for part, distinct in (("easy_problems", 2), ("hard_questions", 1), ("gold_answers", 1)):
         assert len([key for key in found if key[0] == part]) == 2

@@ -179,7 +179,9 @@ def test_keys_in_the_docs_are_keys() -> None:
     settings = re.findall(r"`((?:problems|rl)\.[a-z0-9_.]*=[a-z0-9_./=]*)`", text)
     assert len(settings) >= 5
     for setting in settings:
-        assert any(_is_key(f"ladder/rl.algorithm={word}/{setting}") for word in ("ppo", "rest", "dpo")), setting
+        assert any(_is_key(f"ladder/rl.algorithm={word}/{setting}") for word in ("ppo", "rest", "dpo")), (
+            setting
+        )
 
 
 def _is_key(key: str) -> bool:

@@ -19,9 +19,9 @@ class RewardTraining(Fitting):
     epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
     heading: str = Field(
-        "# Question",
-        description="First line of the evaluator's prompt, kept in its config. A base model that has seen marked "
-        "work under a heading of its own checks best under that heading.",
+        "",
+        description="First line of the evaluator's prompt, kept in its config; the domain's own where unset. A base model "
+        "that has seen marked work under a heading of its own checks best under that heading.",
     )
     frozen_layers: int = Field(
         0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
