@@ -76,12 +76,20 @@ class Code:
         return _version(self, files)
 
     def load(self) -> None:
-        """Import every module that is covered and runs in this process: an edit from now on changes nothing here."""
+        """Import every module that is covered and runs in this process: an edit from now on changes nothing here.
+
+        What was loaded is read right behind the import. An edit in between is taken for what was
+        loaded, so that it is found out as another version rather than missed.
+        """
         _seen.clear()
         found = _closure(self.uses, self.packages)
         elsewhere = {module for part in found.values() for module, _ in part.started}
-        for module in sorted({module for module, _ in found} - elsewhere):
+        here = sorted({module for module, _ in found} - elsewhere)
+        for module in here:
             importlib.import_module(module)
+        _seen.clear()
+        for module in here:
+            _source(module)
 
 
 @lru_cache(maxsize=1024)
