@@ -1,6 +1,8 @@
-# make demo   an experiment end to end, then its report
-# make test   linters, types, import contracts, tests
-# make ui     Dagster's and MLflow's pages on this machine
+# make demo       an experiment end to end, then its report
+# make check      linters, types, import contracts, tests without the slow ones: for every change
+# make test       all of that, with every test
+# make ui         Dagster's and MLflow's pages on this machine
+# make generated  write docs/recipes.md, docs/extending.md and the snapshot of the asset graph again
 # Set-up happens by itself, once, and again when pyproject.toml or constraints.txt change.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,8 +10,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KEY ?= ladder
+# uv installs in parallel and says how far it is. It looks where pip has been told to look.
+INSTALL := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --native-tls --python $(BIN)/python -c constraints.txt
+# One worker a core. Files with the longest tests begin first (tests/conftest.py), so that no core waits for the last.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test ui clean
+.PHONY: setup demo check lint test ui generated clean
 
 setup: $(STAMP)
 
@@ -17,27 +23,38 @@ setup: $(STAMP)
 # where the configured one does not.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no venv: apt-get install python3-venv"; exit 1; }
+	@echo "set-up, 1 of 3: uv"
+	@$(BIN)/python -m pip install -q -c constraints.txt uv
+	@echo "set-up, 2 of 3: torch"
 	@if ! command -v nvidia-smi >/dev/null && ! $(BIN)/python -c "import torch" 2>/dev/null; then \
-		$(BIN)/python -m pip install -q $(if $(E2H_TORCH_INDEX),--index-url $(E2H_TORCH_INDEX)) \
-			'torch==2.13.0+cpu' -c constraints.txt \
+		$(INSTALL) $(if $(E2H_TORCH_INDEX),--index-url $(E2H_TORCH_INDEX)) 'torch==2.13.0+cpu' \
 		|| echo "no CPU build of torch in the configured indexes (E2H_TORCH_INDEX can name one): taking the full one"; \
 	fi
-	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
+	@echo "set-up, 3 of 3: everything else"
+	@$(INSTALL) -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)
 	$(BIN)/e2h run $(KEY)
 	$(BIN)/e2h report $(KEY)
 
-test: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+check: lint
+	$(PYTEST) -m "not slow"
+
+test: lint
+	$(PYTEST)
 
 ui: $(STAMP)
 	@exec $(BIN)/e2h ui
+
+generated: $(STAMP)
+	$(BIN)/python scripts/write_generated.py
 
 # Results in .e2h are left alone: delete that folder by hand.
 clean:

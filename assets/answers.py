@@ -1,4 +1,4 @@
-"""Answers of each policy to the benchmark: one greedy, some sampled. Three policies, one stage."""
+"""Answers of the three policies to the benchmark, one greedy and some sampled each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from e2h_pipeline.recipe import Sampling
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
 
-# The number of samples is evaluation.samples here: raising the rerank pool's N must not draw these again.
+# The number of samples is evaluation.samples: a larger rerank pool must not redraw these.
 _SAMPLING = [f"sampling.{field}" for field in Sampling.model_fields if field != "samples"]
 
 

@@ -1,4 +1,4 @@
-"""The pretrained model everything starts from."""
+"""The pretrained model that everything starts from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from e2h_pipeline.stages.asset import stage
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """Files of a shipped or local model. A Hub model's name and commit are in the recipe."""
+    """Files of a shipped or local model. The recipe has name and commit of a Hub model."""
     from e2h_pipeline.models.base import local_folder
 
     folder = local_folder(recipe.base)
@@ -29,7 +29,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     watches=[MODEL_FILES],
 )
 def base_model(job: StageJob) -> dict[str, Any]:
-    """The base model as a Hugging Face folder: shipped, fetched, or trained from nothing on the
+    """The base model as a Hugging Face folder: shipped, fetched, or trained from scratch on the
     domain's corpus."""
     from e2h_pipeline.training.from_nothing import make_base_model
 

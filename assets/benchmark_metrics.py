@@ -1,4 +1,4 @@
-"""The number everything is for: accuracy of every policy and method on the benchmark."""
+"""The main result: accuracy of every policy and method on the benchmark."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.registry import DOMAINS, SEARCH_METHODS, resolve
 from e2h_pipeline.stages.asset import stage
 
-# Loaded where it is used, so that an edit of scoring draws no pool again that asks no evaluator.
+# Loaded only when used: an edit of the scoring code must not redraw pools without an evaluator.
 _SCORER, _WATCH = (
     "e2h_pipeline.rewards.step_scorer:StepScorer",
     "e2h_pipeline.rewards.early_stop:easy_watch",
@@ -43,7 +43,7 @@ def _asks_evaluator(recipe: RecipeSlice) -> bool:
     grows="sampling.samples",
 )
 def benchmark_samples(job: StageJob) -> dict[str, Any]:
-    """N completions of every benchmark question by the SFT policy, found by the recipe's search method."""
+    """N completions of every benchmark question by the SFT policy, with the recipe's search."""
     from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 
     domain = DOMAINS.load(job.recipe.problems.source)

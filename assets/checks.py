@@ -1,8 +1,8 @@
-"""Asset checks: the split is disjoint, no gold answer reaches training, pools are whole, numbers
+"""Asset checks: the split is disjoint, no gold answer reaches training, pools are complete, numbers
 are possible.
 
-What each looks for is in `e2h_pipeline/stages/findings.py`; here it is tied to assets. A blocking
-check that fails stops what is downstream in the same run, and holds back automation (`on_change`).
+The logic is in `e2h_pipeline/stages/findings.py`; here it is attached to assets. A failed blocking
+check stops downstream stages of the same run, and holds back automation (`on_change`).
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -34,23 +34,23 @@ _PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_a
 
 
 class Experiment:
-    """What a check sees of one experiment."""
+    """One experiment as a check sees it."""
 
     def __init__(self, context: dg.AssetCheckExecutionContext, store: StoreResource) -> None:
         self._instance, self.store = context.instance, store.open()
         self.key = context.op_execution_context.partition_key
 
     def artifact(self, asset: str) -> Artifact:
-        """The artifact of an asset, which must be there."""
+        """The artifact of an asset; it must exist."""
         return input_artifact(self._instance, self.store, asset, self.key)
 
     def existing(self, assets: "tuple[str, ...] | list[str]") -> dict[str, Artifact]:
-        """Those of the assets that have been made."""
+        """Asset name -> artifact, for the assets that have been made."""
         found = {name: latest_artifact(self._instance, self.store, name, self.key) for name in assets}
         return {name: artifact for name, artifact in found.items() if artifact is not None}
 
     def recipe(self) -> Recipe:
-        """The recipe as materialized."""
+        """The materialized recipe."""
         return load_recipe(self.artifact(RECIPE_ASSET))
 
 
@@ -59,7 +59,7 @@ def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
     return dg.AssetCheckResult(
         passed=not findings,
-        description=findings[0] + more if findings else None,  # the page shows this; markdown only on a click
+        description=findings[0] + more if findings else None,  # shown on the page; Markdown needs a click
         metadata={"findings": dg.MetadataValue.md(listed), **metadata},
     )
 
@@ -71,8 +71,8 @@ def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     blocking=True,
 )
 def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Easy, hard and benchmark problems are disjoint and of the right levels, no text of the
-    benchmark is among the others, and every hard and benchmark question has its gold answer."""
+    """Easy, hard and benchmark problems are disjoint and have the right levels, no benchmark text
+    is among the others, and every hard and benchmark question has its gold answer."""
     seen = Experiment(context, store)
     parts = seen.existing(_PARTITIONS)
     findings = split_findings(
@@ -94,15 +94,15 @@ def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource
 def solutions_of_easy_problems(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """Every solution is of an easy training problem or of GSM8K, and no learned question is one
-    that is held out: of the validation part, hard or of the benchmark."""
+    """Every solution belongs to an easy training problem or to GSM8K, and none to a held-out
+    question (validation, hard or benchmark)."""
     parts = Experiment(context, store).existing(("easy_solutions", *_PARTITIONS[:3]))
     return _result(solution_findings({name: artifact.path for name, artifact in parts.items()}))
 
 
 @dg.asset_check(asset="benchmark_metrics", partitions_def=EXPERIMENTS, blocking=True)
 def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Nothing that trains or selects reaches gold answers, in the asset graph or in any manifest
+    """Nothing that trains or selects depends on gold answers, in the asset graph or in any manifest
     behind this experiment; question tables hold no answers; supervision is on easy levels only."""
     seen = Experiment(context, store)
     audit = {name for name, stage in STAGES.items() if stage.audit}
@@ -122,7 +122,7 @@ def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreRes
 
 
 def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:
-    """The asset graph as Dagster has it, for the assets that are stages."""
+    """Dagster's asset graph, reduced to stages."""
     graph = context.op_execution_context.job_def.asset_layer.asset_graph
     return {
         key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
@@ -134,8 +134,8 @@ def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:
 def base_model_as_shipped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """A base model that was trained from nothing with the shipped model's knobs equals the shipped
-    model, or has the same loss."""
+    """A base model trained from scratch with the shipped model's settings equals the shipped model,
+    or has the same loss."""
     from e2h_pipeline.training.from_nothing import compare_with_shipped
 
     seen = Experiment(context, store)
@@ -144,15 +144,14 @@ def base_model_as_shipped(
         return _result([], compared="no: not trained here")
     found = compare_with_shipped(seen.artifact("base_model").path, recipe.base, recipe.problems)
     if found is None:
-        return _result([], compared="no: trained with knobs of its own")
-    return _result([] if found["alike"] else ["its loss is not that of the shipped model"], **found)
+        return _result([], compared="no: trained with other settings")
+    return _result([] if found["alike"] else ["its loss differs from the shipped model's"], **found)
 
 
 def _pool_check(
     asset: str, questions: str, folders: Callable[[Recipe], dict[str, int]]
 ) -> dg.AssetChecksDefinition:
-    """A completeness check of a sample pool; `folders` gives the samples per question in each
-    folder."""
+    """A completeness check of a sample pool; `folders`: folder -> samples per question."""
 
     @dg.asset_check(
         asset=asset,
@@ -194,7 +193,7 @@ base_answers_complete, sft_answers_complete, rl_answers_complete = (
 def evaluator_not_constant(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """The evaluator tells steps apart."""
+    """The evaluator gives different scores to different steps."""
     return _result(constant_findings(Experiment(context, store).artifact("rerank_scores").path / "data"))
 
 

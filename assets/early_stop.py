@@ -1,4 +1,4 @@
-"""What giving samples up on the way would save, and what it would cost."""
+"""Early stopping of samples: the tokens it would save, and the accuracy it would cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from e2h_pipeline.stages.asset import stage
     audit=True,
 )
 def early_stop_metrics(job: StageJob) -> dict[str, Any]:
-    """Tokens saved and accuracy lost by giving up samples with a step below a threshold of easy validation."""
+    """Tokens saved and accuracy lost if samples stop at step scores below a threshold.
+
+    The threshold is from easy validation."""
     from e2h_pipeline.evaluation.early_stop import Trial, early_stop_metrics
     from e2h_pipeline.evaluation.graded import PoolFiles
     from e2h_pipeline.rewards.early_stop import right_lowest_scores

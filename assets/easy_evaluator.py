@@ -1,6 +1,6 @@
-"""The evaluator, trained on easy labels only, of the kind that the recipe names.
+"""The evaluator, trained on easy labels only; the recipe names its kind.
 
-To compare kinds, run keys that differ in `reward.kind`; they share policy and samples.
+To compare kinds, run keys that differ only in `reward.kind`; they share policy and samples.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def _reads(labels: str, recipe: RecipeSlice) -> bool:
     distributed=True,
 )
 def easy_evaluator(job: StageJob) -> dict[str, Any]:
-    """The evaluator that reranks and rewards: one score per token, trained on easy labels only.
-    `reward.kind` says which labels it reads and how it learns from them."""
+    """The evaluator for reranking and rewards: one score per token, trained on easy labels only.
+    `reward.kind` chooses its labels and its training."""
     from e2h_pipeline.rewards.train import train_reward_model
 
     return train_reward_model(

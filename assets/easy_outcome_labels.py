@@ -1,4 +1,4 @@
-"""Right or wrong in the end, on easy problems only."""
+"""Labels of final answers as right or wrong, on easy problems only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from e2h_pipeline.stages.asset import stage
     kinds={"parquet"},
 )
 def easy_outcome_labels(job: StageJob) -> dict[str, Any]:
-    """Solutions of easy problems with a right or a wrong answer, balanced per problem."""
+    """Solutions of easy problems with right and with wrong answers, balanced per problem."""
     from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.supervision.outcome_labels import label_easy_outcomes
 

@@ -1,4 +1,4 @@
-"""Solutions of easy problems, sampled at a high temperature: what the evaluator learns from."""
+"""Solutions of easy problems, sampled at a high temperature as training data of the evaluator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the policy is taught."""
+"""The training solutions of the policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HELD_OUT = ("hard_questions", "benchmark_questions")
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """The files of solutions, where they are others'."""
+    """The files of solutions by other people, if any."""
     from e2h_pipeline.problems.files import file_hashes
     from e2h_pipeline.registry import SOLUTION_SOURCES
 
@@ -32,8 +32,10 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     watches=[SOLUTION_FILES],
 )
 def easy_solutions(job: StageJob) -> dict[str, Any]:
-    """Solutions of easy training problems, for supervised fine-tuning: those that come with the problems, or others'.
-    Questions that are held out are read only to keep them out."""
+    """Solutions of easy training problems for supervised fine-tuning, from the problems or by other
+    people.
+
+    Held-out questions are read only to exclude them."""
     from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
 

@@ -1,4 +1,4 @@
-"""Right or wrong, step by step, on easy problems only."""
+"""Labels of steps as right or wrong, on easy problems only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from e2h_pipeline.stages.spec import Condition, Where
 
 
 def _reads(asset: str) -> Condition:
-    """Whether a source of the recipe needs an asset: one of human labels waits for no policy and no samples."""
+    """Whether a source of the recipe needs an asset. Human labels need no policy and no samples."""
     return lambda recipe: any(
         asset in LABEL_SOURCES.load(options.source)().reads(options) for options in recipe.labels
     )
@@ -24,12 +24,12 @@ def _samples(recipe: RecipeSlice) -> bool:
     return any(LABEL_SOURCES.load(options.source).samples for options in recipe.labels)
 
 
-# Completions are drawn as the benchmark's samples are; how many is labels.completions.
+# Completions share the sampling settings of the benchmark; their number is labels.completions.
 _SAMPLING = [Where(f"sampling.{field}", _samples) for field in Sampling.model_fields if field != "samples"]
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
-    """The files of each source that reads some."""
+    """The files of each source that reads files."""
     from e2h_pipeline.problems.files import file_hashes
 
     hashes = {

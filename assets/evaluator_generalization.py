@@ -1,4 +1,4 @@
-"""Does an evaluator that has seen easy steps only judge hard solutions?"""
+"""Can an evaluator trained on easy steps judge hard solutions?"""
 
 from __future__ import annotations
 

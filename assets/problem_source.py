@@ -1,4 +1,4 @@
-"""Where problems come from, without their answers."""
+"""The origin of the problems, without their answers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     watches=[PROBLEM_FILES],
 )
 def problem_source(job: StageJob) -> dict[str, Any]:
-    """What the problem source is made of: fingerprint, counts by level, exclusions, and
-    near-duplicates of the benchmark. It holds no answers."""
+    """The problem source: fingerprint, counts by level, exclusions, and near-duplicates of the
+    benchmark. It holds no answers."""
     from e2h_pipeline.problems.source import describe_source
 
     description = describe_source(job.recipe.problems)

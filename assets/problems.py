@@ -1,5 +1,4 @@
-"""The partitions of supervision: what may be learned from, what may only be asked, what only
-audits."""
+"""The partitions of supervision: data to learn from, questions to ask, answers for audits."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ _READER = ("problems.source/reader",)
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], methods=_READER, kinds={"parquet"})
 def easy_problems(job: StageJob) -> dict[str, Any]:
-    """Problems of the easy levels with solutions and answers: all supervision there is."""
+    """Problems of the easy levels with solutions and answers: the only supervision."""
     from e2h_pipeline.problems.records import counts_by_level, easy_table
     from e2h_pipeline.problems.source import load_split
 
@@ -25,8 +24,8 @@ def easy_problems(job: StageJob) -> dict[str, Any]:
 
 @stage(group="data", reads=["problem_source"], recipe=["problems"], methods=_READER, kinds={"parquet"})
 def hard_questions(job: StageJob) -> dict[str, Any]:
-    """Questions of the hard levels, without answers (but in controls with `problems.hard_answers`,
-    never strict)."""
+    """Questions of the hard levels, without answers. Only controls with `problems.hard_answers`
+    have them, and these are never strict."""
     from e2h_pipeline.problems.records import counts_by_level, question_table
     from e2h_pipeline.problems.source import load_split
 

@@ -1,7 +1,7 @@
-"""The recipe as an asset: what makes a changed knob visible to Dagster as changed data.
+"""The recipe as an asset, so that Dagster sees a changed knob as changed data.
 
-Its values are in its key, so an edit of a recipe's file makes it stale, in every process alike; the sensor `watch_recipes`
-(e2h_pipeline/automation.py) sees to it that it is made again.
+Its values are in its key, so an edit of a recipe's file makes it stale in every process. The sensor
+`watch_recipes` (e2h_pipeline/orchestration/automation.py) then makes it again.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _INPUTS = [
     "rl_audit",
     "easy_evaluator",
 ]
-# No import leads to the template, which is code too: an edit of it makes the page again.
+# The template is code but not imported; with its hash, an edit of it makes the page again.
 _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
 
 
@@ -35,7 +35,7 @@ _TEMPLATE = byte_hash(RECIPE_FOLDER.parent / "report" / "report.html.j2")[:16]
 def report(job: StageJob) -> dict[str, Any]:
     """One static HTML page: accuracy, training curves and their audit, lineage and cost.
 
-    The page tells times, so the data version is that of the artifacts it shows.
+    The page shows times, so its data version is made from the artifacts it shows.
     """
     from e2h_pipeline.report.html import Subject, write_report
 

@@ -1,4 +1,4 @@
-"""What the easy evaluator is worth when it chooses among samples."""
+"""The value of the easy evaluator for choosing among samples."""
 
 from __future__ import annotations
 

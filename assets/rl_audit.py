@@ -1,4 +1,4 @@
-"""What reinforcement learning did to answers it never saw."""
+"""The effect of reinforcement learning on accuracy, by gold answers unseen in training."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _ROLLOUTS = "rollouts.parquet"
     audit=True,
 )
 def rl_audit(job: StageJob) -> dict[str, Any]:
-    """Gold accuracy by level over training, and against the evaluator's score over KL: is the evaluator
-    over-optimized? Read afterwards, never fed back."""
+    """Gold accuracy by level during training, and against the evaluator's score over KL: is the
+    evaluator over-optimized? Computed afterwards, never fed back."""
     policy = job.inputs["rl_policy"]
     if not (policy.path / _ROLLOUTS).is_file():
         note = {"not_trained": "rl_policy has no rollouts"}

@@ -1,6 +1,6 @@
-"""The policy that is trained on questions of all levels, by the algorithm that the recipe names.
+"""The policy trained on questions of all levels; the recipe names the algorithm.
 
-To compare algorithms, run keys that differ in `rl.algorithm` only.
+To compare algorithms, run keys that differ only in `rl.algorithm`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from e2h_pipeline.rl.algorithms import EVERY_INPUT
 from e2h_pipeline.stages.asset import stage
 from e2h_pipeline.stages.spec import Condition
 
-# What some algorithm reads besides, those of installed packages too: Dagster's graph shows it all.
+# Inputs of some algorithms only, also of installed packages. Dagster's graph shows all.
 _FURTHER = sorted({asset for word in ALGORITHMS.words() for asset in ALGORITHMS.load(word).reads})
 
 

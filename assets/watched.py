@@ -1,9 +1,9 @@
-"""What lies outside and may change at any time: what Dagster watches and never makes.
+"""Outside data that may change at any time: Dagster watches it and never makes it.
 
-External assets in the graph, one for each kind of thing. The sensor `watch_files` reports their
-versions (`e2h_pipeline/orchestration/source_watch.py`). They are not `observable_source_asset`s:
-those look in a run each time, and give a version without its reasons. The sensor reports a version
-with its reasons, and only a new one.
+One external asset for each kind. The sensor `watch_files` reports their versions
+(`e2h_pipeline/orchestration/source_watch.py`). They are not `observable_source_asset`s: those start
+a run for each look, and give a version without its reasons. The sensor reports only new versions,
+with their reasons.
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -24,7 +24,7 @@ PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
 LABEL_FILES, MODEL_FILES = "label_files", "base_model_files"
 READABLE = "source_readable"
 PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
-"""What the source of problems is, not which of its problems an experiment takes."""
+"""Fields that identify the source of problems, not an experiment's choice of problems."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Watched:
     """An asset that is only watched.
 
     Attributes:
-        fields: parts of the recipe that say what there is to watch. Experiments that agree on them
-            share one look.
-        look: its state, from these parts.
+        fields: recipe parts that define the data to watch. Experiments that agree on them share one
+            look.
+        look: returns the state of the data, from these parts.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Watched:
         )
 
     def options(self, recipe: Recipe) -> RecipeSlice:
-        """The part of a recipe that says what there is to watch."""
+        """The part of a recipe that defines the data to watch."""
         return narrow(recipe, self.fields)
 
 
@@ -95,47 +95,48 @@ WATCHED = (
         (PROBLEM_SOURCE,),
         _look_at_problems,
         "data",
-        "The files or Hub commits that an experiment's problems come from (of MATH `problems.path` or "
-        "`E2H_DATA_DIR/math`, or `problems.hub`). Times do not count, content does.",
+        "The files or Hub commits of an experiment's problems (`problems.hub`, or for MATH `problems.path` "
+        "or `E2H_DATA_DIR/math`). Only content counts, not file times.",
     ),
     Watched(
         SOLUTION_FILES,
         ("solutions",),
         _look_at_solutions,
         "data",
-        "The files of `solutions.path` or `E2H_DATA_DIR` that an experiment's policy is taught from, where other people "
-        "wrote the solutions. Times do not count, content does.",
+        "The files of solutions written by other people (`solutions.path` or `E2H_DATA_DIR`) that train an "
+        "experiment's policy. Only content counts, not file times.",
     ),
     Watched(
         LABEL_FILES,
         ("labels",),
         _look_at_labels,
         "evaluator",
-        "The files of `labels.path` or `E2H_DATA_DIR/steps` that an experiment's step labels come from, where they come "
-        "from files. Times do not count, content does.",
+        "The files of an experiment's step labels (`labels.path` or `E2H_DATA_DIR/steps`), for sources that "
+        "read files. Only content counts, not file times.",
     ),
     Watched(
         MODEL_FILES,
         ("base.model", "base.revision", "base.train"),
         _look_at_model,
         "policy",
-        "The folder of `base.model`, where it is local or shipped. Of a model on the Hub only `base.revision` is known. "
-        "The files are too large to read every minute, so sizes and times count here; `base_model` hashes the files.",
+        "The folder of `base.model`, if it is local or shipped; for a model on the Hub, only "
+        "`base.revision`. The files are too large to read every minute, so sizes and times count here; "
+        "`base_model` hashes the files.",
     ),
 )
 
 
 def readable_result(errors: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
-    """The check's result.
+    """The result of the check.
 
     Args:
-        errors: why a source cannot be read -> the experiments that have it.
+        errors: error -> the experiments whose source cannot be read.
     """
     findings = [f"{error} ({', '.join(keys)})" for error, keys in errors.items()]
     listed = "\n".join(f"- {finding}" for finding in findings) or "nothing"
     return dg.AssetCheckResult(
         passed=not errors,
-        description=f"{findings[0]}; nothing is made again of what cannot be read" if findings else None,
+        description=f"{findings[0]}; nothing is made from unreadable data" if findings else None,
         metadata={
             "findings": dg.MetadataValue.md(listed),
             "experiments_stopped": sum(map(len, errors.values())),
@@ -147,7 +148,7 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=watched.name,
         name=READABLE,
-        description="What every experiment needs of it is there and can be read.",
+        description="The data of every experiment exists and can be read.",
     )
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         errors: dict[str, list[str]] = {}
@@ -155,7 +156,7 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
             try:
                 recipe = Recipe.from_key(key, recipe_folders(store.home_folder))
             except RecipeError:
-                continue  # an old experiment, whose recipe is no longer there
+                continue  # an old experiment without a recipe
             if error := watched.look(watched.options(recipe)).error:
                 errors.setdefault(error, []).append(key)
         return readable_result(errors)

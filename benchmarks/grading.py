@@ -1,24 +1,28 @@
-r"""How fast answers are graded and grouped, next to the math-verify library and OpenAI's PRM800K rules.
+r"""How fast answers are graded and grouped, next to the math-verify library and OpenAI's PRM800K
+rules.
 
     E2H_DATA_DIR=... python benchmarks/grading.py [--quick] [--repeats 3] [--seed 0]
 
 Two sets of pairs (gold, answer), the same for every grader, all from real text:
 
-a) `real`: the MATH500 gold answers against every answer that `extract` finds in the real outputs on MATH500.
-b) `samples`: 500 problems x 1,024 answers. No real set of that size is at hand, so each problem takes its texts
-   from its own real answers and its frequencies from an AMC23 problem of the 64-sample files, drawn by the seed:
-   the AMC problem's counts by rank for the head, and a tail of new wrong answers, seen once each. The tail is as
-   long as the growth of distinct answers between 16 and 64 samples says for 1,024 (Heaps' law, exponent per
-   problem). Tail texts are answers of other problems and own answers with other numbers in them.
+a) `real`: the MATH500 gold answers against every answer that `extract` finds in the real outputs on
+   MATH500.
+b) `samples`: 500 problems x 1,024 answers. There is no real set of this size. So each problem takes
+   its texts from its own real answers, and its frequencies from an AMC23 problem of the 64-sample
+   files, drawn by the seed: the AMC problem's counts by rank for the head, and a tail of new wrong
+   answers, seen once each. The length of the tail follows from the growth of distinct answers
+   between 16 and 64 samples (Heaps' law, exponent per problem). Tail texts are answers of other
+   problems and own answers with other numbers in them.
 
-math-verify is called as its users call it, `verify(parse(gold), parse(answer))` on `\boxed{}` texts with its
-time limits on (5 s, by signal), each answer by itself; on a seeded subset of the pairs, scaled to the whole.
-Start-up of its processes is left out of its time. As nobody forbids its users to grade repeats once, its
-time over distinct pairs is stated too. The PRM800K rules run as our mode `prm800k`, which gives the verdicts
-of the published code but remembers repeats and limits sympy; once, on all pairs.
+math-verify is called as its users call it, `verify(parse(gold), parse(answer))` on `\boxed{}` texts
+with its time limits on (5 s, by signal), each answer by itself; on a seeded subset of the pairs,
+scaled to the whole. Its time leaves out the start of its processes. Its time over distinct pairs is
+shown too, because its users may grade repeats once. The PRM800K rules run as our mode `prm800k`,
+once, on all pairs. This mode gives the verdicts of the published code, but remembers repeats and
+limits sympy.
 
-Our own grader starts from nothing in every repeat (a new instance, workers not started) and grades all.
-Times are medians over repeats. A table for people, then one JSON line.
+Our own grader starts without a cache in every repeat (a new instance, workers not started) and
+grades all pairs. Times are medians over repeats. A table for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -61,8 +65,9 @@ class Timing:
     """One grader on one set.
 
     Attributes:
-        pairs: how many were timed, of `of` pairs in the set.
-        seconds: for the whole set; scaled where fewer were timed.
+        pairs: pairs that were timed.
+        of: pairs in the set.
+        seconds: for the whole set; scaled if fewer pairs were timed.
     """
 
     grader: str
@@ -83,7 +88,7 @@ class Problem:
 
 
 def main() -> None:
-    """Run all of it and print."""
+    """Run everything and print."""
     options = _options()
     rng = random.Random(options.seed)
     folder = Path(options.data)
@@ -137,7 +142,7 @@ def real_pairs(folder: Path) -> tuple[list[Problem], list[Pair]]:
 
 
 def by_frequency(counts: Counter[str]) -> tuple[str, ...]:
-    """Most frequent first; the text decides between equals."""
+    """Most frequent first; ties in order of the text."""
     return tuple(sorted(counts, key=lambda text: (-counts[text], text)))
 
 
@@ -153,7 +158,8 @@ def responses(row: dict[str, Any]) -> Iterator[str]:
 
 
 def amc_shapes(folder: Path) -> list[tuple[list[int], int]]:
-    """Of each AMC23 problem: how often each answer was given, by rank, and how many more 1,024 samples bring."""
+    """For each AMC23 problem: counts of its answers by rank, and further answers expected in 1,024
+    samples."""
     shapes = []
     for path in sorted((folder / "outputs").glob("amc23_*_n64.jsonl.gz")):
         for _, row in read_jsonl(path):
@@ -197,7 +203,7 @@ def wrong_answer(problem: Problem, others: Sequence[Problem], rng: random.Random
 
 
 def time_ours(data: str, pairs: Sequence[Pair], repeats: int) -> Timing:
-    """`math`, from nothing: every repeat in its own process, so that no cache is warm."""
+    """`math`: every repeat in its own process, so that no cache is warm."""
     seconds: list[float] = []
     for _ in range(repeats):
         with _processes(1) as pool:
@@ -207,7 +213,7 @@ def time_ours(data: str, pairs: Sequence[Pair], repeats: int) -> Timing:
 
 
 def our_verdicts(pairs: Sequence[Pair], mode: str = "math") -> tuple[float, list[str]]:
-    """Seconds and verdicts of one of our modes; the seconds hold the start and end of its workers."""
+    """Seconds and verdicts of one of our modes. Start and end of its workers count."""
     start = time.perf_counter()
     with grader(mode, workers=WORKERS) as judge:
         words = [
@@ -250,7 +256,7 @@ def _spread(pool: ProcessPoolExecutor, pairs: Sequence[Pair]) -> tuple[float, li
 
 
 def library_verdicts(pairs: Sequence[Pair]) -> list[str]:
-    """The library's own call, default time limits and all."""
+    """The library's own call, with its default time limits."""
     from math_verify import parse, verify
 
     return [
@@ -267,7 +273,8 @@ def time_published_rules(data: str, pairs: Sequence[Pair]) -> Timing:
 
 
 def time_groups(sampled: Sequence[Sequence[str]], repeats: int) -> list[float]:
-    """Milliseconds to group each problem's answers, medians over repeats; a new grader each, warm workers."""
+    """Milliseconds to group each problem's answers: medians over repeats, each with a new grader
+    and warm workers."""
     times: list[list[float]] = []
     for _ in range(repeats):
         with _processes(1) as pool:
@@ -276,7 +283,7 @@ def time_groups(sampled: Sequence[Sequence[str]], repeats: int) -> list[float]:
 
 
 def group_milliseconds(sampled: Sequence[Sequence[str]]) -> list[float]:
-    """For each problem."""
+    """Milliseconds to group the answers of each problem."""
     spent = []
     with WorkerPool(WORKERS) as pool:
         pool.compare([("1", "2")] * 2, "e2h_pipeline.grading.tasks.math_verify")

@@ -3,9 +3,10 @@
     python benchmarks/judge.py EVALUATOR --labels EASY_STEP_LABELS --out FOLDER \\
         [--process-bench FILE] [--prm-bench FILE] [--seed 0]
 
-EVALUATOR is a folder that `load_evaluator` reads (one of ours, or another's with an `evaluator.json`), EASY_STEP_LABELS
-an artifact whose validation part alone chooses the threshold. PRMBench is judged at one half, as its authors do.
-Files are JSON lines, plain or gzipped. Tables for people, then one JSON line; Parquet goes to the folder.
+EVALUATOR is a folder that `load_evaluator` reads: one of ours, or a published model with an
+`evaluator.json`. The threshold is chosen on the validation part of the artifact EASY_STEP_LABELS.
+PRMBench is judged at a threshold of one half, as by its authors. Files are JSON lines, plain or
+gzipped. Tables for people, then one JSON line; Parquet goes to the folder.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-"""A large sample pool with a kill -9 in the middle: complete, counted, and the same as if nothing had happened.
+"""A large sample pool with a kill -9 in the middle: is it complete and the same as without the
+kill?
 
     OMP_NUM_THREADS=1 python benchmarks/kill_sampling.py [--problems 500] [--samples 256] [--kills 1] [--seed 0]
 
-The shipped ladder model answers LADDER500 twice, through the store, in processes of their own. One run is killed
-`--kills` times, at moments drawn by the seed (share of shards done, and a part of a second into the next), and
-then goes on; the other is left alone. Compared are the counts, every (problem, sample) once, and data versions;
-`drawn` of the last process and `reused` say what the kill cost. A table for people, then one JSON line.
+The shipped ladder model answers LADDER500 twice, through the store, in processes of their own. One
+run is killed `--kills` times, at moments drawn by the seed (share of shards done, and a part of a
+second into the next), and continued each time; the other runs undisturbed. The benchmark compares
+counts, checks that every (problem, sample) is there once, and compares data versions. `drawn` of
+the last process and `reused` show the cost of the kill. A table for people, then one JSON line.
 
-Raises SystemExit where anything is missing or differs.
+Raises SystemExit if anything is missing or differs.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ POLICY = Path(models.__file__).parent / "shipped" / "ladder-base"
 
 
 def main() -> None:
-    """Both runs, compared; with --worker, one run."""
+    """Compare both runs; with --worker, make one run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def draw(home: Path, problems: int, samples: int) -> dict[str, Any]:
-    """Make the pool, or what is missing of it, and count it part by part."""
+    """Make the pool, or its missing part, and count it part by part."""
     from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
     from e2h_pipeline.generation.search.independent import Independent
@@ -91,7 +93,7 @@ def draw(home: Path, problems: int, samples: int) -> dict[str, Any]:
 
 
 def kill(options: argparse.Namespace, home: Path) -> list[int]:
-    """Start and kill `--kills` times. The shards that each kill left."""
+    """Start and kill `--kills` times; the number of shards left by each kill."""
     chance = random.Random(options.seed)
     shards = shard_count(options)
     left: list[int] = []
@@ -111,7 +113,7 @@ def kill(options: argparse.Namespace, home: Path) -> list[int]:
 
 
 def finish(options: argparse.Namespace, home: Path) -> dict[str, Any]:
-    """Run to the end in a new process."""
+    """Continue to the end in a new process."""
     found = subprocess.run(command(options, home), stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(found.stdout.splitlines()[-1])
 
@@ -139,7 +141,7 @@ def report(options: argparse.Namespace, runs: dict[str, dict[str, Any]], left: l
     """The table, the JSON line.
 
     Raises:
-        SystemExit: a pool is not complete, or they differ.
+        SystemExit: a pool is not complete, or the pools differ.
     """
     names = ("complete", "rows", "parts", "tokens", "unfinished", "no_answer", "drawn", "reused")
     costs = ("seconds", "tokens_per_second", "peak_memory_bytes", "data_version")

@@ -1,9 +1,10 @@
-"""What Dagster costs: an experiment through `e2h run`, and the same stages called one after the other.
+"""The cost of Dagster: an experiment through `e2h run`, and the same stages called one after the
+other.
 
     python benchmarks/orchestration.py            # the recipe `ladder`, as `make demo`
 
-Both sides compute all stages, write the same artifacts into an empty store and are timed whole, imports and start-up
-included. Checks and MLflow are part of what is measured: calling directly has neither.
+Both sides compute all stages and write the same artifacts into an empty store. Times include
+imports and start-up. Only `e2h run` includes checks and MLflow.
 """
 
 from __future__ import annotations

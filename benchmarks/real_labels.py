@@ -1,23 +1,26 @@
-r"""Does training on human step labels teach anything that holds on other problems?
+r"""Does training on human step labels generalize to other problems?
 
     E2H_DATA_DIR=... python benchmarks/real_labels.py [--seeds 0] [--folds 4]
 
-A small random Llama (two layers of width 64, its tokenizer learnt from the training texts) is trained by
-`rewards.training` on the PRM800K ratings of `steps/prm800k_human_1818` (216 problems, none in MATH500), split by
-problem: 20 easy problems (levels 1-3) choose the threshold, the rest is cut into folds, and each fold is judged
-by an evaluator trained on the others. On all held-out steps: AUROC, of scores ranked within their fold, and
-balanced accuracy at the threshold that is best on easy validation (a majority class has one half), with intervals
-over problems. Beside it what needs no reading: the number of the step and its length in characters, early and
-short being right, and the difference of the evaluator's AUROC to theirs, paired.
+`rewards.train` trains a small random Llama (two layers of width 64, tokenizer learnt from the
+training texts) on the PRM800K ratings of `steps/prm800k_human_1818` (216 problems, none in
+MATH500). The split is by problem: 20 easy problems (levels 1-3) choose the threshold, the rest is
+cut into folds, and each fold is judged by an evaluator trained on the other folds. Measured on all
+held-out steps: AUROC, with scores ranked within their fold, and balanced accuracy at the threshold
+that is best on easy validation (a majority class has one half), with intervals over problems. Two
+baselines that do not read the step: its number and its length in characters (early and short count
+as right), with the paired difference of the evaluator's AUROC to theirs.
 
-A rated solution is cut behind its first wrong step. Two leaks had to be closed before the numbers meant anything, with
-either of them AUROC is above 0.98: the cut step must end in a blank line like every other one (`problems.prm800k`),
-and the tokenizer must spell that blank line alike at the end of a text and before more (`solutions.encode_completion`).
+A rated solution is cut after its first wrong step. Two leaks had to be closed; each alone gives an
+AUROC above 0.98. The cut step must end in a blank line like every other step
+(`supervision.ratings`), and the tokenizer must spell this blank line the same at the end of a text
+as before more text (`solutions.encode_completion`).
 
-What came out with seed 0: AUROC .565 [.541, .590], balanced accuracy .533 [.514, .553], so it beats chance and the
-majority class; but not the length of the step, .580 [.554, .603]: a model of this size learns little more from it.
+Result with seed 0: AUROC .565 [.541, .590], balanced accuracy .533 [.514, .553]. This beats chance
+and the majority class, but not the length of the step, .580 [.554, .603]: a model of this size
+learns little more than length.
 
-A table for people, then one JSON line. About a minute of processor time a fold.
+A table for people, then one JSON line. About a minute of processor time per fold.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ class Steps:
     length: NDArray[np.int64]
 
     def of(self, mask: NDArray[np.bool_]) -> Steps:
-        """Some of them."""
+        """The steps where the mask is true."""
         return Steps(*(getattr(self, field.name)[mask] for field in fields(self)))
 
 
@@ -93,7 +96,7 @@ def main() -> None:
 
 
 def one_seed(seed: int, folds: int) -> dict[str, Any]:
-    """Every fold trained and judged, then all held-out steps together."""
+    """Train and judge every fold, then measure all held-out steps together."""
     start = time.process_time()
     held_out, called = [], []
     for fold in range(folds):
@@ -135,7 +138,7 @@ def one_fold(folder: Path, seed: int, fold: int, folds: int) -> tuple[Steps, Ste
 
 
 def labelled(folder: Path, seed: int, fold: int, folds: int) -> Rows:
-    """Rows of step labels with splits by problem, written where training reads them."""
+    """Write rows of step labels, split by problem, where training reads them."""
     import pyarrow as pa
 
     problems = {s.unique_id: s for s in read_prm800k().solutions}
@@ -187,7 +190,8 @@ def make_base(folder: Path, texts: list[str], seed: int) -> None:
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over words, single digits and symbols; runs of newlines are words of their own."""
+    """Byte-level BPE over words, single digits and symbols; runs of newlines are words of their
+    own."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -240,12 +244,12 @@ def best_threshold(steps: Steps) -> float:
 
 
 def numbered(steps: Steps) -> NDArray[np.int64]:
-    """Problems by number."""
+    """Number the problems."""
     return np.unique(steps.problem, return_inverse=True)[1]
 
 
 def auroc_of(steps: Steps, scores: NDArray[Any]) -> Estimate:
-    """AUROC of some scores of the steps."""
+    """AUROC of scores of the steps."""
     found = ranking_quality(scores, steps.right, numbered(steps), BOOTSTRAP).overall
     if found is None:
         raise SystemExit("the held-out steps are all right or all wrong; take another seed")
@@ -286,7 +290,7 @@ _BARS = {"auroc": 0.5, "balanced_accuracy": 0.5, "auroc_over_position": 0.0, "au
 
 
 def show(run: dict[str, Any]) -> None:
-    """One seed for people."""
+    """Print one seed for people."""
     print(
         f"seed {run['seed']}: {run['held_out_steps']:,} held-out steps of {run['held_out_problems']} problems, "
         f"{run['share_right']:.1%} right; {run['processor_seconds']:.0f} s"

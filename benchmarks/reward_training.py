@@ -1,25 +1,29 @@
-"""Tokens per second of evaluator training: ours, grouped by length and packed, next to plain transformers.Trainer.
+"""Tokens per second of evaluator training: ours, grouped by length and packed, next to plain
+transformers.Trainer.
 
     python benchmarks/reward_training.py [--repeats 3] [--device cpu|cuda] [--model-size tiny|0.5b|1b] [--quick]
 
-All three train the same random Llama from the same weights on the same solutions, with the same batch and
-micro-batch sizes, the same optimizer and the same loss (binary cross-entropy at step ends):
+All three train the same random Llama from the same weights on the same solutions, with the same
+batch and micro-batch sizes, the same optimizer and the same loss (binary cross-entropy at step
+ends):
 
     plain     transformers.Trainer as its users set it up: random order, each micro-batch padded to its longest row
-    grouped   our trainer, padded, solutions of like length together
+    grouped   our trainer, padded, solutions of similar length together
     packed    our trainer, the solutions of a micro-batch in one row, attention within each
 
-Lengths are lognormal with the mean of MATH solutions, 311 tokens; drawn so, random micro-batches of 8 waste about
-half their positions, as they do on MATH. Tokens are those of solutions; padding does not count. Timed from the
-first forward pass to the last update, after a warm-up run; medians over repeats, contenders taken in turn.
+Lengths are lognormal with the mean of MATH solutions, 311 tokens. With them, random micro-batches
+of 8 waste about half their positions, as on MATH. Only tokens of solutions count, not padding. Time
+runs from the first forward pass to the last update, after a warm-up run; medians over repeats,
+contenders in turn.
 
-The share of the physical limit is floating point operations that the model needs (6 per weight and token, and
-attention over what causality leaves) per second, over the rate of a large matrix product measured in this run.
+The share of the physical limit is the needed floating point operations per second (6 per weight and
+token, and causal attention), over the rate of a large matrix product measured in this run.
 
-Packing must not change the loss: `loss_difference` is the largest of packed against padded micro-batches of the
-first update, at the starting weights, in float32; `curve_difference` that of the timed runs (bf16 on a GPU). For
-contrast `naive_difference`: packed rows with restarting positions through the model's own attention.
-A table for people, then one JSON line.
+Packing must not change the loss. `loss_difference` is the largest difference between packed and
+padded micro-batches of the first update, at the starting weights, in float32. `curve_difference` is
+the largest difference between the timed runs (bf16 on a GPU). `naive_difference`, for contrast, is
+that of packed rows with restarting positions and the model's own attention. A table for people,
+then one JSON line.
 """
 
 from __future__ import annotations
@@ -38,15 +42,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MEAN_TOKENS, SPREAD, LONGEST = 311, 0.8, 1024  # of a solution; the spread is that of the logarithm
-STEP_TOKENS = 40  # a label about every so many tokens
+# Of a solution; SPREAD is the standard deviation of the logarithm.
+MEAN_TOKENS, SPREAD, LONGEST = 311, 0.8, 1024
+STEP_TOKENS = 40  # tokens per label
 TARGET = 1.5  # times plain
 LOSS_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Size:
-    """A Llama, and how much of what to train it with."""
+    """A Llama, and the amount of training data."""
 
     hidden: int
     layers: int
@@ -68,14 +73,14 @@ SIZES = {
 
 @dataclass
 class Timing:
-    """One run of one contender; `losses` of its micro-batches, which add up to those of updates."""
+    """One run of one contender; `losses` are per micro-batch and add up to those of updates."""
 
     seconds: float
     losses: list[Any]
 
 
 def main() -> None:
-    """Run all of it and print."""
+    """Run everything and print."""
     options = _options()
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -146,7 +151,7 @@ def make_examples(size: Size, seed: int) -> list[dict[str, list[float]]]:
 
 
 def _log_center() -> float:
-    """Of a lognormal with the wanted mean: mean = exp(center + spread^2 / 2)."""
+    """The center of a lognormal with this mean: mean = exp(center + spread^2 / 2)."""
     import math
 
     return math.log(MEAN_TOKENS) - SPREAD**2 / 2
@@ -277,7 +282,7 @@ def _run_ours(
         learning_rate=1e-4,
         warmup=0,
         seed=seed,
-        checkpoints=1,  # one, behind the last update: it is not timed
+        checkpoints=1,  # only after the last update, outside the timed part
         packing=packing,
     )
     train(model, examples, timed, settings, 0, Work(work, work, reporter=Clock()))
@@ -291,7 +296,8 @@ def _quiet(trainer: Any) -> None:
 
 
 def loss_differences(model: Any, examples: Sequence[Mapping[str, Any]], size: Size) -> tuple[float, float]:
-    """Largest differences of a micro-batch's mean loss from the padded one, in float32: packed, and naively packed."""
+    """Largest difference of a micro-batch's mean loss to the padded one, in float32: packed,
+    naively packed."""
     from e2h_pipeline.training.batches import collate, packed_attention
 
     ours, naive = [], []
@@ -326,7 +332,8 @@ def _mean_loss(model: Any, batch: Mapping[str, Any]) -> float:
 
 
 def matrix_rate(device: str) -> float:
-    """Floating point operations per second of a large matrix product: best of five, in training's precision."""
+    """Floating point operations per second of a large matrix product: best of five, in training's
+    precision."""
     import torch
 
     width, kind = (8192, torch.bfloat16) if device == "cuda" else (1024, torch.float32)
@@ -344,7 +351,8 @@ def matrix_rate(device: str) -> float:
 def needed_operations(model: Any, examples: Sequence[Mapping[str, Any]], size: Size) -> float:
     """Operations of forward and backward passes over solutions, without padding and the embedding.
 
-    6 per weight and token; attention 3 x 2 x length^2 x hidden per layer: two products, half of each masked.
+    6 per weight and token. Attention: 3 x 2 x length^2 x hidden per layer, two products with half
+    of each masked.
     """
     embedding = model.get_input_embeddings().weight.numel()
     weights = sum(p.numel() for p in model.parameters()) - embedding

@@ -1,35 +1,32 @@
-"""What an update of reinforcement learning costs on a CPU: our GRPO next to TRL's `GRPOTrainer`.
+"""The cost of an update of reinforcement learning on a CPU: our GRPO next to TRL's `GRPOTrainer`.
 
     python benchmarks/rl.py [--rounds 5] [--updates 4] [--temperature 1] [--threads 1 2]
         [--ways ours trl]
 
-An update is: completions of the drawn questions, their scores by the evaluator and their verdicts,
-and the optimizer steps on them with KL to the starting policy. Both sides have the same model (the
-shipped ladder model), questions in the same order, evaluator (the same model with a random head:
-its speed does not depend on what it knows), completions a question, minibatches, temperature,
-limit, clip range, KL coefficient, optimizer and precision. Two sizes: `ladder`, as the recipe of
-that name has them (128 completions, one optimizer step), and `default`, as a recipe that says
-nothing has them (512 completions, four steps).
+An update draws completions of the questions, scores them with the evaluator, grades them, and takes
+the optimizer steps with KL to the starting policy. Both sides have the same model (the shipped
+ladder model), questions in the same order, evaluator (the same model with a random head: its speed
+does not depend on training), completions per question, minibatches, temperature, limit, clip range,
+KL coefficient, optimizer and precision. Two sizes: `ladder`, as in the recipe of that name (128
+completions, one optimizer step), and `default`, a recipe's defaults (512 completions, four steps).
 
 - `ours`: `Grpo().train(...)`, step-level;
-- `trl`: `GRPOTrainer` with `generate`, `loss_type="bnpo"`, the mean over a minibatch's tokens as
-  ours. Its reward function calls our scorer and our grader and sums what ours spreads over the
-  steps. Its defaults that cost time on a CPU are off: gradient checkpointing, bfloat16, padding to
-  multiples, importance weights in the KL, logs;
-- `trl, continuous batching`: the same with transformers' `generate_batch`, at the fastest of two
+- `trl`: `GRPOTrainer` with `generate` and `loss_type="bnpo"`, the mean over a minibatch's tokens as
+  ours. Its reward function calls our scorer and our grader, and sums the rewards that ours spreads
+  over the steps. Its defaults that cost time on a CPU are off: gradient checkpointing, bfloat16,
+  padding to multiples, importance weights in the KL, logs;
+- `trl, continuous batching`: the same with transformers' `generate_batch`, at the faster of two
   sizes of its cache.
 
-That both do the same work is checked and printed: completions, tokens, optimizer steps, mean length
-and mean reward. `distinct` is how many different completions there are, over all of them: ours
-scores and learns equal ones of a question together, so the higher the temperature, the less it
-saves.
+The benchmark checks and prints that both do the same work: completions, tokens, optimizer steps,
+mean length and mean reward. `distinct` is the share of different completions. Ours scores and
+learns equal completions of a question together, so a higher temperature saves less.
 
-Every way has a process of its own at each thread count, and the rounds go through all of them in
-turn. A round is a run from the start: one update to warm up, then `--updates` that are timed from
-the end of one to the end of the next, without validation and checkpoints. Compared are medians over
-all timed updates, each way at its better thread count. Time is told apart into drawing completions,
-scoring them, and the rest, which is log-probabilities and learning. Tables for people, then one
-JSON line.
+Every way has its own process at each thread count, and the rounds go through all of them in turn. A
+round is a run from the start: one update to warm up, then `--updates` timed ones, from the end of
+one to the end of the next, without validation and checkpoints. The tables compare medians over all
+timed updates, each way at its better thread count. Time is split into drawing completions, scoring
+them, and the rest (log-probabilities and learning). Tables for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -55,17 +52,17 @@ if TYPE_CHECKING:
     from e2h_pipeline.rl.online.models import Run
     from e2h_pipeline.rl.online.protocol import Update as RolloutBatch
 
-# Completions an update and an optimizer step.
+# Completions per update, and per optimizer step.
 SIZES = {"ladder": (128, 128), "default": (512, 128)}
 SAMPLES_PER_QUESTION = 4
 LIMIT = 80
 PARTS = ("drawing", "scoring", "learning")
-# Left to itself, continuous batching takes nearly all memory on a CPU, and its attention goes over
-# all of its cache.
+# By default continuous batching takes nearly all memory on a CPU, and its attention covers its
+# whole cache.
 CACHE_PAGE, CACHE_BLOCKS = 32, (256, 1024)
 # Mean lengths after a few updates on different rewards.
 LENGTH_TOLERANCE = 0.1
-TARGET = 2.0  # from the issue: at least so many times TRL's speed
+TARGET = 2.0  # from the issue: times TRL's speed, at least
 
 Update = dict[
     str, float
@@ -132,7 +129,7 @@ def measure(size: str, folders: Mapping[str, str], options: argparse.Namespace) 
 
 
 def summary(way: str, threads: int, updates: Sequence[Update]) -> dict[str, Any]:
-    """Medians of times; means of what was done."""
+    """Medians of times; means of counts."""
     row: dict[str, Any] = {"way": way, "threads": threads}
     for clock in ("wall", "processor"):
         row[clock] = statistics.median(u[clock] for u in updates)
@@ -209,11 +206,11 @@ def make_inputs(scratch: Path) -> dict[str, str]:
 
 
 def make_options(spec: Mapping[str, Any]) -> GrpoRl:
-    """The recipe `ladder`'s, but for the sizes."""
+    """The options of the recipe `ladder`, with the sizes of the spec."""
     from e2h_pipeline.recipe import GrpoRl
 
     return GrpoRl(
-        updates=spec["updates"] + 2,  # the first warms up, behind the last are validation and a checkpoint
+        updates=spec["updates"] + 2,  # the first warms up; validation and a checkpoint follow the last
         rollouts=spec["rollouts"],
         minibatch=spec["minibatch"],
         samples_per_question=SAMPLES_PER_QUESTION,
@@ -227,7 +224,7 @@ def make_options(spec: Mapping[str, Any]) -> GrpoRl:
 
 
 def make_job(spec: Mapping[str, Any], options: GrpoRl, work: Work) -> RlJob[GrpoRl]:
-    """What a run of ours is handed."""
+    """The job of a run of ours."""
     from e2h_pipeline.problems.ladder.domain import LADDER
     from e2h_pipeline.rl import algorithms as rl
 
@@ -241,7 +238,7 @@ def make_job(spec: Mapping[str, Any], options: GrpoRl, work: Work) -> RlJob[Grpo
 
 
 class Clock:
-    """Wall and processor seconds of updates, and of what is done inside them."""
+    """Wall and processor seconds of updates and of their parts."""
 
     def __init__(self) -> None:
         self.updates: list[Update] = []
@@ -253,7 +250,7 @@ class Clock:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Seconds spent in the block belong to this part."""
+        """Count the seconds of the block for this part."""
         wall, processor = self._now()
         yield
         ended = self._now()
@@ -261,7 +258,7 @@ class Clock:
         self.count(f"processor_{name}", ended[1] - processor)
 
     def timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
-        """The function, whose seconds belong to a part."""
+        """Wrap a function so that its seconds count for a part."""
 
         def inside(*args: Any) -> Any:
             with self.part(part):
@@ -270,18 +267,18 @@ class Clock:
         return inside
 
     def count_drawn(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]) -> None:
-        """Note the completions of an update."""
+        """Count the completions of an update."""
         self.count("completions", len(completions))
         self.count("tokens", sum(map(len, completions)))
         pairs = zip(prompts, completions, strict=True)
         self.count("distinct", len({(tuple(prompt), tuple(ids)) for prompt, ids in pairs}))
 
     def count(self, name: str, value: float) -> None:
-        """Add to what is known of the update."""
+        """Add to a count of the update."""
         self.counts[name] = self.counts.get(name, 0) + value
 
     def end_update(self) -> None:
-        """An update is over, and the next begins."""
+        """End an update and begin the next."""
         now = self._now()
         for i, clock in enumerate(("wall", "processor")):
             self.counts[clock] = now[i] - self._at[i]
@@ -338,7 +335,7 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
     """A run of TRL's trainer on the questions that ours draws.
 
     Args:
-        cache_blocks: of continuous batching, which draws where they are given.
+        cache_blocks: size of the cache of continuous batching, which is used if this is given.
     """
     import datasets
     from transformers import AutoTokenizer, TrainerCallback
@@ -429,7 +426,7 @@ def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> 
 
 
 def reward_function(spec: Mapping[str, Any], options: GrpoRl, judge: Grader) -> Callable[..., list[float]]:
-    """A reward function for TRL: the sum of the rewards that ours spreads over a completion's
+    """A reward function for TRL: it sums the rewards that ours spreads over a completion's
     tokens."""
     from e2h_pipeline.grading.verdicts import Gold, Verdict, decide
     from e2h_pipeline.models.load import load_evaluator
@@ -476,8 +473,7 @@ def _sigmoid(logit: float) -> float:
 
 
 class ContinuousBatching:
-    """`trl` with continuous batching, at the size of its cache that was the fastest when it warmed
-    up."""
+    """`trl` with continuous batching, at the cache size that was the fastest in the warm-up."""
 
     def __init__(self) -> None:
         self._blocks: int | None = None
@@ -496,7 +492,7 @@ WAYS: dict[str, Way] = {"ours": ours, "trl": trl, "trl, continuous batching": Co
 
 
 class Worker:
-    """A process with one way and thread count, which runs when it is told to."""
+    """A process for one way and thread count, which runs on request."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -523,7 +519,7 @@ class Worker:
         return self._answer()
 
     def end(self) -> None:
-        """Let the process go."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -541,7 +537,7 @@ class Worker:
 def work(spec: dict[str, Any]) -> None:
     """The worker's side: warm up, then a round for every line."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
+    os.dup2(2, 1)  # prints of libraries must not come between the answers
     import torch
 
     torch.set_num_threads(spec["threads"])

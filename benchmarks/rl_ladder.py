@@ -1,22 +1,21 @@
 """The ladder's tables of reinforcement learning: methods, shaping schemes, curricula.
 
-    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,table2,shaping,curricula} [--seeds
-    21,22,23] [--rows PPO GRPO]
-        [--collect]
+    OMP_NUM_THREADS=1 python benchmarks/rl_ladder.py {methods,table2,shaping,curricula}
+        [--seeds 21,22,23] [--rows PPO GRPO] [--collect]
 
 A row is a recipe key per seed: `ladder/problems.seed=S/seed=S` with the row's own overrides. Keys
-that are not in the store (E2H_HOME) are run as `e2h run KEY --select +benchmark_metrics` would;
-stages that keys share are made once. With --collect nothing is run, and rows that were never run
-are left out.
+that are missing in the store (E2H_HOME) are run like `e2h run KEY --select +benchmark_metrics`;
+shared stages are made once. With --collect nothing is run, and rows that were never run are left
+out.
 
 Accuracy is greedy, in % of LADDER500: a mean over seeds with a 95% interval over problems. The
-interval says nothing of how much other seeds would differ, so hard levels are also shown seed by
-seed. Differences are paired, with the table's baseline or the row that the line names. PGR is (row
-- SFT) / (ceiling - SFT) on hard levels. Checkpoints are chosen on easy validation. KL is to the SFT
-policy, per token, at the chosen checkpoint and at its highest. Errors are the first ones of
-solutions of hard questions, of all seeds, also where the answer is right: facts (the next operation
-with a wrong result) and the rest (an operand that is skipped, repeated or miscopied, or an answer
-that is not the last result). A table for people, then one JSON line.
+interval does not cover the spread over seeds, so hard levels are also shown seed by seed.
+Differences are paired, with the table's baseline or the row that the line names. On hard levels PGR
+is (row - SFT) / (ceiling - SFT). Checkpoints are chosen on easy validation. KL is to the SFT
+policy, per token, at the chosen checkpoint and at its highest. An error is the first one of a
+solution of a hard question, over all seeds, also if the answer is right. It is a fact (the next
+operation with a wrong result) or belongs to the rest (an operand that is skipped, repeated or
+miscopied, or an answer that is not the last result). A table for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -62,8 +61,8 @@ OUTCOME_ONLY = (*NO_STEP_REWARDS, *EASY)
 GRPO = ("rl.algorithm=grpo", "rl.kl=0.2", "rl.learning_rate=2e-4", "rl.step_bonus=0")
 SOFT_MINIMUM = ("rl.shaping=soft_minimum",)
 REST, DPO = ("rl.algorithm=rest",), ("rl.algorithm=dpo",)
-# As many solutions of all questions as five rounds draw of the easy ones; PPO and GRPO draw as many
-# of either anyway.
+# Three rounds on all questions draw as many solutions as five rounds on easy ones. PPO and GRPO
+# draw the same number in both cases.
 DPO_ALL = (*DPO, "rl.rounds=3")
 # The paper's dagger rows: reinforcement learning on hard questions with their answers. Not strict.
 ALL_ANSWERS = ("problems.hard_answers=true", "strict=false")
@@ -75,8 +74,8 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a recipe, what it overrides, whose answers are counted, and the row it
-    is compared with where that is not the table's baseline."""
+    """One line of a table: recipe, overrides, the policy and method whose answers count, and the
+    row to compare with if it is not the table's baseline."""
 
     name: str
     overrides: tuple[str, ...] = ()
@@ -93,8 +92,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in order; what they are compared with is a row's name, and so is the ceiling of PGR,
-    where there is one."""
+    """Rows in order, and the names of two rows: the baseline and, if there is one, the ceiling of
+    PGR."""
 
     rows: tuple[Row, ...]
     baseline: str
@@ -132,8 +131,7 @@ TABLES = {
         baseline=SFT.name,
         ceiling=CEILING.name,
     ),
-    # The rows of docs/rl.md, and one more; five rounds of DPO on all questions too, as in the
-    # paper.
+    # The rows of docs/rl.md and one more. DPO on all questions has five rounds, as in the paper.
     "table2": Table(
         (
             SFT,
@@ -211,8 +209,8 @@ def main() -> None:
 
 
 def run_missing(table: Table, seeds: Sequence[int], beginnings: Sequence[str]) -> list[str]:
-    """Run the keys of a table one after another, each through Dagster and the store; what failed,
-    and why."""
+    """Run the keys of a table one after another, through Dagster and the store; the failed keys
+    with their errors."""
     from e2h_pipeline.operations.runner import RunError, run_experiment
 
     rows = [row for row in table.rows if any(row.name.startswith(name) for name in beginnings)]
@@ -222,7 +220,7 @@ def run_missing(table: Table, seeds: Sequence[int], beginnings: Sequence[str]) -
         started = time.monotonic()
         try:
             run_experiment(key, home(), SELECT, lambda _: None)
-        except RunError as error:  # one failed row is no reason to lose the others; it is told at the end
+        except RunError as error:  # keep the other rows; the failure is shown at the end
             failed.append(f"{key}: {error}")
         now = time.monotonic()
         left = (now - began) / number * (len(keys) - number)
@@ -236,14 +234,14 @@ def run_missing(table: Table, seeds: Sequence[int], beginnings: Sequence[str]) -
 
 @dataclass
 class Measured:
-    """What the store holds of one row, by seed.
+    """The results of one row in the store, by seed.
 
     Attributes:
-        values: problem id to 1 where the answer is right, else 0.
+        values: problem id to 1 if the answer is right, else 0.
         training: summary of the policy artifact, with `kl`, `highest_kl` and `seconds`; empty for
-            rows that count no trained policy's answers.
+            rows without a trained policy.
         easy_data: data version of the easy problems.
-        errors: solutions of hard questions that have an error, by the first: `fact` or `operand`.
+        errors: number of solutions of hard questions by their first error: `fact` or `operand`.
     """
 
     row: Row
@@ -255,7 +253,7 @@ class Measured:
 
 
 def measure(table: Table, seeds: Sequence[int]) -> list[Measured]:
-    """Rows of which at least one seed has results."""
+    """Rows with results for at least one seed."""
     from e2h_pipeline.orchestration.experiments import Experiments
     from e2h_pipeline.orchestration.instance import open_instance
 
@@ -299,7 +297,7 @@ def _training(experiments: Experiments, key: str) -> dict[str, Any]:
 
 
 def _first_errors(experiments: Experiments, key: str, policy: str) -> Iterator[str]:
-    """What the first wrong step of each greedy solution of a hard question has wrong."""
+    """Kinds of the first errors in greedy solutions of hard questions."""
     table = read_table(experiments.artifact("benchmark_questions", key).path / "data.parquet")
     easy = Recipe.from_key(key, recipe_folders(home())).evaluation.easy_levels
     questions = {row["problem_id"]: row["question"] for row in table.to_pylist() if row["level"] not in easy}
@@ -357,8 +355,7 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def _shared(*rows: Measured) -> list[int]:
-    """Seeds that all rows have, so that pairs are of the same problems and the same SFT
-    policies."""
+    """Seeds that all rows have, so that pairs have the same problems and the same SFT policies."""
     return sorted(set.intersection(*(set(row.values) for row in rows)))
 
 
@@ -442,7 +439,7 @@ def _interval(estimate: Sequence[float], spec: str) -> str:
 
 
 def _each(trained: Sequence[Mapping[str, Any]], name: str, spec: str) -> str:
-    """A number of every seed, with slashes between; nothing where no seed has it."""
+    """A number per seed, joined by slashes; empty if no seed has it."""
     values = [training.get(name) for training in trained]
     if all(value is None for value in values):
         return ""

@@ -1,27 +1,33 @@
-"""How fast samples are drawn on a CPU, next to what others offer; memory and cost as N and problems grow.
+"""How fast engines draw samples on a CPU; memory and cost as N and the number of problems grow.
 
-    python benchmarks/sampling.py [--rounds 5] [--problems 32] [--samples 64] [--threads 1 2] [--parts speed memory growth]
+    python benchmarks/sampling.py [--rounds 5] [--problems 32] [--samples 64] [--threads 1 2]
+        [--parts speed memory growth]
 
-Run it where vLLM is installed (docs/vllm.md), or its rows are missing. Same model, prompts and N for all:
+Run it in an environment with vLLM (docs/vllm.md), or its rows are missing. Same model, prompts and
+N for all:
 
-- `embedded`: `TransformersEngine`, as the recipe's defaults have it;
-- `generate`: `model.generate(num_return_sequences=N)`, prompts sorted by length, at the number of prompts a batch that
-  was the fastest of several when it warmed up;
+- `embedded`: `TransformersEngine`, with the recipe's defaults;
+- `generate`: `model.generate(num_return_sequences=N)`, prompts sorted by length, with the number of
+  prompts per batch that was the fastest in the warm-up;
 - `continuous batching`: transformers' `generate_batch`, at the fastest of three sizes of its cache;
-- `vllm`: `LLM.generate(n=N)` without seeds, the least it can be asked for; `vllm, logprobs` also gives the
-  log-probabilities that our protocol asks for;
+- `vllm`: `LLM.generate(n=N)` without seeds, its fastest setting; `vllm, logprobs` also gives the
+  log-probabilities that our protocol requires;
 - `vllm engine`: `VllmEngine`.
 
-All give token ids and texts. The model is the shipped ladder model with its heads widened from 16 to 32, which computes
-the same and which vLLM's attention on CPU knows. Two spreads of lengths: `ladder`, benchmark questions and the model's
-own solutions at temperature 1 (about 29 tokens, 10 to 46); `long`, questions of 49 operands and an end that the
-model finds by chance (end-of-sequence row zero, temperature 1.75, at most 320 tokens: about 95, a tenth below 15, a
-tenth above 220), with an eighth of the problems, because `generate` copies its whole cache at every token.
+All give token ids and texts. The model is the shipped ladder model with its heads widened from 16
+to 32. It computes the same, and vLLM's CPU attention supports this width. There are two spreads of
+lengths:
 
-Every engine has a process of its own at each thread count, and the rounds go through all of them in turn; what is
-compared are medians of tokens a second, each engine at its better thread count. Ended samples' padding is
-not counted as tokens. Memory is the peak of a fresh process that fills a sample pool; cost the processor time of one.
-Tables for people, then one JSON line.
+- `ladder`: benchmark questions and the model's own solutions at temperature 1 (about 29 tokens, 10
+  to 46);
+- `long`: questions of 49 operands and an end by chance (end-of-sequence row zero, temperature 1.75,
+  at most 320 tokens: about 95, a tenth below 15, a tenth above 220). It has an eighth of the
+  problems, because `generate` copies its whole cache at every token.
+
+Every engine has its own process at each thread count, and the rounds go through all of them in
+turn. The tables compare medians of tokens per second, each engine at its better thread count.
+Padding of ended samples does not count. Memory is the peak of a fresh process that fills a sample
+pool; cost is its processor time. Tables for people, then one JSON line.
 """
 
 from __future__ import annotations
@@ -50,11 +56,13 @@ Way = Callable[[int], list[list[int]]]
 HEAD_WIDTH = 32
 CONTEXT = 1024
 SPREADS = {"ladder": (1.0, 80), "long": (1.75, 320)}  # temperature, limit
-GENERATE_PROMPTS = (2, 4, 8, 16)  # a batch
-# Left to itself, continuous batching takes nearly all memory on a CPU, and its attention goes over all of its cache.
+GENERATE_PROMPTS = (2, 4, 8, 16)  # per batch
+# By default continuous batching takes nearly all memory on a CPU, and its attention covers its
+# whole cache.
 CACHE_PAGE, CACHE_BLOCKS = 32, (256, 1024, 4096)
 GROWTH = (1, 2, 4, 8)
-# Mean lengths of ways that draw from one distribution; samples of a problem are alike, so this is wide.
+# Of mean lengths, for ways that draw from one distribution. Wide, because samples of a problem are
+# alike.
 LENGTH_TOLERANCE = 0.05
 TARGETS = {  # from the issue: at least
     "times_generate": 2.0,
@@ -63,7 +71,7 @@ TARGETS = {  # from the issue: at least
     "vllm_engine_of_vllm": 0.95,
     "vllm_engine_of_vllm_logprobs": 0.95,
 }
-MEMORY_TARGET = 1.1  # at most, N = 1,024 to N = 64
+MEMORY_TARGET = 1.1  # peak at N = 1,024 over peak at N = 64, at most
 
 
 def main() -> None:
@@ -101,7 +109,7 @@ def main() -> None:
 
 
 def speed(options: argparse.Namespace, scratch: Path) -> tuple[Any, dict[str, Any]]:
-    """Tokens a second of every way, for every spread."""
+    """Tokens per second of every way, for every spread."""
     found: dict[str, Any] = {}
     targets: dict[str, Any] = {}
     for spread in options.spreads:
@@ -140,7 +148,8 @@ def memory(options: argparse.Namespace, scratch: Path) -> tuple[Any, dict[str, A
 
 
 def growth(options: argparse.Namespace, scratch: Path) -> tuple[Any, dict[str, Any]]:
-    """Processor seconds of pools of growing N and of growing numbers of problems, and a line through each."""
+    """Processor seconds of pools of growing N and of growing numbers of problems, and a line
+    through each."""
     folder = make_model(scratch / "growth", "ladder")
     problems = max(1, options.problems // 2)
     sizes = {
@@ -189,7 +198,7 @@ def _measure(specs: dict[tuple[str, int], dict[str, Any]], rounds: int) -> list[
     """Rounds through all workers in turn.
 
     Raises:
-        SystemExit: ways draw samples of different lengths, so they do not draw the same.
+        SystemExit: the mean lengths of samples differ, so the ways do not draw the same.
     """
     workers = {}
     for key, spec in specs.items():
@@ -261,7 +270,7 @@ def _print_speed(spread: str, problems: int, samples: int, rows: Sequence[Any], 
 
 
 def make_model(folder: Path, spread: str) -> Path:
-    """The shipped ladder model with wider heads; for `long`, with an end that comes by chance."""
+    """The shipped ladder model with wider heads; for `long` it ends by chance."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -284,12 +293,14 @@ def make_model(folder: Path, spread: str) -> Path:
 
 
 def _widen(model: PreTrainedModel) -> dict[str, Any]:
-    """Weights of the same function with heads of `HEAD_WIDTH`: zeros between, where rotary pairs keep their angles."""
+    """Weights of the same function with heads of `HEAD_WIDTH`: zeros keep the angles of rotary
+    pairs."""
     import torch
 
     old = model.config.head_dim
     factor, half = HEAD_WIDTH // old, old // 2
-    # Pair (i, i + half) of a head turns by theta^(-2i / old), which is that of pair i x factor in a wider head.
+    # Pair (i, i + half) of a head turns by theta^(-2i / old), as pair i x factor does in a wider
+    # head.
     place = torch.tensor([i * factor + side for side in (0, HEAD_WIDTH // 2) for i in range(half)])
 
     def spread_rows(weight: Any, heads: int) -> Any:
@@ -327,7 +338,7 @@ def make_questions(spread: str, problems: int) -> list[str]:
 
 
 class Worker:
-    """A process with one way and thread count, which draws when it is told to."""
+    """A process for one way and thread count, which draws on request."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -354,7 +365,7 @@ class Worker:
         return self._answer()
 
     def end(self) -> None:
-        """Let the process go."""
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
@@ -372,7 +383,7 @@ class Worker:
 def work(spec: dict[str, Any]) -> None:
     """The worker's side: warm up, then a round for every line."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
+    os.dup2(2, 1)  # prints of libraries must not come between the answers
     import torch
 
     torch.set_num_threads(spec["threads"])
@@ -403,7 +414,7 @@ def work(spec: dict[str, Any]) -> None:
 
 
 def draw_pool(spec: dict[str, Any], seed: int) -> dict[str, float]:
-    """Fill a sample pool in a folder that is then removed. Peak and earlier memory in MiB."""
+    """Fill a sample pool in a temporary folder; peak and earlier memory in MiB."""
     import pyarrow as pa
 
     from e2h_pipeline.artifacts.work import Work
@@ -572,7 +583,7 @@ def _model_and_prompts(
 
 
 def _fastest(settings: Sequence[int], draw: Callable[[int], list[list[int]]]) -> int:
-    """The setting that draws the most tokens a second."""
+    """The setting that draws the most tokens per second."""
 
     def rate(setting: int) -> float:
         start = time.perf_counter()
@@ -582,7 +593,7 @@ def _fastest(settings: Sequence[int], draw: Callable[[int], list[list[int]]]) ->
 
 
 def _until_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens up to the end of sequence, it included."""
+    """Tokens up to and including the end of sequence."""
     end = tokenizer.eos_token_id
     return ids[: ids.index(end) + 1] if end in ids else ids
 

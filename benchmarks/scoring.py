@@ -1,22 +1,25 @@
-"""How fast an evaluator scores solutions, next to the two ways in which others do it.
+"""How fast an evaluator scores solutions, next to two published ways.
 
     python benchmarks/scoring.py [--device cuda] [--repeats 3] [--seed 0] [--problems 6] [--samples 8]
 
 Same random weights, same solutions, one run:
 
 - `ours`: `rewards.scoring`, and `ours, no shared prompt`;
-- `one forward per step`: each step is a forward pass of all before it, batch of one (as RLHFlow's evaluation);
-- `unsorted padding`: one forward pass per solution, batches of 16 in the pool's order, padded to their longest, the
-  head on every token (as search-and-learn).
+- `one forward per step`: a forward pass per step over everything before it, batch of one (as in
+  RLHFlow's evaluation);
+- `unsorted padding`: one forward pass per solution, batches of 16 in the pool's order, padded to
+  their longest, the head on every token (as in search-and-learn).
 
-Lengths are those of PRM800K test solutions (300 of them, in MR-MATH): 10.0 steps of 93 characters, logarithms
-with standard deviations 0.43 and 0.62, questions of 159 characters, at 3 characters a token; two thirds of the
-spread in steps within a problem. The share of the matrix-multiply rate counts each solution's tokens once (and
-a problem's prompt once), so padding and repeated work lower it. The rate is that of the model's own largest
-product, best of several, in the same run. Rounds go through all ways in turn; times are medians: of seconds on a
-GPU, of processor seconds of this process on a CPU, which others on the machine move less. `computed` are the
-tokens that went through the model, padding and repeats counted: on a CPU large batches lose more than their padding,
-as they do not fit the cache.
+Lengths follow PRM800K test solutions (300 of them, in MR-MATH): 10.0 steps of 93 characters,
+logarithms with standard deviations 0.43 and 0.62, questions of 159 characters, at 3 characters per
+token; two thirds of the spread in steps is within a problem. The share of the matrix-multiply rate
+counts each solution's tokens once (and a problem's prompt once), so padding and repeated work lower
+it. The rate is measured on the model's own largest product, best of several, in the same run.
+Rounds go through all ways in turn. Times are medians: of seconds on a GPU; on a CPU of processor
+seconds, which depend less on other processes. `computed` counts all tokens that went through the
+model, with padding and repeats. On a CPU large batches lose more than their padding, because they
+do not fit the cache.
+
 A table for people, then one JSON line.
 """
 
@@ -68,8 +71,8 @@ def measure(
 ) -> tuple[
     PreTrainedModel, list[EncodedSolution], dict[str, list[float]], dict[str, Scores], dict[str, int], float
 ]:
-    """The model, the solutions; of each way the seconds of every round, the scores and the tokens computed; FLOP/s
-    of a product."""
+    """The model, the solutions; of each way the seconds of every round, the scores and the tokens
+    computed; FLOP/s of a product."""
     import torch
 
     torch.set_num_threads(options.threads)
@@ -111,7 +114,8 @@ def clock_of(device: str) -> Callable[[], float]:
 
 
 def make_model(device: str, seed: int) -> PreTrainedModel:
-    """A Llama evaluator with random weights: 1.1 B parameters in bfloat16 on a GPU, 1.6 M in float32 on a CPU."""
+    """A Llama evaluator with random weights: 1.1 B parameters in bfloat16 on a GPU, 1.6 M in
+    float32 on a CPU."""
     import torch
     from transformers import LlamaConfig, LlamaForTokenClassification
 
@@ -155,7 +159,7 @@ def make_solutions(problems: int, samples: int, vocabulary: int, seed: int) -> l
 
 
 def score_per_step(model: PreTrainedModel, solutions: Sequence[EncodedSolution]) -> Scores:
-    """Each step from a forward pass of its own, batch of one."""
+    """A forward pass for each step, batch of one."""
     import torch
 
     with torch.inference_mode():
@@ -192,7 +196,8 @@ def score_unsorted(model: PreTrainedModel, solutions: Sequence[EncodedSolution])
 
 
 def matmul_rate(model: PreTrainedModel, tokens: int = 4096, tries: int = 5) -> float:
-    """FLOP/s of the model's largest product, (tokens, hidden) x (hidden, intermediate); best of `tries`."""
+    """FLOP/s of the model's largest product, (tokens, hidden) x (hidden, intermediate); best of
+    `tries`."""
     import torch
 
     width, inner = model.config.hidden_size, model.config.intermediate_size
@@ -209,9 +214,10 @@ def matmul_rate(model: PreTrainedModel, tokens: int = 4096, tries: int = 5) -> f
 
 
 def useful_flops(model: PreTrainedModel, solutions: Sequence[EncodedSolution]) -> float:
-    """Operations that no way can do without: each solution's completion, each problem's prompt once.
+    """Operations that every way needs: each solution's completion, and each problem's prompt once.
 
-    2 per weight and token outside embedding and head, and 4 x width per pair of a token and one it attends to.
+    2 per weight and token outside embedding and head, and 4 x width per pair of tokens in
+    attention.
     """
     weights = sum(p.numel() for p in model.base_model.layers.parameters())
     pairwise = 4 * model.config.hidden_size * model.config.num_hidden_layers
@@ -233,7 +239,7 @@ def report(
     """The table, the targets, the JSON line.
 
     Raises:
-        SystemExit: in float32, ways differ by more than the tolerance.
+        SystemExit: the ways' scores differ by more than the tolerance in float32.
     """
     flops, tokens = useful_flops(model, solutions), sum(len(s.input_ids) for s in solutions)
     flat = {name: np.concatenate([np.array(row) for row in found]) for name, found in scores.items()}

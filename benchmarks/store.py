@@ -1,13 +1,14 @@
-"""A store of many artifacts: how long questions about it take.
+"""How long queries take in a store of many artifacts.
 
     python benchmarks/store.py --home FOLDER [--experiments 500] [--stages 20]
 
-Fills a fresh home with experiments x stages small artifacts (10,000 by default) through the real ArtifactStore, recorded in
-a real Dagster instance by one real run an experiment, the lineage of each as deep as there are stages. Then measures the
-lineage of one result, verification against `cat` and `sha256sum` of the same files, and a plan of garbage collection.
-With --real KEY the home also holds an experiment that `e2h run KEY` made, whose lineage, difference and report are timed
-among all others. With --large-mb N verification is also measured on models: eight files of together N MB, in a store of
-their own. Prints a table, then one JSON line.
+Fills a fresh home with experiments x stages small artifacts (10,000 by default) through the real
+ArtifactStore. One real run per experiment records them in a real Dagster instance; each lineage is
+as deep as the number of stages. Then measures the lineage of one result, verification against `cat`
+and `sha256sum` of the same files, and a plan of garbage collection. With --real KEY the home also
+holds an experiment made by `e2h run KEY`; its lineage, difference and report are timed among all
+others. With --large-mb N verification is also measured on models: eight files of N MB in total, in
+a store of their own. Prints a table, then one JSON line.
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def fill(instance: dg.DagsterInstance, store: ArtifactStore, experiments: int, stages: int) -> None:
-    """Every experiment: a chain of stages, each made of the two before it."""
+    """Make every experiment: a chain of stages, each made from the two before it."""
     keys = [f"bench/seed={number}" for number in range(experiments)]
     instance.add_dynamic_partitions(_PARTITIONS, keys)
     for number, key in enumerate(keys):
@@ -120,7 +121,8 @@ def _record(instance: dg.DagsterInstance, key: str, made: list[Artifact]) -> Non
 def measure(
     instance: dg.DagsterInstance, store: ArtifactStore, middle: int, stages: int, figures: dict[str, Any]
 ) -> None:
-    """Questions to the whole store. Caches of the disk are warm: the files were just written or read."""
+    """Time queries to the whole store. Disk caches are warm: the files were just written or
+    read."""
     key, last = f"bench/seed={middle}", _stage_name(stages - 1)
 
     def lineage() -> int:
@@ -151,7 +153,7 @@ def measure(
 def measure_real(
     instance: dg.DagsterInstance, store: ArtifactStore, key: str, figures: dict[str, Any]
 ) -> None:
-    """An experiment of the real stages among all the others."""
+    """Time queries to an experiment of the real stages among all others."""
     from e2h_pipeline.orchestration.experiments import Experiments
 
     experiments = Experiments(instance, store)
@@ -162,7 +164,7 @@ def measure_real(
 
 
 def _report_again(store: ArtifactStore, report: Artifact) -> None:
-    """The body of the report stage, on the same inputs."""
+    """Run the body of the report stage on the same inputs."""
     import tempfile
 
     from e2h_pipeline.artifacts.lineage import as_rows
@@ -179,7 +181,7 @@ def _report_again(store: ArtifactStore, report: Artifact) -> None:
 
 
 def measure_large(store: ArtifactStore, megabytes: int, figures: dict[str, Any]) -> None:
-    """Verification where bytes count, not files."""
+    """Time verification of large files."""
 
     def body(draft: Draft) -> None:
         for number in range(8):
@@ -195,14 +197,14 @@ def measure_large(store: ArtifactStore, megabytes: int, figures: dict[str, Any])
 
 
 def over_files(store: ArtifactStore, command: list[str]) -> None:
-    """A tool over every data file of the store, in as few processes as the system allows."""
+    """Run a tool over every data file of the store, in as few processes as the system allows."""
     find = ["find", str(store.root), "-type", "f", "-not", "-path", "*/.*", "-not", "-name", "manifest.json"]
     listed = subprocess.run([*find, "-print0"], check=True, capture_output=True).stdout
     subprocess.run(["xargs", "-0", *command], input=listed, check=True, stdout=subprocess.DEVNULL)
 
 
 def timed(action: Callable[[], T]) -> tuple[float, T]:
-    """Seconds, and what came back."""
+    """Seconds, and the returned value."""
     started = time.perf_counter()
     found = action()
     return time.perf_counter() - started, found

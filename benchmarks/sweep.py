@@ -1,6 +1,8 @@
-"""A sweep from nothing: is every distinct stage computed once, how long does it take, and what does a second launch do?
+"""A sweep in an empty store: is every distinct stage computed once, how long does it take, what
+does a second launch do?
 
-python benchmarks/sweep.py --workers 2               # the shipped sweep `evaluators`: 12 ladder members
+python benchmarks/sweep.py --workers 2               # the shipped sweep `evaluators`: 12 ladder
+members
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def launch(sweep: str, workers: int, home: Path) -> tuple[list[dict[str, Any]], float]:
-    """Run `e2h sweep`: what became of the members that were due, and seconds of the whole command."""
+    """Run `e2h sweep`: outcomes of the due members, and seconds of the whole command."""
     command = [
         sys.executable,
         "-m",

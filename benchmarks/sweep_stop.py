@@ -1,4 +1,4 @@
-"""What giving up hopeless members would have saved and cost: stored PPO and GRPO runs replayed in random orders.
+"""Replay stored PPO and GRPO runs in random orders: savings and cost of giving up hopeless members.
 
 python benchmarks/sweep_stop.py            # the runs in E2H_HOME
 """
@@ -25,7 +25,7 @@ from e2h_pipeline.sweeps.learning_curves import (
 )
 from e2h_pipeline.sweeps.stop import WATCHED, validation
 
-ALGORITHMS = ("ppo", "grpo")  # those that validate every few updates
+ALGORITHMS = ("ppo", "grpo")  # they validate every few updates
 KNOBS = ("kl", "learning_rate", "process_scale", "step_bonus")
 
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def stored_curves(folder: Path) -> list[Curve]:
-    """Easy validation of every stored run, with its knobs."""
+    """Curves of easy validation of every stored run, with its knobs."""
     found = []
     for asset in WATCHED:
         for path in sorted((folder / "store" / asset).glob("*/curves.jsonl")):
@@ -86,7 +86,7 @@ def row(name: str, rule: Rule, curves: list[Curve], orders: int, seed: int) -> d
 
 
 def r_squared(curves: list[Curve], points: int) -> float | None:
-    """Share of the ends' variance that the first points explain."""
+    """Share of the final values' variance that the first points explain."""
     ends = [curve.end for curve in curves]
     if len(curves) < 5 or statistics.pvariance(ends) == 0:
         return None

@@ -1,4 +1,4 @@
-"""The code location: every asset, check, resource and the automation, put together here and nowhere else."""
+"""The code location: the only place that puts assets, checks, resources and automation together."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import dagster as dg
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `workspace.yaml` and `dg` load."""
+    """Entry point of `workspace.yaml` and `dg`."""
     return build()
 
 
 def build() -> dg.Definitions:
-    """All definitions; nothing heavy is imported on the way."""
+    """All definitions, without heavy imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
         import assets

@@ -1,12 +1,12 @@
-"""Where asset bodies run: in this process, in a child that dies with its step, in several that train together,
-or in a child that has its shards made on a Ray cluster.
+"""Runs asset bodies: in this process, in a child that dies with its step, in several processes that
+train together, or in a child whose shards are made on a Ray cluster.
 
 Dagster's own subprocess client signals only the direct child and leaves grandchildren on the GPU
-when a run is cancelled or its worker is killed; `resources.supervise` is the mend.
+when a run is cancelled or its worker is killed. `resources.supervise` prevents that.
 
-Several processes are started by `accelerate launch`. Each runs the same body; the main one alone
-reports and returns the summary. A rank that fails leaves a note with its traceback, because on the
-common output the tracebacks of all ranks run into each other.
+`accelerate launch` starts several processes. Each runs the same body; only the main one reports and
+returns the summary. A failed rank writes a note with its traceback, because the tracebacks of all
+ranks are mixed up in the common output.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from resources.processes import mark_step
 
 StageBody = Callable[[StageJob], dict[str, Any]]
 
-# Bodies by asset name, filled when a module with stages is imported; the worker looks its body up here.
+# Asset name -> body, for the worker. Filled when a module with stages is imported.
 BODIES: dict[str, StageBody] = {}
 
-# Starts a report in a worker's output, which is text otherwise.
+# Marks a report in a worker's output; other lines are text.
 REPORT_MARK = "\x1ee2h "
-ERROR_NOTE = "worker-error-{}.json"  # of each rank that failed, in the work folder
+ERROR_NOTE = "worker-error-{}.json"  # one for each failed rank, in the work folder
 _TAIL_LINES = 50
-# Two lines of the summary with which torch's launcher ends: a rank, and the signal that it died of.
+# Two lines of the summary that torch's launcher prints: a rank, and the signal that killed it.
 _ENDED_BY = re.compile(r"rank +: (\d+) .*\n +exitcode +: -\d+ .*\((SIG\w+)\)")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a body returned, and the device it used."""
+    """The result of a body, and the device it used."""
 
     summary: dict[str, Any]
     device: str
@@ -53,8 +53,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StageCall:
-    """A body and what it is called with. `module` is where a worker finds the body again; `distributed` says
-    that it knows to run in several processes at once, `gpu` that it wants a GPU."""
+    """A body and its arguments.
+
+    `module` is where a worker finds the body. `distributed`: it can run in several processes at
+    once. `gpu`: it wants a GPU."""
 
     asset: str
     module: str
@@ -68,16 +70,16 @@ class StageCall:
 class ComputeResource(dg.ConfigurableResource):
     """How asset bodies run.
 
-    `accelerate` is `subprocess`, but bodies that know how (training) run in `processes` processes under
-    `accelerate launch`. `accelerate_config` is a file that `accelerate config` writes, for FSDP
-    (deploy/accelerate/fsdp.yaml) or DeepSpeed; without it, plain data parallelism. The batch is shared out, not
-    multiplied, and `processes` counts, whatever the file says.
+    `accelerate` is like `subprocess`, but distributed bodies (training) run in `processes`
+    processes under `accelerate launch`. `accelerate_config` is a file written by `accelerate
+    config`, for FSDP (deploy/accelerate/fsdp.yaml) or DeepSpeed; without it, plain data
+    parallelism. The batch is split, not multiplied. `processes` overrides the number in the file.
 
-    `ray` is `accelerate`, but what stages do in shards (sampling, scoring, grading) is done by the Ray cluster at
-    `ray_address`, or by one that is started here for the stage; see `resources.ray_runner`.
+    `ray` is like `accelerate`, but the shards of stages (sampling, scoring, grading) run on the Ray
+    cluster at `ray_address`, or on a local one started for the stage; see `resources.ray_runner`.
 
-    `cpu_threads` is torch's thread count where OMP_NUM_THREADS does not say otherwise. One is the fastest for
-    small models on a shared machine, and a fixed number keeps CPU results the same to the bit.
+    `cpu_threads` is torch's thread count unless OMP_NUM_THREADS is set. One is fastest for small
+    models on a shared machine, and a fixed number keeps CPU results the same to the bit.
     """
 
     mode: Literal["in_process", "subprocess", "accelerate", "ray"] = "in_process"
@@ -88,10 +90,12 @@ class ComputeResource(dg.ConfigurableResource):
 
     @classmethod
     def from_environment(cls) -> ComputeResource:
-        """Settings of this host: E2H_COMPUTE (the mode), E2H_PROCESSES, E2H_ACCELERATE_CONFIG, E2H_RAY_ADDRESS.
+        """Settings of this host: E2H_COMPUTE (the mode), E2H_PROCESSES, E2H_ACCELERATE_CONFIG,
+        E2H_RAY_ADDRESS.
 
         Raises:
-            ValueError: E2H_PROCESSES is no number; pydantic's error names a mode that does not exist.
+            ValueError: E2H_PROCESSES is not a number; for an unknown mode, pydantic's error names
+                it.
         """
         processes = os.environ.get("E2H_PROCESSES", "1")
         if not processes.isdecimal() or int(processes) < 1:
@@ -108,7 +112,8 @@ class ComputeResource(dg.ConfigurableResource):
         """Run a body.
 
         Raises:
-            dagster.Failure: a worker ended with an error; metadata holds its traceback and last lines.
+            dagster.Failure: a worker ended with an error; metadata holds its traceback and last
+                lines.
         """
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
         mark_step(call.job.work.folder)
@@ -118,7 +123,7 @@ class ComputeResource(dg.ConfigurableResource):
         return _run_worker(call, self._launcher(call), ray)
 
     def _launcher(self, call: StageCall) -> list[str]:
-        """What stands before `-m resources.worker` in the command."""
+        """The part of the command before `-m resources.worker`."""
         if (
             self.mode not in ("accelerate", "ray")
             or not call.distributed
@@ -149,14 +154,14 @@ def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None
 
 
 def _failure(call: StageCall, status: int, tail: list[str]) -> dg.Failure:
-    """What a worker left behind, as an error: the traceback of the rank that failed first, and the last lines."""
+    """A worker's failure as an error: traceback of the first failed rank, and the last lines."""
     found = [
         json.loads(p.read_text(encoding="utf-8")) for p in call.job.work.folder.glob(ERROR_NOTE.format("*"))
     ]
     metadata = {"tail": dg.MetadataValue.md("```\n" + "\n".join(tail) + "\n```")}
     last = tail[-1] if tail else "no output"
     killed = [(rank, name) for rank, name in _ENDED_BY.findall("\n".join(tail)) if name != "SIGTERM"]
-    if killed:  # what the other ranks then say is not the cause
+    if killed:  # the errors of the other ranks only follow from it
         rank, name = killed[0]
         last = f"rank {rank} was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     elif found:
@@ -188,7 +193,7 @@ def _spec(call: StageCall, result: Path) -> dict[str, Any]:
 
 @contextmanager
 def _supervised(command: list[str], lock_fd: int) -> Iterator[subprocess.Popen[str]]:
-    """Start a command under `resources.supervise`; leaving the block ends the whole tree."""
+    """Start a command under `resources.supervise`; leaving the block ends all its processes."""
     environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -219,9 +224,9 @@ def _close(stream: IO[str] | None) -> None:
 
 
 def _take(line: str, reporter: Reporter, tail: deque[str]) -> None:
-    """Pass one line of a worker on: a report to the reporter, text to the log and the tail.
+    """Handle one line of a worker: reports go to the reporter, text goes to the log and the tail.
 
-    Another rank may have begun a line before the report.
+    A report may follow the beginning of another rank's line.
     """
     text, _, report = line.partition(REPORT_MARK)
     if text or not report:

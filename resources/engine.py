@@ -1,4 +1,4 @@
-"""Which engine of this host samples. All engines write the same artifacts."""
+"""The engine that samples on this host. All engines write the same artifacts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from e2h_pipeline.registry import ENGINES
 
 
 class EngineResource(dg.ConfigurableResource):
-    """The engine of the stages that sample, by its word in the registry."""
+    """The engine of the sampling stages, by its name in the registry."""
 
     name: str = "transformers"
 
@@ -20,7 +20,7 @@ class EngineResource(dg.ConfigurableResource):
         """The engine that E2H_ENGINE names.
 
         Raises:
-            pydantic.ValidationError: there is no such engine; the message lists those there are.
+            pydantic.ValidationError: there is no such engine; the message lists the engines.
         """
         return cls(name=os.environ.get("E2H_ENGINE", "transformers"))
 
@@ -32,10 +32,10 @@ class EngineResource(dg.ConfigurableResource):
         return word
 
     def version(self) -> dict[str, str]:
-        """What is in the key of samples besides the engine's code, which the code version covers.
+        """The engine's part of the key of samples; its code is in the code version.
 
-        Engines draw the same samples in float32, but for rounding; in bfloat16 they do not, and neither do two
-        versions of one of them.
+        In float32 all engines draw the same samples, apart from rounding. In bfloat16 they differ,
+        and so do two versions of one engine.
 
         Raises:
             ValueError: the engine cannot run here; the message names the mend.

@@ -1,6 +1,8 @@
-"""Dagster's local launcher, which also notes on which host a run is: with one database for several hosts (Postgres) or
-containers (SQLite on a volume), only that one can tell whether the run's process lives. `run_launcher` in dagster.yaml
-and deploy/dagster-postgres.yaml names it.
+"""Dagster's local launcher, which also notes the host of each run.
+
+With one database for several hosts (Postgres) or containers (SQLite on a volume), only that host
+can tell whether the run's process is alive. dagster.yaml and deploy/dagster-postgres.yaml name this
+class as `run_launcher`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What is told to MLflow about a run, entry by entry: the same for a stage that runs and for one of which MLflow hears
-later.
+"""Sends a run to MLflow, entry by entry, at once or later from the outbox.
 
 An entry is plain data:
     {"kind": "open", "tracking_id", "name", "experiment", "tags", "params", "inputs": [[name, digest, path]], "time"}
@@ -7,8 +6,9 @@ An entry is plain data:
     {"kind": "result", "tags", "points", "model": {"name", "tags", "type"} or null}
     {"kind": "page", "path"}
     {"kind": "end", "status", "time", "dropped"}
-Each may be told twice and is there once: a run is found again by its tag `e2h.tracking_id`, MLflow's database keeps
-equal points once, a page takes the place of its like, and a run's inputs and model are not logged where there are some.
+Sending an entry twice has no further effect: a run is found by its tag `e2h.tracking_id`, MLflow's
+database keeps equal points once, a page replaces its earlier copy, and inputs and a model are
+logged only if the run has none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRACKING_ID = "e2h.tracking_id"
 _POINTS = 500  # MLflow takes at most 1,000 metrics in one call
 _PARAMS = 100  # MLflow's limit for one call
 
-# Defaults that keep an unreachable server from holding up a stage, and MLflow from phoning home.
+# Defaults that keep an unreachable server from blocking a stage, and MLflow from phoning home.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -45,7 +45,7 @@ class MlflowSender:
     """Tells MLflow about one run.
 
     Attributes:
-        again: entries may have been told before.
+        again: entries may have been sent before.
     """
 
     def __init__(self, uri: str, home: Path, name: str, again: bool = False) -> None:
@@ -55,17 +55,17 @@ class MlflowSender:
 
     @cached_property
     def client(self) -> MlflowClient:
-        """MLflow is imported here, and nowhere before."""
+        """The client. MLflow is imported only here."""
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
-        for noisy in ("alembic", "mlflow"):  # after the import, which sets levels of its own
+        for noisy in ("alembic", "mlflow"):  # after the import, which sets its own levels
             logging.getLogger(noisy).setLevel(logging.WARNING)
         return MlflowClient(tracking_uri=self._uri)
 
     def apply(self, entry: Entry) -> None:
-        """Tell one entry.
+        """Send one entry.
 
         Raises:
             one of `tracking_errors()`: MLflow did not take it.
@@ -80,7 +80,7 @@ class MlflowSender:
         kinds[entry["kind"]](entry)
 
     def find_experiment(self) -> str:
-        """Id of our MLflow experiment, made where there is none."""
+        """Id of our MLflow experiment, which is made if missing."""
         with self._alone():
             found = self.client.get_experiment_by_name(self._name)
             if found:
@@ -111,7 +111,7 @@ class MlflowSender:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """MLflow makes and migrates its SQLite database at the first use; two processes at once break it."""
+        """Lock the SQLite database: two processes at once break its creation or migration."""
         if not self._uri.startswith("sqlite:"):
             yield
             return
@@ -125,7 +125,7 @@ class MlflowSender:
         return str(found[0].info.run_id) if found else ""
 
     def _find_parent(self, experiment: str) -> str:
-        """The run that all stages of the experiment hang under."""
+        """The parent run of all stages of the experiment."""
         asked = f"tags.`e2h.parent` = 'true' and tags.`e2h.experiment` = '{experiment}'"
         found = self.client.search_runs([self.experiment_id], asked, max_results=1)
         if found:
@@ -163,12 +163,12 @@ class MlflowSender:
             self._log_model(entry["model"])
 
     def _page(self, entry: Entry) -> None:
-        """A copy of a page of the store. One that waited may be gone by now: then there is nothing to look at."""
+        """A copy of a page of the store. A page deleted while its run waited is skipped."""
         if Path(entry["path"]).is_file():
             self.client.log_artifact(self.run_id, entry["path"])
 
     def _log_model(self, model: dict[str, Any]) -> None:
-        """The model as MLflow's external kind: named and linked, its weights stay in the store."""
+        """The model as MLflow's external kind: named and linked; its weights stay in the store."""
         from mlflow.entities import LoggedModelOutput
 
         if self._again and self.client.get_run(self.run_id).outputs.model_outputs:
@@ -190,7 +190,7 @@ class MlflowSender:
 
 
 def tracking_errors() -> tuple[type[Exception], ...]:
-    """What an unreachable, full, locked or missing MLflow raises. Its HTTP errors are OSErrors."""
+    """Errors of an unreachable, full, locked or missing MLflow. Its HTTP errors are OSErrors."""
     errors: tuple[type[Exception], ...] = (OSError, ImportError, ValueError)
     try:
         from alembic.util.exc import CommandError

@@ -1,12 +1,12 @@
-"""What MLflow could not be told, kept as JSON lines in E2H_HOME/mlflow-outbox/ until it can.
+"""Entries that MLflow has not taken, kept as JSON lines in E2H_HOME/mlflow-outbox/ until it does.
 
-One file a run, `<tracking id>.jsonl`: first where it is to go, then entries in the order in which they happened (see
-`resources.mlflow_sender`). While its writer lives it holds the file's lock, so a file without a lock is complete, or its
-writer was killed; such a run is sent too, and ends KILLED. `<tracking id>.sent` counts entries that have been sent: a
-sender that is killed is followed by one that goes on there. An entry that was sent but not counted is sent again;
-entries are so made that MLflow keeps them once.
+One file per run, `<tracking id>.jsonl`: first its destination, then entries in order of time (see
+`resources.mlflow_sender`). A living writer holds the file's lock. A file without a lock is
+complete, or its writer was killed; such a run is sent too, and ends KILLED. `<tracking id>.sent`
+counts sent entries: the next sender resumes there if one is killed. An entry that was sent but not
+counted is sent again; MLflow keeps it once.
 
-Nothing secret gets in: a server's address is kept without its user and password.
+No secrets are stored: a server's address is kept without its user and password.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 Entry = dict[str, Any]
 
 FOLDER = "mlflow-outbox"
-# Points of curves are not kept beyond these; how a run began and ended always is.
+# Points of curves are dropped beyond these limits; a run's beginning and end are always kept.
 RUN_BYTES = 8 * 2**20
 TOTAL_BYTES = 64 * 2**20
 
@@ -43,7 +43,7 @@ class Waiting:
 
 
 class Outbox:
-    """The file of one run, while its stage runs."""
+    """The file of one run while its stage runs."""
 
     def __init__(self, home: Path, tracking_id: str, address: str) -> None:
         folder = home / FOLDER
@@ -56,7 +56,7 @@ class Outbox:
         self._write({"kind": "to", "address": address})
 
     def add(self, entry: Entry) -> None:
-        """Keep an entry; points of curves only while there is room."""
+        """Keep an entry; points of curves only up to the limits."""
         full = self._size > RUN_BYTES or self._taken + self._size > TOTAL_BYTES
         if full and entry["kind"] == "metrics":
             self.dropped += len(entry["points"])
@@ -64,7 +64,7 @@ class Outbox:
             self._write(entry)
 
     def close(self) -> None:
-        """Let go of the file: from now on it may be sent."""
+        """Release the file, so that it can be sent."""
         self._file.close()
 
     def _write(self, entry: Entry) -> None:
@@ -75,7 +75,7 @@ class Outbox:
 
 
 def waiting(home: Path) -> list[Waiting]:
-    """Runs that nobody is writing any more, oldest first."""
+    """Runs without a living writer, oldest first."""
     found = []
     for path in sorted((home / FOLDER).glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
         with _claimed(path) as file:
@@ -86,14 +86,14 @@ def waiting(home: Path) -> list[Waiting]:
 
 
 def send(found: Waiting, apply: Callable[[Entry], None]) -> bool:
-    """Send one run, from where an earlier attempt got to, and delete it here.
+    """Send one run, from where an earlier attempt stopped, and delete its file here.
 
     Args:
-        apply: tells MLflow one entry; what it raises ends the attempt. The first entry, which opens the run, comes
-            at every attempt; the last one ends it.
+        apply: sends one entry to MLflow; its errors end the attempt. The first entry, which opens
+            the run, is sent at every attempt; the last one ends the run.
 
     Returns:
-        Whether this call did it; False where somebody else is at it or was quicker.
+        Whether this call sent it; False if another process holds the file or was faster.
     """
     with _claimed(found.path) as file:
         if file is None:
@@ -115,7 +115,7 @@ def send(found: Waiting, apply: Callable[[Entry], None]) -> bool:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[IO[str] | None]:
-    """The file, locked; None where somebody holds it or has deleted it."""
+    """The file, locked; None if another process holds it or has deleted it."""
     try:
         file = path.open("r", encoding="utf-8")
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def _claimed(path: Path) -> Iterator[IO[str] | None]:
 
 
 def _entries(file: IO[str]) -> Iterator[Entry]:
-    """All whole lines; a kill may have cut the last one off."""
+    """All complete lines; a kill may have cut off the last one."""
     for line in file:
         if line.endswith("\n"):
             yield json.loads(line)

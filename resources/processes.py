@@ -1,7 +1,7 @@
-"""What /proc says of processes: whether a pid is still the process it was, and whose step started it.
+"""Facts from /proc: whether a pid is still the same process, and which step started it.
 
-A pid alone is not enough: after a restart it may belong to somebody else, so the start time counts too. Linux only;
-elsewhere nothing is known, and nothing that is not known is ever called dead.
+A pid alone is not enough: after a restart it may belong to another process, so the start time
+counts too. Linux only. Elsewhere nothing is known, and an unknown process is never called dead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from resources.supervise import GRACE_SECONDS, descendants
 
-STEP_VARIABLE = "E2H_STEP"  # inherited by all that a step starts: pid, start time, work folder
+STEP_VARIABLE = "E2H_STEP"  # inherited by all child processes of a step: pid, start time, work folder
 _PROC = Path("/proc")
-_CLOCK_SLACK = 60.0  # seconds: the clock may have been set since
+_CLOCK_SLACK = 60.0  # seconds; the clock may have been adjusted
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StepProcess:
 
     Attributes:
         step: pid of the step's process.
-        step_alive: whether that still runs.
+        step_alive: whether the step still runs.
         work: the work folder of the step.
     """
 
@@ -38,12 +38,12 @@ class StepProcess:
 
 
 def known() -> bool:
-    """Whether this system tells about processes."""
+    """Whether this system provides /proc."""
     return (_PROC / "self" / "stat").exists()
 
 
 def start_ticks(pid: int) -> int | None:
-    """Start time in clock ticks since boot; None where there is no such process, or only its zombie."""
+    """Start time in clock ticks since boot; None if the process is gone or a zombie."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -58,12 +58,12 @@ def runs_since(pid: int, when: float) -> bool:
 
 
 def mark_step(work: Path) -> None:
-    """Let processes that this one starts from now on tell whose they are."""
+    """Mark all processes that this one starts from now on as belonging to its step."""
     os.environ[STEP_VARIABLE] = f"{os.getpid()}:{start_ticks(os.getpid()) or 0}:{work}"
 
 
 def step_processes() -> Iterator[StepProcess]:
-    """Living processes that steps started; of other users only with the right to look."""
+    """Living processes that steps started; those of other users only with permission."""
     for entry in _PROC.glob("[0-9]*"):
         pid = int(entry.name)
         try:
@@ -79,7 +79,7 @@ def step_processes() -> Iterator[StepProcess]:
 
 
 def end_tree(pid: int, grace: float = GRACE_SECONDS) -> None:
-    """SIGTERM to a process and all below it, then SIGKILL to those left after `grace` seconds."""
+    """SIGTERM to a process and its descendants; SIGKILL to those left after `grace` seconds."""
     wanted = {found: start_ticks(found) for found in (pid, *descendants(pid))}
     _send(wanted, signal.SIGTERM)
     deadline = time.monotonic() + grace

@@ -1,15 +1,15 @@
 """Shards on a Ray cluster (Ray core): the runner of `E2H_COMPUTE=ray`.
 
-One worker process for each share of the cluster (some cores, a GPU where the stage wants one), for as
-long as the stage has shards. A worker is an actor, not a task, because it keeps a model: Ray may give
-the next task of a process another GPU than the one that holds the model, and therefore ends processes
-of GPU tasks after each task. An actor keeps its GPU, and loads its model once.
+One worker process for each share of the cluster (some cores, and a GPU if the stage wants one), for
+as long as the stage has shards. A worker is an actor, because it keeps a model. For plain tasks,
+Ray may choose another GPU than the one that holds the model, and therefore ends a process after
+each GPU task. An actor keeps its GPU and loads its model once.
 
-Ray handles the death of a worker or node: it restarts the worker, elsewhere if need be, and repeats the
-call. Shards are pure functions, so the result is the same.
+If a worker or node dies, Ray restarts the worker, elsewhere if need be, and repeats the call.
+Shards are pure functions, so the result is the same.
 
-A result must come from the code of its artifact's key. So each worker compares its code, and the
-packages that shape results, with those that this process began with.
+A result must come from the code of its artifact's key. So each worker compares its code and the
+packages that shape results with those of this process at its start.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RESTARTS = 3
-"""How often Ray restarts a worker in a stage: a shard that needs too much memory would be tried for ever."""
+"""Restarts of a worker in a stage, limited because a shard may need too much memory."""
 
 _CONNECT_SECONDS = 30.0
 
-# They shape results, and Ray does not bring them to nodes. Ray itself compares its own and Python's version.
+# They shape results, and Ray does not install them. Ray itself checks its own and Python's version.
 _PACKAGES = (
     "latex2sympy2-extended", "math-verify", "mpmath", "numpy", "pyarrow", "sympy",
     "tokenizers", "torch", "transformers", "vllm",
@@ -46,23 +46,24 @@ _PACKAGES = (
 
 
 class ShardError(RuntimeError):
-    """A shard that cannot be made on the cluster; the message names it, a note holds the worker's traceback."""
+    """A shard cannot be made on the cluster; the message names it, a note has the traceback."""
 
 
 class RayRunner:
-    """Runs shards on a cluster: the one at `address`, or one of this machine, started for this process alone.
+    """Runs shards on the cluster at `address`, or on a local one started for this process alone.
 
-    Workers read their inputs by path: all nodes must see the folders of E2H_HOME and of models at the same
-    place. Tables come back through Ray's object store, at most one from each worker at a time, so memory
-    does not grow with the number of shards. Ray brings the project's code to nodes that do not have it.
-    Packages must be installed on each node in the versions of this process. Code and versions are checked.
+    Workers read their inputs by path: all nodes must see the folders of E2H_HOME and of models at
+    the same place. Tables come back through Ray's object store, at most one from each worker at a
+    time, so memory does not grow with the number of shards. Ray copies the project's code to nodes
+    that lack it. Packages must be installed on each node in the versions of this process. Code and
+    versions are checked.
 
-    Make it when the stage begins: the code that workers must have is that on disk at that time.
+    Create it when the stage begins: workers must have the code that is on disk at that time.
 
     Args:
-        address: as `ray.init` takes it; "" starts a local cluster.
-        gpu: each worker gets a GPU, where the cluster has any.
-        threads: cores of a worker, and its torch threads; OMP_NUM_THREADS or 1 where 0.
+        address: as for `ray.init`; "" starts a local cluster.
+        gpu: each worker gets a GPU, if the cluster has any.
+        threads: cores of a worker, and its torch threads; 0 for OMP_NUM_THREADS or 1.
     """
 
     def __init__(self, address: str = "", *, gpu: bool = False, threads: int = 0) -> None:
@@ -75,15 +76,16 @@ class RayRunner:
         """See `Runner.run`.
 
         Raises:
-            ShardError: a shard raised; a worker died `RESTARTS` + 1 times, or has other code or packages
-                than this process; the cluster cannot be reached or has no room for a worker.
+            ShardError: a shard raised; a worker died `RESTARTS` + 1 times, or has other code or
+                packages than this process; the cluster cannot be reached or has no room for a
+                worker.
         """
         import ray
 
         _connect(self.address)
         workers = [self._worker() for _ in range(min(len(calls), self._room()))]
         ready = {worker.check.remote(): worker for worker in workers}
-        busy: dict[Any, tuple[str, Any]] = {}  # call under way: its shard and its worker
+        busy: dict[Any, tuple[str, Any]] = {}  # running call -> its shard and its worker
         waiting = deque(calls)
         try:
             while waiting or busy:
@@ -98,10 +100,10 @@ class RayRunner:
                 if waiting:
                     shard, arguments = waiting.popleft()
                     busy[worker.call.remote(function, *arguments)] = shard, worker
-                else:  # make room for a worker that was lost with its node and still has a shard
+                else:  # replace a worker that was lost with its node and still has a shard
                     ray.kill(worker)
                     workers.remove(worker)
-                del reference  # or the object store would hold the table
+                del reference  # otherwise the object store would keep the table
                 if table is not None:
                     yield name, table
                 del table
@@ -120,7 +122,7 @@ class RayRunner:
                 num_cpus=self.threads,
                 num_gpus=int(self._on_gpus()),
                 max_restarts=RESTARTS,
-                max_task_retries=-1,  # a limit is used up before Ray finds out that a node is lost
+                max_task_retries=-1,  # any limit could run out before Ray notices that a node is lost
                 runtime_env={"env_vars": environment},
             )
             .remote(self.wanted)
@@ -132,7 +134,7 @@ class RayRunner:
         return self.gpu and ray.cluster_resources().get("GPU", 0) >= 1
 
     def _room(self) -> int:
-        """How many workers fit."""
+        """Number of workers that fit."""
         import ray
 
         room = sum(self._room_on(node["Resources"]) for node in ray.nodes() if node["Alive"])
@@ -150,7 +152,7 @@ class RayRunner:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What shapes results besides a shard's arguments.
+    """Everything that shapes results besides a shard's arguments.
 
     Attributes:
         packages: versions; None for a package that is not installed.
@@ -162,27 +164,27 @@ class Surroundings:
 
     @classmethod
     def here(cls, code: Iterable[str] | None = None) -> Surroundings:
-        """Those of this process. Code is hashed as it is on disk now.
+        """The surroundings of this process, with the code as it is on disk now.
 
         Args:
-            code: whose code; the library's and that of all packages that add methods where None.
+            code: packages to hash; if None, the library and all packages that add methods.
         """
         names = _library() if code is None else code
         return cls({name: _version(name) for name in _PACKAGES}, {name: _code_hash(name) for name in names})
 
 
 class _Worker:
-    """What runs in a worker process. Ray makes it again with the same arguments where it restarts it."""
+    """The actor in a worker process. Ray creates it again with the same arguments at a restart."""
 
     def __init__(self, wanted: Surroundings) -> None:
         self._wanted = wanted
         self._checked = False
 
     def check(self) -> None:
-        """Refuse to work with code or packages that could give other results than the driver's.
+        """Refuse code or packages that could give other results than the driver's.
 
         Raises:
-            RuntimeError: naming the node and what differs.
+            RuntimeError: it names the node and the difference.
         """
         wanted, found = self._wanted, Surroundings.here(self._wanted.code)
         versions = [
@@ -202,7 +204,7 @@ class _Worker:
             )
 
     def call(self, function: Callable[..., pa.Table], *arguments: Any) -> pa.Table:
-        """Make a shard. The first one imports code, so the code is looked at again behind it."""
+        """Make a shard. The first one imports code, so the code is checked again afterwards."""
         table = function(*arguments)
         if not self._checked:
             self.check()
@@ -211,7 +213,7 @@ class _Worker:
 
 
 def _connect(address: str) -> None:
-    """Join the cluster, or start one; an open connection is used."""
+    """Join the cluster, or start one; an open connection is reused."""
     import ray
 
     if ray.is_initialized():
@@ -228,7 +230,7 @@ def _connect(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Open a socket first, where the address says host and port: Ray alone tries for many minutes."""
+    """Open a socket first, if the address has host and port: Ray alone retries for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
@@ -265,7 +267,7 @@ def _library() -> list[str]:
 
 
 def _code_hash(package: str) -> str:
-    """Hash of the names and contents of a package's Python files; of none where it is not there."""
+    """Hash of the names and contents of a package's Python files; of none if not installed."""
     spec = importlib.util.find_spec(package)
     digest = hashlib.sha256()
     if spec is not None and spec.origin is not None:

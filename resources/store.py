@@ -1,4 +1,4 @@
-"""The artifact store as a Dagster resource, and the way from a partition to its artifacts."""
+"""The artifact store as a Dagster resource, and the lookup of a partition's artifacts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ARTIFACT_KEY = "artifact_key"
 
 
 class StoreResource(dg.ConfigurableResource):
-    """Where artifacts lie."""
+    """The location of the artifacts."""
 
     home: str = ""
 
     @property
     def home_folder(self) -> Path:
-        """E2H_HOME, unless this resource names another folder."""
+        """E2H_HOME, or this resource's own folder if set."""
         return Path(self.home) if self.home else home()
 
     def open(self) -> ArtifactStore:
@@ -31,10 +31,10 @@ class StoreResource(dg.ConfigurableResource):
 def latest_artifact(
     instance: dg.DagsterInstance, store: ArtifactStore, asset: str, experiment: str
 ) -> Artifact | None:
-    """The artifact of the latest materialization of an asset in one partition; None if there is none.
+    """The artifact of the latest materialization of an asset in one partition; None without one.
 
     Raises:
-        StoreError: the event names no artifact of ours (anyone who reaches the web server can report
+        StoreError: the event names no artifact (anyone with access to the web server can report
             one), or the artifact is gone or damaged.
     """
     records = instance.fetch_materializations(
@@ -55,7 +55,7 @@ def latest_artifact(
 def input_artifact(
     instance: dg.DagsterInstance, store: ArtifactStore, asset: str, experiment: str
 ) -> Artifact:
-    """Like `latest_artifact`, where a missing one is an error.
+    """Like `latest_artifact`, but a missing one is an error.
 
     Raises:
         StoreError: never materialized, reported from outside, gone, or damaged.

@@ -1,9 +1,9 @@
-"""Run a command so that nothing of it outlives the step: `python -m resources.supervise COMMAND...`.
+"""Run a command whose processes all end with the step: `python -m resources.supervise COMMAND...`.
 
-The step holds the other end of our standard input. When the step ends, however it ends (`kill -9`
-included), the kernel closes that pipe and we end every descendant: SIGTERM, a grace period, SIGKILL.
-Launchers such as torchrun give their workers sessions of their own, so a process group is not
-enough: we make ourselves the reaper of orphans (Linux), and go by descent.
+The step holds the other end of our standard input. When the step ends in any way (`kill -9`
+included), the kernel closes that pipe and we end every descendant: SIGTERM, a grace period,
+SIGKILL. Launchers such as torchrun start their workers in new sessions, so a process group is not
+enough: we register as the reaper of orphans (Linux), and find processes by descent.
 
 Standard library only: it must start fast and stay small beside a training run.
 """
@@ -27,7 +27,7 @@ _PROC = Path("/proc")
 def main(command: list[str]) -> int:
     """Run `command` to its end, or until standard input closes; return its exit status."""
     _adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # our part is to see the others through it
+    signal.signal(signal.SIGTERM, lambda *_: None)  # we must outlive the others to end them
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=_inherited())
     threading.Thread(target=_end_at_eof, daemon=True).start()
     status = child.wait()
@@ -47,7 +47,7 @@ def end_descendants(grace: float = GRACE_SECONDS) -> None:
 
 
 def descendants(root: int) -> list[int]:
-    """Living processes descended from `root`, itself and zombies left out."""
+    """Living descendants of `root`, without itself and without zombies."""
     children: dict[int, list[int]] = {}
     for entry in _PROC.iterdir() if _PROC.is_dir() else ():
         if entry.name.isdigit() and (parent := _parent(entry)) is not None:
@@ -61,7 +61,7 @@ def descendants(root: int) -> list[int]:
 
 
 def _parent(entry: Path) -> int | None:
-    """Parent of a process, None where it is gone or a zombie. The name field may hold spaces and brackets."""
+    """Parent of a process; None if it is gone or a zombie. Names may hold spaces, brackets."""
     try:
         state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
     except OSError:
@@ -75,12 +75,12 @@ def _signal(number: signal.Signals) -> None:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
-    if not _PROC.is_dir():  # no way to see descent: the process group, ourselves included
+    if not _PROC.is_dir():  # descent is unknown: signal the process group, ourselves included
         os.killpg(0, number)
 
 
 def _end_at_eof() -> None:
-    while os.read(0, 4096):  # not sys.stdin: its lock would be held at interpreter shutdown
+    while os.read(0, 4096):  # not sys.stdin, whose lock would be held at interpreter shutdown
         continue
     end_descendants()
 
@@ -91,7 +91,7 @@ def _adopt_orphans() -> None:
 
 
 def _inherited() -> tuple[int, ...]:
-    """The lock of the artifact being made: while any of us lives, no one else works on it."""
+    """The lock of the artifact being made: kept as long as one of our processes lives."""
     handle = os.environ.get("E2H_LOCK_FD")
     return (int(handle),) if handle else ()
 

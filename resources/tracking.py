@@ -1,8 +1,8 @@
 """MLflow tracking: one run per stage, nested under one run per experiment.
 
 The client is used directly, without MLflow's global state, and MLflow is imported only when a stage
-is really computed. Tracking serves the work: when it fails, a warning is logged, the stage goes on, and what MLflow
-missed is sent later (`resources.outbox`).
+is really computed. A tracking failure never stops a stage: a warning is logged, and the missed
+entries are sent later (`resources.outbox`).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from resources.mlflow_sender import MlflowSender, tracking_errors
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
 NAME = "e2h"  # of the MLflow experiment
-PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where `e2h ui` serves MLflow, where that is not the port below
+PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where `e2h ui` serves MLflow, if not at the port below
 MLFLOW_PORT = 5000  # of `make ui`, and MLflow's own default
 _DIGEST_LENGTH = 16  # MLflow refuses dataset digests longer than 36 characters
 _VALUE_LENGTH = 500
-_BATCH = 500  # points that are sent at once
+_BATCH = 500  # points sent at once
 _FLUSH_SECONDS = 5.0
 _PROGRESS_SECONDS = 10.0
-_PAGE_BYTES = 20 * 2**20  # of a page that is worth a copy in MLflow; the report of the ladder has 1 MB
+_PAGE_BYTES = 20 * 2**20  # largest page copied to MLflow; the report of the ladder has 1 MB
 
 
 @dataclass(frozen=True)
 class StageInfo:
-    """What a tracked run says about its stage."""
+    """The stage's facts for its tracked run."""
 
     experiment: str
     asset: str
@@ -64,7 +64,7 @@ class TrackingResource(dg.ConfigurableResource):
 
     @contextmanager
     def stage_run(self, home: Path, info: StageInfo, log: logging.Logger) -> Iterator[StageRun]:
-        """A run that opens when the stage is computed, and ends as the block does."""
+        """A run that opens when the stage is computed, and ends with the block."""
         run = StageRun(self.tracking_uri(home), home, self.name, info, log, self.enabled)
         try:
             yield run
@@ -75,14 +75,14 @@ class TrackingResource(dg.ConfigurableResource):
 
 
 def local_database(home: Path) -> str:
-    """The SQLite database that runs go to without a server."""
+    """The SQLite database of runs, used without a server."""
     return f"sqlite:///{home / 'mlflow.db'}"
 
 
 class StageRun:
-    """One MLflow run. Nothing is sent before `open`; nothing that goes wrong here reaches the stage.
+    """One MLflow run. Nothing is sent before `open`; no error here reaches the stage.
 
-    What MLflow does not take goes to the outbox from then on, until the stage ends.
+    Once MLflow refuses an entry, it and all later ones of the stage go to the outbox.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class StageRun:
         return TrackedReporter(self, self._log)
 
     def open(self) -> str | None:
-        """Start the run; its address, or None where tracking does not work."""
+        """Start the run; returns its address, or None if tracking does not work."""
         if not self._enabled:
             return None
         self._opened = self._opening()
@@ -116,7 +116,7 @@ class StageRun:
             self._tell({"kind": "metrics", "points": points})
 
     def finish(self, artifact: Artifact) -> None:
-        """Say what came out: data version, headline numbers, a model by reference, and pages as they are."""
+        """Send the result: data version, headline numbers, a model by reference, and pages."""
         self.reporter.flush()
         self._tell(_result(artifact))
         for page in served_pages(artifact):
@@ -131,7 +131,7 @@ class StageRun:
             self._outbox.close()
 
     def _tell(self, entry: Entry) -> None:
-        """To MLflow, or to the outbox; nowhere before the run is opened."""
+        """Send to MLflow or to the outbox; drop entries from before the run is opened."""
         if self._opened is None:
             return
         if self._outbox is None:
@@ -155,7 +155,7 @@ class StageRun:
                 if entry is not self._opened:
                     self._outbox.add(self._opened)
             self._outbox.add(entry)
-        except OSError as error:  # a full disk: the stage will meet it where it matters
+        except OSError as error:  # a full disk: the stage itself will report it
             self._log.warning("tracking of %s is lost: %s", self._info.asset, error)
             self._opened = None
 
@@ -196,20 +196,20 @@ class StageRun:
 
 
 def served_pages(artifact: Artifact) -> list[Path]:
-    """HTML pages of an artifact that MLflow gets, and serves."""
+    """HTML pages of an artifact that are copied to MLflow and served there."""
     return [page for page in sorted(artifact.path.rglob("*.html")) if page.stat().st_size <= _PAGE_BYTES]
 
 
 def page_address(artifact: Artifact, page: Path) -> str | None:
-    """Where MLflow shows a page of an artifact; None where it did not know the stage's run."""
+    """MLflow's address of a page of an artifact; None if MLflow did not know the stage's run."""
     run = artifact.manifest.tracking_url
     return f"{run}/artifacts/{page.name}" if run else None
 
 
 def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:
-    """Send the runs that wait in the outbox for this server; a line for each about what became of it.
+    """Send the runs that wait in the outbox for this server; yields a line about each.
 
-    One that MLflow refuses does not hold up the others; a server that cannot be reached ends it.
+    A run that MLflow refuses does not block the others; an unreachable server ends the attempt.
     """
     for found in waiting(home):
         if found.address != without_login(uri):
@@ -225,7 +225,7 @@ def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:
 
 
 def _result(artifact: Artifact) -> Entry:
-    """What came out, as an entry. A model is named and linked; its weights stay in the store."""
+    """A stage's result as an entry. A model is named and linked; its weights stay in the store."""
     now = _now()
     numbers = {**_numbers(artifact.manifest.summary), "wall_seconds": artifact.manifest.wall_seconds}
     tags = {"e2h.data_version": artifact.data_version, "e2h.path": str(artifact.path)}
@@ -242,7 +242,7 @@ def _result(artifact: Artifact) -> Entry:
 
 
 def _reason(error: Exception, uri: str) -> str:
-    """The first line of what an error says, without the server's login."""
+    """The first line of an error message, without the server's login."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     login = urlsplit(uri).netloc.rpartition("@")[0]
     return first.replace(f"{login}@", "") if login else first
@@ -254,7 +254,7 @@ def _now() -> int:
 
 
 class TrackedReporter(Reporter):
-    """Progress to the step's log; metrics to MLflow, many points in one call."""
+    """Progress goes to the step's log; metrics go to MLflow, many points in one call."""
 
     def __init__(self, run: StageRun, log: logging.Logger) -> None:
         super().__init__(every_seconds=_PROGRESS_SECONDS)
@@ -263,7 +263,7 @@ class TrackedReporter(Reporter):
         self._flushed = time.monotonic()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Keep the points; send them when there are many, or after some seconds."""
+        """Buffer the points; send them when there are many, or after some seconds."""
         now = int(time.time() * 1000)
         points = ((_metric_name(name), float(value), now, step) for name, value in values.items())
         self._points += [point for point in points if math.isfinite(point[1])]
@@ -275,7 +275,7 @@ class TrackedReporter(Reporter):
         self._log.info("%s", text)
 
     def flush(self) -> None:
-        """Send what is kept."""
+        """Send the buffered points."""
         points, self._points = self._points, []
         self._flushed = time.monotonic()
         self._run.log_metrics(points)

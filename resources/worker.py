@@ -1,10 +1,10 @@
-"""Run one asset body in a process of its own: `python -m resources.worker SPEC.json`.
+"""Run one asset body in its own process: `python -m resources.worker SPEC.json`.
 
-The module that defines the stage is imported by the name in the spec, which registers its body; the
-body gets the same job as it would in process. The summary goes to the file that the spec names.
+The spec names the module that defines the stage; importing it registers the body. The body gets the
+same job as in process. The summary goes to the file that the spec names.
 
-Started by `accelerate launch`, this runs once for each rank. Reports and the summary are the main
-rank's; any rank that fails writes its traceback into the work folder.
+Under `accelerate launch` this runs once for each rank. Only the main rank writes reports and the
+summary; any failed rank writes its traceback into the work folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from resources.ray_runner import RayRunner
 
 
 class PipeReporter(Reporter):
-    """Writes reports as marked lines of JSON; the parent takes them off the pipe."""
+    """Writes reports as marked lines of JSON, which the parent reads from the pipe."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Send one point on each curve."""
@@ -67,12 +67,12 @@ def _run(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rank() -> int:
-    """Which of the processes that work together this is; 0 is the main one."""
+    """Index of this process among those that work together; 0 is the main one."""
     return int(os.environ.get("RANK", "0"))
 
 
 def _take_own_gpu() -> None:
-    """Make "cuda" this rank's card; else every rank would load the model onto the first."""
+    """Make "cuda" this rank's card; otherwise every rank would use the first card."""
     if "LOCAL_RANK" not in os.environ:
         return
     import torch
@@ -82,11 +82,11 @@ def _take_own_gpu() -> None:
 
 
 def _note_failure(work: Path, error: Exception) -> None:
-    """Leave the traceback for the step, with the time: the ranks that fail later do so because of the first."""
+    """Write the traceback for the step, with the time: later failures follow from the first one."""
     note = {
         "rank": _rank(),
         "time": time.time(),
-        "error": traceback.format_exception_only(error)[0].strip(),  # the notes follow
+        "error": traceback.format_exception_only(error)[0].strip(),  # without the notes after it
         "traceback": "".join(traceback.format_exception(error)),
     }
     _write(work / ERROR_NOTE.format(_rank()), note)

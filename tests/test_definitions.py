@@ -236,6 +236,6 @@ def test_code_and_recipe_that_change_together_are_made_once(
 
 
 def test_what_is_only_watched_cannot_be_run() -> None:
-    with pytest.raises(RunError, match="names no asset that is made"):
+    with pytest.raises(RunError, match="names no stage"):
         _selected(build(), "problem_files")
     assert _selected(build(), "+problem_source") == [dg.AssetKey("problem_source"), dg.AssetKey("recipe")]

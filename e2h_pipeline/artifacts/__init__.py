@@ -1,1 +1,1 @@
-"""Artifacts: immutable folders addressed by what made them. Tables, hashes, manifests, the store, lineage."""
+"""Immutable folders addressed by their origin: tables, hashes, manifests, the store, lineage."""

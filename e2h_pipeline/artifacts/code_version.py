@@ -1,15 +1,14 @@
-"""A code version nobody has to bump: a hash of a definition and of everything it uses.
+"""Automatic code versions: a hash of a definition and of everything it uses.
 
 The unit is the *definition*: a function, class or constant at the top of a module. A version covers
-a definition, the definitions of its module that it names, and those that it imports from the
-library, transitively, also by imports inside functions. So a new function beside others changes the
-version of nothing that does not call it. Hashes are over syntax trees without docstrings: comments,
-docstrings and formatting do not count. Modules are parsed, never imported: loading definitions must
-not load torch.
+a definition, the definitions of its module that it names, and the library definitions that it
+imports, transitively, also by imports inside functions. So a new function changes only the versions
+of its callers. Hashes are over syntax trees without docstrings: comments, docstrings and formatting
+do not count. Modules are parsed, never imported: loading definitions must not load torch.
 
-A string that is exactly the name of a library module counts as an import of it: that is how code
-names what it starts in another process. A string `module:Name` does not: registries are full of
-those, and a stage says which of their entries it uses (`e2h_pipeline.registry`).
+A string that is exactly the name of a library module counts as an import: code names the modules of
+child processes this way. A string `module:Name` does not count: registries hold many, and a stage
+says which entries it uses (`e2h_pipeline.registry`).
 
 The version is that of the code that runs. A module that a process has loaded stays as it was when
 its file is edited, so its hash is remembered from the first look at it. A module that is not loaded
@@ -49,17 +48,18 @@ _SECONDS = 1.0
 
 
 class CodeChangedError(RuntimeError):
-    """Code was edited between two moments that must see the same code; the message names the stage and the mend."""
+    """Code was edited between two moments that must see the same code; the message names the stage
+    and the mend."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """A piece of code and where its closure begins.
+    """A piece of code and the start of its closure.
 
     Attributes:
         own: hash of the piece itself.
-        uses: what it uses of library modules.
-        packages: top-level packages whose modules are followed.
+        uses: library definitions that it names.
+        packages: top-level packages; only their modules are followed.
     """
 
     own: str
@@ -70,16 +70,17 @@ class Code:
         """Hash of the piece and of all it uses, 16 hex digits, as this process would run it now.
 
         Args:
-            fresh: look at the files again, and not only once in `_SECONDS`: plans ask for thousands of versions.
+            fresh: look at the files again. False looks at most once in `_SECONDS`, because plans
+                ask for thousands of versions.
         """
         files = _state_of_files(self.packages, time.monotonic() if fresh else time.monotonic() // _SECONDS)
         return _version(self, files)
 
     def load(self) -> None:
-        """Import every module that is covered and runs in this process: an edit from now on changes nothing here.
+        """Import all covered modules of this process, so that later edits do not affect it.
 
-        What was loaded is read right behind the import. An edit in between is taken for what was
-        loaded, so that it is found out as another version rather than missed.
+        Each file is read right after its import. An edit in between is taken for the loaded code,
+        so it shows as another version and is not missed.
         """
         _seen.clear()
         found = _closure(self.uses, self.packages)
@@ -105,7 +106,7 @@ def _version(code: Code, files: str) -> str:
 
 @lru_cache(maxsize=16)
 def _state_of_files(packages: tuple[str, ...], _when: float) -> str:
-    """Hash of names, sizes and times of all modules of some packages: as long as it stays, so do versions."""
+    """Hash of names, sizes and times of some packages' modules; versions change only with it."""
     digest = hashlib.sha256()
     for package in packages:
         folder = _package_folder(package)
@@ -117,7 +118,7 @@ def _state_of_files(packages: tuple[str, ...], _when: float) -> str:
 
 @dataclass(frozen=True)
 class _Definition:
-    """Hash of a definition, what it refers to, and what it starts in other processes (a part of the former)."""
+    """A definition: its hash, its references, and those that it starts in other processes."""
 
     digest: str
     refers: tuple[Reference, ...]
@@ -126,7 +127,7 @@ class _Definition:
 
 @dataclass(frozen=True)
 class _Source:
-    """A module: its definitions by name, where imported names come from, and what runs when it is imported."""
+    """A module: definitions by name, origins of imported names, and its import-time code."""
 
     definitions: Mapping[str, _Definition]
     imported: Mapping[str, Reference]
@@ -134,7 +135,7 @@ class _Source:
 
 
 def code_of(body: Callable[..., Any]) -> Code:
-    """The code of an asset body: the function without its decorators, and what it uses."""
+    """The code of an asset body: the function without its decorators, and the code it uses."""
     tree = _parse(Path(inspect.getsourcefile(body) or ""))
     line = body.__code__.co_firstlineno
     function = next(
@@ -157,7 +158,7 @@ def code_version(body: Callable[..., Any]) -> str:
 
 
 def code_behind(target: str) -> Code:
-    """The code of a `module:Name`, as registries have them; its package is followed too, where it is not ours."""
+    """The code of a registry entry `module:Name`; the package of a plugin is followed too."""
     module, _, name = target.partition(":")
     package = module.partition(".")[0]
     packages = _LIBRARY if package in _LIBRARY else (*_LIBRARY, package)
@@ -173,7 +174,7 @@ def changed_since(code: Iterable[Code], seconds: float) -> list[Path]:
 
 
 def _closure(seeds: Iterable[Reference], packages: tuple[str, ...]) -> dict[Reference, _Definition]:
-    """The definitions that seeds reach."""
+    """All definitions reachable from the seeds."""
     found: dict[Reference, _Definition] = {}
     waiting = list(seeds)
     seen: set[Reference] = set()
@@ -190,7 +191,7 @@ def _closure(seeds: Iterable[Reference], packages: tuple[str, ...]) -> dict[Refe
 
 
 def _resolve(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[Reference, _Definition]]:
-    """The definitions that a reference means, and what runs when their module is imported."""
+    """The definitions behind a reference, and the import-time code of their module."""
     module, name = reference
     if not _followed(module, packages):
         return
@@ -212,7 +213,7 @@ def _resolve(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _resolve_once(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[Reference, _Definition]]:
-    """As a reference of a whole module's import table: packages that import each other in a ring end here."""
+    """`_resolve` without following imports further, so that circular imports end."""
     module, name = reference
     source = _source(module) if _followed(module, packages) else None
     if source is not None and name in source.definitions:
@@ -231,7 +232,7 @@ def _followed(module: str, packages: tuple[str, ...]) -> bool:
 
 
 _held: dict[str, _Source] = {}
-_seen: dict[str, Any] = {}  # modules as of the state of the files that stands under the empty name
+_seen: dict[str, Any] = {}  # modules by name; under "", the state of the files they were read in
 
 
 def _source(module: str) -> _Source | None:
@@ -337,7 +338,7 @@ def _module_file(module: str) -> Path | None:
 
 
 def _package_folder(package: str) -> Path | None:
-    """Where a top-level package lies; asking for it imports nothing."""
+    """Folder of a top-level package, found without importing it."""
     if package in _LIBRARY:
         return _ROOT.parent / package
     spec = importlib.util.find_spec(package)

@@ -1,4 +1,4 @@
-"""From a finished draft to a manifest: hash the files, sync them to disk, and say how they were made."""
+"""From a finished draft to a manifest: hash the files, sync them to disk, record their origin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PACKAGES = (
 
 
 def build_manifest(request: Request, draft: Draft, files: dict[str, FileEntry], seconds: float) -> Manifest:
-    """The manifest of a draft whose files have been hashed; `seconds` is the wall time it took."""
+    """The manifest of a draft with hashed files; `seconds` is the wall time of making it."""
     summary = _plain(draft.summary)
     return Manifest(
         asset=request.asset,
@@ -62,14 +62,14 @@ def hash_files(folder: Path) -> dict[str, FileEntry]:
     """Hashes and sizes of all files below a folder, by relative name.
 
     Raises:
-        StoreError: there is a link, or a file of the manifest's name.
+        StoreError: there is a link, or a file named like the manifest.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
             raise StoreError(
-                f"{path}: a link inside an artifact; copy the file, what it points to may change"
+                f"{path}: a link inside an artifact; copy the file, because the link's target may change"
             )
         if name == MANIFEST_NAME:
             raise StoreError(
@@ -107,7 +107,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tokens(summary: Mapping[str, Any]) -> int | None:
-    """The stage's own count, or the sum of its parts' (greedy and sampled answers); None without any."""
+    """The stage's own count, else the sum over its parts (greedy, sampled answers), else None."""
     if isinstance(summary.get("tokens"), int):
         return int(summary["tokens"])
     parts = [part["tokens"] for part in summary.values() if isinstance(part, dict) and "tokens" in part]
@@ -138,7 +138,7 @@ def _packages() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """The accelerator this process has used, by name; does not import torch for the question."""
+    """Name of the accelerator that this process has used; does not import torch."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))

@@ -1,8 +1,9 @@
-"""What differs between what two artifacts were made from, and where it begins.
+"""Differences between the origins of two artifacts, and where they begin.
 
-Both trees are walked side by side, input by input. Two artifacts of one asset differ for reasons of their own (code,
-recipe, what lies outside, which inputs there are) or because an input has other content. The roots of a difference are
-those with a reason of their own and other content: whatever differs elsewhere, but came out equal, changed nothing below.
+Both trees are walked side by side, input by input. Two artifacts of one asset differ for reasons of
+their own (code, recipe, external data, set of inputs) or because an input has other content. The
+roots of a difference are the artifacts with a reason of their own and other content. An artifact
+with a reason but equal content changed nothing downstream.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ class AssetDifference:
     Attributes:
         code: code versions, where they differ.
         recipe: fields of the recipe that differ.
-        external: fields of the fingerprint of what lies outside the store that differ.
+        external: fields of the fingerprint of external data that differ.
         inputs: assets that only one side read.
         changed_inputs: inputs that both read, with other content.
-        packages: versions that differ; they are not part of the key, so they explain nothing by themselves.
+        packages: versions that differ; they are not part of the key, so they are not reasons.
     """
 
     asset: str
@@ -60,12 +61,12 @@ class AssetDifference:
 
     @property
     def reasons(self) -> tuple[Change, ...]:
-        """Reasons of its own."""
+        """The asset's own reasons to differ."""
         return (*self.code, *self.recipe, *self.external, *self.inputs)
 
     @property
     def is_root(self) -> bool:
-        """Its content differs, and not only because an input's does."""
+        """Its content differs, and not only through its inputs."""
         both = self.first is not None and self.second is not None
         if not both or self.same_content:
             return False
@@ -84,14 +85,14 @@ class LineageDifference:
 
 
 def compare(first: Node, second: Node) -> LineageDifference:
-    """What differs between two artifacts of one asset and all that they were made from."""
+    """Differences between two artifacts of one asset and between their ancestors."""
     found: dict[tuple[str, str], AssetDifference] = {}
     _compare(first, second, found)
     return LineageDifference(list(found.values()))
 
 
 def _compare(first: Node | None, second: Node | None, found: dict[tuple[str, str], AssetDifference]) -> None:
-    """Inputs are added before what was made from them."""
+    """Add inputs before the artifacts made from them."""
     name = tuple(node.artifact.key if node else "" for node in (first, second))
     if name in found:
         return

@@ -1,12 +1,14 @@
-"""Free what nothing refers to: first say what, then do it.
+"""Garbage collection: first plan, then remove.
 
-An artifact is wanted that is the latest of a partition, that was made or asked for a short while ago, that somebody
-reads at this moment (lock files name the inputs of what is being made), or that a wanted one was made from. All others
-go, those that were made of others first, so that at any moment, also after a kill, what is left has its inputs.
+An artifact is kept where it is the latest of a partition, was made or asked for a short while ago,
+is being read now (lock files name the inputs of running work), or is an ancestor of a kept one. All
+others are removed, each before its inputs. So at any moment, also after a kill, the remaining
+artifacts have their inputs.
 
-A folder is renamed into the trash and then deleted, under the lock of its family and only if nobody asked for it since
-the plan was made: who finds an artifact marks it under the same lock (ArtifactStore.removal_lock), so that it is either
-found and spared, or gone and made again.
+A folder is renamed into the trash and then deleted, under the lock of its family and only if it was
+not asked for since the plan. Removals and requests also share a lock (ArtifactStore.removal_lock),
+and a request marks the artifact that it finds. So an artifact is either found and spared, or
+removed and made again.
 """
 
 from __future__ import annotations
@@ -36,17 +38,17 @@ from e2h_pipeline.artifacts.store import REMOVAL_LOCK, ArtifactStore
 Kind = Literal["artifact", "work", "leftover", "lock"]
 
 GRACE_SECONDS = 3600.0
-"""How long an artifact is spared after it was made or asked for; Dagster's record of it comes a moment later."""
+"""Grace after an artifact was made or asked for: Dagster records it a moment later."""
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Something that can go.
+    """Something that can be removed.
 
     Attributes:
-        bytes: what removing it frees, given that all before it in the plan are removed; what is also linked from
-            somewhere that stays is not counted.
-        family: of an artifact or work folder: whose lock protects it.
+        bytes: freed by its removal, after the removals before it in the plan. Files with another
+            hard link that stays do not count.
+        family: of an artifact or work folder; the family's lock protects it.
     """
 
     kind: Kind
@@ -59,7 +61,7 @@ class Garbage:
 
 @dataclass
 class Plan:
-    """What can go, in the order of removal, and what stays."""
+    """What to remove, in order, and what stays."""
 
     garbage: list[Garbage] = field(default_factory=list)
     kept_artifacts: int = 0
@@ -68,13 +70,13 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """What the whole plan frees."""
+        """Bytes that the whole plan frees."""
         return sum(item.bytes for item in self.garbage)
 
 
 @dataclass
 class Outcome:
-    """What was removed, and what was spared because somebody came to want it."""
+    """What was removed, and what was spared because it was asked for after the plan."""
 
     removed: list[Garbage] = field(default_factory=list)
     spared: list[Garbage] = field(default_factory=list)
@@ -91,17 +93,18 @@ def plan_collection(
     grace_seconds: float = GRACE_SECONDS,
     pools: bool = False,
 ) -> Plan:
-    """What can go. Nothing is changed.
+    """Plan a collection; nothing is changed.
 
     Args:
-        wanted: artifacts that partitions refer to; must be read before this is called.
-        grows: asset -> its field that says how much is wanted of the same.
-        grace_seconds: artifacts made or asked for later than this are spared. With 0, nothing else may run.
-        pools: also work folders from which a larger request would go on; what they have more than the artifacts
-            would then be made again.
+        wanted: artifacts that partitions refer to, read before this call.
+        grows: asset -> recipe field with the amount of work, `sampling.samples`.
+        grace_seconds: artifacts made or asked for within this time are spared. With 0, nothing else
+            may run.
+        pools: also remove work folders that a larger request would continue. Their surplus over the
+            artifacts would then be made again.
     """
     inventory = take_inventory(store)
-    # Marks first, locks second: who takes a lock names its inputs in it before it marks them.
+    # Marks first, locks second: a process writes its inputs into its lock, then marks them.
     since = time.time_ns() - int(grace_seconds * 1e9)
     recent = {place for place, entry in inventory.entries.items() if entry.changed > since}
     kept = with_ancestors(inventory, {*wanted, *recent, *_being_read(store)})
@@ -135,13 +138,13 @@ def plan_collection(
 def collect(
     store: ArtifactStore, plan: Plan, watch: Callable[[Garbage], None] = lambda _item: None
 ) -> Outcome:
-    """Remove what a plan names, unless somebody came to want it since.
+    """Remove the items of a plan, except those asked for since.
 
     Args:
         watch: called after each removal.
     """
     outcome, spared = Outcome(), set[Place]()
-    families = set[Place]()  # of artifacts that were spared: their work stays too
+    families = set[Place]()  # of spared artifacts: their work stays too
     for item in plan.garbage:
         place = (item.path.parent.name, item.path.name)
         if item.kind == "artifact":
@@ -163,18 +166,18 @@ def collect(
 
 
 def _being_read(store: ArtifactStore) -> Iterator[Place]:
-    """Inputs of everything that is being made now."""
+    """Inputs of all running work."""
     for path in _lock_files(store):
         if lock_is_held(path):
             with suppress(
                 ValueError, FileNotFoundError
-            ):  # just taken: its inputs get their marks in a moment
+            ):  # lock just taken: its inputs are marked in a moment
                 for asset, key in json.loads(path.read_bytes()).items():
                     yield place_of(asset, key)
 
 
 def _family(entry: Entry, grows: Mapping[str, str]) -> Place:
-    """Asset and family of an artifact; its own key where the stage's recipe has no such field any more."""
+    """Asset and family of an artifact; its own key where the recipe no longer has that field."""
     manifest, grown = entry.manifest, grows.get(entry.manifest.asset, "")
     value: object = manifest.recipe
     for name in grown.split(".") if grown else ():
@@ -206,7 +209,7 @@ def _made_of_others_first(entries: Iterable[Entry]) -> list[Entry]:
 def _work(
     store: ArtifactStore, alive: set[Place], known: set[Place], grows: Mapping[str, str], pools: bool
 ) -> Iterator[tuple[Garbage, bool]]:
-    """Work folders that nobody is at, and whether they stay."""
+    """Work folders that are not in use, and whether they stay."""
     for folder in sorted(store.work_root.glob("[a-z]*/*")):
         family = (folder.parent.name, folder.name)
         if not folder.is_dir() or lock_is_held(store.lock_path(*family)):
@@ -225,7 +228,7 @@ def _old_locks(store: ArtifactStore, since: int) -> Iterator[Garbage]:
     for path in _lock_files(store):
         with suppress(FileNotFoundError):
             if path.stat().st_mtime_ns <= since and not lock_is_held(path):
-                yield Garbage("lock", path, "nobody holds it")
+                yield Garbage("lock", path, "no process holds it")
 
 
 def _lock_files(store: ArtifactStore) -> list[Path]:
@@ -233,7 +236,7 @@ def _lock_files(store: ArtifactStore) -> list[Path]:
 
 
 def _weighed(items: Iterable[Garbage]) -> Iterator[Garbage]:
-    """With the bytes that each frees: those of files whose last name goes with it."""
+    """Items with the bytes that each frees: files that lose their last hard link."""
     names: dict[tuple[int, int], int] = {}
     for item in items:
         freed = 0
@@ -246,7 +249,7 @@ def _weighed(items: Iterable[Garbage]) -> Iterator[Garbage]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of files below a folder that have no other name."""
+    """Bytes of files below a folder that have no other hard link."""
     return sum(stat.st_size for stat in _files(folder) if stat.st_nlink == 1)
 
 
@@ -262,7 +265,7 @@ def _files(path: Path) -> Iterator[os.stat_result]:
 
 
 def _remove_artifact(store: ArtifactStore, item: Garbage) -> bool:
-    """Into the trash and away, unless its family is at work or it was asked for since the plan."""
+    """Remove an artifact, unless its family is at work or it was asked for since the plan."""
     lock = store.lock_path(*item.family)
     with free_lock(lock) as held:
         if held is None:
@@ -297,7 +300,7 @@ def _to_trash(path: Path, trash: Path, name: str) -> Path:
 
 
 def _remove_lock(path: Path) -> bool:
-    """Unlink a lock file while it is held: who waits for it sees that it lost its name, and takes a new one."""
+    """Unlink a lock file while holding it: a waiting process sees this and takes a new one."""
     if not path.exists():
         return True
     with free_lock(path) as held:

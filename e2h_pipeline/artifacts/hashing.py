@@ -1,4 +1,4 @@
-"""Content hashes: what a file means, not how its bytes happen to be laid out.
+"""Content hashes: of a file's meaning, not of its byte layout.
 
 Parquet is hashed column by column over its values, so compression, row groups and writer versions
 do not matter; JSON by its canonical form; anything else (safetensors, text, images) by its bytes.
@@ -22,7 +22,7 @@ _BATCH_ROWS = 65_536
 # Written into JSON by transformers and true of the machine, not of the model.
 _MACHINE_FIELDS = frozenset({"_name_or_path", "name_or_path"})
 
-# What tells times and costs: logs, and pages that show them.
+# Folders of logs and pages: they hold times and costs.
 UNVERSIONED = ("logs/", "page/")
 
 
@@ -42,7 +42,7 @@ def byte_hash(path: Path) -> str:
 
 
 def content_hash(path: Path, known_bytes: str | None = None) -> str:
-    """SHA-256 of a file's meaning, hex. `known_bytes` saves a second read where meaning is bytes."""
+    """SHA-256 of a file's meaning, hex. `known_bytes` saves a read where the meaning is bytes."""
     if path.suffix == ".parquet":
         return parquet_hash(path)
     if path.suffix == ".json":
@@ -51,8 +51,8 @@ def content_hash(path: Path, known_bytes: str | None = None) -> str:
 
 
 def fingerprint(path: Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of a file that is not ours, or of every file below a folder; empty where
-    there is nothing."""
+    """Relative path -> SHA-256 of an external file, or of every file below a folder; {} for a
+    missing one."""
     if path.is_file():
         return {path.name: remembered_hash(path)}
     files = (file for file in sorted(path.rglob("*")) if file.is_file())
@@ -60,14 +60,15 @@ def fingerprint(path: Path) -> dict[str, str]:
 
 
 def remembered_hash(path: Path) -> str:
-    """`byte_hash` of a file that is not ours. A plan asks for every member of a sweep and a sensor every minute, so a
-    process reads a file again only when its size, times or inode are others; the time of the last change of an inode
-    cannot be set back as `touch` does with the other.
+    """`byte_hash` of an external file, remembered while its size, times and inode stay the same.
+
+    Plans ask for each member of a sweep, and a sensor asks every minute. The inode's change time is
+    one of the times, because `touch` can set back only the modification time.
 
     Raises:
         OSError: it cannot be read.
     """
-    seen = path.stat()  # before it is read: what is written meanwhile is seen by its times the next time
+    seen = path.stat()  # before the read: a write in between changes the times for the next call
     return _hash_as_seen(path.absolute(), seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
@@ -77,14 +78,14 @@ def _hash_as_seen(path: Path, *_stat: int) -> str:
 
 
 def data_version(contents: Mapping[str, str]) -> str:
-    """Version of a whole artifact from {relative path: content hash}, UNVERSIONED folders left out."""
+    """Version of an artifact from {relative path: content hash}; leaves out UNVERSIONED folders."""
     return digest_json(
         {name: digest for name, digest in contents.items() if not name.startswith(UNVERSIONED)}
     )
 
 
 def parquet_hash(path: Path) -> str:
-    """Hash of a Parquet file's columns (order, names, types, values), independent of its layout on disk."""
+    """Hash of a Parquet file's columns (order, names, types, values), whatever its layout."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -92,7 +93,7 @@ def parquet_hash(path: Path) -> str:
 
 
 def table_hash(rows: pa.Table) -> str:
-    """What `parquet_hash` says of a file with these rows. Times must be in ms, us or ns, as Parquet has them."""
+    """`parquet_hash` of a file with these rows. Times must be in ms, us or ns, as in Parquet."""
     return _hash_batches(rows.schema, rows.to_batches(max_chunksize=_BATCH_ROWS))
 
 
@@ -167,7 +168,8 @@ class _Column:
 
 
 def _logical(kind: pa.DataType) -> pa.DataType:
-    """One type for types that hold the same values: strings as bytes, lists with long offsets, and so on."""
+    """One type for types that hold the same values: strings as bytes, lists with long offsets, and
+    so on."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):
@@ -186,7 +188,7 @@ def _logical(kind: pa.DataType) -> pa.DataType:
 
 
 def _type_name(kind: pa.DataType) -> str:
-    """Names of nested types say only their own kind; the children say theirs."""
+    """Name of a type; the children of a nested type are not part of it."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):

@@ -1,4 +1,4 @@
-"""Where everything the project writes lies: one folder, E2H_HOME."""
+"""E2H_HOME: the one folder that the project writes to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _PROJECT = Path(__file__).resolve().parents[2]
 def home() -> Path:
     """The home folder, absolute: the environment variable E2H_HOME, or `.e2h/` in the project.
 
-    The project is where the package was installed from with `pip install -e`, so the answer does not
-    depend on the working directory; a package installed as a wheel uses `~/.e2h`.
+    The project is where the package was installed from with `pip install -e`, so the answer does
+    not depend on the working directory; a package installed as a wheel uses `~/.e2h`.
     """
     named = os.environ.get(HOME_VARIABLE)
     if named:
@@ -28,10 +28,10 @@ def project_file(name: str) -> Path | None:
 
 
 def sweep_folders(home_folder: Path) -> list[Path]:
-    """Where people put sweeps of their own; looked up before the shipped ones."""
+    """Folders of the user's own sweeps; searched before the shipped ones."""
     return [home_folder / "sweeps"]
 
 
 def recipe_folders(home_folder: Path) -> list[Path]:
-    """Where people put recipes of their own; looked up before the shipped ones."""
+    """Folders of the user's own recipes; searched before the shipped ones."""
     return [home_folder / "recipes"]

@@ -1,4 +1,4 @@
-"""What lies in a store: every artifact by its manifest, and what is none. Files are listed, not read."""
+"""The contents of a store: artifacts and foreign entries. Only manifests are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from e2h_pipeline.artifacts.manifest import InputRef, Manifest, ManifestError, r
 from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
 
 Place = tuple[str, str]
-"""Asset and the first digits of the key: what a folder of the store is called."""
+"""Asset and first digits of the key: the folder of an artifact in the store."""
 
 _FOLDER = re.compile(rf"[0-9a-f]{{{KEY_FOLDER_LENGTH}}}")
 _ASSET = re.compile(r"[a-z][a-z0-9_]*")
@@ -28,26 +28,26 @@ class Entry:
     changed: int
 
     def inputs(self) -> Iterator[tuple[Place, InputRef]]:
-        """Where its inputs lie, or should."""
+        """The places of its inputs, whether they still exist or not."""
         for asset, ref in self.manifest.inputs.items():
             yield place_of(asset, ref.key), ref
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """Artifacts by place, and what in the store is no artifact, with the reason."""
+    """Artifacts by place, and foreign entries with the reason."""
 
     entries: dict[Place, Entry] = field(default_factory=dict)
     foreign: dict[Path, str] = field(default_factory=dict)
 
 
 def place_of(asset: str, key: str) -> Place:
-    """Where the artifact of a key lies."""
+    """The place of a key's artifact."""
     return asset, key[:KEY_FOLDER_LENGTH]
 
 
 def take_inventory(store: ArtifactStore) -> Inventory:
-    """List a store. Folders that go while they are read are left out."""
+    """List a store. Folders removed during the listing are left out."""
     found = Inventory()
     for asset in _listed(store.root):
         if asset.name in {store.making.name, store.locks.name, store.trash.name}:
@@ -76,13 +76,13 @@ def _add(found: Inventory, asset: str, folder: os.DirEntry[str]) -> None:
         return
     place = (asset, folder.name)
     if place_of(manifest.asset, manifest.key) != place:
-        found.foreign[path] = f"its manifest is of {manifest.asset} {manifest.key[:KEY_FOLDER_LENGTH]}"
+        found.foreign[path] = f"its manifest belongs to {manifest.asset} {manifest.key[:KEY_FOLDER_LENGTH]}"
         return
     found.entries[place] = Entry(place, path, manifest, changed)
 
 
 def with_ancestors(inventory: Inventory, places: Iterable[Place]) -> set[Place]:
-    """These places and all that artifacts there were made from, as far as they are in the store."""
+    """These places and all their ancestors, as far as they are in the store."""
     found: set[Place] = set()
     waiting = list(places)
     while waiting:

@@ -1,4 +1,4 @@
-"""What an asset body is handed: its slice of the recipe, its inputs, and its work."""
+"""The argument of an asset body: its slice of the recipe, its inputs, and its work."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class StageJob:
     Attributes:
         recipe: only the sections the stage declares; reading another is an error.
         inputs: upstream artifacts by asset name, resolved once at the start of the step, immutable.
-        work: where to write and to work, and with whose help.
-        experiment: the recipe key that asked first; others with the same artifact key share the result.
+        work: folders, seed, reporter, engine and runner.
+        experiment: the recipe key that asked first; others with the same artifact key share the
+            result.
         lineage: every artifact behind the inputs, as rows of `lineage.as_rows`.
-        code_version: that of the key, which the code that runs must have; empty where nobody asks.
+        code_version: of the key; the running code must have it. Empty: not checked.
     """
 
     recipe: RecipeSlice

@@ -1,9 +1,10 @@
-"""Which data fed a number: a walk over manifests, from an artifact back to everything it was made from.
+"""Which data fed a number: a walk over manifests, from an artifact back to all its ancestors.
 
 Dagster's own tags for partitioned upstreams point at the wrong event (dagster issue 26563), so
-provenance comes from the manifests alone. They are chained by hashes: a key covers the data versions of the
-inputs, a data version the content of the files. The walk checks this chain and reads no other file, so it takes as long
-for models of any size; that the files are what the manifests say is checked where they are read, and by verify.py.
+provenance comes from the manifests alone. They are chained by hashes: a key covers the data
+versions of the inputs, a data version the content of the files. The walk checks this chain and
+reads no other files, so model size does not matter. The files are checked against the manifests
+when they are read, and by verify.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ EASY_DATA = "easy_problems"
 
 @dataclass(frozen=True)
 class Node:
-    """An artifact and the nodes it was made from, by asset name."""
+    """An artifact and the nodes of its inputs, by asset name."""
 
     artifact: Artifact
     inputs: tuple[Node, ...]
@@ -32,10 +33,11 @@ class Node:
 
 
 def trace(store: ArtifactStore, artifact: Artifact) -> Node:
-    """The tree of everything an artifact was made from; shared ancestors are shared nodes.
+    """The tree of an artifact's ancestors; shared ancestors are shared nodes.
 
     Raises:
-        StoreError: an ancestor is gone from the store, or its manifest does not fit what was made of it.
+        StoreError: an ancestor is gone, was made again with other content, or has a damaged
+            manifest.
     """
     return _trace(store, artifact, {})
 
@@ -94,7 +96,7 @@ def data_versions(node: Node, asset: str = EASY_DATA) -> list[str]:
 
 
 def as_rows(*nodes: Node) -> list[dict[str, Any]]:
-    """Everything behind some nodes, themselves included, as plain rows for tables and JSON."""
+    """Nodes and all their ancestors, as plain rows for tables and JSON."""
     found = {n.artifact.key: n.artifact.manifest for node in nodes for n in ancestors(node)}
     return [
         {

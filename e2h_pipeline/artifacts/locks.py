@@ -1,4 +1,4 @@
-"""Lock files: one process at a time makes what belongs to a family of requests."""
+"""Lock files: one process at a time works on a family of requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lock_is_held(path: Path) -> bool:
 
 
 def locked(path: Path) -> int:
-    """Open and lock a lock file that is still the one of its name: unused ones are removed."""
+    """Open and lock a lock file; if it was unlinked meanwhile (as unused), take the new one."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -39,7 +39,7 @@ def locked(path: Path) -> int:
 
 @contextmanager
 def free_lock(path: Path) -> Iterator[int | None]:
-    """Hold a lock file where nobody else does; None where somebody does."""
+    """Hold a lock file, without waiting; None where another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -59,7 +59,7 @@ def _is_named(handle: int, path: Path) -> bool:
 
 
 def note_inputs(handle: int, request: Request) -> None:
-    """Write the keys of the inputs into a lock file: garbage collection spares them while the artifact is made."""
+    """Write the keys of the inputs into a lock file: garbage collection spares them."""
     os.ftruncate(handle, 0)
     keys = {asset: ref.key for asset, ref in request.inputs.items()}
     os.pwrite(handle, json.dumps(keys).encode(), 0)

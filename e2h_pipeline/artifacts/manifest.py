@@ -1,4 +1,4 @@
-"""The manifest: who made an artifact, from what, and what every file in it must hash to.
+"""The manifest: how and from which inputs an artifact was made, and the hash of every file in it.
 
 It is written last, inside the temporary folder, so a folder with a manifest is a whole artifact.
 """
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST_NAME = "manifest.json"
 
-# Credentials as their makers shape them, and logins inside addresses: a token can stand where a user's name does.
+# Credentials in their issuers' formats, and logins in URLs: a token can replace the user name.
 _SECRET = re.compile(
     r"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY|://[^/\s@]+@"
@@ -35,7 +35,7 @@ class InputRef(BaseModel):
 
 
 class FileEntry(BaseModel):
-    """One file. `sha256` is of its bytes (integrity); `content` is of its meaning (data version)."""
+    """One file. `sha256` is of its bytes (integrity); `content` of its meaning (data version)."""
 
     model_config = ConfigDict(frozen=True)
     sha256: str
@@ -95,16 +95,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def refuse_credentials(asset: str, values: Mapping[str, Any]) -> None:
-    """Look through all texts of what is about to be written down, or sent to MLflow.
+    """Refuse credentials in values that go into a manifest or to MLflow.
 
     Raises:
-        ManifestError: one looks like a credential; the message names its field, and does not repeat it.
+        ManifestError: a text looks like a credential; the message names its field, not the text.
     """
     for field, text in _strings(values, ""):
         if _SECRET.search(text):
             raise ManifestError(
-                f"{asset}, field {field}: looks like a credential, and would be in manifests and MLflow for all to read; "
-                f"take it out, libraries find credentials in the environment"
+                f"{asset}, field {field}: looks like a credential, and manifests and MLflow are readable by all; "
+                f"remove it: libraries read credentials from the environment"
             )
 
 

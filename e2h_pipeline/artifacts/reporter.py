@@ -1,4 +1,4 @@
-"""How long work tells people where it is: metrics over steps, and progress with rate and time left.
+"""Reports from long work: metrics over steps, and progress with rate and time left.
 
 The library reports to this small interface; the tracking resource turns it into Dagster log lines
 and MLflow curves. On its own it logs through `logging`, at most once every few seconds.
@@ -14,7 +14,7 @@ _LOG = logging.getLogger("e2h")
 
 
 class Reporter:
-    """Base reporter: progress lines to the `e2h` logger, metrics dropped. Subclass to send them on."""
+    """Base reporter: logs progress to the `e2h` logger, drops metrics. Subclass to send them."""
 
     def __init__(self, every_seconds: float = 5.0) -> None:
         self._every = every_seconds
@@ -29,13 +29,14 @@ class Reporter:
         _LOG.info("%s", text)
 
     def progress(self, done: int, total: int, unit: str, reused: int = 0, tokens: int | None = None) -> None:
-        """Work done so far; `done` must not fall. Prints share, rate and time left, not more often than
-        `every_seconds`; where tokens are counted, the same become curves.
+        """Work done so far; `done` must not fall. Prints share, rate and time left, not more often
+        than `every_seconds`; with `tokens`, they also become curves.
 
-        The clock starts at the first call, and what was done by then counts into no rate.
+        The clock starts at the first call; rates leave out the work before it.
 
         Args:
-            reused: of `done`, what an earlier run left, found since the first call; it counts into no rate either.
+            reused: the part of `done` that an earlier run made and that was found since the first
+                call; rates leave it out too.
             tokens: drawn since the first call.
         """
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""What determines an artifact, the artifact itself, and the draft between the two."""
+"""Requests (all that determines an artifact), artifacts, and the drafts in between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from e2h_pipeline.artifacts.manifest import (
 
 
 class StoreError(RuntimeError):
-    """An artifact that is missing, damaged or cannot be made; the message names the file and the mend."""
+    """An artifact that is missing, damaged or cannot be made; the message names the file and the
+    mend."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Request:
     """What determines an artifact. Only these enter the key.
 
     Attributes:
-        grows: dotted field of the recipe that says how much is wanted, `sampling.samples`; empty where there is none.
+        grows: dotted recipe field with the amount of work, `sampling.samples`; empty where there is
+            none.
     """
 
     asset: str
@@ -59,12 +61,13 @@ class Request:
 
     @property
     def key(self) -> str:
-        """SHA-256 over everything that shapes the content. Inputs count by content, not by their own key."""
+        """SHA-256 over everything that shapes the content. Inputs count by content, not by their
+        own key."""
         return self._digest(self.recipe)
 
     @property
     def family(self) -> str:
-        """The key without the field that grows; the key itself where none does.
+        """The key without the field that grows; the key itself where there is none.
 
         Raises:
             StoreError: the recipe has no such field.
@@ -85,7 +88,8 @@ class Request:
 
 @dataclass
 class Draft:
-    """An artifact being made. `lock_fd` holds the family's lock; a child that inherits it keeps others out."""
+    """An artifact being made. `lock_fd` holds the family's lock; a child that inherits it keeps
+    others out."""
 
     out: Path
     work: Path
@@ -97,10 +101,10 @@ class Draft:
 
 
 def request_behind(manifest: Manifest, grows: str = "") -> Request:
-    """What was asked for when an artifact was made. Its key is the manifest's, unless somebody wrote in there.
+    """The request behind an artifact. Its key is the manifest's, unless the manifest was edited.
 
     Args:
-        grows: the stage's field that grows; manifests do not say.
+        grows: the stage's field that grows; manifests do not record it.
     """
     return Request(
         asset=manifest.asset,
@@ -114,10 +118,10 @@ def request_behind(manifest: Manifest, grows: str = "") -> Request:
 
 
 def manifest_damage(manifest: Manifest) -> str | None:
-    """What in a manifest contradicts itself; None where nothing does.
+    """The contradiction in a manifest, or None.
 
-    The key is a hash of what shaped the artifact, and the data version one of the content of its files. Files are not
-    read.
+    The key must be the hash of the request, and the data version the hash of the listed contents.
+    Files are not read.
     """
     if request_behind(manifest).key != manifest.key:
         return "key does not match code version, recipe, inputs and external fingerprint"

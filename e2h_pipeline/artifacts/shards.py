@@ -1,9 +1,9 @@
-"""Work in shards: what is done stays done, what is damaged is found, what is missing is made.
+"""Work in shards: finished shards are kept, damaged ones found, missing ones made.
 
-A shard is a Parquet file made by a function of its arguments alone, never of which other shards exist, so a
-folder of shards can be killed at any moment, go on, and grow. Each carries the hash of its content
-in its schema metadata: a file that was cut short or changed is told from a whole one by reading it.
-Who computes is the runner's business, this process one by one or a cluster; this process writes.
+A shard is a Parquet file. The function that makes it depends on its arguments alone, not on other
+shards, so work on a folder can be killed at any moment, resumed and extended. Each shard has the
+hash of its content in its schema metadata: reading a file shows whether it was cut short or
+changed. The runner decides who computes, this process or a cluster; this process writes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ CONTENT = b"e2h.content"
 """Key of the content hash in a shard's schema metadata."""
 
 Call = tuple[str, tuple[Any, ...]]
-"""Name of a shard and arguments of the function that makes it: small and picklable, paths and rows."""
+"""Name of a shard and arguments of the function that makes it: small and picklable, paths and
+rows."""
 
 
 class Runner(Protocol):
-    """Who makes shards."""
+    """Computes shards."""
 
     def run(self, function: Callable[..., pa.Table], calls: Sequence[Call]) -> Iterator[tuple[str, pa.Table]]:
-        """Call `function`, found by its module and name, for each shard; results in the order they come,
-        each once."""
+        """Call `function`, found by its module and name, for each shard; results in the order they
+        come, each once."""
         ...
 
 
@@ -39,7 +40,7 @@ class LocalRunner:
     """Shards one after the other, in order, in this process."""
 
     def run(self, function: Callable[..., pa.Table], calls: Sequence[Call]) -> Iterator[tuple[str, pa.Table]]:
-        """One table at a time: nothing of a shard is held when the next begins."""
+        """One table is in memory at a time."""
         for name, arguments in calls:
             try:
                 table = function(*arguments)
@@ -60,15 +61,15 @@ def complete_shards(
 ) -> None:
     """Make the shards of `calls` that `folder` does not hold, as `folder/<name>.parquet`.
 
-    Shards that are there are read and compared with their hash first; a damaged one is named in a message and
-    made again. Files of other names are left alone, so that the folder can hold more than is asked.
+    Existing shards are first read and compared with their hash; a damaged one is reported and made
+    again. Files of other names are left alone, so the folder may hold other shards too.
 
     Args:
         folder: made if needed. No other process may write to it at the same time.
         calls: one for each shard; names are unique.
         function: module-level, so that another process can import it.
-        on_done: told (name, None) of every shard that was there, before any work begins, then (name, table) of
-            every shard that is made, after it is on disk.
+        on_done: called with (name, None) for each existing shard, before any work begins, then with
+            (name, table) for each new shard, once it is on disk.
 
     Raises:
         ValueError: two shards of one name.
@@ -97,7 +98,7 @@ def complete_shards(
 
 
 def shard_path(folder: Path, name: str) -> Path:
-    """Where the shard `name` of a folder lies."""
+    """Path of the shard `name` in a folder."""
     return folder / f"{name}.parquet"
 
 
@@ -108,7 +109,7 @@ def write_shard(path: Path, rows: pa.Table) -> None:
 
 
 def shard_damage(path: Path) -> str | None:
-    """What is wrong with a shard, read to its end; None where nothing is."""
+    """The damage of a shard, read to its end; None where it is whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

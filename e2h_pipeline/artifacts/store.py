@@ -1,17 +1,17 @@
-"""The content-addressed store: the same work is never done twice, and half an artifact is never seen.
+"""The content-addressed store: no work is done twice, and no half artifact is ever seen.
 
 E2H_HOME/store/<asset>/<first 16 of key>/   immutable artifacts
 E2H_HOME/store/.making/                     folders being written; swept when their process is gone
-E2H_HOME/store/.locks/                      one lock file per family; names the inputs of what is being made
-E2H_HOME/store/.trash/                      what garbage collection removes, until it is gone
-E2H_HOME/work/<asset>/<first 16 of key>/    resumable work; survives kills, goes when the artifact is made
+E2H_HOME/store/.locks/                      one lock file per family, with the keys of inputs in use
+E2H_HOME/store/.trash/                      folders that garbage collection is deleting
+E2H_HOME/work/<asset>/<first 16 of key>/    resumable work; kept until the artifact is made
 
-Requests that differ only in how much they want of the same (N samples, or 4N) are a family: they share one
-lock and one work folder, which stays, so that the larger is made from what the smaller left. What lies in it
-is linked into artifacts, not copied. For all other requests the family is the key.
+Requests that differ only in the amount of work (N samples, or 4N) are a family: they share one lock
+and one work folder. That folder stays, so that a larger request continues a smaller one; its files
+are linked into artifacts, not copied. For all other requests the family is the key.
 
-A folder's time of change says when it was last made or asked for. Until Dagster records the artifact, this timestamp is
-garbage collection's only sign that it is in use (garbage.py).
+A folder's mtime is the time the artifact was last made or asked for. Until Dagster records the
+artifact, this timestamp is garbage collection's only sign that it is in use (garbage.py).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ArtifactStore:
 
     @property
     def making(self) -> Path:
-        """The folder of what is being written."""
+        """The folder of drafts."""
         return self._making
 
     @property
@@ -81,7 +81,7 @@ class ArtifactStore:
 
     @property
     def trash(self) -> Path:
-        """The folder of what is being removed."""
+        """The folder of artifacts that are being deleted."""
         return self._store / ".trash"
 
     @property
@@ -91,14 +91,14 @@ class ArtifactStore:
 
     @property
     def work_trash(self) -> Path:
-        """The folder of work that is being removed; work may lie on another disk than the store."""
+        """The folder of work that is being deleted; work may lie on another disk than the store."""
         return self.work_root / ".trash"
 
     def folder(self, asset: str, key: str) -> Path:
-        """Where an artifact lies, or would.
+        """The folder of an artifact, whether it exists or not.
 
         Raises:
-            StoreError: the name or key could not be one (they become paths).
+            StoreError: the name or key is malformed (they become paths).
         """
         _check_names(asset, key)
         return self._store / asset / key[:KEY_FOLDER_LENGTH]
@@ -120,7 +120,8 @@ class ArtifactStore:
         return self._read(folder, key) if folder.exists() else None
 
     def peek(self, asset: str, key: str) -> Artifact | None:
-        """The artifact of a key by its manifest, or None. Its files are not read: for plans, not for results.
+        """The artifact of a key by its manifest, or None. Its files are not read: for plans, not
+        for results.
 
         Raises:
             StoreError: the manifest cannot be read.
@@ -152,14 +153,15 @@ class ArtifactStore:
     def obtain(self, request: Request, make: Callable[[Draft], None]) -> tuple[Artifact, bool]:
         """The artifact of a request: found, or made by `make`, which fills `draft.out`.
 
-        Two processes that ask for one key, or one family: the second waits, then finds what the first made, or
-        goes on from it.
+        Where two processes ask for one key or family, the second waits, then finds the first one's
+        artifact or continues its work.
 
         Returns:
             The artifact, and whether it was already there.
 
         Raises:
-            ManifestError: what shapes it holds a credential, which its manifest must not; nothing is computed.
+            ManifestError: the request holds a credential, which must not enter a manifest; nothing
+                is computed.
         """
         found = self._claim(request)
         if found:
@@ -176,7 +178,7 @@ class ArtifactStore:
 
     @contextmanager
     def removal_lock(self, *, exclusive: bool) -> Iterator[None]:
-        """Held for a moment by who asks for an artifact (shared), and by who removes one (exclusive)."""
+        """Held briefly: shared by requests for artifacts, exclusive by removals."""
         self._locks.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._locks / REMOVAL_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -186,7 +188,7 @@ class ArtifactStore:
             os.close(handle)
 
     def _claim(self, request: Request) -> Artifact | None:
-        """`find`, and a mark that it is wanted; None where it was removed in between."""
+        """`find`, and mark the artifact as wanted; None where it was removed in between."""
         found = self.find(request.asset, request.key)
         if found is None:
             return None
@@ -198,7 +200,7 @@ class ArtifactStore:
         return found
 
     def sweep(self) -> None:
-        """Remove what killed processes of this host left half written, or half removed."""
+        """Remove the folders of `abandoned`."""
         for folder in self.abandoned():
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -208,7 +210,7 @@ class ArtifactStore:
         return [folder for place in places for folder in sorted(place.glob("*~*~*")) if _is_abandoned(folder)]
 
     def own_name(self) -> str:
-        """A new name for a folder that this process alone works at."""
+        """A new, unique name for a folder of this process."""
         return f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
     def _read(self, folder: Path, key: str) -> Artifact:
@@ -236,7 +238,7 @@ class ArtifactStore:
 
     @contextmanager
     def _lock(self, request: Request) -> Iterator[int]:
-        """Hold the family's lock. The kernel lets go of it when the last process that holds it is gone."""
+        """Hold the family's lock. The kernel releases it when its last holder ends."""
         self._locks.mkdir(parents=True, exist_ok=True)
         handle = locked(self._lock_path(request))
         try:
@@ -247,15 +249,15 @@ class ArtifactStore:
             os.close(handle)
 
     def _claim_inputs(self, request: Request) -> None:
-        """Mark inputs as wanted: what is removed from now on is chosen after this lock was seen, with its inputs."""
+        """Mark inputs as wanted: older removal plans see the marks, later plans the lock."""
         with self.removal_lock(exclusive=False):
             for asset, ref in request.inputs.items():
-                with suppress(FileNotFoundError):  # who reads it says so
+                with suppress(FileNotFoundError):  # the reader of the input reports it
                     os.utime(self.folder(asset, ref.key))
 
     @contextmanager
     def _write(self, request: Request, lock_fd: int) -> Iterator[Draft]:
-        """A temporary folder that becomes the artifact when the block ends, and goes if it raises."""
+        """A temporary folder that becomes the artifact when the block ends; removed on errors."""
         self.sweep()
         started = time.monotonic()
         out = self._making / self.own_name()

@@ -16,7 +16,7 @@ class TableError(ValueError):
 
 
 def write_table(path: Path, rows: pa.Table) -> None:
-    """Write `rows` to the Parquet file `path`, making its folder; a kill leaves the old file or none.
+    """Write `rows` to a Parquet file, making its folder; a kill leaves the old file or none.
 
     The temporary name starts with a dot, so `read_table` on the folder never takes it for a part.
     """
@@ -40,7 +40,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         columns: only these columns, in this order; all where None.
 
     Raises:
-        TableError: nothing there, a column is missing, or the file is not readable Parquet.
+        TableError: the file or a column is missing, or the file is not readable Parquet.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
-"""Is the store what its manifests say? Every file is read and hashed again, as fast as the disk and the cores go.
+"""Check the store against its manifests: hash every file again, as fast as disk and cores go.
 
-Files that several artifacts share by hard links are read once. Hashing releases the interpreter's lock, so threads are
-enough. Nothing is changed.
+Files that several artifacts share by hard links are read once. Hashing releases the interpreter's
+lock, so threads are enough. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 Kind = Literal["damaged", "missing", "extra", "foreign", "manifest", "input", "event"]
 
 _BLOCK = 1 << 20
-_TASK_BYTES, _TASK_FILES = 4 << 20, 64  # of small files that one task takes
+_TASK_BYTES, _TASK_FILES = 4 << 20, 64  # small files per task, at most
 _REPORT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong: what kind, where, and in words.
+    """A problem: its kind, its place, and a description.
 
-    Kinds: `damaged` (a file does not match its hash), `missing` (a file is gone), `extra` (a file that no manifest
-    names), `foreign` (in the store, but no artifact), `manifest` (contradicts itself), `input` (an artifact it was
-    made from is gone or another), `event` (a record of Dagster that names no artifact).
+    Kinds: `damaged` (a file does not match its hash), `missing` (a file is gone), `extra` (a file
+    that no manifest names), `foreign` (in the store, but not an artifact), `manifest` (contradicts
+    itself), `input` (an input is gone or has other content), `event` (a record of Dagster without
+    an artifact).
     """
 
     kind: Kind
@@ -43,7 +44,7 @@ class Finding:
 
 @dataclass
 class Verification:
-    """What was looked at, and what was found. `bytes` were read; `seconds` is wall time."""
+    """What was checked, and the findings. `bytes` were read; `seconds` is wall time."""
 
     artifacts: int = 0
     files: int = 0
@@ -69,9 +70,10 @@ def verify_store(
     """Check artifacts against their manifests, and manifests against each other.
 
     Args:
-        places: only these artifacts and what they were made from; the whole store where None.
-        progress: told bytes read, bytes in all and seconds since the start, a few times a second.
-        threads: as many as there are cores where 0.
+        places: only these artifacts and their ancestors; the whole store where None.
+        progress: called a few times a second with bytes read, total bytes and seconds since the
+            start.
+        threads: 0 for one per core.
     """
     started = time.monotonic()
     inventory = take_inventory(store)
@@ -108,7 +110,7 @@ def _manifest_findings(entry: Entry, inventory: Inventory) -> Iterator[Finding]:
 
 
 def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterator[Finding]:
-    """What a listing of the folder shows; files to be hashed are added to `files`."""
+    """Findings from the listing of a folder; files to be hashed are added to `files`."""
     listed = dict(_walk(str(entry.path), ""))
     if not listed and not entry.path.exists():
         return  # removed by garbage collection in between
@@ -130,7 +132,7 @@ def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterato
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below a folder that is no folder, by relative name; links are not followed."""
+    """All entries below a folder, by relative name, except folders; links are not followed."""
     try:
         with os.scandir(folder) as entries:
             found = list(entries)
@@ -144,7 +146,7 @@ def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 class _Counter:
-    """Bytes that all threads have read so far; each adds to a slot of its own, so that none waits."""
+    """Bytes that all threads have read so far; each adds to its own slot, so no thread waits."""
 
     def __init__(self) -> None:
         self._slots: dict[int, int] = {}
@@ -175,7 +177,8 @@ def _hash_all(
 
 
 def _tasks(files: list[_File]) -> Iterator[list[_File]]:
-    """Files in portions that are worth a task; large ones first, so that none is left for the end."""
+    """Files in portions that are worth a task, large ones first so that none is left for the
+    end."""
     portion: list[_File] = []
     size = 0
     for file in sorted(files, key=lambda file: -file.size):

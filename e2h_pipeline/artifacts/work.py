@@ -1,4 +1,4 @@
-"""What long work is handed besides its options: places, seed, reporter, engine and runner."""
+"""The context of long work: folders, seed, reporter, engine and runner."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from e2h_pipeline.artifacts.shards import LocalRunner, Runner
 
 @dataclass(frozen=True)
 class Work:
-    """Where a function writes its result, where it works, and with whose help.
+    """The context of a long-running function, passed besides its options.
 
     Attributes:
-        out: folder of the result. What differs from run to run (timings) belongs under `out/logs/` or `out/page/`:
-            it is kept, and is no part of the data version.
-        folder: resumable work. It survives kills and is the same for the same artifact key. It is removed when the
-            artifact is made, or stays where the stage grows.
+        out: folder of the result. Files that differ from run to run (timings) belong under
+            `out/logs/` or `out/page/`: they are kept, but the data version leaves them out.
+        folder: resumable work. It survives kills and is the same for the same artifact key. It is
+            removed when the artifact is made, or stays where the stage grows.
         recipe_seed: seed of every random draw; None where the stage does not declare `seed`.
         reporter: progress and metrics.
-        engine: what samples, by its name in the registry.
-        runner: who makes the shards of work that is done in shards.
+        engine: the sampling engine, by its name in the registry.
+        runner: computes the shards of work in shards.
     """
 
     out: Path
@@ -36,7 +36,8 @@ class Work:
         """Seed of every random draw.
 
         Raises:
-            ValueError: the stage draws at random but does not name `seed` in its slice of the recipe.
+            ValueError: the stage draws at random but does not name `seed` in its slice of the
+                recipe.
         """
         if self.recipe_seed is None:
             raise ValueError("this stage reads the seed, which its slice does not name; add 'seed' to it")

@@ -1,22 +1,22 @@
-"""`e2h`: run experiments, read their numbers, and ask what fed them.
+"""`e2h`: run experiments, read their numbers, and trace their inputs.
 
     e2h run ladder/seed=1          materialize an experiment through Dagster
-    e2h sweep evaluators           run what is missing or stale of a sweep
+    e2h sweep evaluators           run the missing and stale members of a sweep
     e2h results ladder --json      its numbers, with intervals and data versions
     e2h lineage ladder             each number back to its easy data
-    e2h diff ladder ladder/seed=1  what differs between two results, and what it did to the numbers
+    e2h diff ladder ladder/seed=1  the differences between two results, and their effect
     e2h verify                     hash the store again
-    e2h gc                         what no experiment refers to; --yes removes it
+    e2h gc                         list what no experiment uses; --yes removes it
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h recipes ladder             a recipe, field by field; --check FILE
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
-    e2h doctor                     what killed processes left behind; --fix mends it
+    e2h doctor                     find what killed processes left behind; --fix mends it
     e2h ui
 
-Errors are one line on stderr and a status that is not zero. What a command needs is imported inside
-it, so that `e2h --help` is quick.
+Errors are one line on stderr and a nonzero status. Commands import their dependencies when they
+run, so that `e2h --help` is quick.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from e2h_pipeline.sweeps.spec import SweepError
 if TYPE_CHECKING:
     from e2h_pipeline.orchestration.experiments import Experiments
 
-_HELP = "Run experiments, read their numbers, and ask what fed them."
+_HELP = "Run experiments, read their numbers, and trace their inputs."
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
 
@@ -70,10 +70,10 @@ def run(
     key: Key = DEFAULT_KEY,
     select: Annotated[
         str | None,
-        typer.Option(help="Only these assets: 'easy_evaluator,rerank_scores+'; + reaches further."),
+        typer.Option(help="Assets such as 'easy_evaluator,rerank_scores+'. x+ adds dependents, +x inputs."),
     ] = None,
 ) -> None:
-    """Materialize an experiment; what is already made is reused."""
+    """Materialize an experiment; existing artifacts are reused."""
     key = _checked(key)
     _quiet_libraries()
     from e2h_pipeline.cli.view import Progress, own_terminal, print_results
@@ -97,12 +97,12 @@ def run(
 @app.command()
 def results(
     keys: Annotated[
-        list[str] | None, typer.Argument(help="Recipe keys; all that have results where none.")
+        list[str] | None, typer.Argument(help="Recipe keys; without any, all with results.")
     ] = None,
     as_json: Json = False,
-    everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include every N and single levels.")] = False,
     pool: Annotated[
-        bool, typer.Option(help="One table of means over these keys, as seeds of a recipe.")
+        bool, typer.Option(help="One table of means over these keys, such as seeds of a recipe.")
     ] = False,
 ) -> None:
     """Accuracy of every policy and method, with intervals."""
@@ -125,7 +125,7 @@ def results(
 
 @app.command()
 def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
-    """Each benchmark number back to its easy data version, with the path between."""
+    """Trace each benchmark number back to its easy data version."""
     from e2h_pipeline.cli.view import print_lineage
     from e2h_pipeline.orchestration.experiments import tree
 
@@ -141,11 +141,11 @@ def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
 
 @app.command()
 def inspect(
-    asset: Annotated[str, typer.Argument(help="Asset name, as sft_policy.")],
+    asset: Annotated[str, typer.Argument(help="Asset name, such as sft_policy.")],
     key: Annotated[str, typer.Option(help="Recipe key.")] = DEFAULT_KEY,
     as_json: Json = False,
 ) -> None:
-    """The manifest of an artifact: what made it, from what, with which hashes and at what cost."""
+    """The manifest of an artifact: its code, inputs, hashes and cost."""
     from e2h_pipeline.cli.view import print_manifest
 
     with _experiments() as experiments:
@@ -203,7 +203,7 @@ def _checked(key: str) -> str:
 
 
 def _known(experiments: Experiments, key: str) -> str:
-    """The canonical form of a key that has been run, by whatever version, or whose recipe parses."""
+    """The canonical form of a key with results (of any version), or of a valid recipe."""
     key = canonical_key(key)
     if key not in experiments.instance.get_dynamic_partitions("experiment"):
         Recipe.from_key(key, recipe_folders(home()))
@@ -214,7 +214,7 @@ def _asset_name(name: str, experiments: Experiments) -> str:
     from e2h_pipeline.definitions import build
 
     known = sorted(k.to_user_string() for k in build().resolve_asset_graph().get_all_asset_keys())
-    if name not in known and not (experiments.store.root / name).is_dir():  # an asset of an earlier version
+    if name not in known and not (experiments.store.root / name).is_dir():  # it may be of an earlier version
         raise CommandError(f"no asset '{name}'; there are: {', '.join(known)}")
     return name
 
@@ -230,7 +230,7 @@ def _experiments() -> Iterator[Experiments]:
 
 
 def _quiet_libraries() -> None:
-    """No bars and advice from libraries between our own lines; set the variables to have them back."""
+    """Turn off progress bars and advice of libraries; set the variables to get them back."""
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -241,7 +241,7 @@ def _quiet_libraries() -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    # Messages may quote a file's text; what would steer a terminal is not sent to one.
+    # Messages may quote a file's text: strip terminal control characters.
     line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     typer.echo(f"e2h: {line}", err=True)
     sys.exit(status)

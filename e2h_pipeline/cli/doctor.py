@@ -1,4 +1,4 @@
-"""`e2h doctor`: what killed processes left, what MLflow missed, and whether disk, pools and versions are well."""
+"""`e2h doctor`: leftovers of killed processes; state of MLflow, disk, pools, versions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "red"}
 
 def doctor(
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what can be mended; without it nothing is changed.")
+        bool, typer.Option("--fix", help="Mend all that can be mended. Without it nothing is changed.")
     ] = False,
     gone: Annotated[
-        list[str] | None, typer.Option(help="A host that is no more: its runs count as dead. Repeatable.")
+        list[str] | None, typer.Option(help="A host that is gone; its runs count as dead. Repeatable.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find runs, pool slots, processes and files that killed processes left; the status is 1 where problems are left."""
+    """Find what killed processes left: runs, slots, processes, files. Status 1 if any remain."""
     from e2h_pipeline.operations.doctor import examine, mend, unmended
 
     found = (mend if fix else examine)(home(), gone or [])

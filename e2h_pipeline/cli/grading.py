@@ -1,4 +1,4 @@
-"""`e2h grade` and `e2h rerank`: answers and samples made anywhere, by the rules of our own numbers."""
+"""`e2h grade` and `e2h rerank`: our graders and metrics for answers and samples from elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.evaluation.outside.rerank import ExternalOptions, ExternalResult
     from e2h_pipeline.grading.verdicts import Grader
 
-Mode = Annotated[str, typer.Option(help="Grader: ours (math), or one whose decisions it reproduces.")]
+Mode = Annotated[str, typer.Option(help="Grader: ours (math), or one that imitates another project's.")]
 
 
 def grade(
@@ -31,15 +31,15 @@ def grade(
     mode: Mode = "math",
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="Another mode: only lines on which modes differ are listed. Repeat for more."),
+        typer.Option(help="Another mode, to list only lines where the modes differ. Repeatable."),
     ] = None,
-    gold: Annotated[str | None, typer.Option(help="In place of a file, one pair: the right answer,")] = None,
-    prediction: Annotated[str | None, typer.Option(help="and the answer to grade,")] = None,
-    response: Annotated[str | None, typer.Option(help="or the text to find it in.")] = None,
+    gold: Annotated[str | None, typer.Option(help="One pair instead of a file: the right answer.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="With --gold: the answer to grade.")] = None,
+    response: Annotated[str | None, typer.Option(help="With --gold: a text with the answer.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write the graded lines here; .gz too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The graded lines on stdout.")] = False,
 ) -> None:
-    """Grade answers: the same lines with verdict, answer, tier and ms; or a summary of them."""
+    """Grade answers: each line with its verdict, answer, tier and ms, or a summary of all lines."""
     if as_json and output:
         raise CommandError("--json writes the lines to stdout, --output into a file: choose one")
     modes = list(dict.fromkeys([mode, *(compare or [])]))
@@ -61,24 +61,24 @@ def rerank(
     ],
     mode: Mode = "math",
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many samples of each problem.")
+        int | None, typer.Option(min=1, help="Use only this many samples of each problem, the first ones.")
     ] = None,
     logits: Annotated[
         bool, typer.Option("--logits", help="Scores are logits or raw rewards: take their sigmoid.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="What to call these problems; the file's name where unset.")
+        str | None, typer.Option(help="Name for these problems. Default: the file's name.")
     ] = None,
     easy: Annotated[
         list[int] | None,
-        typer.Option(help="A level that counts as easy; repeat for more. 1, 2 and 3 where unset."),
+        typer.Option(help="A level that counts as easy; repeatable. Default: 1, 2 and 3."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of drawn subsets and intervals.")] = 0,
-    everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of drawn subsets and intervals.")] = 0,
+    everything: Annotated[bool, typer.Option("--all", help="Include every N and single levels.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write the report page here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Majority, weighted vote, best-of-N and pass@N of samples made elsewhere, with intervals."""
+    """Majority, weighted vote, best-of-N and pass@N of samples from elsewhere, with intervals."""
     from e2h_pipeline.cli.grading_view import print_reranked, status
     from e2h_pipeline.evaluation.outside.rerank import ExternalOptions
     from e2h_pipeline.recipe import Evaluation, Problems, Rerank
@@ -168,7 +168,7 @@ def _grade_pair(
 
 
 def _json_lines(lines: Sequence[Graded], judges: Sequence[Grader]) -> Iterator[str]:
-    """Lines of JSON; ASCII only, as text of models may hold what no encoding takes."""
+    """Lines of JSON. ASCII only: a model's text may hold characters that no encoding accepts."""
     from e2h_pipeline.evaluation.outside.grade_lines import compared_record, graded_record
 
     for line in lines:
@@ -204,7 +204,7 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def _opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """The file or stdin, and its name for people."""
+    """The file or stdin, and its name for messages."""
     if file == "-":
         yield sys.stdin.buffer, "stdin"
         return
@@ -220,7 +220,7 @@ def _opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[IO[Any]]:
-    """A text file that has its name when all of it is written, and never before."""
+    """A text file that gets its name only once it is completely written."""
     if path.exists() and not path.is_file():
         raise CommandError(f"{path}: not a regular file; name one to write")
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"

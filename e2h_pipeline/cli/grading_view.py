@@ -1,4 +1,4 @@
-"""How `e2h grade` and `e2h rerank` show things: summaries, differences of modes, progress."""
+"""Output of `e2h grade` and `e2h rerank`: summaries, differences between modes, progress."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from e2h_pipeline.evaluation.outside.grade_lines import Graded, Tally
     from e2h_pipeline.grading.verdicts import Grader
 
-SHOWN = 40  # disputed lines in a table; --json and --output have them all
+SHOWN = 40  # disputed lines in a table; --json and --output give all of them
 _WIDTH = 36  # characters of an answer in a table
 _VERSION_LENGTH = 12
 
 
 class LineProgress:
-    """A bar on stderr, where that is a terminal: lines, rate, and time left where the size is known."""
+    """A bar on stderr, if that is a terminal: lines, rate, and time left if the size is known."""
 
     def __init__(self, name: str, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -53,11 +53,11 @@ class LineProgress:
         self._bar.stop()
 
     def advance(self, lines: int) -> None:
-        """So many more lines are graded."""
+        """Count more graded lines."""
         self._lines += lines
         elapsed = self._bar.tasks[self._task].elapsed
         rate = f"{self._lines / elapsed:,.0f}/s" if elapsed else ""
-        # The position is that in the file as it lies on disk, gzipped or not.
+        # Position in the file on disk, which may be gzipped.
         position = self._stream.tell() if self._size else self._lines
         self._bar.update(self._task, completed=position, lines=self._lines, rate=rate)
 
@@ -70,7 +70,7 @@ def _size(stream: IO[bytes]) -> int | None:
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """A line on stderr while something takes its time, where that is a terminal."""
+    """Show a line on stderr during a long operation, if stderr is a terminal."""
     out = console(sys.stderr)
     if out.is_terminal:
         with out.status(escape(plain(text))):
@@ -80,7 +80,7 @@ def status(text: str) -> Iterator[None]:
 
 
 def plain(text: str, width: int | None = None) -> str:
-    """Text of a file or a model on one line, without what would steer a terminal, cut to a width."""
+    """A file's or model's text on one line, without terminal control characters, cut to a width."""
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: width and width + 1])
     return shown if width is None or len(shown) <= width else shown[: width - 1] + "…"
 
@@ -154,7 +154,7 @@ def _disputed_table(judges: Sequence[Grader], disputed: Sequence[Graded]) -> Tab
 
 
 def print_pair(line: Graded, judges: Sequence[Grader]) -> None:
-    """One pair: what was found, and what each grader says of it."""
+    """One pair: the answer found, and each grader's verdict."""
     from e2h_pipeline.grading.mathematics.extract import extract
 
     out = console()
@@ -198,7 +198,7 @@ def print_reranked(
 
 
 def _is_mean(row: Mapping[str, Any]) -> bool:
-    """pass@1, the mean over samples: everybody wants to see it."""
+    """pass@1, the mean over samples, which is always shown."""
     return row["method"] == "pass" and row["n"] == 1 and not row["levels"].isdecimal()
 
 
@@ -221,7 +221,7 @@ def _points(row: Mapping[str, Any]) -> str:
 
 
 def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What reranked numbers depend on, and what was counted on the way, for people."""
+    """Settings and counts behind reranked numbers, for people."""
     drawn = f"{summary['draws']} subsets per problem and N for votes, seed {summary['seed']}"
     resampled = f"{summary['bootstrap']:,} resamples of problems, {100 * summary['confidence']:g} %"
     found = [

@@ -1,4 +1,4 @@
-"""`e2h recipes`: what there is, what one resolves to, and whether a file can be used."""
+"""`e2h recipes`: list the recipes, show one with all its values, or check a file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from e2h_pipeline.recipe.describe import FieldLine, resolved
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show this recipe (or key) with all its values; list all where none.")
+        str | None, typer.Argument(help="Show this recipe (or key) with all its values; list all if omitted.")
     ] = None,
-    check: Annotated[Path | None, typer.Option(help="Say whether a recipe file can be used.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Check whether a recipe file can be used.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Recipes that can be run: shipped ones, and those in E2H_HOME/recipes; or one of them, field by field."""
+    """List the shipped recipes and those in E2H_HOME/recipes, or show one field by field."""
     folders = recipe_folders(home())
     if check is not None:
         recipe: Recipe | None = _checked_file(check, folders)
@@ -39,10 +39,10 @@ def recipes(
 
 
 def _checked_file(path: Path, folders: list[Path]) -> Recipe:
-    """The recipe of a file anywhere; what it extends is looked for beside it too.
+    """The recipe of a file anywhere; the recipe that it extends may be beside it.
 
     Raises:
-        CommandError: there is no such file, or it is not called NAME.yaml.
+        CommandError: the file does not exist or is not called NAME.yaml.
         RecipeError: it cannot be used.
     """
     if not path.is_file():
@@ -70,7 +70,7 @@ def _list_all(folders: list[Path], as_json: bool) -> None:
 
 
 def _show(lines: list[FieldLine]) -> None:
-    """A line per field: its value, its default where that is another, and what it means."""
+    """A line per field: its value, its default if different, and its meaning."""
     from rich.box import SIMPLE
     from rich.markup import escape
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""What the files of the command line share: its error, and how it writes JSON."""
+"""Shared by the commands: their error and JSON output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
 
 class CommandError(RuntimeError):
-    """A command that cannot do what was asked; the message is one line for people."""
+    """A command cannot do what was asked; the message is one line for people."""
 
 
 def print_json(value: Any) -> None:

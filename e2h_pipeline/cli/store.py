@@ -1,4 +1,4 @@
-"""`e2h diff`, `e2h verify` and `e2h gc`: two results side by side, the store hashed again, the store made smaller."""
+"""`e2h diff`, `e2h verify` and `e2h gc`: compare two results, check the store, free space in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.artifacts.verify import Verification
 
 _SHOWN = 12  # characters of a hash
-_LINE_SECONDS = 10.0  # between lines of progress where nobody looks at a terminal
+_LINE_SECONDS = 10.0  # between lines of progress outside a terminal
 _MOST_FINDINGS = 50
 _VALUE_LENGTH = 60
 
@@ -33,10 +33,10 @@ def diff(
         str, typer.Argument(help="Recipe key; or KEY@PREFIX, an older result by its artifact key.")
     ],
     second: Annotated[str, typer.Argument(help="Recipe key, or KEY@PREFIX.")],
-    everything: Annotated[bool, typer.Option("--all", help="Every N and single levels too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include every N and single levels.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What differs upstream between two results, where it begins, and by how much the numbers moved."""
+    """What differs upstream between two results, where it begins, and how the numbers moved."""
     from e2h_pipeline.orchestration.experiments import Experiments
 
     with _opened() as (instance, store):
@@ -49,11 +49,11 @@ def diff(
 
 def verify(
     key: Annotated[
-        str, typer.Argument(help="Only what this experiment refers to; everything where none.")
+        str, typer.Argument(help="Check only the artifacts of this experiment; all if omitted.")
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Hash the store again and compare it with its manifests and with Dagster's records. Status 1 where they differ."""
+    """Check the store's hashes against manifests and Dagster's records. Status 1 if they differ."""
     from e2h_pipeline.artifacts.verify import verify_store
     from e2h_pipeline.orchestration.records import experiment_places, record_findings
 
@@ -74,19 +74,19 @@ def verify(
 
 
 def gc(
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it. Without it, only list it.")] = False,
     grace: Annotated[
         float,
         typer.Option(
-            min=0, help="Minutes for which what was made or asked for is spared; 0 if nothing runs."
+            min=0, help="Minutes for which new and requested artifacts are spared; 0 if nothing runs."
         ),
     ] = GRACE_SECONDS / 60,
     pools: Annotated[
-        bool, typer.Option(help="Also work that a larger number of samples would go on from.")
+        bool, typer.Option(help="Also remove work that a larger number of samples would reuse.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Free what no experiment refers to. Says what and how many bytes; --yes does it."""
+    """List what no experiment uses, and its size in bytes; --yes removes it."""
     from e2h_pipeline.artifacts.garbage import collect, plan_collection
     from e2h_pipeline.orchestration.planning import stage_order  # fills STAGES
     from e2h_pipeline.orchestration.records import wanted_places
@@ -110,7 +110,7 @@ def gc(
     elif outcome is None:
         typer.echo("nothing was removed; e2h gc --yes does it" if plan.garbage else "nothing to remove")
     else:
-        spared = f"; {len(outcome.spared)} spared, somebody is at work on them" if outcome.spared else ""
+        spared = f"; {len(outcome.spared)} spared, as they are in use" if outcome.spared else ""
         typer.echo(f"removed {len(outcome.removed)}, {_bytes(outcome.bytes)} freed{spared}")
 
 
@@ -124,7 +124,7 @@ def _opened() -> Iterator[tuple[DagsterInstance, ArtifactStore]]:
 
 
 def _canonical(name: str) -> str:
-    """The canonical key, with what stands behind an @ left as it is."""
+    """The canonical key; a suffix after @ is left as it is."""
     key, at, prefix = name.partition("@")
     return canonical_key(key) + at + prefix
 
@@ -141,7 +141,7 @@ def _garbage_row(item: Garbage) -> dict[str, Any]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, float], None]]:
-    """Shows bytes read, rate and time left: one changing line in a terminal, a line now and then elsewhere."""
+    """Show bytes read, rate and time left: one line in a terminal, several elsewhere."""
     import sys
 
     from e2h_pipeline.cli.view import console
@@ -315,7 +315,7 @@ def _short(value: Any) -> str:
 
 
 def _bytes(count: float) -> str:
-    """Bytes for people, in powers of 1,000 as disks are sold."""
+    """Bytes for people, in powers of 1,000, as disks are sold."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

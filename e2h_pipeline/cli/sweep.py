@@ -1,4 +1,4 @@
-"""`e2h sweep`: run what is missing or stale of a sweep, or say how far it is."""
+"""`e2h sweep`: run the missing and stale members of a sweep, or show its state."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _STYLES = {"made": "green", "running": "cyan", "failed": "red", "stale": "yellow
 
 def sweep(
     name: Annotated[
-        str, typer.Argument(help="A sweep's name, or its file; the sweeps there are where none.")
+        str, typer.Argument(help="A sweep's name, or its file; lists the sweeps if omitted.")
     ] = "",
     workers: Annotated[
-        int, typer.Option(help="Members at a time, each in a process of its own; as many as cores where 0.")
+        int, typer.Option(help="Members at a time, each in its own process; 0 for one per core.")
     ] = 0,
-    status: Annotated[bool, typer.Option("--status", help="Only say how far each member is.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Only show the state of each member.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run what is missing or stale of a sweep. What is made is left alone, and what members share is made once."""
+    """Run the missing and stale members of a sweep. Stages that members share are made once."""
     folders = sweep_folders(home())
     if not name:
         _print_sweeps(folders, as_json)
@@ -82,7 +82,7 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
             f"[bold]{chosen.name}[/bold]: {total} members, {workers} at a time, in {escape(str(home()))}",
             soft_wrap=True,
         )
-    _look(chosen)  # the page is there from the start
+    _look(chosen)  # writes the page before the first member starts
     try:
         outcomes = run_sweep(chosen, home(), workers, watch)
     except RunStopped as error:
@@ -112,7 +112,7 @@ def _print_outcomes(total: int, outcomes: list[Outcome]) -> None:
 
 
 def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path]:
-    """How far the members are, and the page that says so, written anew."""
+    """The state of the members, and the page that shows it, newly written."""
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.instance import open_instance
     from e2h_pipeline.sweeps.page import write_page
@@ -155,7 +155,7 @@ def _status_table(rows: list[MemberStatus]) -> Table:
 
 
 def _print_sweeps(folders: list[Path], as_json: bool) -> None:
-    """All there are; of one that cannot be used, why: it does not hide the others."""
+    """List all sweeps; an unusable one with its error, so that it does not hide the others."""
     from rich.markup import escape
 
     from e2h_pipeline.cli.view import console

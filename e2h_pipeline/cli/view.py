@@ -1,4 +1,4 @@
-"""How the command line shows things: tables, trees, and the progress of a run."""
+"""Output of the command line: tables, trees, and the progress of a run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from e2h_pipeline.artifacts.lineage import Node
     from e2h_pipeline.operations.runner import StageEvent
 
-_PIPE_WIDTH = 150  # columns where the output is not a terminal
+_PIPE_WIDTH = 150  # columns if the output is not a terminal
 _VERSION_LENGTH = 12
 
 Row = dict[str, Any]
 
 
 def console(stream: TextIO | None = None) -> Console:
-    """A console; output into a pipe has lines wide enough for our tables."""
+    """A console. Output into a pipe gets lines wide enough for our tables."""
     found = Console(file=stream, highlight=False)
     return found if found.is_terminal else Console(file=stream, highlight=False, width=_PIPE_WIDTH)
 
@@ -41,7 +41,7 @@ def own_terminal() -> Iterator[Console]:
 
 
 class Progress:
-    """Prints a line for each finished stage, and below them what the running stage says."""
+    """Prints a line for each finished stage, and below them messages of the running stage."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -86,7 +86,7 @@ def print_results(rows: Sequence[Row]) -> None:
 
 
 def print_titled(title: str, table: Table) -> None:
-    """A table below its title; rich breaks a title of the table's own at the table's width."""
+    """Print a table below its title; rich breaks a table's own title at the table's width."""
     out = console()
     out.print(title, soft_wrap=True)
     out.print(table)
@@ -98,7 +98,7 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
     heads = (_level_names(rows) if levels else NUMBERED).columns(levels + pooled)
     recovered = any(row.get("pgr") is not None for row in rows)
     recipes = {row.get("recipe", "") for row in rows}
-    one = len(recipes) == 1  # a single recipe stands in the title, and leaves its column to the numbers
+    one = len(recipes) == 1  # a single recipe moves into the title, which saves its column
     about = f" · {recipes.pop()}" if one and any(recipes) else ""
     title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval]"
     table = Table(box=SIMPLE)
@@ -114,13 +114,13 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
 
 
 def _level_names(rows: Sequence[Row]) -> LevelNames:
-    """The domain's names of levels; none where the recipe of the rows cannot be read."""
+    """The domain's names of levels; none if the recipe of the rows cannot be read."""
     from e2h_pipeline.artifacts.home import home, recipe_folders
     from e2h_pipeline.recipe import Recipe, RecipeError
 
     try:
         recipe = Recipe.from_key(rows[0].get("recipe", ""), recipe_folders(home()))
-    except RecipeError:  # samples made elsewhere, a mean over seeds, or a recipe file that is gone
+    except RecipeError:  # samples from elsewhere, a mean over seeds, or a recipe file that is gone
         return NUMBERED
     return LevelNames(recipe.problems.level_names)
 
@@ -151,7 +151,7 @@ def _pgr(row: Row | None) -> str:
 
 
 def print_lineage(found: Mapping[str, Any], node: Node) -> None:
-    """The tree of artifacts, the ways from the numbers back to the easy data, and the numbers."""
+    """Print the tree of artifacts, the paths back to the easy data, and the numbers."""
     out = console()
     out.print(_tree(node))
     out.print()
@@ -162,7 +162,7 @@ def print_lineage(found: Mapping[str, Any], node: Node) -> None:
 
 
 def _tree(node: Node) -> Tree:
-    """The tree of artifacts; each is opened where it is first seen."""
+    """The tree of artifacts; each is expanded where it appears first."""
     top, seen = Tree(_label(node)), {node.artifact.key}
     waiting = [(top, node)]
     while waiting:
@@ -181,7 +181,7 @@ def _label(node: Node) -> str:
 
 
 def _way(source: Mapping[str, Any]) -> str:
-    """The shortest path, and how many others there are."""
+    """The shortest path, and the number of others."""
     if not source["paths"]:
         return "no easy data"
     shortest, *others = source["paths"]
@@ -190,7 +190,7 @@ def _way(source: Mapping[str, Any]) -> str:
 
 
 def _made_table(artifacts: Sequence[Row]) -> Table:
-    """What made each artifact: code, Dagster run, and MLflow run (the last part of its address)."""
+    """Code, Dagster run and MLflow run (the last part of its address) of each artifact."""
     table = Table("artifact", "data version", "code", "made at", "Dagster run", "MLflow run", box=SIMPLE)
     for row in artifacts:
         table.add_row(

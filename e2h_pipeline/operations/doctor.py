@@ -1,5 +1,6 @@
-"""What is wrong with a home folder, and the mend: what `leftovers` finds, and what of it MLflow, the disk, the pools and
-the versions say. Nothing is changed unless it is asked for; then what can be mended is, and says what it did.
+"""Examines a home folder: all of `leftovers`, MLflow, the disk, the pools and the versions.
+
+`examine` changes nothing. `mend` repairs what it can and says what it did.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from resources.mlflow_sender import MlflowSender, tracking_errors
 from resources.outbox import waiting, without_login
 from resources.tracking import NAME, TrackingResource, local_database, send_waiting
 
-_LOW_DISK = 5 * 2**30  # bytes: a checkpoint of a 7B model with optimizer states is larger still
+_LOW_DISK = 5 * 2**30  # bytes; a checkpoint of a 7B model with optimizer states is larger still
 _VERSIONS = (
     "dagster",
     "dagster-webserver",
@@ -42,21 +43,21 @@ _VERSIONS = (
     "ray",
 )
 _PAGE = 1000  # MLflow runs of one query
-_SHOWN = 3  # keys that are named
+_SHOWN = 3  # keys named in a message
 
 
 def examine(home: Path, gone: Collection[str] = ()) -> list[Finding]:
-    """Everything, without changing anything.
+    """All findings, without changing anything.
 
     Args:
-        gone: other hosts that are known to be no more.
+        gone: other hosts that no longer exist.
     """
     with _instance(home) as instance:
         return list(_findings(instance, home, gone))
 
 
 def mend(home: Path, gone: Collection[str] = ()) -> list[Finding]:
-    """Everything, mended where that can be done; `Finding.done` says how."""
+    """All findings, mended if possible; `Finding.done` says how."""
     with _instance(home) as instance:
         found = []
         for finding in _findings(instance, home, gone):
@@ -66,7 +67,7 @@ def mend(home: Path, gone: Collection[str] = ()) -> list[Finding]:
 
 
 def unmended(found: Sequence[Finding]) -> list[Finding]:
-    """Problems that are left."""
+    """The remaining problems."""
     return [finding for finding in found if finding.level == "problem" and not finding.done]
 
 
@@ -76,7 +77,7 @@ def _instance(home: Path) -> dg.DagsterInstance:
 
 
 def _findings(instance: dg.DagsterInstance, home: Path, gone: Collection[str]) -> Iterator[Finding]:
-    """One after the other: what comes later depends on what was mended before."""
+    """One after the other, because later findings depend on earlier mends."""
     yield from leftovers(instance, ArtifactStore(home), gone)
     yield from _outbox(home)
     yield from _open_mlflow_runs(instance, home)
@@ -108,7 +109,7 @@ def _outbox(home: Path) -> Iterator[Finding]:
 
 
 def _open_mlflow_runs(instance: dg.DagsterInstance, home: Path) -> Iterator[Finding]:
-    """Runs that MLflow shows as running although the Dagster run that they belong to has ended."""
+    """Runs still open in MLflow although their Dagster run has ended."""
     uri = TrackingResource().tracking_uri(home)
     if uri == local_database(home) and not (home / "mlflow.db").exists():
         return
@@ -123,7 +124,7 @@ def _open_mlflow_runs(instance: dg.DagsterInstance, home: Path) -> Iterator[Find
             else []
         )
     except tracking_errors() as error:
-        text = f"no answer from {without_login(uri)} ({type(error).__name__}); stages go on, what it misses is kept"
+        text = f"no answer from {without_login(uri)} ({type(error).__name__}); stages go on, missed entries are kept"
         yield Finding("mlflow", without_login(uri), text)
         return
     for run in runs:
@@ -137,7 +138,7 @@ def _open_mlflow_runs(instance: dg.DagsterInstance, home: Path) -> Iterator[Find
             return "marked killed"
 
         name = f"{run.data.tags.get('e2h.asset')} of {run.data.tags.get('e2h.experiment')}"
-        text = f"{name}: running for MLflow, but its Dagster run is {dagster_run.dagster_run.status.value}"
+        text = f"{name}: running in MLflow, but its Dagster run is {dagster_run.dagster_run.status.value}"
         yield Finding("mlflow", run.info.run_id, text, mend=close)
 
 
@@ -160,7 +161,7 @@ def _pools(instance: dg.DagsterInstance) -> Iterator[Finding]:
 
 
 def _schema(instance: dg.DagsterInstance) -> Iterator[Finding]:
-    """Tables older than the installed Dagster: it was upgraded and not migrated."""
+    """Tables older than the installed Dagster: upgraded but not migrated."""
     stores = {
         "runs": instance.run_storage,
         "events": instance.event_log_storage,
@@ -174,7 +175,7 @@ def _schema(instance: dg.DagsterInstance) -> Iterator[Finding]:
 
 
 def _made_before(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator[Finding]:
-    """Experiments that another version of the code made: what would be made again, should they be run."""
+    """Experiments made by another version of the code: a run would make their stages again."""
     keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
     again: list[str] = []
     stages = 0
@@ -193,8 +194,8 @@ def _made_before(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator
             stages += len(stale)
     if again:
         text = (
-            f"{stages} stages of {len(again)} experiments were made by other code or another recipe; a run makes them "
-            f"again, and what they made stays readable (e2h results): {', '.join(again[:_SHOWN])}"
+            f"{stages} stages of {len(again)} experiments were made by other code or another recipe; a run makes "
+            f"them again, their old results stay readable (e2h results): {', '.join(again[:_SHOWN])}"
         )
         yield Finding("version", "experiments", text + (" ..." if len(again) > _SHOWN else ""), "note")
     gone = sorted({name for name in _recorded_assets(instance) if name not in STAGES} - _watched())

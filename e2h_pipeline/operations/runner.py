@@ -1,7 +1,8 @@
-"""Run an experiment through Dagster, in this process, against the persistent instance in E2H_HOME.
+"""Run an experiment through Dagster, in this process, on the persistent instance in E2H_HOME.
 
-The same job, assets and checks as in the UI, and the runs show up there. Every stage is asked for
-every time; the store answers for what is already made, so an unchanged experiment takes seconds.
+It uses the same job, assets and checks as the UI, and the runs show up there. Every stage is
+requested every time. The store answers for existing artifacts, so an unchanged experiment takes
+seconds.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ _LOGGER = "stages"
 
 @dataclass(frozen=True)
 class StageEvent:
-    """Something people want to see while a run goes on.
+    """Progress of a run, for people.
 
-    `kind` is started, message, reused, computed, failed, check_passed or check_failed; `text` is the
-    message, or the name of the check.
+    `kind` is started, message, reused, computed, failed, check_passed or check_failed; `text` is
+    the message, or the name of the check.
     """
 
     kind: str
@@ -40,11 +41,11 @@ class StageEvent:
 
 
 class RunError(RuntimeError):
-    """An experiment that cannot be run, or that failed; one line for people."""
+    """An experiment cannot be run, or failed; one line for people."""
 
 
 class RunStopped(RuntimeError):
-    """Somebody pressed Ctrl-C."""
+    """The user pressed Ctrl-C."""
 
 
 def run_experiment(
@@ -58,9 +59,10 @@ def run_experiment(
 
     Args:
         key: canonical recipe key; becomes the partition.
-        select: assets (`easy_evaluator,rerank_scores+`, or Dagster's selection syntax); everything where None.
+        select: assets (`easy_evaluator,rerank_scores+`, or Dagster's selection syntax); all if
+            None.
         watch: called with each event as it happens.
-        tags: more tags of the Dagster run.
+        tags: additional tags of the Dagster run.
 
     Raises:
         RunError: a stage or a check failed, or the selection names nothing.
@@ -91,12 +93,12 @@ def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetK
     except dg.DagsterError as error:
         raise RunError(f"--select: {first_line(str(error))}") from None
     if not chosen:
-        raise RunError(f"--select '{select}' names no asset that is made")
+        raise RunError(f"--select '{select}' names no stage")
     return sorted(chosen)
 
 
 def _raise_failures(result: dg.ExecuteInProcessResult) -> None:
-    """What failed first, as one error; a failed blocking check also fails its step, so checks come first."""
+    """Raise the first failure. Checks come first: a failed blocking check also fails its step."""
     for check in result.get_asset_check_evaluations():
         if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR:
             findings = check.metadata.get("findings")
@@ -121,11 +123,11 @@ class _Watcher(logging.Handler):
         self._started: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass on what people want to see."""
+        """Pass on the events for people."""
         meta = getattr(record, "dagster_meta", None) or {}
         event = meta.get("dagster_event")
         if event is None:
-            # Stages that never started, because something before them failed, say so too: left out.
+            # Leave out stages that never started because an earlier one failed.
             if meta.get("step_key") in self._started and record.levelno >= logging.INFO:
                 self._watch(StageEvent("message", meta["step_key"], str(meta.get("orig_message"))))
         elif event.step_key:

@@ -1,7 +1,7 @@
-"""Run the members of a sweep side by side, in processes of their own, and say what became of each.
+"""Run the members of a sweep side by side, each in its own process, and report their outcomes.
 
-Members share stages. The store computes a stage once, whoever asks: who comes second waits for who came first. So
-that nobody waits in vain, a member whose next stage is being made elsewhere is handed out last.
+Members share stages. The store computes a stage once; a second process that asks for it waits for
+the first. To avoid such waits, a member whose next stage is being made elsewhere is started last.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from resources.engine import EngineResource
 
 _POLL_SECONDS = 0.5
 _JUDGE_SECONDS = 5
-_GIVE_UP = "give up"  # no key has a space
-_PATIENCE_SECONDS = 30  # for a worker that was told to stop
+_GIVE_UP = "give up"  # cannot be a key: keys have no spaces
+_PATIENCE_SECONDS = 30  # until a stopped worker is killed
 
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """Something that happened to a member: a stage's event, or, where `stage` is None, the end of an attempt, with the
-    error that it ended with, or why it was given up, if so."""
+    """An event of a member: a stage's event, or, if `stage` is None, the end of an attempt.
+
+    `error` and `given_up` say why an attempt failed or was given up."""
 
     key: str
     stage: StageEvent | None = None
@@ -49,13 +50,13 @@ class SweepEvent:
 
 @dataclass
 class Outcome:
-    """What became of a member that was run.
+    """The outcome of a member that was run.
 
     Attributes:
-        error: why its last attempt failed; None where it did not.
-        given_up: why it was stopped while it learned; None where it was not.
-        computed, reused: its stages, by whether they were computed for it.
-        seconds: of computed stages.
+        error: why its last attempt failed; None without a failure.
+        given_up: why it was stopped during training; None if it was not.
+        computed, reused: names of its stages.
+        seconds: total of its computed stages.
     """
 
     key: str
@@ -70,17 +71,17 @@ class Outcome:
 def run_sweep(
     sweep: Sweep, home: Path, workers: int, watch: Callable[[SweepEvent], None], only_due: bool = True
 ) -> list[Outcome]:
-    """Run what is missing or stale of a sweep, `workers` members at a time.
+    """Run the missing or stale members of a sweep, `workers` at a time.
 
-    A member that fails is tried again as often as the sweep says, and holds up no other.
+    A failed member is tried again as often as the sweep says. It does not block the others.
 
     Args:
         watch: called with each event, in this process.
-        only_due: leave out members of which all is made.
+        only_due: leave out complete members.
 
     Raises:
-        SweepError: a member is no recipe.
-        RunStopped: Ctrl-C; members that were running have been closed.
+        SweepError: a member's key is not a recipe.
+        RunStopped: Ctrl-C; running members have been closed.
     """
     all_members = members(sweep, recipe_folders(home))
     keys = [member.key for member in all_members]
@@ -93,14 +94,14 @@ def run_sweep(
 
 
 class _Worker:
-    """A process that runs one member at a time, and ends when this process does."""
+    """A process that runs one member at a time. It ends with this process."""
 
     def __init__(self, sweep: Sweep, home: Path, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.log = log = home / "logs" / f"sweep-{sweep.name}-{number}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        # Not a daemon: stages may start processes of their own.
+        # Not a daemon process: stages may start child processes.
         self.process = context.Process(target=_work, args=(theirs, home, sweep.name, sweep.select, log))
         self.process.start()
         theirs.close()
@@ -109,7 +110,7 @@ class _Worker:
         self.stage = ""
 
     def stop(self) -> None:
-        """End the process; a member it is at is closed first."""
+        """End the process; a running member is closed first."""
         self.connection.close()
         self.process.join(_PATIENCE_SECONDS)
         if self.process.is_alive():
@@ -136,7 +137,7 @@ class _Crew:
         self._outcomes: dict[str, Outcome] = {}
 
     def run(self, keys: Sequence[str], workers: int) -> list[Outcome]:
-        """Run the members and say what became of them, in their order."""
+        """Run the members and return their outcomes, in the same order."""
         self._waiting = list(keys)
         self._outcomes = {key: Outcome(key) for key in keys}
         if not keys:
@@ -151,7 +152,7 @@ class _Crew:
             raise RunStopped("stopped; the same command goes on from here") from None
         finally:
             for worker in self._workers:
-                worker.connection.close()  # all are told before one is waited for
+                worker.connection.close()  # tell all workers before waiting for one
             for worker in self._workers:
                 worker.stop()
         return list(self._outcomes.values())
@@ -162,7 +163,7 @@ class _Crew:
                 chosen = self._choose()
                 if chosen is None:
                     return
-                # One that was killed while it had nothing to do: that is no member's fault.
+                # A worker killed while idle costs no member an attempt.
                 if not worker.process.is_alive():
                     worker = self._replace(worker)
                 key, worker.claimed = chosen
@@ -176,7 +177,7 @@ class _Crew:
                     self._lost(worker)
 
     def _choose(self) -> tuple[str, Request | None] | None:
-        """A member whose next stage nobody is making; None where there is none and somebody is at work."""
+        """A member whose next stage is not being made; None to wait until a running one ends."""
         claimed = {
             (worker.claimed.asset, worker.claimed.family)
             for worker in self._workers
@@ -192,7 +193,7 @@ class _Crew:
         return None if busy else (self._waiting[0], None)
 
     def _plans(self) -> list[Plan]:
-        """By the store alone: what Dagster has recorded does not matter for who waits for whom."""
+        """Plans by the store alone: Dagster's records do not matter for who waits for whom."""
         return [plan_by_store(self._store, key, self._engine) for key in self._waiting]
 
     def _listen(self) -> None:
@@ -211,7 +212,7 @@ class _Crew:
                 self._ended(worker, told)
 
     def _give_up(self) -> None:
-        """Stop members that the sweep's rule calls hopeless."""
+        """Stop members that the sweep's rule gives up."""
         if self._judge.idle or time.monotonic() - self._judged < _JUDGE_SECONDS:
             return
         self._judged = time.monotonic()
@@ -219,7 +220,7 @@ class _Crew:
             if worker.outcome and not worker.outcome.given_up:
                 worker.outcome.given_up = self._judge.gives_up(worker.outcome.key, worker.stage)
                 if worker.outcome.given_up:
-                    with suppress(OSError):  # it has just died, which `_listen` will see
+                    with suppress(OSError):  # the worker has just died; `_listen` will notice
                         worker.connection.send(_GIVE_UP)
 
     def _note(self, worker: _Worker, event: StageEvent) -> None:
@@ -235,7 +236,7 @@ class _Crew:
         self._watch(SweepEvent(outcome.key, event))
 
     def _lost(self, worker: _Worker) -> None:
-        """The process is gone: the member failed, and another process takes the worker's place."""
+        """The process is gone: fail its member and start another process in its place."""
         worker.process.join(_PATIENCE_SECONDS)
         status = worker.process.exitcode
         name = signal.Signals(-status).name if status is not None and status < 0 else f"status {status}"
@@ -252,7 +253,7 @@ class _Crew:
         outcome = worker.outcome
         assert outcome is not None
         if error != _GIVE_UP:
-            outcome.given_up = None  # it ended before it was told
+            outcome.given_up = None  # it ended before the message reached it
         outcome.error = error if error != _GIVE_UP else None
         worker.outcome, worker.claimed, worker.stage = None, None, ""
         self._watch(SweepEvent(outcome.key, error=outcome.error, given_up=outcome.given_up))
@@ -262,8 +263,8 @@ class _Crew:
 
 
 def _work(connection: Connection, home: Path, sweep: str, select: str, log: Path) -> None:
-    """The life of a worker: keys come in, events and ends go out."""
-    os.setpgid(0, 0)  # Ctrl-C reaches the parent, which tells us
+    """Main loop of a worker: receives keys, sends events and ends."""
+    os.setpgid(0, 0)  # Ctrl-C reaches only the parent, which tells us
     with log.open("a", encoding="utf-8") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
@@ -285,7 +286,7 @@ def _work(connection: Connection, home: Path, sweep: str, select: str, log: Path
 
 
 class _Inbox:
-    """Keys from the parent, and its death: a worker that nobody listens to any more interrupts itself."""
+    """Keys from the parent. When the parent is gone, the worker interrupts itself."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -316,7 +317,7 @@ class _Inbox:
                 return
 
     def next(self) -> str | None:
-        """The next key; None where there will be none."""
+        """The next key; None at the end."""
         with self._arrived:
             self._working = False
             while not self._keys:

@@ -1,8 +1,8 @@
-"""Dagster's and MLflow's web pages side by side, on loopback only, gone with Ctrl-C.
+"""Dagster's and MLflow's web pages side by side, on loopback only, until Ctrl-C.
 
-Neither has a login, so neither may listen anywhere else; share them through an SSH tunnel. Each
-server runs under `resources.supervise`, because both leave workers behind when only their parent
-is told to stop.
+Neither has a login, so neither may listen elsewhere; share them through an SSH tunnel. Each server
+runs under `resources.supervise`, because both leave workers behind when only their parent is
+stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class UiError(RuntimeError):
 
 
 def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None]) -> None:
-    """Start both servers, tell their addresses to `ready`, and stop them on Ctrl-C or SIGTERM.
+    """Start both servers, pass their addresses to `ready`, and stop them on Ctrl-C or SIGTERM.
 
     Raises:
         UiError: a port is taken, or a server ended by itself.
@@ -67,7 +67,7 @@ def _dagster(port: int) -> list[str]:
 
 
 def _mlflow(home: Path, port: int) -> list[str]:
-    """MLflow's page over our SQLite, whatever MLFLOW_TRACKING_URI says: another server has its own page."""
+    """MLflow's page over our SQLite, even with MLFLOW_TRACKING_URI: a server has its own page."""
     database = local_database(home)
     artifacts = (home / "mlflow-artifacts").as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
@@ -85,12 +85,12 @@ def _mlflow(home: Path, port: int) -> list[str]:
 
 
 def _start(command: Sequence[str], home: Path, extra: dict[str, str], name: str) -> subprocess.Popen[bytes]:
-    """A server under a supervisor that ends its whole tree when we close its standard input."""
+    """A server under a supervisor, which ends all its processes when we close standard input."""
     (home / "logs").mkdir(parents=True, exist_ok=True)
     with (home / "logs" / f"{name}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "resources.supervise", *command],
-            cwd=home,  # a package's name in the working directory would shadow the package
+            cwd=home,  # elsewhere, a folder with a package's name could shadow the package
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,9 +1,9 @@
-"""When stages re-make themselves, and the job that runs a whole experiment.
+"""The automation that updates stages, and the job that runs a whole experiment.
 
 One condition for every asset. It fires when the content of an upstream or the stage's own code
-changes, and is quiet when an upstream was made again with equal content, so a change goes exactly
-as far as it matters. `eager()` would ignore data versions; `since_last_handled()` would lose an
-update that arrives while a long training runs.
+changes, and stays quiet when an upstream was made again with equal content. So a change goes
+exactly as far as it matters. `eager()` would ignore data versions; `since_last_handled()` would
+lose an update that arrives during a long training.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ _SENSOR_SECONDS = 30
 
 
 def on_change() -> dg.AutomationCondition:
-    """Changed content upstream, changed code, or one retry after a failure; held back while anything upstream is
-    missing, running, or fails a blocking check, and while the recipe itself is about to be made: every stage reads it,
-    so what changed together with it (an edit of code and knobs) is made once, from both.
+    """Fires on changed content upstream, on changed code, and once after a failure.
 
-    Only what exists, or is being made, is made again. What nobody asked for, as the stages that a sweep's `select` leaves
-    out or a partition that was only added, is not made by itself; so an upstream that is there for the first time is
-    no change. But a data file is first reported after what was made of it, and may have changed in between."""
+    It waits while an upstream is missing, running, or fails a blocking check. It also waits while
+    the recipe is about to be made: every stage reads it, so an edit of code and knobs together
+    causes one run, not two.
+
+    Only assets that already exist, or are being made, are updated. A stage outside a sweep's
+    `select`, or a partition that was only added, is not made by itself. So the first version of an
+    upstream is not a change. Data files are the exception: their first report may come after the
+    stages that read them, and the files may have changed in between."""
     condition = dg.AutomationCondition
     first_made = (~condition.missing()).newly_true()
     watched = dg.AssetSelection.assets(*(watched.name for watched in WATCHED))
@@ -59,7 +62,7 @@ def on_change() -> dg.AutomationCondition:
 
 
 def automated(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
-    """The assets among what was loaded, each with the shared condition."""
+    """The loaded assets, each with the shared condition."""
     return [
         asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=on_change()))
         for asset in assets
@@ -68,7 +71,7 @@ def automated(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
 
 
 def sensor() -> dg.AutomationConditionSensorDefinition:
-    """Evaluates the condition while the daemon runs; on from the start, pause it in the UI."""
+    """Evaluates the condition while the daemon runs. On by default; pause it in the UI."""
     return dg.AutomationConditionSensorDefinition(
         "re_make_what_changed",
         target=dg.AssetSelection.all(),
@@ -79,15 +82,16 @@ def sensor() -> dg.AutomationConditionSensorDefinition:
 
 
 def watch_recipes() -> dg.SensorDefinition:
-    """Makes `recipe` again where its files were edited; what depends on it follows by `on_change`. What was edited
-    before the first look is left alone, as by the condition."""
+    """Makes `recipe` again when its files were edited; its dependents follow by `on_change`.
+
+    Edits from before the first look are ignored, as by the condition."""
 
     @dg.sensor(
         name="watch_recipes",
         job_name=JOB,
         minimum_interval_seconds=_SENSOR_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Makes the recipes of experiments again whose files were edited, and by that what depends on them.",
+        description="Makes the recipes of experiments again after an edit of their files; dependents follow.",
     )
     def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         seen, now = context.cursor, _recipe_files()
@@ -96,7 +100,7 @@ def watch_recipes() -> dg.SensorDefinition:
             changed = changed_recipes(context.instance, ArtifactStore(home()))
         context.update_cursor(now)
         if not changed:
-            yield dg.SkipReason("no experiment has another recipe")
+            yield dg.SkipReason("no recipe has changed")
         for key in changed:
             yield dg.RunRequest(partition_key=key, asset_selection=[dg.AssetKey(RECIPE_ASSET)])
 
@@ -104,7 +108,7 @@ def watch_recipes() -> dg.SensorDefinition:
 
 
 def _recipe_files() -> str:
-    """Hash of all recipe files, and of the defaults as this process knows them: an edit of those needs a reload."""
+    """Hash of all recipe files and of this process's defaults; edited defaults need a reload."""
     folders = [*recipe_folders(home()), RECIPE_FOLDER]
     files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
     return digest_json([[str(path), byte_hash(path)] for path in files] + [recipes_page()])

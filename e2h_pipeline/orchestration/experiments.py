@@ -1,4 +1,4 @@
-"""Questions about experiments that ran: their numbers, what fed them, how two differ, their manifests and report."""
+"""Past experiments: their numbers, inputs, differences, manifests and reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from e2h_pipeline.recipe import canonical_key
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
 
-# Stages with a metrics.parquet, the fullest first.
+# Stages with a metrics.parquet, most complete first.
 METRIC_STAGES = ("benchmark_metrics", "rerank_metrics")
 REPORT_STAGE = "report"
 _PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
@@ -39,7 +39,7 @@ class Experiments:
         """The artifact of an asset in an experiment.
 
         Raises:
-            StoreError: it was never made, or is gone or damaged.
+            StoreError: it was never made, is gone, or is damaged.
         """
         artifact = latest_artifact(self.instance, self.store, asset, key)
         if artifact is None:
@@ -52,7 +52,7 @@ class Experiments:
         return [key for key in known if self.metrics_artifact(key) is not None]
 
     def metrics_artifact(self, key: str) -> Artifact | None:
-        """The fullest table of numbers an experiment has."""
+        """The most complete table of numbers of an experiment."""
         found = (latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES)
         return next((artifact for artifact in found if artifact), None)
 
@@ -71,7 +71,7 @@ class Experiments:
         return [{**row, **recovered.get(_identity(row), {})} for row in rows]
 
     def pooled(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """Result rows of several seeds of one recipe as one: mean over seeds, interval over problems.
+        """Result rows over several seeds of one recipe: mean over seeds, interval over problems.
 
         Raises:
             StoreError: one of them has no results yet.
@@ -82,7 +82,7 @@ class Experiments:
             if artifact is None:
                 raise StoreError(f"{key} has no results yet; run: e2h run {key}")
             found.append(artifact)
-        options = found[0].manifest.recipe["evaluation"]  # as it was: the key may be of an earlier version
+        options = found[0].manifest.recipe["evaluation"]  # the key may be of an earlier version
         bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
         tables = [read_table(artifact.path / "values.parquet") for artifact in found]
         rows = pooled_over_seeds(tables, tuple(options["easy_levels"]), bootstrap)
@@ -91,7 +91,7 @@ class Experiments:
     def _recovered(
         self, key: str, metrics: Sequence[dict[str, Any]]
     ) -> dict[tuple[Any, ...], dict[str, Any]]:
-        """PGR columns by row identity; empty where there is no ceiling, or it has not been run."""
+        """PGR columns by row identity; empty without a ceiling or before it has been run."""
         ceiling = self._ceiling(key)
         artifact = self.metrics_artifact(ceiling) if ceiling else None
         if artifact is None:
@@ -104,9 +104,10 @@ class Experiments:
         }
 
     def _ceiling(self, key: str) -> str | None:
-        """The ceiling recipe under this key's own overrides: same seeds and knobs, all levels supervised.
+        """The ceiling recipe with this key's overrides: same seeds and knobs, all levels
+        supervised.
 
-        The name is that of the recipe that made the results: its file may be gone, or have another spelling by now.
+        The name is read from the results: the recipe's file may have been deleted or changed since.
         """
         artifact = self.metrics_artifact(key)
         name = artifact.manifest.recipe["evaluation"]["ceiling"] if artifact else None
@@ -114,12 +115,13 @@ class Experiments:
         return canonical_key("/".join([name, *overrides])) if name else None
 
     def lineage(self, key: str) -> dict[str, Any]:
-        """Every benchmark number of an experiment back to its easy data.
+        """Trace every benchmark number of an experiment back to its easy data.
 
-        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}}, "artifacts": [...]}.
-        A number names the `source` stage that its samples or scores come from; a source lists every path from
-        there to the easy data, nearest first. Artifacts are all that fed the numbers, with code version, the Dagster
-        run that computed each (None where Dagster has lost it) and the address of its MLflow run.
+        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}},
+        "artifacts": [...]}. A number names its `source`, the stage that made its samples or scores.
+        A source lists every path from there to the easy data, nearest first. Artifacts are all
+        inputs of the numbers, with code version, Dagster run (None where Dagster has lost it) and
+        the address of the MLflow run.
         """
         artifact = self.metrics_artifact(key)
         if artifact is None:
@@ -145,14 +147,14 @@ class Experiments:
         """What differs upstream of two results, and by how much the numbers moved.
 
         Args:
-            first, second: recipe keys; or KEY@PREFIX, a result that is still in the store, by its artifact key.
-            everything: all N and single levels too.
+            first, second: recipe keys; or KEY@PREFIX, an older result by its artifact key.
+            everything: include all N and single levels.
 
-        Returns {"first", "second", "assets": [...], "roots": [...], "numbers": [...], "only_first", "only_second"};
-        see `difference.as_row` and `moved_rows`.
+        Returns {"first", "second", "assets": [...], "roots": [...], "numbers": [...], "only_first",
+        "only_second"}; see `difference.as_row` and `moved_rows`.
 
         Raises:
-            StoreError: one has no results, or no such artifact is in the store.
+            StoreError: one has no results, or its artifact is not in the store.
         """
         ones, others = self._results_of(first), self._results_of(second)
         stage = next((stage for stage in METRIC_STAGES if stage in ones and stage in others), None)
@@ -184,7 +186,7 @@ class Experiments:
         }
 
     def _results_of(self, name: str) -> dict[str, Artifact]:
-        """Tables of numbers by stage: of an experiment, or the one artifact that KEY@PREFIX names."""
+        """Tables of numbers by stage: all of an experiment, or the one artifact of KEY@PREFIX."""
         key, at, prefix = name.partition("@")
         if at:
             places = [
@@ -213,7 +215,7 @@ def tree(experiments: Experiments, key: str) -> Node:
 
 
 def _made(node: Node) -> list[dict[str, Any]]:
-    """Who made each artifact behind a node, where and when."""
+    """The experiment, time and runs that made each artifact behind a node."""
     return [
         {
             "asset": artifact.asset,
@@ -243,14 +245,14 @@ def report_page(folder: Path) -> Path:
 
 
 def _number(row: dict[str, Any], source: str, sources: dict[str, Any]) -> dict[str, Any]:
-    """A result row with where its raw material comes from: the scored pool, or the policy's own answers."""
+    """A result row with its source: the scored pool, or the policy's own answers."""
     source = source or f"{row['policy']}_answers"
     kept = {name: value for name, value in row.items() if name != "data_versions"}
     return {**kept, "source": source, "easy_data_version": sources[source]["easy_data_version"]}
 
 
 def _reranked(node: Node) -> set[tuple[Any, ...]]:
-    """Identities of the numbers that rerank_metrics measured; benchmark_metrics takes them over."""
+    """Identities of the numbers that `benchmark_metrics` copies from `rerank_metrics`."""
     found = next(n for n in ancestors(node) if n.asset == "rerank_metrics")
     return {_identity(row) for row in read_table(found.artifact.path / "metrics.parquet").to_pylist()}
 
@@ -270,7 +272,7 @@ def _step(node: Node) -> dict[str, str]:
 
 
 def _version_of_each(node: Node) -> dict[str, str]:
-    """Asset -> data version over everything behind a node (more than one is joined by a comma)."""
+    """Asset -> data version over everything behind a node; commas join several versions."""
     versions: dict[str, set[str]] = {}
     for ancestor in ancestors(node):
         versions.setdefault(ancestor.asset, set()).add(ancestor.artifact.data_version)

@@ -30,12 +30,12 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 
 
 def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> None:
-    """Set the slots of the pools, unless a person has: one for the GPUs of a host, and one per core for the CPU.
+    """Set the slots of the pools: one for the GPUs of a host, and one per core for the CPU.
 
-    Without a GPU everything runs on the CPU, so both pools have a slot per core. dagster.yaml has no place for the limit
-    of a single pool. The values that we set are noted in the database and follow the facts; any other value was set by
-    a person. The limit of the GPU pool only ever falls, because a host without a GPU may share the home, or its
-    database, with a host that has one.
+    Without a GPU everything runs on the CPU, so both pools have a slot per core. dagster.yaml
+    cannot set the limit of a single pool. The database notes the values that we set, and we update
+    only those: any other value was set by a person. The GPU limit is never raised, because a host
+    without a GPU may share the home or its database with a host that has one.
     """
     storage, notes = instance.event_log_storage, instance.daemon_cursor_storage
     ours: dict[str, int] = json.loads(notes.get_cursor_values({_OUR_LIMITS}).get(_OUR_LIMITS, "{}"))
@@ -58,7 +58,7 @@ def _has_gpu() -> bool:
 
 
 def dagster_home(home: Path) -> Path:
-    """E2H_HOME/dagster with its dagster.yaml: a link to the project's, so that edits there take effect."""
+    """E2H_HOME/dagster; its dagster.yaml links to the project's, so edits there take effect."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
     config, shipped = folder / "dagster.yaml", project_file("dagster.yaml")

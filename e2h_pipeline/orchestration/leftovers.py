@@ -1,10 +1,9 @@
-"""What killed processes leave behind, found and mended: runs that Dagster holds for alive, pool slots, training
-processes, half-written artifacts.
+"""Cleans up after killed processes: runs, pool slots, training processes, half-written artifacts.
 
-Dagster's local launcher does not look after its run workers across a restart: a run whose process was killed together
-with its code server stays STARTED for good, and keeps its slot of the pool "gpu". A run is called dead only where its
-process is known, is of this host, and is gone. `e2h run`, `e2h sweep` and `e2h ui` look first thing, the daemon's sensor
-looks twice a minute, and `e2h doctor` tells.
+Dagster's local launcher does not watch its run workers across a restart. A run killed together with
+its code server stays STARTED for good and keeps its slot of the pool "gpu". A run counts as dead
+only if its process is known, belongs to this host, and is gone. `e2h run`, `e2h sweep` and `e2h ui`
+check at their start, the daemon's sensor checks twice a minute, and `e2h doctor` reports.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from resources.launcher import HOST_TAG, HostRunLauncher, host
 Level = Literal["ok", "note", "problem"]
 
 PID_TAG = "e2h/pid"
-_SENSOR_SECONDS = 30  # also how long a restarted daemon may wait
-_START_SECONDS = 600  # a run that has no process by then never started; Dagster's own patience is 180
+_SENSOR_SECONDS = 30  # also the longest wait of a restarted daemon
+_START_SECONDS = 600  # a run without a process after this time never started; Dagster's own limit is 180
 _RECENT_SECONDS = 86400
 _RECENT_RUNS = 50
 _WORKER_GRACE_SECONDS = 60
@@ -48,15 +47,15 @@ _WORKER_STARTED = re.compile(r"Started process for (?:run|resuming job) \(pid: (
 
 @dataclass
 class Finding:
-    """One thing that was looked at.
+    """One result of an examination.
 
     Attributes:
-        kind: run, slot, process, making, outbox, mlflow, daemon, pool, disk, schema or version (of packages, and of what
-            earlier code made).
-        text: what is so, one line for people.
-        level: "ok" and "note" need nobody; a "problem" does.
-        mend: does what is needed and says what it did; None where a person has to.
-        done: what was done.
+        kind: run, slot, process, making, outbox, mlflow, daemon, pool, disk, schema or version (of
+            packages, and of artifacts by earlier code).
+        text: the state, one line for people.
+        level: only a "problem" needs action.
+        mend: fixes the problem and returns what it did; None if only a person can.
+        done: the result of `mend`.
     """
 
     kind: str
@@ -67,7 +66,7 @@ class Finding:
     done: str = ""
 
     def fix(self) -> None:
-        """Mend it, where that can be done."""
+        """Mend it, if possible."""
         if self.mend is not None:
             self.done = self.mend()
 
@@ -83,7 +82,7 @@ def own_tags() -> dict[str, str]:
 
 
 def release_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """End runs whose process is gone, and give back the pool slots they held; their ids."""
+    """End runs whose process is gone and free their pool slots; returns the ids of these runs."""
     found = dead_runs(instance)
     for finding in (*found, *held_slots(instance)):
         finding.fix()
@@ -93,10 +92,10 @@ def release_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 def leftovers(
     instance: dg.DagsterInstance, store: ArtifactStore, gone: Collection[str] = ()
 ) -> list[Finding]:
-    """All that killed processes left, in the order in which it is mended.
+    """Everything that killed processes left, in the order of mending.
 
     Args:
-        gone: other hosts that are known to be no more; their runs count as dead.
+        gone: other hosts that no longer exist; their runs count as dead.
     """
     return [
         *dead_runs(instance, gone),
@@ -108,7 +107,7 @@ def leftovers(
 
 
 def dead_runs(instance: dg.DagsterInstance, gone: Collection[str] = ()) -> list[Finding]:
-    """Runs that Dagster holds for alive and that are not, or that nobody here can tell of."""
+    """Unfinished runs in Dagster that are dead, or that this host cannot judge."""
     if not processes.known():
         return []
     records = instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
@@ -121,17 +120,15 @@ def _look_at(instance: dg.DagsterInstance, record: dg.RunRecord, gone: Collectio
     name = f"{run.tags.get('dagster/partition', run.job_name)} ({run.status.value})"
     where = _host_of(instance, run)
     if where is None:
-        return Finding("run", run.run_id, f"{name}: which host it runs on is not known", "note")
+        return Finding("run", run.run_id, f"{name}: its host is unknown", "note")
     if where != host():
         if where in gone:
             return _dead(instance, run, name, f"its host {where} is gone")
-        text = (
-            f"{name}: runs on {where}; look there, or, where that host is no more: e2h doctor --gone {where}"
-        )
+        text = f"{name}: runs on {where}; look there, or if that host is gone: e2h doctor --gone {where}"
         return Finding("run", run.run_id, text, "note")
     process = _process_of(instance, record)
     if process is None:
-        # Since it was last heard of: a run may have waited in the queue for hours before it was started.
+        # Time since the last update: a run may wait in the queue for hours before its start.
         age = time.time() - record.update_timestamp.timestamp()
         return _dead(instance, run, name, "it never got a process") if age > _START_SECONDS else None
     pid, when = process
@@ -153,8 +150,9 @@ def _dead(instance: dg.DagsterInstance, run: dg.DagsterRun, name: str, why: str)
 
 
 def _host_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
-    """As the launcher, or `e2h`, noted it. A run that nobody has launched yet is of this host where SQLite keeps it.
-    Launchers of clusters note nothing, so a run that one of them executes again has the host of what it repeats."""
+    """The host of a run: from the tag by the launcher or `e2h`; without one, this host if SQLite.
+
+    Cluster launchers write no host tag, so a re-executed run inherits its parent's."""
     inherited = PARENT_RUN_ID_TAG in run.tags and not isinstance(instance.run_launcher, HostRunLauncher)
     if HOST_TAG in run.tags and not inherited:
         return run.tags[HOST_TAG]
@@ -162,7 +160,7 @@ def _host_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str | None:
 
 
 def _process_of(instance: dg.DagsterInstance, record: dg.RunRecord) -> tuple[int, float] | None:
-    """Pid of a run's process, and a time (seconds since 1970) at which it ran; None before it has one."""
+    """Pid of a run's process, and a time (seconds since 1970) at which it ran; None without one."""
     run = record.dagster_run
     if _is_of_e2h(run):
         return int(run.tags[PID_TAG]), record.create_timestamp.timestamp()
@@ -174,13 +172,14 @@ def _process_of(instance: dg.DagsterInstance, record: dg.RunRecord) -> tuple[int
 
 
 def _is_of_e2h(run: dg.DagsterRun) -> bool:
-    """Whether `e2h` executes it in a process of its own. A run that is executed again from the UI is not: it gets
-    the tags of the run that it repeats, and so the pid of another process."""
+    """Whether `e2h` executes the run in its own process.
+
+    A run re-executed from the UI inherits its parent's tags, and so the pid of another process."""
     return run.tags.get(PID_TAG, "").isdecimal() and PARENT_RUN_ID_TAG not in run.tags
 
 
 def held_slots(instance: dg.DagsterInstance) -> list[Finding]:
-    """Pool slots of runs that have ended, or that are no more.
+    """Pool slots of runs that have ended or were deleted.
 
     Dagster's daemon frees them too, after `free_slots_after_run_end_seconds`.
     """
@@ -195,17 +194,17 @@ def held_slots(instance: dg.DagsterInstance) -> list[Finding]:
                 storage.free_concurrency_slots_for_run(run_id)
                 return "freed"
 
-            found.append(Finding("slot", run_id, f"a pool slot is held by a run that is {state}", mend=mend))
+            found.append(Finding("slot", run_id, f"a pool slot is held by a {state} run", mend=mend))
     return found
 
 
 def workers_of_ended_runs(
     instance: dg.DagsterInstance, grace: float = _WORKER_GRACE_SECONDS
 ) -> list[Finding]:
-    """Run workers that go on although their run was closed: cancelled while their code server was gone.
+    """Run workers that outlive their run: it was cancelled while their code server was gone.
 
     Args:
-        grace: seconds since the run's end in which a worker may still be putting things away.
+        grace: seconds after the run's end in which a worker may still clean up.
     """
     if not processes.known():
         return []
@@ -213,18 +212,18 @@ def workers_of_ended_runs(
     found = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=_BROKEN_OFF), limit=_RECENT_RUNS):
         run = record.dagster_run
-        # `e2h` runs one experiment after the other in one process: that is a person's, not a run's.
+        # `e2h` runs several experiments in one process, which belongs to a person, not to a run.
         if _is_of_e2h(run) or (record.end_time or 0) < recent or _host_of(instance, run) != host():
             continue
         process = _process_of(instance, record)
         if process and processes.runs_since(*process) and time.time() - (record.end_time or 0) > grace:
-            text = f"run worker {process[0]} goes on although its run is {run.status.value}"
+            text = f"run worker {process[0]} still runs although its run is {run.status.value}"
             found.append(Finding("process", run.run_id, text, mend=_ending(process[0])))
     return found
 
 
 def orphans(store: ArtifactStore) -> list[Finding]:
-    """Processes that a step of this home started, and whose step is gone."""
+    """Processes of this home that outlive the step that started them."""
     found = [
         process
         for process in processes.step_processes()
@@ -249,18 +248,18 @@ def _ending(pid: int) -> Callable[[], str]:
         if ticks is None or processes.start_ticks(pid) != ticks:
             return "it has ended meanwhile"
         processes.end_tree(pid)
-        return "ended, with all below it"
+        return "ended, with all its descendants"
 
     return mend
 
 
 def half_written(store: ArtifactStore) -> list[Finding]:
-    """Folders of artifacts whose writer is gone. What can be gone on with lies in `work/` and stays."""
+    """Artifact folders whose writer is gone. Resumable work is in `work/` and stays."""
     found = []
     for folder in sorted((store.home / "store" / ".making").glob("*~*~*")):
         where, pid, _ = folder.name.split("~", 2)
         if where != socket.gethostname():
-            text = f"{folder}: being written on {where}; delete it where that host is no more"
+            text = f"{folder}: being written on {where}; delete it if that host no longer exists"
             found.append(Finding("making", folder.name, text, "note"))
         elif processes.known() and not processes.runs_since(int(pid), folder.stat().st_mtime):
 
@@ -275,13 +274,13 @@ def half_written(store: ArtifactStore) -> list[Finding]:
 
 
 def sensor() -> dg.SensorDefinition:
-    """Mends at the daemon's start, and twice a minute; on from the start."""
+    """Mends at the daemon's start and twice a minute. On by default."""
 
     @dg.sensor(
         name="release_dead_runs",
         minimum_interval_seconds=_SENSOR_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Closes runs of this host whose process is gone, frees their pool slots, ends what they left running.",
+        description="Closes dead runs of this host, frees their pool slots, ends their processes.",
     )
     def release(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         mended = [found for found in leftovers(context.instance, ArtifactStore(home())) if found.mend]

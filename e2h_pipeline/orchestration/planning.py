@@ -1,7 +1,7 @@
-"""What of an experiment is made, missing or stale: asked of the store and of Dagster's records, without a run.
+"""Made, missing and stale stages of an experiment, by the store and Dagster's records, with no run.
 
-A stage's key is known as soon as its inputs are there, so a plan goes down the graph as far as there are artifacts; what
-lies below the first missing one is not known before that one is made.
+A stage's key is known once its inputs exist. So a plan follows the graph down to the first missing
+artifact; the keys below it are unknown until it is made.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class PlannedStage:
     """A stage of an experiment.
 
     Attributes:
-        state: "made" where Dagster's latest record is what recipe, code and inputs ask for now; "stale" where it is
-            something else; "missing" where there is none.
-        request: what it will ask the store for; None while an input is missing.
-        artifact: what the store has for that; a stage that another experiment made is reused in no time.
+        state: "made" if Dagster's latest record matches recipe, code and inputs; "stale" if it
+            differs; "missing" without a record.
+        request: its request to the store; None while an input is missing.
+        artifact: the store's answer; it may come from another experiment, and is then reused at
+            once.
     """
 
     name: str
@@ -70,13 +71,13 @@ class Plan:
 
     @property
     def state(self) -> State:
-        """The worst of its stages; "stale" only where everything was there once."""
+        """The worst state of its stages; "stale" only if every stage was made once."""
         states = {stage.state for stage in self.stages}
         return "missing" if "missing" in states else "stale" if "stale" in states else "made"
 
     @property
     def next_request(self) -> Request | None:
-        """What will be computed first; None where nothing is, or nothing that is known now."""
+        """The first request to compute; None if there is none, or none is known yet."""
         return next((s.request for s in self.stages if s.request is not None and s.artifact is None), None)
 
 
@@ -94,7 +95,7 @@ def plans(
         selected: only these stages count; all where None.
 
     Raises:
-        RecipeError: a key is no recipe.
+        RecipeError: a key names no recipe.
         StoreError: a manifest cannot be read.
     """
     recorded = _recorded(instance, keys, stage_order())
@@ -102,8 +103,9 @@ def plans(
 
 
 def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[str]:
-    """Experiments whose recipe has been made, and whose files say something else by now. One whose recipe cannot be
-    read is none of them, before or after: `watch_files` and `e2h verify` tell of it."""
+    """Experiments whose materialized recipe differs from its files.
+
+    Unreadable recipes are left out; `watch_files` and `e2h verify` report them."""
     keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
     recorded = _recorded(instance, keys, [RECIPE_ASSET])
     found = []
@@ -121,7 +123,7 @@ def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[
 
 
 def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:
-    """What of an experiment the store has; Dagster is not asked, so nothing counts as made."""
+    """The plan by the store alone. Dagster is not asked, so no stage counts as made."""
     return _plan(store, key, engine, None, {})
 
 
@@ -150,7 +152,7 @@ def _plan(
 
 
 def asset_selection(select: str) -> dg.AssetSelection:
-    """Assets named by `a,b+` (plus signs reach up- or downstream), or by Dagster's own syntax."""
+    """Assets named by `a,b+` (a plus reaches up- or downstream), or by Dagster's own syntax."""
     simple = [_SIMPLE_SELECTION.fullmatch(part.strip()) for part in select.split(",")]
     text = " or ".join(f'{m[1]}key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
     return dg.AssetSelection.from_string(text)
@@ -165,14 +167,14 @@ def stage_assets() -> tuple[dg.AssetsDefinition, ...]:
 
 
 def running_keys(instance: dg.DagsterInstance) -> set[str]:
-    """Experiments that a run of Dagster's is at work on, or waits to be."""
+    """Experiments with a running or queued Dagster run."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
     return {run.tags[_PARTITION_TAG] for run in runs if _PARTITION_TAG in run.tags}
 
 
 @lru_cache(maxsize=1)
 def stage_order() -> tuple[str, ...]:
-    """All stages of the package `assets`, upstream first: no others that a process may have defined."""
+    """All stages of the package `assets`, upstream first; stages of other modules are left out."""
     order: list[str] = []
 
     def visit(name: str) -> None:
@@ -204,16 +206,16 @@ def _request(
     except (
         OSError,
         ValueError,
-    ):  # its data cannot be read: the run will say so, and no other member waits for it
+    ):  # unreadable data: the run will report it, and no other member waits for this stage
         return None
 
 
 def _recorded(
     instance: dg.DagsterInstance, keys: Sequence[str], names: Iterable[str]
 ) -> dict[str, dict[str, str]]:
-    """Partition -> asset -> artifact key of its latest materialization. Events from outside of runs are none.
+    """Partition -> asset -> artifact key of its latest materialization by a run.
 
-    Two queries an asset, however many partitions: thousands of keys are asked for by sweeps.
+    Two queries per asset for any number of partitions, because sweeps have thousands of keys.
     """
     found: dict[str, dict[str, str]] = {key: {} for key in keys}
     for name in names:

@@ -1,7 +1,8 @@
-"""Dagster's records of artifacts: which are the latest of a partition, which records are not ours.
+"""Dagster's records of artifacts: the latest of each partition, and records from outside runs.
 
-A record decides nothing alone. Anyone who reaches the web server can report a materialization; it has no run, and is
-passed over here. What an artifact is, and what it was made from, its manifest says.
+A record is not trusted without its manifest. Anyone with access to the web server can report a
+materialization. Such a record has no run and is skipped here. The manifest says what an artifact is
+and what it was made from.
 """
 
 from __future__ import annotations
@@ -23,13 +24,12 @@ from resources.store import ARTIFACT_KEY
 _MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
 _DATA_VERSION_TAG = "dagster/data_version"
 _QUERIED = 500  # records of one query
-_HISTORY = 1000  # records of one asset in one partition that are looked through for an older one
+_HISTORY = 1000  # records of one asset in one partition that are searched for an older one
 
 
 @dataclass(frozen=True)
 class Record:
-    """A materialization. `key` is of the artifact, empty where it names none; `run` is empty where it came from
-    outside of runs."""
+    """A materialization. `key`: the artifact's, or empty; `run`: empty for outside reports."""
 
     asset: str
     experiment: str
@@ -39,17 +39,17 @@ class Record:
 
     @property
     def ours(self) -> bool:
-        """A run of ours reported it."""
+        """Whether one of our runs reported it."""
         return bool(self.run and self.key)
 
 
 def latest_records(instance: dg.DagsterInstance, experiments: Collection[str] | None = None) -> list[Record]:
-    """The latest materialization of every asset in every partition that Dagster knows.
+    """The latest materialization of every asset in every partition of Dagster.
 
-    Two queries an asset, and one for every 500 records.
+    Two queries per asset, and one per 500 records.
 
     Args:
-        experiments: only these partitions; all that there are where None. Deleted ones count as never made.
+        experiments: only these partitions; all if None. Deleted partitions count as never made.
     """
     known = set(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
     chosen = known if experiments is None else known & set(experiments)
@@ -75,7 +75,7 @@ def history(instance: dg.DagsterInstance, asset: str, experiment: str) -> list[R
 
 
 def wanted_places(instance: dg.DagsterInstance) -> set[Place]:
-    """Artifacts that partitions refer to: the latest of each that a run of ours reported."""
+    """Artifacts that partitions refer to: the latest of each that one of our runs reported."""
     return {place_of(record.asset, record.key) for record in _ours(instance, latest_records(instance))}
 
 
@@ -86,7 +86,7 @@ def experiment_places(instance: dg.DagsterInstance, experiment: str) -> set[Plac
 
 
 def _ours(instance: dg.DagsterInstance, records: Iterable[Record]) -> Iterator[Record]:
-    """Each record, or where it is not ours the newest of the same partition that is."""
+    """Each record, or, if it is not ours, our newest one of the same partition."""
     for record in records:
         if record.ours:
             yield record
@@ -98,10 +98,10 @@ def _ours(instance: dg.DagsterInstance, records: Iterable[Record]) -> Iterator[R
 def record_findings(
     instance: dg.DagsterInstance, store: ArtifactStore, experiments: Collection[str] | None = None
 ) -> list[Finding]:
-    """Latest records of stages that are forged, or say something else than the store.
+    """Latest records of stages that are forged or contradict the store.
 
     Args:
-        experiments: only these partitions; all where None.
+        experiments: only these partitions; all if None.
     """
     stages = set(stage_order())
     found = []
@@ -149,8 +149,9 @@ def _text(value: object) -> str:
 
 
 def failure_cause(event: dg.DagsterEvent) -> str:
-    """What the stage itself said of a step failure: the first error that is not Dagster's own. What that one was raised
-    from is for the log; it says less, as that a name could not be resolved and not which model was wanted."""
+    """The stage's own reason for a failure: the first error that is not Dagster's.
+
+    Its causes say less and stay in the log: "name not resolved" instead of the wanted model."""
     error = event.step_failure_data.error
     while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause

@@ -1,14 +1,14 @@
-"""Watches what experiments read from outside, and tells Dagster when there is something new.
+"""Watches the outside sources of experiments, and tells Dagster about changes.
 
 The sensor looks at the problems, supplied solutions, step labels and base model of every
 experiment. When content has changed, it reports a new version of `problem_files`, `solution_files`,
-`label_files` or `base_model_files`. Then `on_change` makes the stage that reads it again, and those
-downstream as far as content differs. What is missing or cannot be read fails the check
-`source_readable` of that asset. Its last good version stays, so nothing is made from damaged files.
+`label_files` or `base_model_files`. Then `on_change` updates the stage that reads it and every
+stage below whose inputs differ. A missing or unreadable source fails the check `source_readable` of
+its asset. Its last good version stays, so nothing is made from damaged files.
 
-A new version is reported as a materialization and as an observation: nothing here executes these
-assets, and of such assets Dagster's conditions read materializations, its page (why something is
-out of date) observations.
+A new version is reported both as a materialization and as an observation, because Dagster never
+executes these assets: its conditions read materializations, its page (why something is out of date)
+reads observations.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from e2h_pipeline.stages.spec import EXPERIMENTS
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 Experiments = dict[str, dict[str, str]]
-"""Experiment to `version` and `error` as of the last look."""
+"""Experiment -> `version` and `error` at the last look."""
 Seen = dict[str, Experiments]
-"""Watched asset to its experiments."""
+"""Watched asset -> its experiments."""
 
 _SECONDS = 60
 _SHOWN = 12
@@ -38,7 +38,7 @@ _VERSION_TAG = "dagster/data_version"
 
 
 def sensor() -> dg.SensorDefinition:
-    """Looks at everything once a minute; on from the start, pause it in the UI."""
+    """Looks at everything once a minute. On by default; pause it in the UI."""
 
     @dg.sensor(
         name="watch_files",
@@ -64,11 +64,11 @@ def sensor() -> dg.SensorDefinition:
 def look(
     instance: dg.DagsterInstance, home_folder: Path, seen: Seen
 ) -> tuple[list[Event], Seen, list[RecipeError]]:
-    """One look at what all experiments that Dagster knows read from outside.
+    """Look once at all sources of all experiments in Dagster.
 
     Returns:
-        What there is to report, what was seen now, and why the recipes of some experiments cannot
-            be read.
+        The events to report, the states seen, and why the recipes of some experiments cannot be
+            read.
     """
     recipes: dict[str, Recipe] = {}
     unknown: list[RecipeError] = []
@@ -89,7 +89,7 @@ def look(
 def _look_at(
     instance: dg.DagsterInstance, watched: Watched, recipes: Mapping[str, Recipe], seen: Experiments
 ) -> tuple[list[Event], Experiments]:
-    """One look at one watched asset; what experiments share is looked at once."""
+    """Look once at one watched asset; experiments with the same source share the look."""
     states: dict[str, SourceState] = {}
     reports: list[Event] = []
     now: Experiments = {}
@@ -107,10 +107,10 @@ def _look_at(
 
 
 def _alerts(watched: Watched, before: Experiments, now: Experiments) -> Iterator[dg.AssetCheckEvaluation]:
-    """The check, when it says something else than before.
+    """The check, if its result has changed.
 
-    One for all experiments: a missing folder is one alert. And Dagster takes only one check of a
-    partition from outside of runs (it has a unique index on their empty run id).
+    One for all experiments, so that a missing folder is one alert. Dagster also takes only one
+    check per partition from outside of runs (it has a unique index on their empty run id).
     """
     errors, old = unreadable(now), unreadable(before)
     if errors != old or (now and not before):
@@ -126,7 +126,7 @@ def _alerts(watched: Watched, before: Experiments, now: Experiments) -> Iterator
 
 
 def unreadable(seen: Experiments) -> dict[str, list[str]]:
-    """Each error, with the experiments it stops."""
+    """Error -> the experiments that it stops."""
     errors: dict[str, list[str]] = {}
     for key, state in sorted(seen.items()):
         if state["error"]:
@@ -178,7 +178,7 @@ def _row(state: SourceState, name: str) -> dg.TableRecord:
 
 
 def _last_parts(instance: dg.DagsterInstance, asset: dg.AssetKey, key: str) -> dict[str, str] | None:
-    """Parts of the latest report, or None where there is none of ours."""
+    """Parts of our latest report; None without one."""
     asked = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[key])
     records = instance.fetch_materializations(asked, limit=1).records
     event = records[0].asset_materialization if records else None

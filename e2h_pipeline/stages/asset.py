@@ -1,9 +1,9 @@
 """`@stage`: turns a body of a few lines into a Dagster asset over the content-addressed store.
 
-What happens in a step: inputs are resolved once, at its start, to immutable artifacts (the latest
-materialization of each in the same partition); they, the slice of the recipe, the code version and
-the fingerprint of what lies outside give the key; the store has it, or the body runs. Either way
-Dagster gets the content hash as data version, so that a change stops where content is equal.
+A step first resolves its inputs to immutable artifacts: the latest materialization of each in the
+same partition. The key is made from them, the slice of the recipe, the code version and the
+fingerprint of outside files. The store has that key, or the body runs. Either way Dagster gets the
+content hash as data version, so that a change stops where content is equal.
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -88,20 +88,25 @@ def stage(
     Args:
         group: Dagster group.
         reads: upstream assets, besides `recipe`, which every stage has.
-        recipe: sections (or `section.field`) the body may read; all that may shape the result.
-        methods: fields of registries that the body loads from (`rl.algorithm`); the chosen entry's code is in the key.
-        uses_if: `module:Name` of code that the body loads by `registry.resolve` for some recipes only, to condition.
-        reads_if: upstream assets that only some recipes make it read: asset to condition. Dagster shows them all.
+        recipe: sections (or `section.field`) the body may read: all that may shape the result.
+        methods: registry fields that the body loads from (`rl.algorithm`). The chosen entry's code
+            is in the key.
+        uses_if: `module:Name` -> condition, for code loaded by `registry.resolve` for some recipes
+            only.
+        reads_if: upstream asset -> condition, for inputs of some recipes only. Dagster shows them
+            all.
         samples: the body draws with the engine; its name and version are part of the key.
         audit: may see gold answers.
-        gpu: take a slot of the GPU pool, so that two such stages never share a card; others take one of the CPU's.
-        distributed: the body may run in several processes, of which the main one alone writes.
-        grows: field that says how much is wanted of the same (`sampling.samples`): the larger goes on from the smaller.
+        gpu: take a slot of the GPU pool, so that two such stages never share a card; other stages
+            take a CPU slot.
+        distributed: the body may run in several processes; only the main one writes.
+        grows: field with the wanted amount (`sampling.samples`); a larger request extends a smaller
+            one.
         external: fingerprint of files or Hub commits that shape the result.
-        watches: assets that only tell when something outside has changed; `external` puts it into the key.
+        watches: assets that only report outside changes; `external` puts the change into the key.
         kinds: icons in the UI.
-        files: hash of code that is data (templates).
-        name: asset name where it is not the body's.
+        files: hash of files that are code (templates).
+        name: asset name; by default the body's.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -130,7 +135,7 @@ def stage(
 
 
 def _guarded(spec: Stage, body: StageBody) -> StageBody:
-    """The body as every process runs it: with the code of the key, and no methods but those declared."""
+    """The body for every process: it runs the code of the key and may use only declared methods."""
 
     def run(job: StageJob) -> dict[str, Any]:
         with spec.running(job):
@@ -191,16 +196,16 @@ def _asset(
 
 
 def _tag_run(context: dg.AssetExecutionContext, recipe: Recipe) -> None:
-    """What runs can be filtered by in the UI, whoever launched them. (A sweep tags its own.)"""
+    """Tags to filter runs by in the UI, for any launcher. (A sweep tags its own runs.)"""
     tags = {EXPERIMENT_TAG: context.partition_key, RECIPE_TAG: recipe.name, SEED_TAG: str(recipe.seed)}
     if not tags.items() <= context.run.tags.items():
         context.instance.add_run_tags(context.run_id, tags)
 
 
 def _code_reference(body: StageBody) -> dict[str, Any]:
-    """Where the body is, which the UI links."""
+    """Source location of the body, which the UI links."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)  # it would be told to everyone who runs something
+        warnings.simplefilter("ignore", dg.BetaWarning)  # otherwise shown to every user
         place = dg.LocalFileCodeReference(
             file_path=inspect.getsourcefile(body) or body.__module__,
             line_number=body.__code__.co_firstlineno,
@@ -223,7 +228,7 @@ def _resolve(
     experiment: str,
     engine: EngineResource,
 ) -> _Step:
-    """Inputs, recipe and key of a step, read first thing: a change during the step is not in it."""
+    """Inputs, recipe and key of a step, read first, so that later changes are left out."""
     store = resource.open()
     recipe = _recipe(spec, instance, store, experiment)
     view = narrow(recipe, spec.sections)
@@ -234,7 +239,7 @@ def _resolve(
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:
-    """The recipe as it was materialized; the `recipe` stage itself parses the partition key."""
+    """The materialized recipe; the `recipe` stage itself parses the partition key."""
     if spec.name == RECIPE_ASSET:
         return Recipe.from_key(experiment, recipe_folders(store.home))
     artifact = input_artifact(instance, store, RECIPE_ASSET, experiment)

@@ -1,6 +1,6 @@
-"""What the asset checks look for, as plain functions over tables and graphs.
+"""The asset checks as plain functions over tables and graphs.
 
-Each returns a list of findings, empty where all is well.
+Each returns a list of findings, empty if all is well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BENCHMARK = "benchmark_questions"
 QUESTION_TABLES = ("easy_problems", "hard_questions", BENCHMARK)
 _ANSWER_COLUMNS = frozenset({"answer", "answers", "steps", "solution", "completion", "payload"})
 _TOLERANCE = 1e-9
-_LEAST_SPREAD = 1e-6  # standard deviation of step logits, below which an evaluator gives every step one score
+_LEAST_SPREAD = 1e-6  # standard deviation of step logits; below it, every step has the same score
 _SHOWN = 3
 
 
@@ -29,7 +29,7 @@ def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> l
     gold answer?
 
     Args:
-        parts: asset name to folder, of the partition assets that exist.
+        parts: asset name -> folder, for the existing partition assets.
         easy_levels: levels that the recipe supervises.
     """
     rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
@@ -49,18 +49,18 @@ def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> l
 
 
 def same_texts(one: Path, other: Path) -> int:
-    """Question texts that two tables share. MATH has a few texts at two levels, and the published
-    split keeps them. So between easy and hard they are counted and shown, not refused."""
+    """Number of question texts that two tables share. MATH has a few texts at two levels, and the
+    published split keeps them. So between easy and hard they are counted and shown, not refused."""
     tables = [read_table(folder / "data.parquet", ["question"]).to_pylist() for folder in (one, other)]
     return len(_texts(tables[0]) & _texts(tables[1]))
 
 
 def solution_findings(parts: Mapping[str, Path]) -> list[str]:
-    """Are the solutions that the policy is taught of easy training problems, and of no question
-    that is held out?
+    """Does every solution that trains the policy belong to an easy training problem, and none to a
+    held-out question?
 
     Args:
-        parts: asset name to folder, of `easy_solutions` and of the question tables that exist.
+        parts: asset name -> folder, for `easy_solutions` and the existing question tables.
     """
     rows = {
         name: read_table(
@@ -73,19 +73,19 @@ def solution_findings(parts: Mapping[str, Path]) -> list[str]:
     train = {name for name, row in easy.items() if row["split"] == "train"}
     strangers = {row["problem_id"] for row in taught} - train
     strangers = {name for name in strangers if not name.startswith(GSM8K_ID)}
-    findings = [f"{_some(strangers)} is no easy training problem"] if strangers else []
+    findings = [f"{_some(strangers)} is not an easy training problem"] if strangers else []
     apart = [row for row in easy.values() if row["split"] != "train"]
     apart += [row for name in ("hard_questions", BENCHMARK) for row in rows.get(name, [])]
     held_out = _texts(apart)
-    # MATH has a text twice, at an easy and a hard level, and the published split keeps both.
+    # MATH has a few texts at both an easy and a hard level, and the published split keeps both.
     rewritten = [row for row in taught if row["question"] != easy.get(row["problem_id"], {}).get("question")]
     if shared := _texts(rewritten) & held_out:
-        findings.append(f"{len(shared)} questions that are held out are learned, as {_some(shared)}")
+        findings.append(f"{len(shared)} held-out questions are in the training data, such as {_some(shared)}")
     return findings
 
 
 def _level_findings(rows: Mapping[str, list[dict[str, Any]]], easy_levels: Collection[int]) -> list[str]:
-    """Easy problems are of easy levels; hard ones of other levels that are known."""
+    """Easy problems must have easy levels; hard ones must have other, known levels."""
     easy = {row["level"] for row in rows.get("easy_problems", [])} - set(easy_levels)
     hard = {row["level"] for row in rows.get("hard_questions", [])} & {*easy_levels, None}
     findings = [f"easy_problems has levels {sorted(easy, key=str)}, which are not easy"] if easy else []
@@ -100,7 +100,7 @@ def _gold_findings(ids: Mapping[str, list[str]]) -> list[str]:
     if missing := asked - set(ids[GOLD]):
         findings.append(f"no gold answer for {_some(missing)}")
     if extra := set(ids[GOLD]) - asked:
-        findings.append(f"gold answers for questions nobody asks: {_some(extra)}")
+        findings.append(f"gold answers without a question: {_some(extra)}")
     return findings
 
 
@@ -121,7 +121,7 @@ def reachable(upstream: Mapping[str, Collection[str]], start: str) -> set[str]:
 
 
 def graph_findings(upstream: Mapping[str, Collection[str]], audit: Collection[str]) -> list[str]:
-    """Stages that are no audit stages, but depend on gold answers or on an audit stage."""
+    """Stages that depend on gold answers or on an audit stage, without being audit stages."""
     findings = []
     for asset in sorted(set(upstream) - set(audit)):
         seen = sorted(reachable(upstream, asset) & {GOLD, *audit})
@@ -130,7 +130,7 @@ def graph_findings(upstream: Mapping[str, Collection[str]], audit: Collection[st
 
 
 def manifest_findings(nodes: Iterable[Node], audit: Collection[str]) -> list[str]:
-    """Artifacts of other than audit stages that were made from gold answers, by their manifests."""
+    """Artifacts of non-audit stages that were made from gold answers, by their manifests."""
     findings = []
     for node in nodes:
         if node.asset not in audit and any(n.asset == GOLD for n in ancestors(node)):
@@ -139,7 +139,7 @@ def manifest_findings(nodes: Iterable[Node], audit: Collection[str]) -> list[str
 
 
 def column_findings(folders: Mapping[str, Path]) -> list[str]:
-    """Question tables with a column that could tell an answer."""
+    """Question tables with a column that could reveal an answer."""
     import pyarrow.parquet as pq
 
     findings = []
@@ -155,7 +155,7 @@ def pool_findings(pool: Path, questions: Collection[str], samples: int) -> list[
 
     Args:
         pool: folder of `part-*.parquet`.
-        questions: ids of the questions that were asked.
+        questions: ids of the questions of the pool.
     """
     table = read_table(pool, ["problem_id", "sample"])
     pairs = Counter(zip(table["problem_id"].to_pylist(), table["sample"].to_pylist(), strict=True))
@@ -164,7 +164,7 @@ def pool_findings(pool: Path, questions: Collection[str], samples: int) -> list[
     if missing := wanted - pairs.keys():
         findings.append(f"{len(missing):,} samples missing, as {_some(f'{q} #{s}' for q, s in missing)}")
     if extra := pairs.keys() - wanted:
-        findings.append(f"{len(extra):,} samples nobody asked for, as {_some(f'{q} #{s}' for q, s in extra)}")
+        findings.append(f"{len(extra):,} samples not requested, as {_some(f'{q} #{s}' for q, s in extra)}")
     if double := [pair for pair, count in pairs.items() if count > 1]:
         findings.append(f"{len(double):,} samples there twice, as {_some(f'{q} #{s}' for q, s in double)}")
     return findings
@@ -172,10 +172,10 @@ def pool_findings(pool: Path, questions: Collection[str], samples: int) -> list[
 
 def metric_findings(rows: Iterable[Mapping[str, Any]], draws: int) -> list[str]:
     """Impossible rows of metrics: outside [0, 1], intervals out of order, a choice better than
-    pass@N, or methods that differ with a single sample.
+    pass@N, or methods that differ although there is only one sample.
 
-    Votes below the largest N are means over `draws` random subsets, so four of their standard
-    errors above the exact pass@N are allowed.
+    Votes below the largest N are means over `draws` random subsets, so they may exceed the exact
+    pass@N by four of their standard errors.
     """
     rows = list(rows)
     findings = [
@@ -198,7 +198,7 @@ def metric_findings(rows: Iterable[Mapping[str, Any]], draws: int) -> list[str]:
 
 
 def constant_findings(scores: Path) -> list[str]:
-    """An evaluator that gives every step one score has learned nothing."""
+    """Does the evaluator give every step the same score? Then it has learned nothing."""
     import pyarrow.compute as pc
 
     logits = read_table(scores, ["step_logits"])["step_logits"].combine_chunks().flatten()

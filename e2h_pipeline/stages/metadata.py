@@ -1,4 +1,4 @@
-"""What people see in the Dagster UI beside a materialization."""
+"""Metadata of materializations for the Dagster UI."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
     """Metadata of a materialization: place, content, lineage and cost of the artifact.
 
     Args:
-        reused: the artifact was in the store already.
+        reused: the artifact was already in the store.
     """
     manifest = artifact.manifest
     metadata: dict[str, Any] = {
@@ -57,10 +57,10 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
 
 
 def _pages(artifact: Artifact) -> dict[str, Any]:
-    """Pages to read on: MLflow's run, and HTML pages of the artifact.
+    """Links to MLflow's run and to HTML pages of the artifact.
 
-    MLflow serves the report of an experiment. A browser opens no local file from Dagster's page, so
-    the path of every page is there to copy.
+    MLflow serves the report of an experiment. Browsers open no local files from Dagster's page, so
+    the path of every page is shown for copying.
     """
     pages: dict[str, Any] = {}
     for page in sorted(artifact.path.rglob("*.html")):
@@ -74,7 +74,7 @@ def _pages(artifact: Artifact) -> dict[str, Any]:
 
 
 def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
-    """Everything behind the artifact as a table, and the versions of the easy data among it."""
+    """A table of everything behind the artifact, and its easy data versions."""
     node = trace(store, artifact)
     rows = [
         f"| {row['asset']} | {row['data_version'][:_VERSION_LENGTH]} | {row['code_version']} "
@@ -90,9 +90,9 @@ def _lineage(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
 
 
 def _table(artifact: Artifact) -> dict[str, Any]:
-    """Rows, rows of each level, and the first few rows of the artifact's main table.
+    """Number of rows in total and by level, and the first few rows of the artifact's main table.
 
-    An artifact without a table has its settings, or what its summary says.
+    An artifact without a table shows its settings or its summary instead.
     """
     folder = artifact.path
     tables = sorted(folder.rglob("*.parquet"), key=lambda path: (path.stem not in _MAIN_TABLES, path))
@@ -120,7 +120,7 @@ def _table(artifact: Artifact) -> dict[str, Any]:
 
 
 def _by_level(levels: list[int | None]) -> str:
-    """Rows of each level, as a table and as bars; last those of unknown level, as of GSM8K."""
+    """Rows by level, as a table and as bars; unknown levels (as in GSM8K) come last."""
     found = Counter(level or 0 for level in levels)
     known = {str(level): found[level] for level in sorted(found) if level}
     counts = {**known, **({"none": found[0]} if found[0] else {})}
@@ -129,7 +129,7 @@ def _by_level(levels: list[int | None]) -> str:
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary as a table, and bars of what it counts by level."""
+    """A summary as a table, and bars of its counts by level."""
     records = [
         dg.TableRecord({"name": name, "value": _cell(value)}) for name, value in _flat(summary).items()
     ]
@@ -150,7 +150,7 @@ def _cell(value: Any) -> str | int | float | bool | None:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Fields of a recipe that are not at their defaults."""
+    """Recipe fields with values other than their defaults."""
     values = _flat(json.loads(path.read_bytes()))
     defaults = _flat(Recipe(name="").model_dump(mode="json"))
     records = [
@@ -172,7 +172,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _pictures(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
-    """Pictures that the stage drew itself, and small panels of its curves where it has any."""
+    """Pictures drawn by the stage, and small panels of its curves, if any."""
     pictures: dict[str, str] = {}
     for path in sorted(artifact.path.rglob("*.png")):
         pictures[path.stem] = (
@@ -187,14 +187,14 @@ def _pictures(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
 
 
 def _main_result(store: ArtifactStore, artifact: Artifact) -> Artifact:
-    """The artifact whose curves are shown: for the report, the metrics behind its headline."""
+    """The artifact that provides the curves; for the report, the metrics behind its headline."""
     headline = artifact.manifest.inputs.get("benchmark_metrics")
     found = store.find("benchmark_metrics", headline.key) if headline else None
     return found or artifact
 
 
 def _curves(folder: Path) -> str:
-    """Curves of an artifact, empty where it has none: of a training, an audit, or accuracy over N."""
+    """Curves of a training, of an audit, or of accuracy over N; empty without any."""
     if (folder / "curves.jsonl").is_file():
         from e2h_pipeline.report.rl_view import read_curves
 
@@ -209,7 +209,7 @@ def _curves(folder: Path) -> str:
 
 
 def _audit_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """Gold accuracy, evaluator's score and their difference, by level over the training."""
+    """Gold accuracy, evaluator's score and their difference, by level during training."""
     levels = levels_in(row["levels"] for row in rows)
     titles = {
         "gold_accuracy": "gold accuracy by level, %",
@@ -249,7 +249,7 @@ def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
 
 
 def _headline(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Numbers of the summary, which the UI plots over time; of nested ones, the first few."""
+    """Numbers of the summary, which the UI plots over time; only the first few nested ones."""
     one_below = {
         f"{name}/{inner}": number
         for name, values in summary.items()

@@ -1,8 +1,8 @@
-"""Small pictures for Dagster's page: panels of curves or bars in one SVG, drawn by hand.
+"""Small pictures for Dagster's page: panels of curves or bars in one SVG, drawn without a library.
 
-A stage waits for its pictures. A figure of matplotlib takes a tenth of a second for each panel;
-this takes a millisecond for all of them. Colours are those of Okabe and Ito (2008). The ground is
-white, so that pictures can be read in dark themes.
+A stage waits for its pictures. Matplotlib takes a tenth of a second per panel; this takes a
+millisecond for all of them. Colours are from Okabe and Ito (2008). The background is white, so that
+pictures are readable in dark themes.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from e2h_pipeline.report.colors import mixed
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7")
 _INK, _FAINT = "#3d4550", "#e3e6eb"
-_WIDTH, _HEIGHT, _COLUMNS = 260, 170, 3  # of a panel, in pixels; panels side by side
+_WIDTH, _HEIGHT, _COLUMNS = 260, 170, 3  # size of a panel in pixels; panels side by side
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 36, 26  # margins of a panel
-_CHARACTER = 6.3  # width of a bold one, in pixels
-_SQUEEZED = 2  # a legend that is wider than its room by this factor cannot be read
-_MOST_POINTS = 120  # of a curve; pictures are kept in Dagster's event log
-_FEW_POINTS = 12  # of a curve whose points are marked
+_CHARACTER = 6.3  # width of a bold character, in pixels
+_SQUEEZED = 2  # a legend wider than its room by this factor is unreadable
+_MOST_POINTS = 120  # per curve, because Dagster's event log stores the pictures
+_FEW_POINTS = 12  # up to this many points of a curve are marked
 _LEVELS = re.compile(r"(.+)_(easy|hard|level_\d+)")
 _LEVEL = "level "
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points in the order of x; `low` and `high`, where given, are intervals."""
+    """Points in the order of x; `low` and `high`, if given, are the ends of intervals."""
 
     label: str
     x: Sequence[float]
@@ -42,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves that share their axes."""
+    """Curves on the same axes."""
 
     title: str
     curves: Sequence[Curve]
@@ -51,8 +51,8 @@ class Panel:
 def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
     """A panel for each metric of a training over its updates.
 
-    Easy, hard and single levels of a metric share a panel. Questions of unknown level (0) have no curve
-    of their own: they count among all.
+    Easy, hard and single levels of a metric share a panel. Questions of unknown level (0) have no
+    curve of their own: they count among all.
 
     Args:
         rows: lines of `curves.jsonl`: `update`, and numbers by name. A name that ends in `_easy`,
@@ -81,7 +81,7 @@ def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
 
 
 def _in_order(named: tuple[str, Any]) -> tuple[str, int]:
-    """Sort key of curves by label: names, then levels by number."""
+    """Sort key of curves by label: names first, then levels by number."""
     name, _, number = named[0].rpartition("_")
     return (name, int(number)) if number.isdecimal() else (named[0], 0)
 
@@ -154,7 +154,7 @@ def _bars(title: str, bars: Mapping[str, float]) -> str:
 
 
 def _thinned(curve: Curve) -> Curve:
-    """Every k-th point, and the last."""
+    """Every k-th point, and the last one."""
     step = -(-len(curve.x) // _MOST_POINTS)
     if step == 1:
         return curve
@@ -166,14 +166,14 @@ def _thinned(curve: Curve) -> Curve:
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
-    """From values to pixels; a single value lies in the middle."""
+    """Map values to pixels; a single value is put in the middle."""
     if high == low:
         return lambda _: (start + end) / 2
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """A little room above and below; more where all values are the same."""
+    """Add a little room above and below; more if all values are equal."""
     room = 0.05 * (high - low) or 0.5 * abs(high) or 0.5
     return low - room, high + room
 
@@ -205,7 +205,7 @@ def _x_labels(panel: Panel, label: str) -> list[str]:
 def _legend(labels: Sequence[str]) -> str:
     """Names in the colours of their curves, in one line.
 
-    Wide ones are squeezed; of many levels there are numbers alone.
+    Wide legends are squeezed; many levels are shown by number alone.
     """
     room = _WIDTH - _LEFT - _RIGHT
     if _wide(labels) > _SQUEEZED * room:

@@ -1,4 +1,4 @@
-"""What a stage reads, the code behind it, and what it asks the store for."""
+"""The inputs and the code of a stage, and its request to the store."""
 
 import hashlib
 import time
@@ -30,18 +30,18 @@ Condition = Callable[[RecipeSlice], bool]
 
 
 def never(_recipe: RecipeSlice) -> bool:
-    """Of no recipe."""
+    """For no recipe."""
     return False
 
 
 def always(_recipe: RecipeSlice) -> bool:
-    """Of every recipe."""
+    """For every recipe."""
     return True
 
 
 @dataclass(frozen=True)
 class Without:
-    """All fields of a section but some: what a stage reads of `problems` that says where they come from."""
+    """A section without some fields: `problems` without its split fields identifies the source."""
 
     section: str
     fields: tuple[str, ...]
@@ -52,11 +52,11 @@ class Without:
 
 @dataclass(frozen=True)
 class Where:
-    """A section, or one field of it, that only some recipes make a stage read; for others it is as if it had its default.
+    """A section or field that a stage reads for some recipes only; for others it has its default.
 
     Attributes:
-        part: `sampling`, `sampling.top_k`.
-        wanted: of which recipes.
+        part: such as `sampling` or `sampling.top_k`.
+        wanted: the condition on the recipe.
     """
 
     part: str
@@ -67,28 +67,28 @@ class Where:
 
 
 Part = str | Without | Where
-"""What a stage may read of a recipe: a section, one field of it (`problems.seed`), all but some, or some where needed."""
+"""Part of a recipe: a section, a field (`problems.seed`), or one of the above."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage reads, and the code behind it.
+    """The inputs of a stage, and its code.
 
     Attributes:
         reads: upstream assets besides `recipe`.
         sections: parts of the recipe that the body may read.
-        audit: this stage may see gold answers, and nothing that trains or selects may depend on it.
-        code: the body and what it uses, besides methods that a recipe chooses.
-        files: hash of files that are code and no import leads to (templates).
-        methods: fields of registries whose chosen entries the body uses.
-        uses_if: `module:Name` of code that the body loads by `registry.resolve`, for recipes of which the condition holds.
-        reads_if: upstream assets that are read only by recipes of which the condition holds.
-        samples: the body of such recipes draws with the engine, which is in the key then.
-        external: fingerprint of what lies outside the store, from the recipe slice.
+        audit: this stage may see gold answers; nothing that trains or selects may depend on it.
+        code: the body and its dependencies, without the methods that a recipe chooses.
+        files: hash of files that are code but not imported (templates).
+        methods: registry fields; the body uses the chosen entries.
+        uses_if: `module:Name` -> condition, for code that the body loads by `registry.resolve`.
+        reads_if: upstream asset -> condition on the recipe.
+        samples: condition under which the body draws with the engine, which is then in the key.
+        external: fingerprint of outside data, from the recipe slice.
         distributed: the body may run in several processes under accelerate.
-        grows: field of the recipe that says how much is wanted of the same.
-        gpu: the body uses a GPU where there is one.
-        watches: assets of Dagster that are no artifacts, whose change makes this one be made again.
+        grows: recipe field with the wanted amount; a larger request extends a smaller one.
+        gpu: the body uses a GPU if there is one.
+        watches: Dagster assets that are not artifacts; a change in one makes this stage stale.
     """
 
     name: str
@@ -109,27 +109,29 @@ class Stage:
     watches: tuple[str, ...] = ()
 
     def inputs(self, recipe: RecipeSlice) -> tuple[str, ...]:
-        """Upstream assets that a recipe makes it read."""
+        """Upstream assets for this recipe."""
         return (*self.reads, *(name for name, wanted in self.reads_if.items() if wanted(recipe)))
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """Every upstream stage that some recipe makes it read; Dagster's graph shows them all."""
+        """Upstream stages over all recipes, as in Dagster's graph."""
         return () if self.name == RECIPE_ASSET else (RECIPE_ASSET, *self.reads, *self.reads_if)
 
     def code_behind(self, recipe: RecipeSlice, engine: str) -> dict[str, Code]:
-        """The body and the methods that a recipe chooses, by name."""
+        """Name -> code of the body and of the methods that the recipe chooses."""
         fields = (*self.methods, ENGINE) if self.samples(recipe) else self.methods
         used = {target: code_behind(target) for target, wanted in self.uses_if.items() if wanted(recipe)}
         return {"body": self.code, **used, **dict(chosen_code(fields, recipe, engine))}
 
     def version(self, recipe: RecipeSlice, engine: str) -> str:
-        """Code version of the stage as a recipe makes it run, 16 hex digits."""
+        """Code version of the stage for this recipe, 16 hex digits."""
         return _together(self.code_behind(recipe, engine), self.files, fresh=False)
 
     def version_of_all(self) -> str:
-        """Code version over every method there is: what Dagster watches. It moves too often rather than too seldom; a
-        step whose own methods are as before finds its artifact in the store."""
+        """Code version over all methods, for Dagster to watch.
+
+        It changes too often rather than too seldom: a step with unchanged methods still finds its
+        artifact in the store."""
         fields = self.methods if self.samples is never else (*self.methods, ENGINE)
         used = {target: code_behind(target) for target in self.uses_if}
         every = {f"{f}={word}": REGISTRIES[f].code(word) for f in fields for word in REGISTRIES[f].words()}
@@ -137,13 +139,13 @@ class Stage:
 
     @contextmanager
     def running(self, job: StageJob) -> Iterator[None]:
-        """Around the body: the code that runs is that of the key, and only declared methods are used.
+        """Ensure that the body runs the code of the key and uses only declared methods.
 
-        All code behind the stage is loaded first, so that an edit of a file that has not been imported yet cannot
-        slip in. Code that runs in other processes is read from disk by those, so it is looked at again in the end.
+        All code of the stage is loaded first, so that a later edit of a file cannot get in. Other
+        processes read their code from disk, so it is checked again at the end.
 
         Raises:
-            CodeChangedError: the code is not, or no longer, that of the key.
+            CodeChangedError: the code differs from that of the key, at the start or at the end.
         """
         began = time.time()
         if job.code_version:
@@ -161,13 +163,13 @@ class Stage:
             return
         files = ", ".join(map(str, changed_since(found.values(), began - _EDITED_SECONDS))) or "its code"
         raise CodeChangedError(
-            f"{self.name}: {files} was edited while the stage was starting or running, so the result would not be that of "
-            "one version of the code; nothing was kept. Run it again"
+            f"{self.name}: {files} was edited while the stage was starting or running, so the result would "
+            "mix versions of the code; nothing was kept. Run it again"
         )
 
 
 STAGES: dict[str, Stage] = {}
-_EDITED_SECONDS = 60.0  # an edit shortly before the start counts as its cause too
+_EDITED_SECONDS = 60.0  # an edit shortly before the start may also be the cause
 
 
 def _together(code: Mapping[str, Code], files: str, *, fresh: bool) -> str:
@@ -176,7 +178,7 @@ def _together(code: Mapping[str, Code], files: str, *, fresh: bool) -> str:
 
 
 def seed_of(recipe: RecipeSlice) -> int | None:
-    """The seed, for stages that declare it."""
+    """The seed, if the stage declares it."""
     return int(recipe.seed) if "seed" in recipe.sections else None
 
 
@@ -188,12 +190,12 @@ def request_of(
     experiment: str,
     version: str | None = None,
 ) -> Request:
-    """What a stage asks the store for: its key is known before anything is computed.
+    """A stage's request to the store; its key is known before anything is computed.
 
     Args:
-        view: the recipe, narrowed to what the stage reads.
+        view: the recipe, narrowed to the parts that the stage reads.
         inputs: the artifacts of `spec.inputs(view)`.
-        version: code version, where it is known already.
+        version: code version, if already known.
     """
     external = spec.external(view) if spec.external else None
     return Request(
@@ -208,7 +210,7 @@ def request_of(
 
 
 def load_recipe(artifact: Artifact) -> Recipe:
-    """Read back a `recipe` artifact.
+    """Read a `recipe` artifact.
 
     Raises:
         RecipeError: it was written by a version with other fields.
@@ -221,11 +223,12 @@ def load_recipe(artifact: Artifact) -> Recipe:
 
 
 def narrow(recipe: Recipe, parts: Iterable[Part]) -> RecipeSlice:
-    """A slice of whole sections, of single fields (`problems.world`), and of sections without some fields.
+    """A slice of whole sections, single fields (`problems.world`), and sections without some
+    fields.
 
-    Fields of a section that are not named are reset to their defaults: the body cannot see their
-    values, and they enter no key, so changing them re-makes nothing here. A named field that the section of this
-    recipe does not have (another method's) is left out.
+    Other fields are reset to their defaults: the body cannot see their values and they enter no
+    key, so changing them re-makes nothing here. A named field of another method, which this
+    recipe's section lacks, is left out.
     """
     kept: dict[str, set[str] | None] = {}
     whole = recipe.slice(type(recipe).model_fields)

@@ -1,7 +1,8 @@
-"""Solutions of easy problems that the policy is taught (paper section 3.2, appendix C.1): one table, whoever wrote them.
+"""Solutions of easy problems for fine-tuning the policy (paper section 3.2, appendix C.1).
 
-Others' solutions are of easy training problems only, by id or by the text of the question they were made of: what is
-held out for validation, hard or benchmark is left out and counted.
+All sources give the same table. Solutions from files are used for easy training problems only,
+matched by id or by the text of the original question. Those of validation, hard and benchmark
+problems are left out and counted.
 """
 
 from __future__ import annotations
@@ -34,20 +35,21 @@ def write_easy_solutions(
     seed: int,
     work: Work,
 ) -> dict[str, Any]:
-    """Write `data.parquet`: problem_id, level (null for GSM8K), source, question, completion, `learned` (one flag per
-    segment of the completion), finished.
+    """Write `data.parquet`: problem_id, level (null for GSM8K), source, question, completion,
+    `learned` (one flag per segment of the completion), finished.
 
     Args:
         easy_problems: the easy problems; solutions of their validation part are not taken.
-        held_out: tables of questions that nothing may be learned from; read where solutions are others'.
-        domain: whose problems they are; its format is that of completions.
+        held_out: tables of held-out questions; read only for solutions from files.
+        domain: of the problems; it defines the format of completions.
         seed: of the draw where there are more solutions than wanted.
 
-    Returns counts: `solutions`, `problems`, `learned_steps`, and by `level` and `source`; where solutions are others',
-    `dropped` (what was left out and why), `bad_lines` and the first of them in words.
+    Returns counts: `solutions`, `problems`, `learned_steps`, and by `level` and `source`; for
+    solutions from files also `dropped` (left out, by reason), `bad_lines` and a description of the
+    first.
 
     Raises:
-        ProblemError: a file that cannot be used, or of which no solution is of an easy training problem.
+        ProblemError: a file cannot be used, or no solution is of an easy training problem.
     """
     easy = read_table(easy_problems / TABLE).to_pylist()
     train = [row for row in easy if row["split"] == "train"]

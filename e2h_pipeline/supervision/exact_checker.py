@@ -10,7 +10,7 @@ from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
 
 class ExactChecker(LabelSource):
-    """Labels every distinct sample of which the checker says anything."""
+    """Labels every distinct sample for which the checker returns labels."""
 
     def reads(self, options: Any) -> tuple[str, ...]:
         """The samples that are labelled."""

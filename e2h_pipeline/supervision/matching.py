@@ -1,4 +1,4 @@
-"""Other people's solutions and our problems: which problem a solution is of, and its steps in a domain's text format."""
+"""Match solutions from files to problems, and write their steps in a domain's text format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def by_question(problems: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows of problems by `spacing_key` of their question; of two with the same text the first."""
+    """Rows of problems by `spacing_key` of their question; the first of two with the same text."""
     found: dict[str, dict[str, Any]] = {}
     for problem in problems:
         found.setdefault(spacing_key(problem["question"]), problem)
@@ -21,10 +21,10 @@ def by_question(problems: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def problem_of(solution: LabelledSolution, by_id: Mapping[str, T], by_text: Mapping[str, T]) -> T | None:
-    """The problem that a solution is of, by its id, or where it has none by the text of its question.
+    """The problem of a solution, by id, or without an id by the text of its question.
 
     Args:
-        by_text: as of `by_question`.
+        by_text: from `by_question`.
     """
     if solution.unique_id is None:
         return by_text.get(spacing_key(solution.question))
@@ -32,7 +32,7 @@ def problem_of(solution: LabelledSolution, by_id: Mapping[str, T], by_text: Mapp
 
 
 def segments_of(steps: Sequence[str], marks: Sequence[T], text: TextFormat) -> tuple[list[str], list[T]]:
-    """Rated steps, as of `LabelledSolution`, as segments of a text format, and the mark of each.
+    """The rated steps of a `LabelledSolution` as segments of a text format, and the mark of each.
 
     A blank line inside a step would read as two steps, so it becomes a line break. The answer block
     of a step that ends in one is a segment of its own and shares the step's mark.

@@ -1,12 +1,14 @@
-"""Step labels by Monte-Carlo completion, without people (Math-Shepherd, Wang et al. 2024, section 3).
+"""Step labels by Monte-Carlo completion, without people (Math-Shepherd, Wang et al. 2024, section
+3).
 
-A step is as good as what can still come of it: from the end of the step the policy draws N completions, and
-their answers are compared with the easy problem's. Hard label: 1 if any is right, else 0. Soft label: the
-share that is right. The answer block is not completed but compared itself.
+A step is judged by its continuations: from the end of the step the policy draws N completions, and
+their answers are compared with the easy problem's. Hard label: 1 if any is right, else 0. Soft
+label: the share that is right. The answer block is not completed but compared itself.
 
-Samples share beginnings, so each distinct prefix is completed once. Prefixes are taken depth by depth: where
-no completion is right the solution has gone wrong, labels stop (as everywhere in this project), and nothing is
-drawn behind it. A step or an answer that the length limit cut in two is not labelled.
+Samples share beginnings, so each distinct prefix is completed once. Prefixes are taken depth by
+depth. Where no completion is right, the solution has gone wrong: labels stop (as everywhere in this
+project), and later prefixes are not completed. A step or an answer that the length limit cut in two
+is not labelled.
 """
 
 from __future__ import annotations
@@ -53,14 +55,15 @@ _Easy = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Completing:
-    """How prefixes are completed and judged. It is handed to other processes, so it is small and can be pickled.
+    """How prefixes are completed and judged. It is sent to other processes, so it is small and
+    picklable.
 
     Attributes:
-        engine: what draws, by its name in the registry.
+        engine: the sampling engine, by its name in the registry.
         policy: folder of the model that completes.
-        completions: of each prefix.
-        sampling: how they are drawn; `samples` is not looked at.
-        grader: what tells that an answer is right, by its name in the registry.
+        completions: number per prefix.
+        sampling: how they are drawn; `samples` is ignored.
+        grader: judges answers; its name in the registry.
         domain: finds answers, and says how solutions are written.
         seed: of the draws.
         stream: name of their stream.
@@ -77,7 +80,8 @@ class Completing:
 
 
 class MonteCarlo(LabelSource):
-    """Labels distinct samples of easy problems. Shards of problems survive a kill, damaged ones are made again."""
+    """Labels distinct samples of easy problems. Shards of problems survive a kill, damaged ones are
+    made again."""
 
     samples = True
 
@@ -86,8 +90,8 @@ class MonteCarlo(LabelSource):
         return ("easy_samples", "sft_policy")
 
     def draw(self, job: LabelJob) -> LabelledRows:
-        """Samples with labels, and counts: `dropped`, `prefixes`, `completions`, of these `right`, `unfinished` and
-        `undecided`, their `tokens`, and the `grader`.
+        """Samples with labels, and counts: `dropped`, `prefixes`, `completions`, of these `right`,
+        `unfinished` and `undecided`, their `tokens`, and the `grader`.
 
         Raises:
             ValueError: there are no samples.
@@ -113,7 +117,7 @@ class MonteCarlo(LabelSource):
 
 
 def _all_prefixes(job: LabelJob, samples: Rows) -> Rows:
-    """The rows of `complete_problems` for all samples; what a run before this one has made is read."""
+    """The rows of `complete_problems` for all samples; shards of an earlier run are reused."""
     options, work, size = job.options, job.work, job.sampling.shard_questions
     how = Completing(
         engine=work.engine,
@@ -148,7 +152,8 @@ def _all_prefixes(job: LabelJob, samples: Rows) -> Rows:
 
 
 def step_prefixes(completion: str, finished: bool, text: TextFormat) -> list[str]:
-    """The text up to the end of each step, ready to go on from; a step that was cut off has none."""
+    """The text up to the end of each step, ready to go on from; a step that was cut off has
+    none."""
     solution = text.parse(completion)
     spans = solution.spans[: len(solution.steps)]
     cut = (
@@ -161,8 +166,8 @@ def step_prefixes(completion: str, finished: bool, text: TextFormat) -> list[str
 
 
 def complete_problems(how: Completing, rows: Rows, easy: _Easy) -> pa.Table:
-    """Complete the distinct prefixes of some problems' samples, depth by depth, as long as anything comes out right:
-    a row for each prefix, with counts."""
+    """Complete the distinct prefixes of some problems' samples, depth by depth, while any
+    completion is right: a row for each prefix, with counts."""
     engine = cached_engine(how.engine, how.policy)
     text = how.domain.text
     alive = [(row["problem_id"], step_prefixes(row["completion"], row["finished"], text)) for row in rows]
@@ -217,7 +222,7 @@ def _complete_prefixes(
 
 
 def _label(judge: Grader, samples: Rows, job: LabelJob, prefixes: Rows) -> Rows:
-    """Samples with labels: steps by what came of their prefixes, answers by themselves."""
+    """Samples with labels: steps by the completions of their prefixes, answers by their grade."""
     share = {(row["problem_id"], row["prefix"]): row["right"] / row["completions"] for row in prefixes}
     answers = [job.domain.answer_of(row["completion"], row["finished"]) for row in samples]
     verdicts = grade_answers(judge, samples, answers, job.easy)
@@ -237,7 +242,8 @@ def _label(judge: Grader, samples: Rows, job: LabelJob, prefixes: Rows) -> Rows:
 
 
 def step_labels(shares: Sequence[float], *, soft: bool) -> list[float]:
-    """Labels from shares of right completions (-1: none drawn): the share, or 1 where it is not 0."""
+    """Labels from shares of right completions (-1: none drawn): the share, or 1 where it is not
+    0."""
     return [share if soft or share == UNLABELLED else float(share > 0) for share in shares]
 
 

@@ -1,4 +1,4 @@
-"""Labels that are given once: of a step behind the same steps of the same problem, the first one counts."""
+"""Labels given once: the first label counts for a step after the same steps of a problem."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from e2h_pipeline.supervision.rows import UNLABELLED, WRONG, Rows
 
 
 class LabelOnce:
-    """Labels of one source that gives each step one label, whatever solutions it stands in.
+    """Gives each step of one source one label, also where several solutions share the step.
 
     Attributes:
-        repeated: labels that were not given again.
+        repeated: labels left out because the step already had one.
         conflicting: of these, how many differ from the first.
     """
 
@@ -24,10 +24,11 @@ class LabelOnce:
         self.repeated = self.conflicting = 0
 
     def new_labels(self, problem_id: str, segments: Sequence[str], labels: Sequence[float]) -> list[float]:
-        """A label per segment: its own where it is the first there, else -1; none behind an error.
+        """A label per segment: its own where the step had none before, else -1; none after an
+        error.
 
-        What counts as an error is the first label, so that a solution which goes on behind a step that
-        was first called wrong gets no more labels.
+        The first label of a step decides whether it is an error. A solution that goes on after such
+        a step gets no more labels.
         """
         kept, failed = [], False
         for key, label in zip(_beginnings(problem_id, segments), labels, strict=True):
@@ -42,9 +43,9 @@ class LabelOnce:
 
 
 class EarlierLabels:
-    """Labels of the sources that come first in a recipe: a later source does not label their steps again.
+    """Labels of earlier sources in a recipe: a later source does not label their steps again.
 
-    Within a source nothing changes: one that labels a step in each of its solutions goes on to do so.
+    Within one source, the same step may still be labelled in several solutions.
     """
 
     def __init__(self, text: TextFormat) -> None:
@@ -53,12 +54,13 @@ class EarlierLabels:
         self._numbers: Counter[str] = Counter()
 
     def new_rows(self, rows: Rows) -> tuple[Rows, dict[str, int]]:
-        """What rows of the next source add: labels of steps that are new, and none behind an error of an earlier source.
+        """Rows of the next source with new labels only: for steps without one, and none after an
+        error of an earlier source.
 
-        Rows that add no label are left out. `sample` goes on behind the numbers that the problem has already.
+        Rows that add no label are left out. `sample` continues the problem's numbers.
 
-        Returns the rows, and counts: `already_labelled` steps, of these `labelled_otherwise` by the next source, and
-        `without_new_label` rows, where there are any.
+        Returns the rows, and counts: `already_labelled` steps, of these `labelled_otherwise` by the
+        next source, and `without_new_label` rows, where there are any.
         """
         found: Counter[str] = Counter()
         kept: Rows = []
@@ -71,7 +73,7 @@ class EarlierLabels:
         return kept, dict(found)
 
     def add(self, rows: Rows) -> None:
-        """Rows of a source are earlier ones from now on."""
+        """Count the rows of a source as earlier ones from now on."""
         for row in rows:
             for key, label in zip(self._keys(row), row["labels"], strict=True):
                 if label != UNLABELLED:

@@ -1,8 +1,9 @@
-"""Outcome labels on easy problems, the supervision of the outcome reward model (paper section 3.3, C.1).
+"""Outcome labels on easy problems, the supervision of the outcome reward model (paper section 3.3,
+C.1).
 
-Distinct samples of easy problems, right or wrong by their final answer alone. A sample that was cut off or
-gives no answer is wrong; so is one whose answer the grader gives up on. Right and wrong solutions of
-each problem are balanced into [1:3, 3:1], as in the paper.
+Distinct samples of easy problems, right or wrong by their final answer alone. A sample that was cut
+off or gives no answer is wrong; so is one with an answer that the grader gives up on. Right and
+wrong solutions of each problem are balanced into [1:3, 3:1], as in the paper.
 """
 
 from __future__ import annotations
@@ -32,17 +33,19 @@ RIGHT, WRONG = 1, 0
 def label_easy_outcomes(
     easy_samples: Path, easy_problems: Path, domain: Domain, grader_name: str, work: Work
 ) -> dict[str, Any]:
-    """Write `data.parquet`: problem_id, level, sample, split, question, completion, finished, outcome (1 or 0).
+    """Write `data.parquet`: problem_id, level, sample, split, question, completion, finished,
+    outcome (1 or 0).
 
     Args:
         easy_samples: folder of the tables of samples.
         domain: finds answers.
-        grader_name: what tells that an answer is right, by its name in the registry.
+        grader_name: judges answers; its name in the registry.
         work: grades are kept in its folder until the artifact is made.
 
-    Returns counts of what was written (`solutions`, `problems`, `right`, `wrong`), of the samples (`samples`,
-    `repeated`, `unfinished`, `no_answer`, `undecided`), of what balance took (`dropped_for_balance`), and of
-    problems that have only right or only wrong solutions, of which one solution stays (`one_sided`).
+    Returns counts of what was written (`solutions`, `problems`, `right`, `wrong`), of the samples
+    (`samples`, `repeated`, `unfinished`, `no_answer`, `undecided`), of solutions dropped by
+    balancing (`dropped_for_balance`), and of problems with only right or only wrong solutions,
+    which keep one solution (`one_sided`).
     """
     easy = {row["problem_id"]: row for row in read_table(easy_problems / TABLE).to_pylist()}
     samples = read_table(easy_samples, ["problem_id"]).num_rows

@@ -19,7 +19,7 @@ NEUTRAL = {"positive": RIGHT, "negative": WRONG, "soft": 0.5, "drop": UNLABELLED
 
 
 class Prm800k(LabelSource):
-    """Ratings by people of solutions of easy problems."""
+    """Human ratings of solutions of easy problems."""
 
     def files(self, options: Prm800kLabels) -> list[Path]:
         """One file, or those of a folder."""

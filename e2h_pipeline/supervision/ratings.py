@@ -1,4 +1,4 @@
-"""Ratings of other people's solutions as labels of easy problems: what PRM800K and Math-Shepherd share."""
+"""Ratings from files as labels of easy problems, shared by PRM800K and Math-Shepherd."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def rated_labels(found: LabelledSolutions, job: LabelJob, neutral: float = UNLABELLED) -> LabelledRows:
     """Rated solutions of easy problems as rows; everything else is counted, not used.
 
-    Problems are known by id, or by the text of their question where the data has no ids. The same step behind the same
-    steps of the same problem has one label, in the first solution that comes with it (paper's code, which forgets
-    the question).
+    Problems are matched by id, or by the text of their question where the data has no ids. The same
+    step after the same steps of a problem is labelled once, in the first solution that has it (as
+    in the paper's code, which ignores the question).
 
     Args:
         neutral: label of a neutral rating.
@@ -50,7 +50,7 @@ def rated_labels(found: LabelledSolutions, job: LabelJob, neutral: float = UNLAB
             continue
         completion = text.separator.join(segments)
         finished = text.parse(completion).answer is not None
-        if not finished:  # or the step before the cut would be known as wrong by its missing end
+        if not finished:  # else the missing separator would mark the last step as wrong
             completion += text.separator
         number = numbers[problem["problem_id"]]
         numbers[problem["problem_id"]] += 1
@@ -59,14 +59,14 @@ def rated_labels(found: LabelledSolutions, job: LabelJob, neutral: float = UNLAB
 
 
 def refuse_if_empty(found: LabelledSolutions, files: Sequence[Path]) -> LabelledSolutions:
-    """What was read, if there is anything.
+    """`found`, if it has any labels.
 
     Raises:
-        ProblemError: there are no labels in the files.
+        ProblemError: the files have no labels.
     """
     if not found.solutions:
         raise ProblemError(
-            f"{', '.join(map(str, files))}: no labels in it; put the data back, or set labels.path"
+            f"{', '.join(map(str, files))}: no labels found; restore the data, or set labels.path"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What all labels of easy problems share: rows, distinct samples, balance, and answers graded against easy gold."""
+"""Shared by all labels of easy problems: rows, distinct samples, balance, graded answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Rows = list[dict[str, Any]]
 def labelled_row(
     problem: dict[str, Any], sample: int, completion: str, labels: list[float], finished: bool
 ) -> dict[str, Any]:
-    """A row of easy_step_labels: a completion of an easy problem, with a label per segment or none yet."""
+    """A row of easy_step_labels: a completion of an easy problem, with a label per segment or none
+    yet."""
     return {
         "problem_id": problem["problem_id"],
         "level": problem["level"],
@@ -37,7 +38,7 @@ def labelled_row(
 
 
 def distinct_samples(pool: Path, easy: Mapping[str, dict[str, Any]]) -> Rows:
-    """Every distinct completion of each problem, the first sample of it, as rows without labels."""
+    """The first sample of each distinct completion of each problem, as rows without labels."""
     seen: dict[tuple[str, str], dict[str, Any]] = {}
     for sample in read_table(pool, ["problem_id", "sample", "completion", "finish_reason"]).to_pylist():
         name, completion = sample["problem_id"], sample["completion"]
@@ -57,9 +58,10 @@ def by_problem(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
 
 
 def balanced(rows: Sequence[dict[str, Any]], is_right: Callable[[dict[str, Any]], bool], stream: str) -> Rows:
-    """All of the rarer kind, and at most three of the other kind for each of them (paper C.1: 1:3 to 3:1).
+    """All of the rarer kind, and at most three of the other kind for each of them (paper C.1: 1:3
+    to 3:1).
 
-    Where there is one kind only, one of it stays. `stream` names the draw.
+    If there is only one kind, one row stays. `stream` names the draw.
     """
     right = [row for row in rows if is_right(row)]
     wrong = [row for row in rows if not is_right(row)]
@@ -69,8 +71,8 @@ def balanced(rows: Sequence[dict[str, Any]], is_right: Callable[[dict[str, Any]]
 
 
 def balanced_by_problem(rows: Rows, job: LabelJob) -> Rows:
-    """Right and wrong solutions of each problem balanced where the source's options say so; a solution with a wrong step
-    is wrong."""
+    """Right and wrong solutions of each problem balanced where the source's options say so; a
+    solution with a wrong step is wrong."""
     if not job.options.balance:
         return rows
     kept: Rows = []
@@ -101,9 +103,10 @@ def grade_answers(
     answers: Sequence[str | None],
     easy: Mapping[str, Mapping[str, Any]],
 ) -> list[Verdict | None]:
-    """What the grader says of the answer of each row (by `problem_id`) to its easy problem; None for no answer.
+    """The grader's verdict on the answer of each row to its easy problem (by `problem_id`); None
+    without an answer.
 
-    Each distinct pair is graded once, in an order that does not depend on that of the rows.
+    Each distinct pair is graded once, in an order that does not depend on the order of the rows.
     """
     pairs = [
         None if answer is None else (Gold.of_row(easy[row["problem_id"]]), answer)
@@ -113,7 +116,7 @@ def grade_answers(
 
 
 def write_solutions(out: Path, rows: Rows, labels: Sequence[tuple[str, Any]]) -> None:
-    """Write `out/data.parquet`: solutions of easy problems, and behind them the columns of their labels."""
+    """Write `out/data.parquet`: solutions of easy problems, then the columns of their labels."""
     import pyarrow as pa
 
     solution = [

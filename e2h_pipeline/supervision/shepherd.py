@@ -19,7 +19,7 @@ _NAMES = ("math-shepherd.jsonl", "math-shepherd.jsonl.gz")
 
 
 class Shepherd(LabelSource):
-    """Labels by a model's completions that others drew."""
+    """Labels from a file, made from a model's completions."""
 
     def files(self, options: ShepherdLabels) -> list[Path]:
         """The one file."""

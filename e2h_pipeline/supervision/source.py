@@ -1,7 +1,7 @@
-"""Where labels and solutions of easy problems come from: what every source must say and do.
+"""The protocol of sources of labels and solutions of easy problems.
 
-A label source is one file here, or one of an installed package (entry points `e2h.labels`), and one line in the registry. A
-recipe may name several; `step_labels` puts their rows together.
+A label source is one file here, or one of an installed package (entry points `e2h.labels`), and one
+line in the registry. A recipe may name several; `step_labels` puts their rows together.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 
 
 class SuppliedSource(Protocol):
-    """A source that may read files which other people supply. A subclass that reads none need say nothing."""
+    """A source that may read supplied files. A subclass without files need not define these
+    methods."""
 
     def files(self, options: Any) -> list[Path]:
-        """The files that `draw` reads: to watch, and to fingerprint for the key; none where nothing is read from files.
+        """The files that `draw` reads, for the watching sensor and for the key; [] without files.
 
         Args:
             options: the section of the recipe that names this source.
 
         Raises:
-            ProblemError: nothing says where they are, or they are not there.
+            ProblemError: their place is not configured, or they are missing.
         """
         return []
 
     def read(self, options: Any) -> object:
-        """Read all files once, so that what cannot be read is known before anything is made of it.
+        """Read all files once, so that unreadable ones are found before they are used.
 
         Raises:
             ProblemError: they cannot be used; the message names file, line or field and the mend.
@@ -44,17 +45,17 @@ class SuppliedSource(Protocol):
 
 @dataclass(frozen=True)
 class LabelJob:
-    """What a label source is handed.
+    """The argument of a label source.
 
     Attributes:
         options: the section of the recipe that names this source.
-        place: of the source among those of the recipe, from 0.
+        place: number of the source in the recipe, from 0.
         easy: rows of the easy problems by id: question, answer, steps, level and split.
-        inputs: folders of upstream artifacts by asset name: those that `reads` named.
-        domain: whose problems they are; its format is that of completions.
+        inputs: folders of the upstream artifacts that `reads` named, by asset name.
+        domain: of the problems; it defines the format of completions.
         sampling: how completions are drawn, for sources that draw with the engine.
-        grader: what tells that an answer is right, by its name in the registry.
-        work: a folder of this source's own, seed, reporter, engine and runner.
+        grader: judges answers; its name in the registry.
+        work: this source's own folder, seed, reporter, engine and runner.
     """
 
     options: Any
@@ -67,18 +68,18 @@ class LabelJob:
     work: Work
 
     def stream(self, name: str) -> str:
-        """Name of a stream of random draws of this source alone. What the first source draws is what it draws alone, so
-        that adding another changes nothing of it."""
+        """Name of a random stream of this source. The first source has the same streams as a single
+        one, so adding another source does not change its draws."""
         return f"{name}+{self.place}" if self.place else name
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """What a label source draws.
+    """The result of a label source.
 
     Attributes:
-        rows: as of `rows.labelled_row`. A label per segment: 1 right, 0 wrong, between the two soft, -1 none; none
-            behind the first error. `sample` numbers the rows of a problem.
+        rows: from `rows.labelled_row`. A label per segment: 1 right, 0 wrong, soft in between, -1
+            none; none after the first error. `sample` numbers the rows of a problem.
         counts: what was read, drawn and left out, for the summary.
     """
 
@@ -87,23 +88,25 @@ class LabelledRows:
 
 
 class LabelSource(SuppliedSource, Protocol):
-    """Labels steps of solutions of easy problems. The registry's entry is the class; it is made without arguments.
+    """Labels steps of solutions of easy problems. The registry's entry is the class; it is made
+    without arguments.
 
     Attributes:
-        samples: it draws with the engine, which is in the key then.
+        samples: it draws with the engine, so the engine is in the key.
     """
 
     samples: bool = False
 
     def reads(self, options: Any) -> tuple[str, ...]:
-        """Upstream assets that it needs besides `easy_problems`: some of `easy_samples` and `sft_policy`."""
+        """Upstream assets that it needs besides `easy_problems`: some of `easy_samples` and
+        `sft_policy`."""
         return ()
 
     def draw(self, job: LabelJob) -> LabelledRows:
         """Labelled solutions of easy problems, in the same order each time.
 
         Raises:
-            ValueError: the recipe asks for what this source cannot do; the message names the mend.
+            ValueError: this source cannot do what the recipe asks for; the message names the mend.
             ProblemError: files that cannot be used.
         """
         ...

@@ -1,8 +1,8 @@
 """Step labels on easy problems, the supervision of evaluators that learn from steps.
 
-Where they come from is the recipe's `labels`: one source, or several whose rows are put together. Wherever they come from,
-labels stop at the first error (Lightman et al. 2023; paper appendix L). Of several sources, the one that is listed first
-labels a step; the others label what it leaves open.
+The recipe's `labels` names one source, or several; the rows of several are put together. The labels
+of every source stop at the first error (Lightman et al. 2023; paper appendix L). Of several
+sources, the first one in the list labels a step; later ones label the steps left open.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Labels, Sampling
 
 WEIGHT = "weight"
-"""Column of the weight of a row's source in the loss; it is there where not all weights are 1."""
+"""Column: weight of a row's source in the loss; only where not all weights are 1."""
 
 
 def label_easy_steps(
@@ -36,20 +36,22 @@ def label_easy_steps(
     grader: str,
     work: Work,
 ) -> dict[str, Any]:
-    """Write `data.parquet`: completions of easy problems with one label per segment, and `weight` where weights differ.
+    """Write `data.parquet`: completions of easy problems with one label per segment, and `weight`
+    where weights differ.
 
     A label is 1 (right), 0 (wrong), between the two (soft), or -1 where there is none.
 
     Args:
-        inputs: folders of upstream artifacts by asset name: `easy_problems`, and what the sources read.
+        inputs: folders of `easy_problems` and of the sources' inputs, by asset name.
         labels: the sources, each with its options.
-        domain: whose problems they are.
+        domain: of the problems.
         sampling: how completions are drawn, for sources that draw.
-        grader: what tells that an answer is right, by its name in the registry.
+        grader: judges answers; its name in the registry.
         work: each source works in a folder of its own.
 
-    Returns counts: `solutions`, `problems`, steps by label, and what the source counts, such as `dropped`: what was left
-    out and why. Of several sources, `sources` has all of these for each (`1 prm800k`, `2 shepherd`).
+    Returns counts: `solutions`, `problems`, steps by label, and the source's own counts, such as
+    `dropped` (left out, by reason). With several sources, `sources` has all of these for each (`1
+    prm800k`, `2 shepherd`).
 
     Raises:
         ValueError: a source cannot do what the recipe asks for; the message names the mend.
@@ -73,7 +75,7 @@ def label_easy_steps(
 
 
 def _draw(jobs: Sequence[LabelJob]) -> Iterator[LabelledRows]:
-    """What each source adds to those before it."""
+    """The rows that each source adds to those before it."""
     earlier = EarlierLabels(jobs[0].domain.text)
     for job in jobs:
         drawn = LABEL_SOURCES.load(job.options.source)().draw(job)
@@ -88,7 +90,7 @@ def _draw(jobs: Sequence[LabelJob]) -> Iterator[LabelledRows]:
 
 
 def _at_most(rows: Rows, limit: int | None, stream: str) -> Rows:
-    """So many of the rows, drawn, in their order."""
+    """At most `limit` of the rows, drawn at random, in their order."""
     if limit is None:
         return rows
     return in_order(random.Random(stream).sample(rows, min(limit, len(rows))))

@@ -1,11 +1,12 @@
-"""Which members of a sweep are hopeless, by the beginning of their learning curves, and what giving them up would cost.
+"""Early stopping of members by their learning curves, and a replay to measure savings and losses.
 
-`Predicted` is Baker et al. 2018 (arXiv 1705.10823): a regression from the first points of a curve, their differences and
-the hyperparameters to its end, and a run is given up where it will hardly beat the best of those that ended. The paper
-takes support vectors with knobs of their own and reports least squares as nearly as good; here it is ridge regression.
-`Median` is the median rule of Vizier (Golovin et al. 2017), `Never` is what sweeps do unless told otherwise.
+`Predicted` is Baker et al. 2018 (arXiv 1705.10823). A regression predicts the end of a curve from
+its first points, their differences and the hyperparameters. A run is given up if it will hardly
+beat the best finished run. The paper uses support vector regression with its own hyperparameters
+and reports least squares as nearly as good; this is ridge regression. `Median` is the median rule
+of Vizier (Golovin et al. 2017). `Never` is the default of sweeps.
 
-Curves are of easy validation accuracy, at the same checkpoints in all members: nothing here sees hard answers.
+Curves are easy validation accuracy, at the same checkpoints in all members: no hard answers here.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Curve:
     """A run.
 
     Attributes:
-        values: its measure at each checkpoint, higher is better.
+        values: easy validation at each checkpoint; higher is better.
         knobs: hyperparameters as numbers, in the same order in all runs.
     """
 
@@ -36,21 +37,21 @@ class Curve:
 
     @property
     def end(self) -> float:
-        """What the run is worth: the best of its checkpoints, for that is the one that is kept."""
+        """The run's result: its best checkpoint, because that one is kept."""
         return max(self.values)
 
 
 class Rule(Protocol):
-    """Decides after each checkpoint."""
+    """Decides after each checkpoint of a run."""
 
     def hopeless(self, begun: Curve, ended: Sequence[Curve]) -> bool:
-        """Whether a run that is at this point should be given up, in the light of those that ran to their end."""
+        """Whether to give up an unfinished run, given the finished ones."""
         ...
 
 
 @dataclass(frozen=True)
 class Never:
-    """Every run goes to its end."""
+    """Gives up no run."""
 
     def hopeless(self, begun: Curve, ended: Sequence[Curve]) -> bool:
         """See `Rule.hopeless`."""
@@ -59,10 +60,10 @@ class Never:
 
 @dataclass(frozen=True)
 class Median:
-    """Give a run up whose best checkpoint so far is below the median of the others' mean up to the same checkpoint.
+    """Give up a run if its best value is below the median of the others' means to that checkpoint.
 
     Attributes:
-        least: runs that must have ended before any is given up.
+        least: finished runs needed before any is given up.
     """
 
     least: int = 5
@@ -78,11 +79,11 @@ class Median:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Give a run up that will end below the best so far with this confidence.
+    """Give up a run that will end below the best so far with this confidence.
 
     Attributes:
-        least: runs that must have ended before any is given up: below some twenty the spread of the prediction, from
-            leave-one-out residuals, is not to be trusted.
+        least: finished runs needed before any is given up. With fewer than about twenty, the spread
+            of the prediction (from leave-one-out residuals) is unreliable.
         confidence: of ending below the best (the paper: .99 and .95).
     """
 
@@ -101,10 +102,10 @@ class Predicted:
 
 
 def predict_end(begun: Curve, ended: Sequence[Curve]) -> tuple[float, float]:
-    """What a run will be worth, and the standard deviation of that, from the leave-one-out residuals of those that ended.
+    """Predicted result of a run, and its standard deviation from leave-one-out residuals.
 
     Args:
-        ended: longer curves with as many knobs, two or more.
+        ended: two or more longer curves with as many knobs.
     """
     points = len(begun.values)
     rows = np.array([_features(curve, points) for curve in ended])
@@ -113,7 +114,7 @@ def predict_end(begun: Curve, ended: Sequence[Curve]) -> tuple[float, float]:
     standard = np.column_stack([np.ones(len(rows)), (rows - mean) / scale])
     ends = np.array([curve.end for curve in ended])
     penalty = _RIDGE * len(rows) * np.eye(standard.shape[1])
-    penalty[0, 0] = 0.0  # the intercept is free
+    penalty[0, 0] = 0.0  # no penalty on the intercept
     inverse = np.linalg.inv(standard.T @ standard + penalty)
     weights = inverse @ standard.T @ ends
     leverage = np.einsum("ij,jk,ik->i", standard, inverse, standard)
@@ -123,7 +124,7 @@ def predict_end(begun: Curve, ended: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _features(curve: Curve, points: int) -> NDArray[np.float64]:
-    """The beginning of a curve, its first and second differences, and the knobs (the paper's features)."""
+    """The paper's features: a curve's beginning, its first and second differences, the knobs."""
     values = np.array(curve.values[:points])
     return np.concatenate([values, np.diff(values), np.diff(values, 2), curve.knobs])
 
@@ -137,11 +138,11 @@ def normal_below(distance: float, spread: float) -> float:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a rule would have done to a sweep that was run whole.
+    """The effect of a rule on a sweep that had been run in full.
 
     Attributes:
-        saved: share of all checkpoints that would not have been run.
-        regret: by how much the best run that is left is worse than the best of all.
+        saved: share of all checkpoints that the rule skips.
+        regret: best result without the rule minus best result with it.
         best_lost: whether the best run was given up.
     """
 
@@ -151,10 +152,10 @@ class Replay:
 
 
 def replay(curves: Sequence[Curve], rule: Rule) -> Replay:
-    """Run a sweep again, one member after the other in this order, and give up what the rule calls hopeless.
+    """Run a recorded sweep again in this order, one member after the other, and apply the rule.
 
     Args:
-        curves: at least one, each whole.
+        curves: at least one, each of a complete run.
     """
     ended: list[Curve] = []
     run = 0

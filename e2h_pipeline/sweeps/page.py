@@ -1,5 +1,5 @@
-"""The page of a sweep: every member, how far it is, and its headline numbers. Static; written again by `e2h sweep` and,
-for what was launched, by the daemon."""
+"""The page of a sweep: every member, its state, and its headline numbers. The page is static; `e2h
+sweep` rewrites it, and so does the daemon for sweeps that it launched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from e2h_pipeline.report.sweep import sweep_html
 from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
-# What is shown of a member, on hard levels: its name, policy and method.
+# Columns of a member's headline number on hard levels: its name, policy and method.
 _HEADLINES = (
     ("SFT greedy", "sft", "greedy"),
     ("majority", "sft", "majority"),
@@ -39,7 +39,7 @@ def write_page(
     shown = [_member(experiments, row) for row in rows]
     page = store.home / "reports" / f"sweep-{sweep.name}.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    temporary = page.with_suffix(f".{os.getpid()}.tmp")  # a command and the daemon may write it at once
+    temporary = page.with_suffix(f".{os.getpid()}.tmp")  # a command and the daemon may write at the same time
     names = [name for name, *_ in _HEADLINES]
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     temporary.write_text(sweep_html(sweep.name, sweep.description, names, shown, now), encoding="utf-8")
@@ -61,7 +61,7 @@ def _member(experiments: Experiments, row: MemberStatus) -> dict[str, Any]:
 
 
 def _report(experiments: Experiments, row: MemberStatus) -> str:
-    """The member's report as the page links it, from beside it; nothing where there is none, or an old one."""
+    """Relative link from the page to the member's report; empty if missing or outdated."""
     try:
         page = report_page(experiments.artifact(REPORT_STAGE, row.member.key).path)
     except (StoreError, ManifestError):
@@ -70,9 +70,10 @@ def _report(experiments: Experiments, row: MemberStatus) -> str:
 
 
 def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, str] | None]:
-    """Accuracy on hard levels and its interval, of the largest N and the recipe's first aggregation; none where the
-    member is not made, as numbers of another recipe would be taken for its own, or what it made cannot be read: that is
-    for `e2h results` and `e2h verify` to say, and the sweep goes on."""
+    """Accuracy on hard levels with interval, for the largest N and the recipe's first aggregation.
+
+    None for a member that is not made, because its last numbers may be of another recipe, and for
+    unreadable results, which `e2h results` and `e2h verify` report."""
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for result in select(_results(experiments, row), levels=("hard",)):
         interval = f"[{100 * result['ci_low']:.1f}, {100 * result['ci_high']:.1f}]"

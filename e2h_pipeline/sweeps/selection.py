@@ -9,13 +9,13 @@ from e2h_pipeline.sweeps.spec import SweepError
 
 
 def selected_stages(select: str) -> frozenset[str] | None:
-    """Stages that the selection of a sweep names; None, all, where it is empty.
+    """Stages that a sweep's selection names; None (all stages) if it is empty.
 
     Args:
         select: assets (`easy_evaluator,rerank_scores+`), or Dagster's selection syntax.
 
     Raises:
-        SweepError: it cannot be read, or names no stage.
+        SweepError: the selection cannot be read, or names no stage.
     """
     if not select:
         return None

@@ -1,4 +1,4 @@
-"""Who launches the members of sweeps, and who writes their pages: a schedule and two sensors."""
+"""Launches members of sweeps and writes their pages: a schedule and two sensors."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _SWEEP_SECONDS = 300
 _PAGE_SECONDS = 60
 _DAILY = "0 2 * * *"
 
-# Errors of a sweep's file, of a member's recipe, or of an artifact in the store.
+# Errors from a sweep's file, a member's recipe, or an artifact in the store.
 UNUSABLE = (SweepError, RecipeError, StoreError, ManifestError)
 
 
 def due(
     instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep, engine: EngineResource
 ) -> list[Plan]:
-    """Plans of the members that have something missing or stale and are not being run.
+    """Plans of the members that are missing or stale, and not running.
 
     Raises:
-        SweepError: a member is no recipe, or `select` names no stage.
+        SweepError: a member's key is not a recipe, or `select` names no stage.
     """
     keys = [member.key for member in members(sweep, recipe_folders(store.home))]
     running = running_keys(instance)
@@ -54,14 +54,15 @@ def due(
 def sweep_requests(
     instance: dg.DagsterInstance, sweep: Sweep, occasion: str, launched: set[str]
 ) -> list[dg.RunRequest]:
-    """One run for each member of a sweep that is due; what is made is never launched.
+    """One run for each member of a sweep that is due. Complete members are never launched.
 
     Args:
-        occasion: a night, or a version of the sweep's file: a member that failed is launched again on the next one.
-        launched: keys that are left out; those that are launched are added.
+        occasion: a night, or a version of the sweep's file. The next occasion retries failed
+            members.
+        launched: keys to leave out; newly launched ones are added.
 
     Raises:
-        SweepError: as of `due`.
+        SweepError: see `due`.
     """
     found = due(instance, ArtifactStore(home()), sweep, EngineResource.from_environment())
     found = [plan for plan in found if plan.key not in launched]
@@ -77,7 +78,7 @@ def sweep_requests(
                 SWEEP_TAG: sweep.name,
                 "dagster/priority": str(sweep.priority),
                 "dagster/max_retries": str(sweep.retries),
-                # dagster.yaml says no: a stage that fails by itself fails again. Whoever writes `retries` says yes.
+                # Off in dagster.yaml: a failed stage fails again. `retries` turns it on.
                 "dagster/retry_on_asset_or_op_failure": "true",
             },
         )
@@ -86,13 +87,13 @@ def sweep_requests(
 
 
 def daily_sweeps() -> dg.ScheduleDefinition:
-    """Every night, what is missing or stale of the sweeps that say `daily: true`. Off until it is switched on."""
+    """Launches missing and stale members of sweeps with `daily: true` at night. Off by default."""
 
     @dg.schedule(
         name="daily_sweeps",
         cron_schedule=_DAILY,
         job_name=JOB,
-        description="Launches what is missing or stale of the sweeps that say `daily: true`.",
+        description="Launches missing and stale members of the sweeps with `daily: true`.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         folders = sweep_folders(home())
@@ -105,11 +106,11 @@ def daily_sweeps() -> dg.ScheduleDefinition:
                 if sweep.daily:
                     daily.append(name)
                     requests += sweep_requests(context.instance, sweep, night, launched)
-            except UNUSABLE as error:  # one bad file holds up no other
+            except UNUSABLE as error:  # one bad file must not block the others
                 context.log.error("sweep %s: %s", name, error)
                 refused.append(f"sweep {name} is left out: {error}")
         if not requests:
-            made = f"all is made of the {len(daily)} sweeps that say daily: true"
+            made = f"nothing to do in {len(daily)} sweeps with daily: true"
             yield dg.SkipReason("; ".join(refused or [made]))
         yield from requests
 
@@ -117,15 +118,15 @@ def daily_sweeps() -> dg.ScheduleDefinition:
 
 
 def changed_sweeps() -> dg.SensorDefinition:
-    """A sweep file in E2H_HOME/sweeps that is new or was edited is launched. Off until it is switched on."""
+    """Launches a new or edited sweep file in E2H_HOME/sweeps. Off by default."""
 
     @dg.sensor(
         name="changed_sweeps",
         job_name=JOB,
         minimum_interval_seconds=_SWEEP_SECONDS,
         description=(
-            "Launches what is missing or stale of a sweep file in E2H_HOME/sweeps when it is new or was edited. What "
-            "is there at the first look is left alone."
+            "Launches missing and stale members of a new or edited sweep file in E2H_HOME/sweeps. Files that "
+            "exist at the first look are left alone."
         ),
     )
     def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -138,16 +139,12 @@ def changed_sweeps() -> dg.SensorDefinition:
         for name in changed:
             try:
                 requests += sweep_requests(context.instance, load_sweep(name, folders), now[name], launched)
-            except UNUSABLE as error:  # one bad file holds up no other; it is looked at again
+            except UNUSABLE as error:  # one bad file must not block the others; the next look retries it
                 context.log.error("sweep %s: %s", name, error)
                 refused.append(name)
         context.update_cursor(json.dumps({name: now[name] for name in now if name not in refused}))
         if not requests:
-            made = (
-                "all is made of what is new or was edited"
-                if changed
-                else "no sweep file is new or was edited"
-            )
+            made = "nothing to do in new or edited sweep files" if changed else "no new or edited sweep file"
             yield dg.SkipReason(f"cannot be used, see the log: {', '.join(refused)}" if refused else made)
         yield from requests
 
@@ -155,13 +152,13 @@ def changed_sweeps() -> dg.SensorDefinition:
 
 
 def sweep_pages() -> dg.SensorDefinition:
-    """The pages of sweeps whose members were launched, while they run and once after; `e2h sweep` writes its own."""
+    """Writes pages of launched sweeps while they run and once after; `e2h sweep` writes its own."""
 
     @dg.sensor(
         name="write_sweep_pages",
         minimum_interval_seconds=_PAGE_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Writes the pages of sweeps that were launched: E2H_HOME/reports/sweep-NAME.html.",
+        description="Writes the pages of launched sweeps: E2H_HOME/reports/sweep-NAME.html.",
     )
     def sensor_(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         from e2h_pipeline.sweeps.page import write_page
@@ -169,7 +166,7 @@ def sweep_pages() -> dg.SensorDefinition:
 
         began = time.time()
         store, folders = ArtifactStore(home()), sweep_folders(home())
-        # A look reaches over the one before: clocks of hosts differ, and a page that is written twice costs nothing.
+        # Overlap with the last look: hosts' clocks differ, and writing a page twice is harmless.
         since = float(context.cursor or 0) - _PAGE_SECONDS
         names = _launched_sweeps(context.instance, sweep_names(folders), since)
         written = []
@@ -181,13 +178,13 @@ def sweep_pages() -> dg.SensorDefinition:
             except UNUSABLE as error:
                 context.log.error("sweep %s: %s", name, error)
         context.update_cursor(str(began))
-        return dg.SkipReason("; ".join(written) or "no sweep has a run that is new or has changed")
+        return dg.SkipReason("; ".join(written) or "no sweep has a new or changed run")
 
     return sensor_
 
 
 def _launched_sweeps(instance: dg.DagsterInstance, names: Sequence[str], since: float) -> list[str]:
-    """Those with a run that goes on, or that has changed since a time (seconds since 1970)."""
+    """Sweeps with a run that is unfinished or has changed since a time (seconds since 1970)."""
     tags = {SWEEP_TAG: names}
     changed = datetime.fromtimestamp(max(since, 0), UTC)
     runs = [

@@ -1,4 +1,4 @@
-"""A sweep: a recipe, axes of what varies, and the members that come of it. One member is one recipe key.
+"""A sweep: a recipe, axes of variation, and the resulting members. One member is one recipe key.
 
     description: two evaluators, two aggregations, three seeds
     recipe: ladder/rl.updates=20
@@ -7,11 +7,11 @@
       rerank.aggregations: [[product], [min]]
       problems.seed, seed: [21, 22, 23]        # fields that move together
     exclude:
-      - {reward.kind: orm, seed: 23}           # members that have all of these
+      - {reward.kind: orm, seed: 23}           # leaves out members with all of these values
     select: +report
     retries: 1
 
-A sweep stores nothing: its file gives the keys, and keys, recipe files and artifacts say everything else.
+A sweep stores no state: it follows from the file's keys, the recipe files and the artifacts.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ Scalar = bool | int | float | str
 
 
 class SweepError(ValueError):
-    """A sweep file that cannot be used; the message names the file, the field and the mend."""
+    """A sweep file cannot be used; the message names the file, the field and the mend."""
 
 
 class Stop(BaseModel):
-    """Which members are given up while they learn (evaluation/learning_curves.py)."""
+    """The rule that gives up members during training (sweeps/learning_curves.py)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: Literal["never", "median", "predicted"] = Field(
-        "never", description="No member; those below the median; those predicted to end below the best."
+        "never", description="never; median: below the median; predicted: predicted to end below the best."
     )
-    least: int = Field(20, ge=2, description="Members that must have ended before any is given up.")
+    least: int = Field(20, ge=2, description="Finished members needed before any is given up.")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="predicted: of ending below the best so far.")
 
 
 class Sweep(BaseModel):
-    """A sweep file. Unknown fields are refused."""
+    """A sweep file. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,19 +62,19 @@ class Sweep(BaseModel):
     description: str = Field("", description="One sentence for people.")
     recipe: str = Field(description="Recipe key that members add overrides to.")
     axes: dict[str, list[Scalar | list[Scalar]]] = Field(
-        description="Dotted field, or several joined by commas that move together, to its values."
+        description="Dotted field -> its values. Fields joined by commas move together."
     )
     exclude: list[dict[str, Scalar | list[Scalar]]] = Field(
-        default_factory=list, description="Members that have all values of one of these are left out."
+        default_factory=list, description="Leaves out members with all values of one of these."
     )
-    select: str = Field("", description="Assets to materialize, as of `e2h run --select`; all where empty.")
-    retries: int = Field(0, ge=0, le=10, description="How often a member that failed is tried again.")
+    select: str = Field("", description="Assets to materialize, as in `e2h run --select`; all if empty.")
+    retries: int = Field(0, ge=0, le=10, description="How often a failed member is tried again.")
     priority: int = Field(
         0,
-        description="Higher ones leave Dagster's queue first; `e2h sweep` has no queue, and takes members in order.",
+        description="Higher ones leave Dagster's queue first; `e2h sweep` has none and keeps the order.",
     )
-    stop: Stop = Field(default_factory=Stop, description="Members given up while they learn.")
-    daily: bool = Field(False, description="The daily schedule launches what is missing or stale.")
+    stop: Stop = Field(default_factory=Stop, description="Rule that gives up members during training.")
+    daily: bool = Field(False, description="The daily schedule launches missing and stale members.")
 
     @field_validator("axes")
     @classmethod
@@ -106,10 +106,11 @@ def fields(axis: str) -> list[str]:
 
 
 def members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[Member]:
-    """All members, the last axis fastest. Each key has been parsed.
+    """All members, the last axis fastest. Every key is a valid recipe.
 
     Raises:
-        SweepError: a member's key is no recipe, two members are the same, or there are too many or none.
+        SweepError: a member's key is not a recipe, two members are equal, or there are too many or
+            none.
     """
     found: dict[str, Member] = {}
     for values in _grid(sweep.axes):
@@ -132,17 +133,17 @@ def members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[Member]:
 
 
 def spell(value: Any) -> str:
-    """A value as a key spells it: lists are joined by commas, and end in one where they have a single value."""
+    """A value as written in a key. Commas join lists; a list of one value ends in a comma."""
     if isinstance(value, list):
         return ",".join(map(spell, value)) + ("," if len(value) == 1 else "")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load_sweep(name_or_file: str, folders: Iterable[Path] = ()) -> Sweep:
-    """A sweep by its file, or by the name of one in the folders or shipped.
+    """Load a sweep by file, or by name from the folders or the shipped ones.
 
     Raises:
-        SweepError: there is none, or it cannot be used.
+        SweepError: it does not exist or cannot be used.
     """
     path = Path(name_or_file)
     if path.suffix in (".yaml", ".yml"):
@@ -156,12 +157,12 @@ def load_sweep(name_or_file: str, folders: Iterable[Path] = ()) -> Sweep:
 
 
 def sweep_names(folders: Iterable[Path] = ()) -> list[str]:
-    """Names of all sweep files that can be found, usable or not."""
+    """Names of all sweep files, usable or not."""
     return sorted(_files(folders))
 
 
 def _files(folders: Iterable[Path]) -> dict[str, Path]:
-    """Name -> file; of two with one name, that of the folder that comes first."""
+    """Name -> file; the first folder wins."""
     found: dict[str, Path] = {}
     for folder in [*folders, SWEEP_FOLDER]:
         for path in sorted(folder.glob("*.yaml")):
@@ -173,7 +174,7 @@ def read_sweep(path: Path) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        SweepError: it cannot be read, is not YAML, or not a sweep.
+        SweepError: it cannot be read, is not YAML, or is not a sweep.
     """
     if not _NAME.fullmatch(path.stem):
         raise SweepError(f"{path}: a sweep's file name is lower-case letters, digits, - and _")

@@ -1,4 +1,4 @@
-"""How far each member of a sweep is, by the store and Dagster's records."""
+"""The state of each member of a sweep, from the store and Dagster's records."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MemberState = Literal["made", "running", "failed", "stale", "missing"]
 
 @dataclass(frozen=True)
 class MemberStatus:
-    """How far a member is.
+    """The state of a member.
 
     Attributes:
-        stages, made: how many stages count, and how many of them are as recipe, code and inputs ask for.
-        run_id: its latest run, if it ever had one.
-        error: why that run failed, where the member is "failed".
+        stages, made: number of selected stages, and of those that match recipe, code and inputs.
+        run_id: its latest run, if any.
+        error: why that run failed, if the member is "failed".
     """
 
     member: Member
@@ -60,7 +60,7 @@ def _status(instance: dg.DagsterInstance, member: Member, plan: Plan, running: s
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:
-    """The first failed step of a run and what it said."""
+    """The first failed step of a run and its error."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         event = entry.dagster_event
         if event is not None:

@@ -1,8 +1,8 @@
-"""Members of a sweep that are given up while they learn, by the curves of those that have ended.
+"""Gives up members of a sweep during training, by the learning curves of finished members.
 
-The curve is easy validation at the checkpoints of PPO and GRPO, read where the running stage keeps them. It is compared
-with those of the same algorithm. What is given up leaves no artifact and is no result: its checkpoint stays, and a sweep
-without the rule goes on from there.
+The curve is easy validation at the checkpoints of PPO and GRPO, read from the work folder of the
+running stage. It is compared with curves of the same algorithm. A given-up member leaves no
+artifact and no result. Its checkpoint stays, and a sweep without the rule resumes from there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WATCHED = ("rl_policy",)
 
 
 def rule_of(sweep: Sweep) -> Rule:
-    """The rule that a sweep's file names."""
+    """The rule that the sweep file names."""
     stop = sweep.stop
     if stop.rule == "median":
         return Median(least=stop.least)
@@ -34,10 +34,10 @@ def rule_of(sweep: Sweep) -> Rule:
 
 
 class Judge:
-    """Looks at running members.
+    """Applies the rule to running members.
 
     Args:
-        members: all of the sweep, with their values on the axes.
+        members: all members of the sweep, with their values on the axes.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Judge:
         self.idle = isinstance(rule, Never)
 
     def gives_up(self, key: str, stage: str) -> str | None:
-        """Why a member that is at this stage should be given up, or None."""
+        """Why to give up a member at this stage; None to let it run."""
         if self.idle or stage not in WATCHED:
             return None
         values = self._begun(key, stage)
@@ -91,11 +91,11 @@ class Judge:
         return Recipe.from_key(key, recipe_folders(self._store.home)).rl.algorithm
 
     def _knobs(self, key: str) -> tuple[float, ...]:
-        """Numbers among the member's values; what has no order says nothing here."""
+        """The numeric values of the member; others have no order and are left out."""
         values = self._members[key].values.values()
         return tuple(float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool))
 
 
 def validation(curves: Sequence[Mapping[str, float]]) -> tuple[float, ...]:
-    """Easy validation at the checkpoints among the updates of a run."""
+    """Easy validation at those updates of a run that have a checkpoint."""
     return tuple(point[VALIDATION] for point in curves if VALIDATION in point)

@@ -124,7 +124,7 @@ def _split(folder: Path, **changes: pa.Table) -> list[str]:
             r"hard_questions has easy or unknown levels \[None\]",
         ),
         ({"gold_answers": _rows(["h1", "b1"], 4)}, "no gold answer for b2"),
-        ({"gold_answers": _rows(["h1", "b1", "b2", "e1"], 4)}, "gold answers for questions nobody asks: e1"),
+        ({"gold_answers": _rows(["h1", "b1", "b2", "e1"], 4)}, "gold answers without a question: e1"),
     ],
 )
 def test_split_integrity(tmp_path: Path, changes: dict[str, pa.Table], says: str | None) -> None:
@@ -150,7 +150,7 @@ def test_a_text_at_two_levels_is_counted_but_allowed(tmp_path: Path) -> None:
         ([("a", 0), ("a", 1), ("b", 0), ("b", 1)], None),
         ([("a", 0), ("a", 1), ("b", 0)], "1 samples missing, as b #1"),
         ([("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 1)], "1 samples there twice, as b #1"),
-        ([("a", 0), ("a", 1), ("b", 0), ("b", 1), ("c", 0)], "1 samples nobody asked for, as c #0"),
+        ([("a", 0), ("a", 1), ("b", 0), ("b", 1), ("c", 0)], "1 samples not requested, as c #0"),
     ],
 )
 def test_pool_completeness(tmp_path: Path, samples: list[tuple[str, int]], says: str | None) -> None:

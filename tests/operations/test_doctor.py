@@ -284,3 +284,17 @@ def test_doctor_sends_what_mlflow_missed(home: Path) -> None:
 @dg.job
 def _nothing() -> None:
     """What runs that are only looked at are runs of."""
+
+
+def test_what_another_version_made_is_told_and_left_alone(home: Path) -> None:
+    """Assets that are no longer there, and keys whose fields have another name by now."""
+    old = "ladder/prm.epochs=3"
+    with open_instance(home) as instance:
+        instance.add_dynamic_partitions("experiment", [old, "ladder/seed=9"])
+        for asset in ("easy_prm", "sft_policy"):
+            event = dg.AssetMaterialization(asset, partition="ladder/seed=9", metadata={"artifact_key": "0" * 64})
+            instance.report_runless_asset_event(event)
+    told = {finding["subject"]: finding for finding in _of(_doctor()[1], "version")}
+    assert "prm.epochs is now reward.training.epochs" in told[old]["text"]
+    assert "stay readable" in told[old]["text"] and told[old]["level"] == "note"
+    assert "easy_prm" in told["assets"]["text"] and "sft_policy" not in told["assets"]["text"]

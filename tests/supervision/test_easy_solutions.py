@@ -219,8 +219,8 @@ def test_the_check_sees_what_must_not_be_learned(tables: Path) -> None:
         write_table(path, pa.Table.from_pylist([{**rows[0], **values}, *rows[1:]], schema=table.schema))
         return findings(tables)
 
-    assert changed(problem_id="train/4") == ["train/4 is no easy training problem"]
-    assert changed(problem_id="train/3") == ["train/3 is no easy training problem"]
+    assert changed(problem_id="train/4") == ["train/4 is not an easy training problem"]
+    assert changed(problem_id="train/3") == ["train/3 is not an easy training problem"]
     (found,) = changed(question=HARD.question)
-    assert "1 questions that are held out are learned" in found
+    assert "1 held-out questions are in the training data" in found
     assert changed(question="Rewritten.") == []

@@ -119,7 +119,7 @@ def test_the_schedule_launches_what_is_not_made_and_nothing_else(
     assert run(instance, request).is_success
     after = night(instance, 2)
     assert not after.run_requests
-    assert after.skip_message == "all is made of the 1 sweeps that say daily: true"
+    assert after.skip_message == "nothing to do in 1 sweeps with daily: true"
 
 
 def test_a_member_that_runs_is_not_launched_again(home: Path, instance: dg.DagsterInstance) -> None:
@@ -170,18 +170,18 @@ def test_the_sensor_launches_a_file_that_is_new_or_edited_once(
 ) -> None:
     write(home, SWEEP.replace("1, 2", "8, 9"), "before")
     launched, cursor, why = look(instance, None)
-    assert (launched, why) == ([], "no sweep file is new or was edited")  # was there when it was switched on
+    assert (launched, why) == ([], "no new or edited sweep file")  # was there when it was switched on
     run_experiment(KEYS[0], home, "+easy_problems", lambda _: None)
     write(home, SWEEP)
     (request,), cursor, _ = look(instance, cursor)
     assert request.partition_key == KEYS[1]
     assert request.tags.items() >= TAGS.items()
     launched, cursor, why = look(instance, cursor)
-    assert (launched, why) == ([], "no sweep file is new or was edited")
+    assert (launched, why) == ([], "no new or edited sweep file")
     assert run(instance, request).is_success
     write(home, SWEEP + "description: other words\n")
     launched, cursor, why = look(instance, cursor)
-    assert (launched, why) == ([], "all is made of what is new or was edited")
+    assert (launched, why) == ([], "nothing to do in new or edited sweep files")
     write(home, SWEEP.replace("1, 2", "2, 3"))
     launched, cursor, _ = look(instance, cursor)
     assert [request.partition_key for request in launched] == ["tiny/seed=3"]
@@ -217,7 +217,7 @@ def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
 ) -> None:
     write(home, SWEEP + "description: <script>alert(1)</script>\n")
     page = home / "reports" / "sweep-small.html"
-    assert pages(instance, None)[0] == "no sweep has a run that is new or has changed"
+    assert pages(instance, None)[0] == "no sweep has a new or changed run"
     first, second = night(instance).run_requests
     going_on = instance.create_run_for_job(
         definitions().resolve_job_def(JOB),
@@ -236,7 +236,7 @@ def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
     assert pages(instance, cursor)[0] == str(page)
     assert "1 made" in page.read_text() and "running" not in page.read_text().split("<body>")[1]
     assert "&lt;script&gt;" in page.read_text() and "<script" not in page.read_text()
-    assert pages(instance, later)[0] == "no sweep has a run that is new or has changed"
+    assert pages(instance, later)[0] == "no sweep has a new or changed run"
 
 
 def test_numbers_that_cannot_be_read_leave_the_rest_of_the_page(

@@ -1,6 +1,7 @@
 """Model-written solutions of rewritten problems (MetaMathQA): easy ones of MATH, and all of GSM8K.
 
-GSM8K has no levels and counts as easy (paper). A rewritten question that is held out is left out, whatever it was made of.
+GSM8K has no levels and counts as easy (paper). A rewritten question with the text of a held-out one
+is left out, whatever its original.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import MetaMathSolutions
 
 GSM8K_ID = "gsm8k/"
-"""How ids of problems of GSM8K begin; they are made of the text, for GSM8K has none."""
+"""Prefix of GSM8K ids, which are made from the text, because GSM8K has none."""
 
 _PATTERN = "MetaMathQA*.json*"
 
@@ -42,12 +43,13 @@ class MetaMath(SolutionSource):
         return [Path(options.path) if options.path else _default_file()]
 
     def read(self, options: MetaMathSolutions) -> None:
-        """Read the file as records, but take no solution apart: it is large, and is read while people wait."""
+        """Read the file as records, without parsing solutions: it is large, and people wait for
+        this."""
         for _ in parse_each(self.files(options)[0], lambda record, path, line: None):
             pass
 
     def draw(self, job: SolutionJob) -> DrawnSolutions:
-        """Solutions whose original question is a training problem or of GSM8K."""
+        """Solutions of questions made from a training problem or from GSM8K."""
         bad: list[BadLine] = []
         dropped: Counter[str] = Counter()
         found = _without_bad_lines(read_metamath(self.files(job.options)[0]), bad)
@@ -104,7 +106,7 @@ def _rewritten(
 
 
 def _at_most(rows: Rows, most: int | None, seed: int, dropped: Counter[str]) -> Rows:
-    """At most so many solutions of each question, in the order they came in."""
+    """At most `most` solutions of each question, in their order."""
     if most is None:
         return rows
     places: defaultdict[str, list[int]] = defaultdict(list)

@@ -1,7 +1,8 @@
-"""Solutions that people rated (PRM800K): the steps rated right are learned, the others are only read.
+"""Solutions that people rated (PRM800K): the steps rated right are learned, the others are only
+read.
 
-The paper's code (prepare_prm800k_sft) makes an example for each such step. Here a solution is one example, with a loss on
-all of them and on nothing behind a wrong step.
+The paper's code (prepare_prm800k_sft) makes an example for each right step. Here a solution is one
+example, with a loss on all its right steps and none after a wrong one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Prm800k(SolutionSource):
 
     def read(self, options: Prm800kSolutions) -> LabelledSolutions:
         """All ratings of the files."""
-        self.files(options)  # whose error names solutions.path
+        self.files(options)  # raises an error that names solutions.path
         return read_prm800k(_path(options))
 
     def draw(self, job: SolutionJob) -> DrawnSolutions:
@@ -53,7 +54,8 @@ def _path(options: Prm800kSolutions) -> Path | None:
 def _rated_right(
     found: tuple[LabelledSolution, ...], job: SolutionJob, dropped: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Solutions up to their last step that is rated right and has not been learned before behind the same steps."""
+    """Solutions up to their last step that is rated right and not yet learned after the same
+    steps."""
     by_id, by_text, text = {row["problem_id"]: row for row in job.train}, job.by_text(), job.text
     known: set[tuple[str, ...]] = set()
     for solution in found:

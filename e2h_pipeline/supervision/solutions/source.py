@@ -1,6 +1,7 @@
-"""What a source of solutions must say and do: whoever wrote the solutions that the policy is taught.
+"""The protocol of sources of solutions that the policy is fine-tuned on.
 
-A source is one file here, or one of an installed package (entry points `e2h.solutions`), and one line in the registry.
+A source is one file here, or one of an installed package (entry points `e2h.solutions`), and one
+line in the registry.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class SolutionJob:
-    """What a source of solutions is handed.
+    """The argument of a source of solutions.
 
     Attributes:
         options: the section of the recipe that names this source.
         train: rows of the easy training problems: id, level, question, steps, answer.
-        apart: `spacing_key` of every question that nothing may be learned from.
+        apart: `spacing_key` of every held-out question.
         text: format of completions.
         seed: of random draws.
     """
@@ -38,19 +39,19 @@ class SolutionJob:
     seed: int
 
     def by_text(self) -> dict[str, dict[str, Any]]:
-        """Training problems by `spacing_key` of their question. MATH has a few texts twice, at an easy and a hard level:
-        by its text, such a problem is held out."""
+        """Training problems by `spacing_key` of their question. MATH has a few texts at both an
+        easy and a hard level; those are left out here."""
         return {text: row for text, row in by_question(self.train).items() if text not in self.apart}
 
 
 @dataclass(frozen=True)
 class DrawnSolutions:
-    """What a source of solutions draws.
+    """The result of a source of solutions.
 
     Attributes:
-        rows: as of `solution_row`.
+        rows: from `solution_row`.
         dropped: how many solutions were left out, by reason.
-        bad_lines: lines of files that do not pass.
+        bad_lines: lines of files that cannot be used.
     """
 
     rows: Rows
@@ -59,7 +60,8 @@ class DrawnSolutions:
 
 
 class SolutionSource(SuppliedSource, Protocol):
-    """Gives solutions of easy training problems. The registry's entry is the class; it is made without arguments."""
+    """Gives solutions of easy training problems. The registry's entry is the class; it is made
+    without arguments."""
 
     def draw(self, job: SolutionJob) -> DrawnSolutions:
         """Solutions of easy training problems, in the same order each time.
@@ -82,11 +84,11 @@ def solution_row(
     """A row of `easy_solutions`.
 
     Args:
-        problem: that it is of, or was made of: `problem_id` and `level`.
-        source: who wrote it.
-        question: that it solves; a rewritten one is not that of `problem`.
+        problem: the solved or the original problem: `problem_id` and `level`.
+        source: author of the solution.
+        question: the solved one; a rewritten one differs from that of `problem`.
         learned: a flag for each segment of the completion.
-        finished: the completion comes to its end.
+        finished: the completion is complete.
     """
     return {
         "problem_id": problem["problem_id"],
@@ -102,5 +104,5 @@ def solution_row(
 def whole_solution(
     problem: Mapping[str, Any], source: str, question: str, completion: str, text: TextFormat
 ) -> dict[str, Any]:
-    """`solution_row` of a solution of which every segment is learned."""
+    """`solution_row` with every segment learned."""
     return solution_row(problem, source, question, completion, [True] * len(text.parse(completion).spans))
