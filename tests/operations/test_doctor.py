@@ -292,7 +292,9 @@ def test_what_another_version_made_is_told_and_left_alone(home: Path) -> None:
     with open_instance(home) as instance:
         instance.add_dynamic_partitions("experiment", [old, "ladder/seed=9"])
         for asset in ("easy_prm", "sft_policy"):
-            event = dg.AssetMaterialization(asset, partition="ladder/seed=9", metadata={"artifact_key": "0" * 64})
+            event = dg.AssetMaterialization(
+                asset, partition="ladder/seed=9", metadata={"artifact_key": "0" * 64}
+            )
             instance.report_runless_asset_event(event)
     told = {finding["subject"]: finding for finding in _of(_doctor()[1], "version")}
     assert "prm.epochs is now reward.training.epochs" in told[old]["text"]
