@@ -10,12 +10,20 @@ from e2h_pipeline.recipe import RecipeSlice, Sampling
 from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.stages.asset import stage
 from e2h_pipeline.stages.spec import Condition, Where
+from e2h_pipeline.supervision.source import GRADER, METHODS
 
 
 def _reads(asset: str) -> Condition:
     """Whether a source of the recipe needs an asset. Human labels need no policy and no samples."""
     return lambda recipe: any(
         asset in LABEL_SOURCES.load(options.source)().reads(options) for options in recipe.labels
+    )
+
+
+def _uses(registry: str) -> Condition:
+    """Whether a source of the recipe loads from a registry."""
+    return lambda recipe: any(
+        registry in LABEL_SOURCES.load(options.source)().methods for options in recipe.labels
     )
 
 
@@ -43,8 +51,8 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
     group="evaluator",
     reads=["easy_problems"],
     reads_if={name: _reads(name) for name in ("easy_samples", "sft_policy")},
-    recipe=["seed", "labels", "problems.source", "evaluation.grader", *_SAMPLING],
-    methods=["labels.source", "problems.source", "problems.source/step_checker", "evaluation.grader"],
+    recipe=["seed", "labels", "problems.source", Where("evaluation.grader", _uses(GRADER)), *_SAMPLING],
+    methods=["labels.source", "problems.source", *(Where(field, _uses(field)) for field in METHODS)],
     kinds={"parquet"},
     gpu=True,
     samples=_samples,

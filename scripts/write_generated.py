@@ -51,7 +51,7 @@ def asset_graph() -> str:
             found["reads of some recipes"] = sorted(stage.reads_if)
             found["watches"] = sorted(stage.watches)
             found["recipe"] = "all" if name == "recipe" else sorted(map(str, stage.sections))
-            found["methods"] = sorted(stage.methods)
+            found["methods"] = sorted(map(str, stage.methods))
             found["marks"] = [
                 mark for mark in ("audit", "gpu", "distributed", "grows") if getattr(stage, mark)
             ]

@@ -34,8 +34,8 @@ class Page:
     """A tab.
 
     Attributes:
-        requested: addresses that it asked for.
-        troubles: what failed to load, what was refused, and what the console complained about.
+        requested: addresses that it requested.
+        troubles: failed loads, refused requests, and messages of the console.
     """
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -46,7 +46,7 @@ class Page:
             self._call(f"{domain}.enable")
 
     def open(self, address: str, width: int = 1200, height: int = 900) -> None:
-        """Load a page in a window of a size, and wait until it is there."""
+        """Load a page in a window of this size, and wait for it."""
         self.requested.clear()
         self.troubles.clear()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -61,7 +61,7 @@ class Page:
         return answer["result"].get("value")
 
     def picture(self) -> bytes:
-        """What is in the window, as PNG."""
+        """The content of the window, as PNG."""
         return base64.b64decode(self._call("Page.captureScreenshot")["data"])
 
     def printed(self) -> bytes:
@@ -100,7 +100,7 @@ class Page:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Page]:
-    """A browser with an empty profile, and its one page."""
+    """A browser with an empty profile and one page."""
     command = [
         str(BROWSER),
         *OPTIONS,
@@ -118,7 +118,7 @@ def browser(profile: Path) -> Iterator[Page]:
 
 
 def _page_of(profile: Path, process: subprocess.Popen[bytes]) -> str:
-    """The address of the page's DevTools, which the browser writes down when it is up."""
+    """The address of the page's DevTools, which the browser writes to a file at its start."""
     import urllib.request
 
     told, deadline = profile / "DevToolsActivePort", time.monotonic() + _SECONDS

@@ -1,4 +1,4 @@
-"""Small real things that many rooms test with: tokenizers, tiny random models, a tiny ladder on disk."""
+"""Small real things for tests: tokenizers, tiny random models, a tiny ladder on disk."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# Before torch is imported anywhere: the bit-for-bit promises hold on one CPU thread.
+# Must come before any import of torch: results are equal to the bit only on one CPU thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -60,7 +60,8 @@ def tok(
 
 
 def save_tiny_llama(folder: Path, tokenizer: "PreTrainedTokenizerFast", width: int = 32) -> Path:
-    """Two random layers. Weights are larger than usual, so that next tokens are far from uniform."""
+    """Two random layers. Weights are larger than usual, so that next tokens are far from
+    uniform."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -115,7 +116,7 @@ def ladder_evaluator(tmp_path_factory: pytest.TempPathFactory, ladder_policy: Pa
 
 @pytest.fixture(scope="session")
 def ladder_split() -> "ProblemSplit":
-    """A small ladder, parted by supervision."""
+    """A small ladder, split by supervision."""
     from e2h_pipeline.problems.source import load_split
     from e2h_pipeline.recipe import LadderProblems
 
@@ -124,7 +125,8 @@ def ladder_split() -> "ProblemSplit":
 
 @pytest.fixture(scope="session")
 def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "ProblemSplit") -> Path:
-    """`easy_problems`, `easy_solutions`, `hard_questions` and `benchmark_questions` of the small ladder, as on disk."""
+    """`easy_problems`, `easy_solutions`, `hard_questions` and `benchmark_questions` of the small
+    ladder, as on disk."""
     from e2h_pipeline.artifacts.tables import write_table
     from e2h_pipeline.problems.records import easy_table, question_table
     from e2h_pipeline.solutions import MARKED
@@ -146,8 +148,8 @@ def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "Probl
 def kill_midway(tmp_path: Path) -> Callable[[str], None]:
     """Run a script in its own process and see it die of SIGKILL.
 
-    The script finds `SuicidalReporter(after)` defined: a reporter that sends SIGKILL to its own process
-    at the call of `progress` that comes after `after` others, so that the moment of death is known.
+    The script may use `SuicidalReporter(after)`: a reporter that sends SIGKILL to its own process
+    at the call of `progress` that follows `after` others, so that the moment of death is known.
     """
     preamble = (
         "import os, signal\n"
@@ -174,7 +176,7 @@ def kill_midway(tmp_path: Path) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data; tests that need it are skipped where it is not named."""
+    """The folder of real data; without it the tests that need it are skipped."""
     folder = os.environ.get("E2H_DATA_DIR")
     if not folder:
         pytest.skip("E2H_DATA_DIR is not set: no real data here")

@@ -1,4 +1,4 @@
-"""A real Postgres server of a test's own, and processes that write into one Dagster instance at once."""
+"""A real Postgres server for a test, and processes that write into one Dagster instance at once."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ with dg.DagsterInstance.get() as instance:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A server on loopback, gone afterwards; its address. Skips the test where Postgres is not installed."""
+    """Address of a server on loopback, which is stopped after the test. Skips the test without
+    Postgres."""
     programs = _programs()
-    folder = Path(
-        tempfile.mkdtemp(prefix="e2h-postgres-")
-    )  # not pytest's: its folders are closed to other users
-    who = _somebody()
+    folder = Path(tempfile.mkdtemp(prefix="e2h-postgres-"))  # not pytest's folder: other users cannot read it
+    who = _unprivileged_user()
     if who:
         shutil.chown(folder, who)
     port = _free_port()
@@ -63,7 +62,7 @@ def postgres() -> Iterator[str]:
 
 
 def _programs() -> Path:
-    """Debian keeps them out of PATH."""
+    """Folder of Postgres' programs; Debian keeps them out of PATH."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = str(versions[-1]) if versions else shutil.which("initdb")
     if not found:
@@ -71,8 +70,8 @@ def _programs() -> Path:
     return Path(found).parent
 
 
-def _somebody() -> str | None:
-    """Postgres refuses to run as root."""
+def _unprivileged_user() -> str | None:
+    """A user for the server, because Postgres refuses to run as root."""
     if os.geteuid() != 0:
         return None
     from pwd import getpwall
@@ -88,7 +87,7 @@ def _free_port() -> int:
 
 
 def write_at_once(home: Path, dagster_home: Path, processes: int, runs: int) -> None:
-    """Processes that each materialize the toys for some experiments, all into one instance."""
+    """Start processes that materialize the toys for some experiments, all into one instance."""
     environment = {
         **os.environ,
         "DAGSTER_HOME": str(dagster_home),
@@ -106,7 +105,8 @@ def write_at_once(home: Path, dagster_home: Path, processes: int, runs: int) -> 
 
 
 def check_nothing_is_lost(instance: dg.DagsterInstance, runs: int, stages: int) -> None:
-    """Every run succeeded and every event is in its log and in the index over all runs, once."""
+    """Check that every run succeeded, and that its log and the index over all runs have every event
+    once."""
     found = instance.get_runs()
     assert len(found) == runs
     assert {run.status for run in found} == {dg.DagsterRunStatus.SUCCESS}

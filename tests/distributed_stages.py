@@ -1,4 +1,4 @@
-"""Bodies that run in several processes: what the tests of `accelerate launch` call. No assets, bodies only."""
+"""Stage bodies that run in several processes, for the tests of `accelerate launch`. Not assets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from e2h_pipeline.recipe import PrmReward
 from e2h_pipeline.solutions import MARKED
 from resources.compute import BODIES
 
-# 31 examples in batches of 8: the last is not full, and two processes cannot share it evenly
+# 31 examples in batches of 8: the last has 7, which two processes cannot share evenly
 OPTIONS = {"epochs": 2, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 3e-3}
 
 
@@ -48,8 +48,9 @@ def train(job: StageJob) -> dict[str, Any]:
 
 
 def shard_on_cpu() -> None:
-    """Let accelerate shard on CPUs: it looks for FSDP in its config only where processes have an accelerator
-    (`accelerate.state.AcceleratorState`), though torch shards anywhere. Nothing else is different."""
+    """Let accelerate shard on CPUs. It reads FSDP's settings only if processes have an accelerator
+    (`accelerate.state.AcceleratorState`), although torch can shard on any device. Nothing else is
+    changed."""
     from accelerate.state import PartialState
     from accelerate.utils import DistributedType
 
@@ -64,7 +65,7 @@ def shard_on_cpu() -> None:
 
 
 def broken(job: StageJob) -> dict[str, Any]:
-    """Rank 1 fails by itself, rank 0 because of it."""
+    """Rank 1 fails by itself, and rank 0 because of rank 1."""
     import torch
     from accelerate import PartialState
 
@@ -76,7 +77,7 @@ def broken(job: StageJob) -> dict[str, Any]:
 
 
 def killed(job: StageJob) -> dict[str, Any]:
-    """Rank 1 dies as it does where memory runs out."""
+    """Rank 1 dies as if memory had run out."""
     import torch
     from accelerate import PartialState
 

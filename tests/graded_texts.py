@@ -1,4 +1,4 @@
-"""Graders asked with plain texts: most tests of grading need no problem."""
+"""Grading of plain texts: most tests of grading need no problem."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,10 @@ from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Verdict
 
 
 def grades_of(judge: Grader, texts: Iterable[tuple[str, str]]) -> list[Grade]:
-    """What a grader says of each (gold answer, answer)."""
+    """The grade of each (gold answer, answer)."""
     return judge.grade_pairs([(Gold(gold), answer) for gold, answer in texts])
 
 
 def verdicts_of(judge: Grader, texts: Iterable[tuple[str, str]]) -> list[Verdict]:
-    """The bare verdicts of `grades_of`."""
+    """The verdicts of `grades_of`."""
     return [grade.verdict for grade in grades_of(judge, texts)]

@@ -1,4 +1,5 @@
-"""Step labels as the stage makes them, from a folder with `easy/data.parquet` and `samples/data/part-*.parquet`."""
+"""Make step labels like the stage, from a folder with `easy/data.parquet` and
+`samples/data/part-*.parquet`."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ def label_steps(
     policy: Path | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Rows, dict[str, Any]]:
-    """Rows and summary of the label sources that a recipe would name, seed 0.
+    """Rows and summary from label sources, with seed 0.
 
     Args:
         folder: the labels go to `out` below it, resumable work to `work`.
-        sources: as in a recipe file.
+        sources: `labels` as in a recipe file.
     """
     summary = label_easy_steps(
         inputs={

@@ -1,4 +1,4 @@
-"""What tests of worker processes look at."""
+"""Processes, as tests of workers look at them."""
 
 from __future__ import annotations
 

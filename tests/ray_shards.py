@@ -1,4 +1,5 @@
-"""Shards that misbehave, and stages of them, for the tests of the Ray runner; workers import them from here."""
+"""Misbehaving shards and stages of them, for the tests of the Ray runner; workers import this
+module."""
 
 from __future__ import annotations
 
@@ -42,12 +43,12 @@ def endless(notes: Path, number: int) -> pa.Table:
 
 
 def endless_at_first(notes: Path, number: int) -> pa.Table:
-    """Never ends where nobody has tried it before."""
+    """Never ends at the first try."""
     return squares(number) if (notes / f"{number}.pid").exists() else endless(notes, number)
 
 
 def deadly(number: int) -> pa.Table:
-    """Takes its worker along, whenever it is tried."""
+    """Kills its worker at every try."""
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return squares(number)
@@ -61,7 +62,7 @@ def broken(number: int) -> pa.Table:
 
 
 def in_shards(job: StageJob) -> dict[str, Any]:
-    """A stage."""
+    """A stage with shards."""
     calls = [(f"part-{i}", (i,)) for i in range(4)]
     complete_shards(job.out, calls, squares, job.work.runner, job.work.reporter)
     return {"runner": type(job.work.runner).__name__}
@@ -83,7 +84,7 @@ BODIES.update(in_shards=in_shards, in_broken_shards=in_broken_shards, in_endless
 
 
 def run(body: str, folder: Path, address: str = "") -> Outcome:
-    """Run one of them as a step would, in mode `ray`."""
+    """Run one of these stages like a step, in mode `ray`."""
     for name in ("out", "work"):
         (folder / name).mkdir()
     recipe = Recipe(name="toy", description="toy")

@@ -1,4 +1,4 @@
-"""A small run of each algorithm, as tests make it in their own process and in ones that are
+"""A small run of each algorithm, for tests in their own process and in processes that are
 killed."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.easy_solutions import solution_table
 from e2h_pipeline.supervision.solutions.reference import reference_solutions
 
-SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # right now and then, also without SFT
+SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # sometimes right, even without SFT
 _ONLINE: dict[str, Any] = {
     "updates": 5,
     "rollouts": 12,
@@ -67,7 +67,7 @@ WATCHED = {
     "seconds_score",
     "seconds_update",
 }
-# With all that a run can carry from update to update beside its models.
+# With all state that a run carries from update to update besides its models.
 STATEFUL = PPO.model_copy(
     update={
         "curriculum": Curriculum(kind="learning_progress"),
@@ -78,10 +78,10 @@ STATEFUL = PPO.model_copy(
 
 
 class Recorder(Reporter):
-    """Keeps what is reported.
+    """Keeps reported metrics.
 
     Attributes:
-        points: step and values, in the order in which they came.
+        points: step and values, in order of arrival.
     """
 
     def __init__(self) -> None:
@@ -94,8 +94,8 @@ class Recorder(Reporter):
 
 
 class Killer(Reporter):
-    """Sends SIGKILL to its own process when work of the name is reported as done: so many of it, or
-    so many steps."""
+    """Sends SIGKILL to its own process when this count of the named work, or this many steps, are
+    reported."""
 
     def __init__(self, name: str, done: int) -> None:
         super().__init__()
@@ -118,8 +118,8 @@ class Killer(Reporter):
 def job(
     options: Rl, policy: Path, evaluator: Path, tables: Path, folder: Path, reporter: Reporter | None = None
 ) -> RlJob[Any]:
-    """What an algorithm is handed that trains `policy` into `folder / "out"`, with `folder /
-    "work"` to go on from.
+    """The job of an algorithm that trains `policy` into `folder / "out"`, with `folder / "work"` to
+    resume from.
 
     Args:
         tables: folder of `easy_problems` and `hard_questions`.
@@ -138,12 +138,12 @@ def job(
 def run(
     options: Rl, policy: Path, evaluator: Path, tables: Path, folder: Path, reporter: Reporter | None = None
 ) -> dict[str, Any]:
-    """Train by the algorithm of the options; arguments as of `job`."""
+    """Train by the algorithm of the options; arguments as for `job`."""
     algorithm: Algorithm = ALGORITHMS.load(options.algorithm)()
     return algorithm.train(job(options, policy, evaluator, tables, folder, reporter))
 
 
 def write_solutions(folder: Path, problems: Sequence[Problem]) -> None:
-    """`easy_solutions` of problems whose own solutions are learned."""
+    """Write `easy_solutions` with the problems' own solutions."""
     easy = easy_table(ProblemSplit(tuple(problems), (), (), ())).to_pylist()
     write_table(folder / "data.parquet", solution_table(reference_solutions(easy, MARKED)))

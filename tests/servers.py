@@ -13,21 +13,21 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """A free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:
-    """Whether somebody listens on a port of loopback."""
+    """Whether a process listens on a port of loopback."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
 def mlflow_server(folder: Path, port: int, database: str = "server.db") -> Iterator[None]:
-    """An MLflow server over a database in a folder, gone afterwards with its workers."""
+    """An MLflow server over a database in a folder; stopped afterwards with its workers."""
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
     options = ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder / database}"]
     environment = {

@@ -25,7 +25,7 @@ def make(
     recipe: dict[str, Any] | None = None,
     experiment: str = "",
 ) -> Artifact:
-    """A small artifact made of others; `content` is what is in it, its name where not given."""
+    """A small artifact made from others. Its content is `content`, or else its name."""
 
     def body(draft: Draft) -> None:
         (draft.out / "data.txt").write_text(content or f"{asset} of {code} {recipe} {refs}")
@@ -40,8 +40,8 @@ def place(artifact: Artifact) -> Place:
 
 
 def age(home: Path, seconds: float = 2 * HOUR) -> None:
-    """As if everything in a home had been made a while ago."""
+    """Make everything in a home look old."""
     then = time.time() - seconds
     for path in [*home.glob("store/*/*"), *home.glob("store/.locks/*")]:
-        with suppress(FileNotFoundError):  # collected in between
+        with suppress(FileNotFoundError):  # collected meanwhile
             os.utime(path, (then, then))

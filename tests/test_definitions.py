@@ -1,4 +1,4 @@
-"""The code location: it loads fast and light, says what the design says, and re-makes what changed."""
+"""The code location: it loads fast and light, follows the design, and re-makes what changed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_code_location_validates() -> None:
 
 @pytest.mark.parametrize("name", sorted(GENERATED))
 def test_what_is_generated_is_as_the_code_is(name: str) -> None:
-    """The asset graph, with what each asset reads and which methods it uses, is read in review."""
+    """Reviewers read the asset graph, with the inputs and methods of each asset."""
     assert (ROOT / name).read_text(encoding="utf-8") == GENERATED[name](), "stale: run `make generated`"
 
 
@@ -83,7 +83,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 class Automation:
-    """Ticks of the automation sensor over the toy stages; each tick runs what it asks for."""
+    """Ticks of the automation sensor over the toy stages; each tick runs the requested assets."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Automation:
         self._cursor: dg.AssetDaemonCursor | None = None  # type: ignore[name-defined]
 
     def change_code(self, *assets: str) -> None:
-        """The next tick sees other code of these assets."""
+        """Give these assets other code; the next tick sees it."""
         changed = [
             asset.map_asset_specs(lambda spec: spec.replace_attributes(code_version="new"))
             if asset.key.to_user_string() in assets
@@ -106,7 +106,7 @@ class Automation:
         self._definitions = dg.Definitions(assets=changed, resources=toy.resources(self._home))
 
     def tick(self) -> set[str]:
-        """One evaluation; returns the assets it asks for, after materializing them."""
+        """One evaluation: materializes the requested assets and returns them."""
         found = dg.evaluate_automation_conditions(self._definitions, self._instance, cursor=self._cursor)
         self._cursor = found.cursor
         asked = {
@@ -117,7 +117,7 @@ class Automation:
         return set(asked)
 
     def settle(self) -> list[set[str]]:
-        """Ticks until nothing is asked for."""
+        """Tick until nothing is requested."""
         ticks = []
         while (asked := self.tick()) and len(ticks) < 10:
             ticks.append(asked)
@@ -155,8 +155,9 @@ def test_equal_content_after_a_change_is_quiet(tmp_path: Path, instance: dg.Dags
     assert automation.settle() == []
 
 
-def test_what_nobody_asked_for_is_not_made(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """A partition that is only added, and the stages that somebody's selection left out; what exists is kept up."""
+def test_only_existing_assets_are_updated(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """A new partition, and stages outside a selection, stay missing. Existing assets are
+    updated."""
     instance.delete_dynamic_partition("experiment", toy.KEY)
     automation = Automation(tmp_path, instance)
     assert automation.settle() == []
@@ -170,7 +171,7 @@ def test_what_nobody_asked_for_is_not_made(tmp_path: Path, instance: dg.DagsterI
 
 
 def test_a_run_that_is_watched_is_not_made_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """Stage after stage of a first run comes to be while the automation looks."""
+    """The automation looks while a first run makes stage after stage."""
     automation = Automation(tmp_path, instance)
     assert automation.settle() == []
     for stage in toy.TOYS:
@@ -225,7 +226,7 @@ def test_changed_code_is_remade(tmp_path: Path, instance: dg.DagsterInstance) ->
 def test_code_and_recipe_that_change_together_are_made_once(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    """The policy's code is another, and so is the recipe: it is not made of the old recipe first."""
+    """Code and recipe of the policy change. The policy is not made from the old recipe first."""
     automation = _settled(tmp_path, instance)
     toy.write_recipe(tmp_path, toy.RECIPE.replace("epochs: 2", "epochs: 4"))
     automation.change_code("recipe", "toy_policy")

@@ -1,4 +1,4 @@
-"""The pages for people: their links lead somewhere, and the README stays short enough to be read."""
+"""The pages for people: links have a target, and the README stays short."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_the_readme_is_short_and_leads_to_every_page() -> None:
 
 
 def test_files_that_pages_name_are_there() -> None:
-    """`e2h_pipeline/...py` and the like, where a page names a file in passing."""
+    """File names such as `e2h_pipeline/...py` in the text of a page."""
     for page in PAGES:
-        if page.name in ("log.md", "results.md"):  # what stood there on their day
+        if page.name in ("log.md", "results.md"):  # dated records: files as they were then
             continue
         for name in re.findall(
             r"`((?:e2h_pipeline|assets|resources|tests|deploy|scripts)/[\w./-]+\.\w+)`", page.read_text()

@@ -1,4 +1,4 @@
-"""The house as it was planned: few loose files, short functions, domains that nobody else knows by name."""
+"""The house as planned: few loose files, short functions, no domain's name in other modules."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ AT_HOME = (
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
-    """Every module of ours by its path."""
+    """Every module of this project, by path."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             yield str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    """Every function, by where it is."""
+    """Every function, by place."""
     for path, tree in modules():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -62,7 +62,7 @@ def test_modules_say_what_they_are() -> None:
     assert [path for path, tree in modules() if "TODO" in (ast.get_docstring(tree) or "")] == []
 
 
-def test_nobody_asks_a_domain_for_its_name() -> None:
+def test_no_code_asks_a_domain_for_its_name() -> None:
     asked = [
         f"{path}:{node.lineno}"
         for path, tree in modules()

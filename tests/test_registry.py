@@ -1,4 +1,5 @@
-"""Registries: every entry is there, light, and what its protocol says; a recipe knows exactly these words."""
+"""Registries: every entry exists, is light to import and fits its protocol; recipes know exactly
+these words."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ def test_every_entry_loads_and_explains_itself(found: Registry, word: str) -> No
 
 
 def test_entries_are_light() -> None:
-    """Plans load them, in a server's process."""
+    """Plans load them in a server's process."""
     code = (
         "import sys; from e2h_pipeline.registry import REGISTRIES\n"
         "for found in REGISTRIES.values():\n    for word in found.words(): found.load(word)\n"

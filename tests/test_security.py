@@ -1,4 +1,5 @@
-"""What the pages, keys and files of this project must never allow. What Dagster itself leaves open: docs/security.md."""
+"""Attacks that pages, keys and files must not allow. docs/security.md lists the gaps of Dagster
+itself."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ HOSTILE = st.one_of(
 
 
 def _calls() -> Iterator[tuple[str, ast.Call]]:
-    """(place, call) of every call in our packages."""
+    """(place, call) for every call in our packages."""
     for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
@@ -60,8 +61,8 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
-    """One place evaluates: the PRM800K grader, which has to decide as its original does. What it lets through is
-    tested in tests/grading/test_hostile.py, and it runs in a process of its own."""
+    """Only the PRM800K grader evaluates, because it must decide like its original. It runs in its
+    own process; tests/grading/test_hostile.py tests its filter."""
     forbidden = {"eval", "exec", "compile", "__import__", "eval_expr", "parse_expr", "sympify"}
     dangerous = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "joblib.load", "np.load"}
     found = []
@@ -149,9 +150,7 @@ def test_no_asset_or_artifact_key_leads_out_of_the_store(asset: str, key: str) -
 
 @given(name=HOSTILE)
 def test_no_sweep_name_leads_out_of_its_folder(name: str) -> None:
-    if not name.endswith(
-        (".yaml", ".yml")
-    ):  # a file that somebody names on the command line is theirs to name
+    if not name.endswith((".yaml", ".yml")):  # a file given on the command line may lie anywhere
         with pytest.raises(SweepError):
             load_sweep(name)
 
@@ -171,7 +170,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def test_a_forged_artifact_key_leads_to_no_other_folder(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """An event of a run of somebody else's code location may name an artifact, but only a whole, own one."""
+    """An event of another code location's run may name an artifact, but only a complete one of this
+    asset."""
     toy.materialize(tmp_path, instance)
     for forged in ("../../../etc", "0" * 64, "\x1b[2J"):
         instance.report_runless_asset_event(
@@ -197,7 +197,8 @@ def test_secrets_reach_no_manifest_event_or_log(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """MLflow is out of reach, at an address with a password: its warning must not tell it."""
+    """MLflow cannot be reached at an address with a password. The warning must not contain the
+    password."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:{IN_ADDRESS}@127.0.0.1:9")
@@ -216,7 +217,7 @@ def test_secrets_reach_no_manifest_event_or_log(
     written = [path.read_bytes().decode("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
     captured = capfd.readouterr()
     said = "\n".join([*events, *tags, *written, caplog.text, captured.out, captured.err])
-    assert "MLflow at" in said  # or nothing was tried
+    assert "MLflow at" in said  # else nothing was tested
     for secret in (*SECRETS.values(), IN_ADDRESS):
         assert secret not in said
 
@@ -252,6 +253,6 @@ def test_a_secret_in_a_recipe_stops_the_first_stage_before_anyone_is_told(
     assert "recipe.base.model: looks like a credential" in str(failure.step_failure_data.error)
     events = [str(record) for record in instance.all_logs(result.run_id)]
     written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 1  # Dagster's and the store's own, and the recipe
+    assert len(written) > 1  # files of Dagster and the store, and the recipe
     assert sum(secret.encode() in text for text in written) == 1  # the recipe file itself
     assert not [event for event in events if secret in event]

@@ -1,4 +1,4 @@
-"""A whole experiment as small as it can be, and the command line in a home folder of its own."""
+"""A whole experiment at the smallest size, and the command line in its own home folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_home(folder: Path) -> Path:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What an `e2h` process of a test sees; the MLflow of the machine, if there is one, is left alone."""
+    """The environment of a test's `e2h` process, without the machine's MLflow address."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW")}
     return {**kept, "E2H_HOME": str(home), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 

@@ -1,4 +1,4 @@
-"""Four tiny stages over the real decorator, store and instance: what orchestration tests run instead of
+"""Tiny stages over the real decorator, store and instance, for tests of orchestration without
 training. easy -> policy -> score <- gold, as in the real graph."""
 
 from __future__ import annotations
@@ -71,20 +71,21 @@ def toy_greedy(job: StageJob) -> dict[str, Any]:
 
 @stage(group="toy", recipe=["seed"])
 def toy_broken(job: StageJob) -> dict[str, Any]:
-    """Says why it fails."""
+    """Fails with a message."""
     print("about to fail", flush=True)
     raise ValueError("the learning rate is too high")
 
 
 @stage(group="toy", reads=["toy_broken"], recipe=["seed"])
 def toy_after(job: StageJob) -> dict[str, Any]:
-    """Waits for what fails."""
+    """Waits for the stage that fails."""
     return {}
 
 
 @stage(group="toy", recipe=["seed"], gpu=True)
 def toy_timed(job: StageJob) -> dict[str, Any]:
-    """Takes long enough for another to come in between, and notes its beginning and end in TOY_NOTES."""
+    """Takes long enough for another stage to overlap, and notes its beginning and end in
+    TOY_NOTES."""
     began = time.time()
     time.sleep(1.5)
     note = Path(os.environ["TOY_NOTES"]) / f"{job.recipe.seed}.json"
@@ -94,7 +95,7 @@ def toy_timed(job: StageJob) -> dict[str, Any]:
 
 @stage(group="toy", recipe=["sft.epochs"])
 def toy_disturbed(job: StageJob) -> dict[str, Any]:
-    """While it is made, what tests put into MEANWHILE is done, once."""
+    """While it runs, calls the function in MEANWHILE once."""
     while MEANWHILE:
         MEANWHILE.pop()()
     return {"epochs": job.recipe.sft.epochs}
@@ -102,7 +103,7 @@ def toy_disturbed(job: StageJob) -> dict[str, Any]:
 
 @stage(group="toy", recipe=["seed"])
 def toy_endless(job: StageJob) -> dict[str, Any]:
-    """Starts a grandchild in a session of its own, as torchrun does, notes both pids, and never ends."""
+    """Starts a grandchild in its own session, like torchrun, notes both pids, and never ends."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     notes = Path(os.environ["TOY_PIDS"])
     notes.with_suffix(".tmp").write_text(f"{os.getpid()} {child.pid}")
@@ -115,7 +116,7 @@ TOYS = [recipe, toy_easy, toy_gold, toy_policy, toy_score]
 
 
 def resources(home: Path, mode: str = "in_process") -> dict[str, Any]:
-    """Resources over a home of its own, without tracking."""
+    """Resources over their own home, without tracking."""
     (home / "recipes").mkdir(parents=True, exist_ok=True)
     if not (home / "recipes" / f"{KEY}.yaml").exists():
         write_recipe(home, RECIPE)
@@ -153,7 +154,7 @@ def materialize(
 
 
 def computed(result: dg.ExecuteInProcessResult) -> set[str]:
-    """Stages that really ran."""
+    """Stages that were computed, not reused."""
     events = result.get_asset_materialization_events()
     return {
         event.asset_key.to_user_string()

@@ -1,6 +1,6 @@
-"""A code location of toy stages for tests that start real servers: one stage that holds the GPU's only slot until it is
-let go, and the sensor that mends. `E2H_HOME` is the home, `TOY_PIDS` where the stage notes its pids, `TOY_GO` a file
-that lets it go."""
+"""A code location of toy stages for tests with real servers: one stage that holds the GPU's only
+slot until it is released, and the sensor that closes dead runs. `E2H_HOME` is the home, the stage
+writes its pids to `TOY_PIDS`, and a file `TOY_GO` releases it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JOB = "hold"
 
 @stage(group="toy", recipe=["seed"], gpu=True)
 def toy_holder(job: StageJob) -> dict[str, Any]:
-    """Training that goes on until it is let go, with a grandchild in a session of its own."""
+    """Training that goes on until it is released, with a grandchild in its own session."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     notes = Path(os.environ["TOY_PIDS"])
     notes.with_suffix(".tmp").write_text(f"{os.getpid()} {child.pid}")

@@ -10,10 +10,10 @@ A string that is exactly the name of a library module counts as an import: code 
 child processes this way. A string `module:Name` does not count: registries hold many, and a stage
 says which entries it uses (`e2h_pipeline.registry`).
 
-The version is that of the code that runs. A module that a process has loaded stays as it was when
-its file is edited, so its hash is remembered from the first look at it. A module that is not loaded
-yet is read from disk each time. `Code.load` loads all that is covered; from then on the version of
-this process stands.
+The version describes the running code. Editing a file does not change a loaded module, so the hash
+of a loaded module is kept from the first look at it. A module that is not loaded yet is read from
+disk each time. `Code.load` loads all covered modules; after it, the version of this process is
+fixed.
 
 Left out: the recipe (its values are in the key), the registry, and the part of `artifacts` that
 carries results without shaping them.
@@ -236,7 +236,7 @@ _seen: dict[str, Any] = {}  # modules by name; under "", the state of the files 
 
 
 def _source(module: str) -> _Source | None:
-    """A module as this process runs it: of one that is loaded, what was there at the first look."""
+    """A module as this process runs it; a loaded one as it was at the first look."""
     if module in _held:
         return _held[module]
     if module not in _seen:
@@ -298,7 +298,7 @@ def _both(one: _Definition, other: _Definition) -> _Definition:
 
 
 def _named_in(node: ast.stmt, module: str) -> Iterator[Reference]:
-    """What a statement of an asset's file takes from the library."""
+    """Library references of a statement in an asset's file."""
     yield from _definition([node], module, module.rpartition(".")[0], set()).refers
 
 

@@ -1,7 +1,7 @@
 """Counter-based randomness: one uniform per (seed, stage, problem, sample, position).
 
-A draw is a hash of what is drawn, so a sample does not depend on batch size, order, interruption or the number of other
-samples. Mixing is SplitMix64's finalizer (Steele et al., OOPSLA 2014).
+Each draw is a hash of these five, so a sample does not depend on batch size, order, interruption or
+the number of other samples. Mixing is SplitMix64's finalizer (Steele et al., OOPSLA 2014).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def stream_key(seed: int, stage: str, problem_id: str) -> int:
 
 
 def branch_key(key: int, *branch: int | str) -> int:
-    """64-bit key of draws that go on from a point of a search, in a stream of their own.
+    """64-bit key of a separate stream, for draws that continue from a point of a search.
 
     Args:
         key: stream of the question.
-        branch: what tells this point from all others of the question: number of the sample, text so far.
+        branch: identifies the point within the question: number of the sample, text so far.
     """
     return _hashed("\x00".join(map(str, (key, *branch))))
 

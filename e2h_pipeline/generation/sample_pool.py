@@ -1,10 +1,10 @@
-"""The sample pool: completions of a set of questions, drawn shard by shard, so that a kill loses no finished shard.
+"""The sample pool: completions of questions, drawn shard by shard; a kill loses no finished shard.
 
 A shard is a block of questions with a block of their samples, `part-QQQQQ-SSSSSS.parquet` (number
 of the question block, first sample). It depends on nothing but the arguments of `draw_shard`: a
 pool that was killed, or grown from N to 4N, or drawn on several machines equals the pool that was
-drawn in one go. Blocks lie on a grid that does not depend on N. Where N ends within a block, that
-block is of use to no other N.
+drawn in one go. Blocks lie on a grid that does not depend on N. Where N ends within a block, no
+other N can reuse that block.
 
 One shard is in memory at a time, so memory does not grow with N.
 """
@@ -41,11 +41,11 @@ _COSTS = ("drawn_tokens", "scored_solutions")
 
 @dataclass(frozen=True)
 class Drawing:
-    """How a pool is drawn. It is picklable, and travels to whoever draws a shard.
+    """How a pool is drawn. It is picklable, and is sent to the processes that draw shards.
 
     Attributes:
         policy: Hugging Face folder of the model.
-        domain: whose questions they are; it formats prompts and finds answers.
+        domain: of the questions; it formats prompts and finds answers.
         options: N, how tokens are drawn, and the size of shards.
         stage: names the stream of randomness: pools of two stages share no draw.
         method: finds the samples.
@@ -83,8 +83,8 @@ def sample_pool(drawing: Drawing, questions: pa.Table, work: Work, unit: str = "
 
     Returns:
         "questions", "samples", "tokens", "unfinished" (cut off at the limit), "abandoned" (by the
-        watch), "no_answer" (both included), "drawn" and "reused" samples, and "tokens_per_second" of
-        those drawn; of a method that counts costs also "drawn_tokens" and "scored_solutions".
+        watch), "no_answer" (both included), "drawn" and "reused" samples, and "tokens_per_second"
+        of those drawn; for a method that counts costs also "drawn_tokens" and "scored_solutions".
     """
     rows = questions.select(["problem_id", "level", "question"]).to_pylist()
     calls = _calls(drawing, rows, work)
@@ -102,7 +102,8 @@ def sample_pool(drawing: Drawing, questions: pa.Table, work: Work, unit: str = "
 
 
 def answers_pool(drawing: Drawing, questions: pa.Table, samples: int, work: Work) -> dict[str, Any]:
-    """One greedy completion of each question, and `samples` drawn ones, in two pools below `work`."""
+    """One greedy completion of each question, and `samples` drawn ones, in two pools below
+    `work`."""
     one = {"samples": 1, "temperature": 0.0, "shard_questions": 256, "shard_samples": 1}
     pools = {
         "greedy": drawing.options.model_copy(update=one),
@@ -132,7 +133,8 @@ def sample_blocks(samples: int, size: int) -> list[tuple[int, int]]:
 
 
 def _calls(drawing: Drawing, rows: Sequence[_Row], work: Work) -> list[Call]:
-    """The shards of a pool. The name of a block that N cuts short ends with a plus and its number of samples."""
+    """The shards of a pool. Names of blocks that N cuts short end with a plus and the sample
+    count."""
     options, calls = drawing.options, []
     for number, start in enumerate(range(0, max(len(rows), 1), options.shard_questions)):
         shard = rows[start : start + options.shard_questions]
@@ -182,8 +184,9 @@ def pool_table(
 ) -> pa.Table:
     """Question rows and their samples as the pool's table.
 
-    `stop_reason` is the stop string that ended a sample, null elsewhere; `answered` says whether the
-    domain finds an answer in it. With `costs` there are columns `drawn_tokens` and `scored_solutions`.
+    `stop_reason` is the stop string that ended a sample, null elsewhere; `answered` says whether
+    the domain finds an answer in it. With `costs` there are columns `drawn_tokens` and
+    `scored_solutions`.
     """
     import pyarrow as pa
 

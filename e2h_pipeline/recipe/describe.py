@@ -1,4 +1,4 @@
-"""What every field of a recipe means, read off its models: for the command line and for docs/recipes.md."""
+"""Descriptions of all recipe fields, from the models: for the command line and docs/recipes.md."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Generated from the models in [e2h_pipeline/recipe/sections](../e2h_pipeline/reci
 
 A recipe is a YAML file of the sections below, in `E2H_HOME/recipes/` or shipped in `e2h_pipeline/recipes/`. It may
 extend another (`extends: ladder`). A key is its name and overrides: `ladder/rl.updates=50/seed=1`.
-`e2h recipes NAME` shows a recipe with all its values, `e2h recipes --check FILE` says what is wrong with a file.
+`e2h recipes NAME` shows a recipe with all its values, `e2h recipes --check FILE` reports the errors of a file.
 
-Some sections have other fields for each method, which a field names (`rl.algorithm`). A field of another method
-is an error. What a file sets for a method that it does not choose itself stands under `when`:
+Some sections have different fields for each method; one field names the method (`rl.algorithm`). A field of
+another method is an error. A file may also set fields for methods that it does not choose, under `when`:
 
 ```yaml
 rl:
@@ -35,7 +35,7 @@ rl:
     rest: {samples: 16} # holds for keys with rl.algorithm=rest
 ```
 
-Changing the method in a key, or in a file that extends another, leaves behind the fields that the two methods do not share.
+Changing the method in a key, or in a file that extends another, drops the fields that the two methods do not share.
 Installed packages add methods ([extending.md](extending.md)).
 """
 
@@ -63,7 +63,7 @@ class FieldLine:
 
 
 def resolved(recipe: Recipe) -> Iterator[FieldLine]:
-    """Every field of a recipe with its value, its default and what it means."""
+    """Every field of a recipe with its value, default and meaning."""
     yield from _lines(recipe, "")
 
 
@@ -115,7 +115,7 @@ def _family(name: str) -> list[str]:
 
 
 def _plain_fields(model: type[BaseModel]) -> list[FieldLine]:
-    """Fields that are no sections."""
+    """Fields that are not sections."""
     return [
         FieldLine(name, None, _default(field), field.description or "")
         for name, field in model.model_fields.items()
@@ -125,7 +125,7 @@ def _plain_fields(model: type[BaseModel]) -> list[FieldLine]:
 
 
 def _fields(model: type[BaseModel], prefix: str) -> list[FieldLine]:
-    """Fields of a section, those of sections within it included."""
+    """Fields of a section and of the sections within it."""
     found = []
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):

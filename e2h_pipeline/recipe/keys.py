@@ -1,4 +1,5 @@
-"""Keys: a recipe's name and its overrides, `ladder/rl.updates=50/seed=1`. They become paths and tags."""
+"""Keys: a recipe's name and its overrides, `ladder/rl.updates=50/seed=1`. They become paths and
+tags."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def split_key(key: str) -> tuple[str, dict[str, str]]:
 
 
 def explain_validation(error: ValidationError, sections: Mapping[str, Iterable[str]]) -> str:
-    """The first error of a recipe in one line: the field, what is wrong, and the mend where it is known.
+    """The first error of a recipe in one line: the field, what is wrong, and the mend where it is
+    known.
 
     Args:
         sections: known fields by section; those of the recipe itself under the empty name.

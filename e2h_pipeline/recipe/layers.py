@@ -1,11 +1,13 @@
-"""From files and overrides to the data of one recipe: layers, of which the later win.
+"""From files and overrides to the data of one recipe: layers, and later layers win.
 
-A recipe file may extend another; the overrides of a key are the last layer. Sections that are a union keyed by the method's
-name (`families`) have two rules of their own:
+A recipe file may extend another; the overrides of a key are the last layer. Sections that are a
+union keyed by the method's name (`families`) have two rules of their own:
 
-- A layer that names another method leaves behind the fields that the two methods do not share. So `rl.algorithm=rest` in a
-  key drops PPO's clip range, which a file below set; a field of another method in the *same* layer is an error.
-- A file may say what holds for a method that it does not choose itself: `when: {rest: {samples: 16}}` inside the section.
+- A layer that names another method drops the fields that the two methods do not share. So
+  `rl.algorithm=rest` in a key drops PPO's clip range, which a file below set. A field of another
+  method in the *same* layer is an error.
+- A file may set fields for a method that it does not choose: `when: {rest: {samples: 16}}` inside
+  the section.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from e2h_pipeline.recipe.section import Family, RecipeError
 Layer = dict[str, Any]
 WHEN = "when"
 _LISTS = ("labels",)
-"""Families of which a recipe has several: a list of sections, of which fields are set by number (`labels.0.weight`)."""
+"""Families with a list of sections in a recipe; keys set their fields by number
+(`labels.0.weight`)."""
 
 
 def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> list[Layer]:
-    """The data of a recipe file behind that of the files it extends.
+    """The data of the files that a recipe file extends, then its own.
 
     Raises:
         RecipeError: no such file, not YAML, not a mapping, or it extends itself.
@@ -57,7 +60,7 @@ def override_layer(overrides: Mapping[str, str], key: str) -> Layer:
     """The overrides of a key as a layer.
 
     Raises:
-        RecipeError: a field is within another that is no section, or has an old spelling.
+        RecipeError: a field is inside another that is not a section, or has an old spelling.
     """
     layer: Layer = {}
     for field, text in overrides.items():
@@ -86,7 +89,8 @@ def laid_together(layers: Sequence[Layer]) -> Layer:
     """The data of a recipe from its layers.
 
     Raises:
-        RecipeError: a section of methods is no mapping, or a field is set of several label sources at once.
+        RecipeError: a section of methods is not a mapping, or a field is set without the number of
+            its label source.
     """
     merged: Layer = {}
     for name in dict.fromkeys(name for layer in layers for name in layer):
@@ -103,7 +107,7 @@ def laid_together(layers: Sequence[Layer]) -> Layer:
 
 
 def laid_over(below: Any, above: Any) -> Any:
-    """`above`, where both are sections merged field by field."""
+    """`above`; where both are sections, merged field by field."""
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     return {**below, **{name: laid_over(below.get(name), value) for name, value in above.items()}}
@@ -137,7 +141,8 @@ def _words(family: Family, values: Sequence[Mapping[str, Any]]) -> Iterator[str]
 
 
 def _list_of_methods(family: Family, values: Sequence[Any]) -> list[Layer]:
-    """A list of sections from its layers: a list replaces, a mapping changes the one that there is, numbers change each."""
+    """A list of sections from its layers: a list replaces it, a mapping changes its only section,
+    numbers change one section each."""
     found: list[list[Any]] = [[]]
     for value in values:
         if isinstance(value, list):
@@ -149,7 +154,9 @@ def _list_of_methods(family: Family, values: Sequence[Any]) -> list[Layer]:
                 found[int(number)].append(change)
         elif len(found) > 1:
             spelled = f"{family.section}.0.{next(iter(value), 'limit')}"
-            raise RecipeError(f"{family.section} has {len(found)} sources: say of which, as in {spelled}")
+            raise RecipeError(
+                f"{family.section} has {len(found)} sources: give the number of one, as in {spelled}"
+            )
         else:
             found[0].append(value)
     return [_one_method(family, layers) for layers in found]

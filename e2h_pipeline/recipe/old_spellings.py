@@ -19,14 +19,14 @@ _MOVED = (
 
 
 def refuse_old_spelling(field: str, where: str) -> None:
-    """Refuse a field that has another name by now.
+    """Refuse the old name of a field.
 
     Args:
         field: dotted name.
         where: the file or key that has it.
 
     Raises:
-        RecipeError: it is an old spelling; the message has the new one.
+        RecipeError: it is an old name; the message has the new one.
     """
     for old, new in _MOVED:
         if match := re.fullmatch(old, field):

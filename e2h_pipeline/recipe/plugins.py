@@ -1,4 +1,4 @@
-"""Methods that installed packages add, by their entry points: names only, until one is asked for."""
+"""Methods that installed packages add, by entry point; modules are imported only when used."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 
 @cache
 def installed(group: str) -> Mapping[str, str]:
-    """Word to `module:Name` of the entry points of a group (`e2h.algorithms`). Nothing is imported."""
+    """Word to `module:Name` of a group's entry points (`e2h.algorithms`). Imports nothing."""
     return {entry.name: entry.value for entry in entry_points(group=group)}
 
 
 def options_of(group: str, word: str) -> Any:
     """The recipe section of an installed method, None where it has none of its own.
 
-    It is `Options` of the class that its entry point names, or `options` of the value, as domains have it.
+    An entry point that names a class has it as `Options`, one that names a value (a domain) as
+    `options`.
 
     Raises:
         KeyError: no package has that word.

@@ -1,10 +1,10 @@
 """One experiment is one recipe: typed, documented, named by a key a person can read.
 
 A key is a recipe's file name plus overrides, `ladder/rl.updates=50/seed=1`. It is the Dagster
-partition key and says all there is to say: the file, the key and the artifacts are the whole
-experiment. Dagster does not validate dynamic partition keys, and keys become paths and tags, so
-`Recipe.from_key` is strict. A stage sees only the sections it declares (`Recipe.slice`); what it
-cannot read cannot shape its result, which is what makes the cache key honest.
+partition key. The file, the key and the artifacts are the whole experiment. Dagster does not
+validate dynamic partition keys, and keys become paths and tags, so `Recipe.from_key` is strict. A
+stage sees only the sections it declares (`Recipe.slice`). Other fields cannot shape its result, so
+the cache key is complete.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WHOSE_CODE = ("base.model", "base.revision")
 
 
 class Recipe(Section):
-    """All knobs of one experiment. `seed` moves every random draw that is not the world's."""
+    """All fields of one experiment. `seed` is the seed of every random draw except the world's."""
 
     name: str = Field(description="File name of the recipe, without .yaml.")
     description: str = Field("", description="One sentence for people.")
@@ -79,13 +79,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _domain_decides(self) -> Recipe:
-        """What the evaluation leaves open is the domain's to say."""
+        """The domain sets the fields that the evaluation leaves open."""
         evaluation, problems = self.evaluation, self.problems
         open_fields = {
             "grader": evaluation.grader or problems.grader,
             "easy_levels": evaluation.easy_levels or problems.supervisable_levels,
         }
-        self.__dict__["evaluation"] = evaluation.model_copy(update=open_fields)  # frozen for everybody else
+        self.__dict__["evaluation"] = evaluation.model_copy(update=open_fields)  # the model is frozen
         return self
 
     @classmethod
@@ -95,8 +95,8 @@ class Recipe(Section):
         Recipe files are looked up in `folders` first, then among the shipped ones.
 
         Raises:
-            RecipeError: unknown recipe or field, bad value, a key that is not well formed, or one that decides whose
-                Python runs here.
+            RecipeError: unknown recipe or field, bad value, malformed key, or a key that sets a
+                field which can run a model's Python.
         """
         name, overrides = split_key(key)
         layers = [*recipe_layers(name, [*folders, RECIPE_FOLDER]), override_layer(overrides, key)]
@@ -123,7 +123,7 @@ class Recipe(Section):
 
 
 class RecipeSlice:
-    """The part of a recipe one stage may read. Reading anything else is an error, not a surprise."""
+    """The part of a recipe one stage may read. Reading anything else is an error."""
 
     def __init__(self, recipe: Recipe, sections: tuple[str, ...]) -> None:
         unknown = [s for s in sections if s not in Recipe.model_fields]
@@ -147,7 +147,8 @@ class RecipeSlice:
 
 
 def _known_fields(layers: Sequence[Layer]) -> dict[str, Iterable[str]]:
-    """Fields that a recipe could have, by section: those of the chosen methods where a section has several."""
+    """Fields that a recipe could have, by section; of a section with methods, those of the chosen
+    one."""
     data = laid_together(layers)
     known: dict[str, Iterable[str]] = {"": Recipe.model_fields}
     for name, field in Recipe.model_fields.items():
@@ -162,12 +163,12 @@ def _known_fields(layers: Sequence[Layer]) -> dict[str, Iterable[str]]:
 
 
 def _refuse_remote_code(recipe: Recipe, overrides: Mapping[str, str]) -> None:
-    """A file says whose Python runs here, and of which model; a key, which anyone who reaches Dagster's page may type,
-    says neither."""
+    """Only a file may allow a model's own Python and name that model: anyone who reaches Dagster's
+    page may type a key."""
     named = _WHOSE_CODE if recipe.base.trust_remote_code else ()
     for field in (_REMOTE_CODE, *named):
         if field in overrides:
             raise RecipeError(
-                f"{field} cannot be set in a key, because it decides whose Python runs here: write a recipe file that "
+                f"{field} cannot be set in a key, because a model's own Python could run: write a recipe file that "
                 f"says `extends: {recipe.name}` and sets it"
             )

@@ -27,8 +27,9 @@ class Section(BaseModel):
 class Family:
     """A section with different fields for each method: a union keyed by the method's name.
 
-    A field of another method is an error. Installed packages add methods: their entry point names an object whose
-    `Options` is the section, a subclass of `base`; without `Options` the method has the fields of `base` alone.
+    A field of another method is an error. Installed packages add methods: their entry point names
+    an object whose `Options` is the section, a subclass of `base`; without `Options` the method has
+    the fields of `base` alone.
 
     Attributes:
         section: name in the recipe.
@@ -92,7 +93,8 @@ class Family:
         return section.model_validate({**value, self.tag: word})
 
     def shared(self, one: str, other: str) -> frozenset[str]:
-        """Fields that two methods inherit from the same section: what a recipe keeps when the method is changed."""
+        """Fields that two methods inherit from the same section; a recipe keeps them when its
+        method changes."""
         first, second = self.member(one), self.member(other)
         for ancestor in first.__mro__:
             if issubclass(ancestor, Section) and issubclass(second, ancestor):
@@ -104,6 +106,6 @@ class Family:
 
 
 def did_you_mean(word: str, known: Any) -> str:
-    """`; did you mean ...?` where a known word is close, else nothing."""
+    """`; did you mean ...?` where a known word is close, else an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,5 +1,4 @@
-"""Which weights of an evaluator learn: all, the upper layers, or LoRA adapters, which are merged
-when it is saved."""
+"""Trainable weights of an evaluator: all, the upper layers, or LoRA adapters, merged when saved."""
 
 from __future__ import annotations
 
@@ -13,14 +12,13 @@ if TYPE_CHECKING:
 
 
 def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
-    """Say which weights learn: all, all above `frozen_layers`, or LoRA adapters in the layers above
-    them.
+    """Choose the trainable weights: all, all above `frozen_layers`, or LoRA adapters above them.
 
     The adapters are of rank `lora_rank` in every linear layer, with the usual scale of 2 (Hu et al.
     2021); the head is trained whole.
 
     Raises:
-        ValueError: adapters are wanted where accelerate is told to shard the model.
+        ValueError: adapters are asked for, and accelerate is told to shard the model.
     """
     from e2h_pipeline.training.trainer import sharding_asked
 
@@ -28,7 +26,7 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
         freeze_layers(model, options.frozen_layers)
         return model
     if sharding_asked():
-        raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or shard nothing")
+        raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or do not shard")
     from peft import LoraConfig, TaskType, get_peft_model
     from torch.nn import Linear
 
@@ -48,7 +46,7 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
 
 
 def whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
-    """The trained model as it is saved: adapters added to its weights, shards put together."""
+    """The trained model to save: adapters merged into its weights, shards put together."""
     from transformers import AutoModelForTokenClassification
 
     from e2h_pipeline.training.trainer import GATHERED
@@ -59,7 +57,7 @@ def whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
 
 
 def freeze_layers(model: PreTrainedModel, layers: int) -> None:
-    """Keep the embedding and the lowest `layers` decoder layers as they are; 0 freezes nothing."""
+    """Freeze the embedding and the lowest `layers` decoder layers; 0 freezes neither."""
     if layers == 0:
         return
     decoder = _decoder(model)

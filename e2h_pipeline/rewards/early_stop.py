@@ -1,11 +1,11 @@
 """Early stop: a sample with a step that the evaluator finds wrong need not be drawn to its end.
 
-A solution is no better than its worst step, and the lowest step score so far can only fall: once it
-is below a threshold, later steps cannot raise it. While samples are drawn, the evaluator reads the
-completed steps, and samples below the threshold are given up. The threshold is the one at which a
-chosen share of *right* solutions of easy validation problems would be lost; nothing else shapes it.
+A solution is judged by its worst step. The lowest step score so far can only fall: once it is below
+a threshold, it stays there. While samples are drawn, the evaluator reads the completed steps, and
+samples below the threshold are given up. The threshold depends only on easy validation problems: a
+chosen share of their *right* solutions would be lost.
 
-Only steps before the answer block count: behind it there is nothing left to save.
+Only steps before the answer block count: after it there are no tokens left to save.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from e2h_pipeline.recipe import EarlyStop
 
-# Candidates whose last verdict is remembered. A forgotten one is judged once more.
+# Candidates with a remembered verdict, at most. A forgotten one is judged once more.
 _REMEMBERED = 1 << 17
 
 
@@ -59,9 +59,9 @@ class StepWatch:
     """Gives up samples with a completed step below the threshold
     (`generation.engines.protocol.Watch`).
 
-    The model is loaded at the first look, so a watch that has not looked yet travels to other
-    processes as a path. Which samples are given up does not depend on the batch, but for rounding:
-    scores of one text in two batches differ in the last digits.
+    The model is loaded at the first look, so a new watch is sent to other processes as a path.
+    Decisions depend on the batch only by rounding: scores of one text in two batches differ in the
+    last digits.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StepWatch:
         """
         Args:
             evaluator: folder that `load_evaluator` reads.
-            threshold: step probability; 0 gives nothing up. See `easy_watch`.
+            threshold: step probability; 0 gives up no samples. See `easy_watch`.
             every: tokens between two looks.
             batch_tokens: upper bound on rows x length of a forward pass of the evaluator.
             text: how the domain writes solutions.
@@ -107,7 +107,7 @@ class StepWatch:
         for i, lowest in zip(changed, scores, strict=True):
             verdicts[i] = bool(lowest < self.threshold)
             name = (candidates[i].key, candidates[i].index)
-            self._hopeful.pop(name, None)  # back to the end: the oldest are forgotten first
+            self._hopeful.pop(name, None)  # moved to the end: the oldest are forgotten first
             if not verdicts[i]:
                 self._hopeful[name] = seen[i]
         while len(self._hopeful) > _REMEMBERED:
@@ -138,7 +138,7 @@ def right_lowest_scores(
 
 
 def threshold_losing(right: NDArray[np.float64], lose: float) -> float:
-    """The highest threshold that at most a share of the right solutions is below.
+    """The highest threshold with at most a share `lose` of the right solutions below it.
 
     With n right solutions the share moves in steps of 1 / n: a smaller share gives the lowest of
     the n scores.
@@ -148,13 +148,13 @@ def threshold_losing(right: NDArray[np.float64], lose: float) -> float:
         lose: share, below 1.
 
     Returns:
-        A step probability; 0, below which nothing lies, where there is no right solution.
+        A step probability; without right solutions 0, which gives up no samples.
     """
     return float(right[int(lose * len(right))]) if len(right) else 0.0
 
 
 def easy_watch(evaluator: Path, labels: Path, options: EarlyStop, text: TextFormat = MARKED) -> StepWatch:
-    """The watch of a recipe, with the threshold that easy validation gives an evaluator.
+    """The watch of a recipe, with the evaluator's threshold from easy validation.
 
     Args:
         labels: easy_step_labels artifact.

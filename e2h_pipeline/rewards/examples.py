@@ -27,8 +27,8 @@ def step_example(tokenizer: PreTrainedTokenizerBase, row: Row, text: TextFormat 
     """A solution with step labels: 1.0, 0.0 or a soft label at labelled segment ends, -100
     elsewhere.
 
-    A row with a `weight`, which recipes have that mix sources of labels, has it on all its tokens
-    in the column `weights`.
+    A row with a `weight` (from recipes that mix label sources) has it on all its tokens, in the
+    column `weights`.
     """
     encoded = encode_row(tokenizer, row, text)
     labels = zip(encoded.segment_ends, row["labels"], strict=True)
@@ -46,9 +46,9 @@ def outcome_example(
 ) -> Example:
     """A solution with the outcome of its answer as label.
 
-    On `every` token of the completion (Cobbe et al. 2021; paper section 3.3), the end of sequence
-    included, or on the `last` one: the end of the last segment, where scoring looks, so that
-    cut-off solutions have it too. An empty completion has no label.
+    The label is on `every` token of the completion (Cobbe et al. 2021; paper section 3.3), the end
+    of sequence included, or on the `last` one. That is the end of the last segment, which scoring
+    reads, so cut-off solutions have a label too. An empty completion has no label.
     """
     encoded = encode_row(tokenizer, row, text)
     whole = range(encoded.prompt_tokens, len(encoded.input_ids)) if encoded.segment_ends else ()
@@ -82,8 +82,8 @@ def labelled(example: Example) -> int:
 
 
 def evenly_weighted(examples: Sequence[Example]) -> Sequence[Example]:
-    """The same examples, with weights of 1 where others have weights and they have none: a batch
-    needs equal columns."""
+    """The same examples; if some have weights, the others get weights of 1, because a batch needs
+    equal columns."""
     if not any(WEIGHTS in example for example in examples):
         return examples
     return [{WEIGHTS: [1.0] * len(example["input_ids"]), **example} for example in examples]

@@ -1,6 +1,6 @@
 """Score every step of finished solutions, one forward pass per solution.
 
-Solutions are sorted by length and batched by a token budget, so padding is next to nothing; only
+Solutions are sorted by length and batched by a token budget, so there is hardly any padding; only
 the hidden states at segment ends go through the head. Candidates of one problem share the prompt's
 computation where that is less work. Raw logits are kept: aggregation comes later.
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.recipe import Scoring
 
-# Rows read and scored at a time: what is held of a pool, however large its parts are.
+# Rows read and scored at a time; it bounds memory, however large the parts of a pool are.
 _ROWS = 8192
-# A forward pass costs no less than one of this many tokens. A GPU reads all weights once a pass, so it
-# is about its ratio of matrix-multiply to memory rate. On a CPU calls and small products cost: the
-# calls of a layer take as long as a token takes for `_LAYER_WEIGHTS` weights. That is next to nothing
-# for a large model, 128 tokens for the ladder's.
+# The least cost of a forward pass, in tokens. A GPU reads all weights once a pass, so it is about
+# the ratio of matrix-multiply to memory rate. On a CPU the calls cost: those of a layer take as
+# long as a token takes for `_LAYER_WEIGHTS` weights. That is negligible for a large model, and 128
+# tokens for the ladder's.
 _PASS_TOKENS = {"cuda": 256, "cpu": 32}
 _LAYER_WEIGHTS = 6_300_000
 
@@ -176,7 +176,7 @@ def score_all(
     *,
     share_prompts: bool = True,
 ) -> list[list[float]]:
-    """`score_solutions` of solutions that are tokens already, repeats scored again."""
+    """`score_solutions` of tokenized solutions; repeats are scored again."""
     found: list[list[float]] = [[] for _ in encoded]
     for batch, cache in _batches(model, encoded, batch_tokens, share_prompts):
         rows = [encoded[i] for i in batch]
@@ -192,7 +192,8 @@ def encode_for(
     solution: Solution,
     text: TextFormat = MARKED,
 ) -> EncodedSolution:
-    """A solution in the evaluator's own prompt, with the positions it was trained to be read at."""
+    """A solution in the evaluator's own prompt, with the positions that it was trained to judge
+    at."""
     question, completion, finished = solution
     text = text.headed(getattr(model.config, HEADING_FIELD, text.question_heading))
     encoded = encode(tokenizer, question, completion, finished=finished, text=text)
@@ -216,8 +217,7 @@ def score_encoded(model: PreTrainedModel, batch: Sequence[EncodedSolution]) -> l
 def score_behind(
     model: PreTrainedModel, batch: Sequence[EncodedSolution], prompt: Cache
 ) -> list[list[float]]:
-    """`score_encoded` of solutions that share their prompt, whose keys and values are in the
-    cache."""
+    """`score_encoded` of solutions that share a prompt; the cache has its keys and values."""
     return _scores(
         model,
         [e.input_ids[e.prompt_tokens :] for e in batch],
@@ -247,8 +247,8 @@ def _scores(
 def _batches(
     model: PreTrainedModel, encoded: Sequence[EncodedSolution], batch_tokens: int, share: bool
 ) -> Iterator[tuple[list[int], Cache | None]]:
-    """Batches of indices, and the prompt they share where they do. Unshared ones longest first, so
-    that a batch that does not fit fails at once. Solutions without segments are in no batch."""
+    """Batches of indices, each with its shared prompt or None. Unshared batches come first, longest
+    first, so that one that does not fit fails at once. Solutions without segments are left out."""
     from e2h_pipeline.rewards.shared_prompt import can_share, prompt_cache
 
     floor = _floor(model)
@@ -265,7 +265,7 @@ def _batches(
 
 
 def _floor(model: PreTrainedModel) -> int:
-    """Tokens that a forward pass costs at least."""
+    """The least cost of a forward pass, in tokens."""
     floor = _PASS_TOKENS.get(model.device.type, _PASS_TOKENS["cuda"])
     if model.device.type != "cpu":
         return floor
@@ -293,8 +293,7 @@ def _by_length(
 def _shared(
     encoded: Sequence[EncodedSolution], rows: Sequence[int], batch_tokens: int, floor: int
 ) -> list[list[list[int]]]:
-    """Batches of each problem whose candidates take less work behind a shared prompt than one by
-    one."""
+    """Batches of the problems that take less work with a shared prompt than without."""
     problems: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i in rows:
         problems[encoded[i].input_ids[: encoded[i].prompt_tokens]].append(i)
@@ -309,7 +308,6 @@ def _shared(
 
 
 def _work(encoded: Sequence[EncodedSolution], batch: Sequence[int], floor: int) -> int:
-    """Tokens that a batch behind its shared prompt costs, padding counted; at least a whole
-    pass."""
+    """The cost of a batch behind its shared prompt, in tokens with padding; at least `floor`."""
     longest = encoded[batch[0]]
     return max(floor, len(batch) * (len(longest.input_ids) - longest.prompt_tokens))

@@ -1,8 +1,8 @@
 """Candidates of one problem share the computation of its prompt: keys and values are made once.
 
-The cache is read and never written: rows of candidates attend to the one copy of the prompt's keys
-and values, theirs are forgotten layer by layer. So memory is that of scoring without a cache, and
-one prompt serves any number of batches.
+The cache is never written: candidates attend to the one copy of the prompt's keys and values, and
+their own are dropped after each layer. So memory is that of scoring without a cache, and one prompt
+serves any number of batches.
 """
 
 from __future__ import annotations

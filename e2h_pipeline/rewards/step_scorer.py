@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepScorer:
-    """Step probabilities by an evaluator. It travels to other processes as a path, and loads the
+    """Step probabilities by an evaluator. It is sent to other processes as a path, and loads the
     model at the first call in a process.
 
     Attributes:

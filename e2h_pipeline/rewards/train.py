@@ -2,8 +2,8 @@
 `rewards.kinds`.
 
 The head is a `*ForTokenClassification` with one label, so that `from_pretrained` and vLLM's pooling
-runner serve it. Quality is measured on easy validation problems, with the saved folder as others
-will load it; no hard label is near.
+runner serve it. Quality is measured on easy validation problems, with the saved folder, as others
+will load it; no hard labels are used.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def train_reward_model(
     """Train an evaluator of the kind `options.kind` from the causal LM in `init` and save it to
     `work.out`.
 
-    Under several processes all train and the main one alone saves and validates.
+    With several processes, all train, and only the main one saves and validates.
 
     Args:
         labels: folders of labelled solutions: "steps" with a label per segment, "outcomes" with an
-            outcome. A weight that a row of step labels has is the weight of its labels in the loss.
+            outcome. The weight of a row of step labels, if any, weighs its labels in the loss.
         text: how the domain writes solutions; the evaluator has a heading of its own in the recipe.
 
     Returns:
-        Counts of examples, of those dropped for length or because they have no label, and of
-        labelled positions; the training summary; figures on easy validation solutions.
+        Counts of examples, of those dropped (too long, or without a label) and of labelled
+        positions; the training summary; figures on easy validation solutions.
 
     Raises:
-        ValueError: labels that the kind needs are not given, or none is left to train on.
+        ValueError: labels that the kind needs are missing, or no examples are left.
     """
     from transformers import set_seed
 

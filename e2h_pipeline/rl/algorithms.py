@@ -1,4 +1,4 @@
-"""What an algorithm that makes `rl_policy` is, and what it is handed.
+"""The protocol of algorithms that make `rl_policy`, and their argument.
 
 An algorithm is a class that the registry names (`registry.ALGORITHMS`, or an entry point
 `e2h.algorithms`). Its module must be light to import, without torch or transformers: planning asks
@@ -44,14 +44,15 @@ OptionsOf = TypeVar("OptionsOf", bound=Rl, covariant=True)
 
 @dataclass(frozen=True)
 class RlJob(Generic[OptionsOf]):
-    """What an algorithm is handed.
+    """The argument of an algorithm.
 
     Attributes:
-        inputs: folders of `EVERY_INPUT` and of what the algorithm `reads` besides, by asset.
+        inputs: folders of `EVERY_INPUT` and of the other assets that the algorithm `reads`, by
+            asset.
         options: section `rl` of the recipe.
         domain: of the problems.
-        grader: word of `evaluation.grader`, which says whether an answer is right.
-        work: where to write and to work, seed and reporter. The policy goes into `work.out`.
+        grader: word of `evaluation.grader`; it judges answers.
+        work: folders, seed and reporter. The policy goes into `work.out`.
     """
 
     inputs: Mapping[str, Path]
@@ -62,11 +63,11 @@ class RlJob(Generic[OptionsOf]):
 
 
 class Algorithm(Protocol):
-    """What makes `rl_policy`.
+    """An algorithm that makes `rl_policy`.
 
     Attributes:
         reads: assets it reads besides `EVERY_INPUT`.
-        samples: it draws with the engine of the host, whose version is in the key then. Online
+        samples: it draws with the host's engine, so that engine's version is in the key. Online
             algorithms do not: they draw with the embedded engine.
     """
 
@@ -79,7 +80,7 @@ class Algorithm(Protocol):
         The folder also gets `curves.jsonl`, a line per update or round, and `rollouts.parquet`
         where there are rollouts.
 
-        Killed, it goes on from what is in `job.work.folder`, and ends with the same policy.
+        After a kill it resumes from `job.work.folder`, and ends with the same policy.
 
         Returns:
             The summary of the artifact: `best_update` (0 is the SFT policy),

@@ -1,4 +1,4 @@
-"""Rollouts as padded tensors, and what is known of their tokens."""
+"""Rollouts as padded tensors, and values per token."""
 
 from __future__ import annotations
 

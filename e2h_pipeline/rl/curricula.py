@@ -7,9 +7,8 @@ Success is what supervision allows: the share of right answers on levels that ha
 evaluator's mean score on the others. So on hard levels this curriculum can chase the evaluator's
 mistakes.
 
-Every draw follows from seed and update number. The state (`State`) is what was drawn and measured
-of each level. It is plain JSON, and a run that is restored with it draws as if it had never
-stopped.
+Every draw follows from seed and update number. The state (`State`) has the draws and measurements
+of each level. It is plain JSON, and a run restored with it draws as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ class LevelState(TypedDict, total=False):
 
 
 State = dict[str, LevelState]
-"""By level, which is text here: JSON knows no other keys. {} is the start of a run."""
+"""By level as text, because JSON keys are text. {} is the start of a run."""
 
 
 def draw_questions(
     questions: Sequence[Question], options: OnlineRl, state: State, seed: int, update: int
 ) -> tuple[list[Question], State]:
-    """The questions of one update, and the state behind them.
+    """The questions of one update, and the state after them.
 
     Draws are passes over a seeded shuffle, of all questions (`uniform`) or of each level, so each
     question of a shuffle is seen equally often.
@@ -100,7 +99,8 @@ def successes(rollouts: Sequence[Rollout], chance: float) -> dict[int, float]:
 
 
 def easy_to_hard(sizes: Mapping[int, int], options: OnlineRl, state: State, update: int) -> dict[int, float]:
-    """Shares of levels that enter one by one, all by `entered_by` of the updates (`LEVEL_SHARES`)."""
+    """Shares of levels that enter one by one, all by `entered_by` of the updates
+    (`LEVEL_SHARES`)."""
     levels = sorted(sizes)
     by = options.curriculum.entered_by * options.updates
     entered = [level for i, level in enumerate(levels) if update * (len(levels) - 1) >= i * by]
@@ -138,7 +138,7 @@ def _by_size(sizes: Mapping[int, int]) -> dict[int, float]:
 
 
 def learning_progress(level: LevelState, curriculum: Curriculum) -> float:
-    """|f(fast) - f(slow)| with f = `stretch`, 0 where never measured; it fades after one leap."""
+    """|f(fast) - f(slow)| with f = `stretch`; 0 if never measured. It fades after a single jump."""
     if "fast" not in level:
         return 0.0
     return abs(
@@ -156,7 +156,8 @@ def stretch(success: float, low: float) -> float:
 
 
 def progress_weights(progress: Mapping[int, float]) -> dict[int, float]:
-    """Sigmoid of each z-score of progress, normalised, over levels that move; {} where none does."""
+    """Sigmoid of each z-score of progress, normalised, over levels that move; {} where none
+    does."""
     moving = {level: value for level, value in progress.items() if value > 0}
     if not moving:
         return {}

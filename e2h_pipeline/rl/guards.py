@@ -1,15 +1,15 @@
 """When a run must stop: known effects of training on a reward model, with thresholds (`rl.guards`).
 
 Pure functions of the history of metrics, one mapping per update, as `metrics.describe` and the
-algorithm give them. People have met these ways to cheat: empty and one-step outputs (PURE, arXiv
-2504.15275, its README and issue 20), more and trivial steps under sums (arXiv 2410.15115), product
-scores that favour short and unfinished solutions (prm800k, issue 8), and an evaluator's mean that
-rises while accuracy falls (Gao et al. 2023).
+algorithm give them. Known ways to cheat: empty and one-step outputs (PURE, arXiv 2504.15275, its
+README and issue 20), more and trivial steps under sums (arXiv 2410.15115), product scores that
+favour short and unfinished solutions (prm800k, issue 8), and an evaluator's mean that rises while
+accuracy falls (Gao et al. 2023).
 
 Steps are compared level by level. Our own hack (docs/log.md, seed 12) skipped steps of long
 problems and kept easy accuracy, and a curriculum moves the mean over all levels. The first updates
-are the measure, for they are closest to the SFT policy. Only the very first is wholly the SFT
-policy's, and a policy that runs away at once must not become its own measure.
+are the baseline, because they are closest to the SFT policy. Only the very first is wholly the SFT
+policy's; it counts too, because a policy that runs away at once must not become its own baseline.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _other_lengths(history: Sequence[Metrics], options: Rl) -> str | None:
 
 
 def _fell_behind(history: Sequence[Metrics], options: Rl) -> str | None:
-    """Rollouts on easy questions are right less often than at first, and the evaluator likes them more.
+    """The accuracy of rollouts on easy questions falls behind the evaluator's score of them.
 
     Harder questions in one batch lower both, so the measure is how far accuracy falls behind the
     score. It sees within a dozen updates what the few validations of a run show late.
@@ -142,8 +142,8 @@ def _hacked(
     """Every validation in the window is far below the best, and the evaluator's mean is above it.
 
     The evaluator's mean at the best checkpoint is taken over the window that ends there, or over
-    the first window where the checkpoint came earlier. Where that is the recent window too, nothing
-    has moved.
+    the first window where the checkpoint came earlier. Where that is the recent window too, no
+    change can be measured.
     """
     guards = options.guards
     window = guards.hack_window

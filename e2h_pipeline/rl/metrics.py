@@ -1,4 +1,4 @@
-"""What people and guards watch: measures of rollouts, and accuracy on easy validation."""
+"""Measures of rollouts for people and guards, and accuracy on easy validation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def describe(rollouts: Iterable[Rollout]) -> dict[str, float]:
-    """Mean of each of the `measures` of rollouts, by name; without those that no rollout has."""
+    """Mean of each measure that any rollout has, by name."""
     return dict(sorted(means(measures(rollout) for rollout in rollouts).items()))
 
 
 def measures(rollout: Rollout) -> dict[str, float]:
-    """Reward, evaluator's score by kind of question, length, and what policies are known to do.
+    """Reward, evaluator's score by kind of question, length, and known vices of policies.
 
-    That is: give no answer, write one step or none, repeat a step.
+    The vices are no answer, one step or none, and a repeated step.
     """
     kind = "hard" if rollout.question.hard else "easy"
     found = {
@@ -52,7 +52,7 @@ def weighted(measured: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str,
 
 
 def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric over those that have it. The iterable is gone over once."""
+    """Mean of each metric over those that have it, in one pass over the iterable."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for metrics in measured:

@@ -1,4 +1,4 @@
-"""Where a run is, and what it leaves behind: policy, curves, rollouts and a summary."""
+"""The state of a run, and its results: policy, curves, rollouts and a summary."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Where a run is; with the tensors of a checkpoint its whole state, for every draw is counted.
+    """Progress of a run. With a checkpoint's tensors it is the whole state: draws are
+    counter-based.
 
     Attributes:
         update: updates done, or rounds.
         best_update: updates behind the policy that is best on easy validation; 0 is the SFT policy.
         best_accuracy: its accuracy on easy validation.
         stopped: why a guard stopped the run.
-        kl_coefficient: that of the next update.
+        kl_coefficient: for the next update.
         curriculum: state of the curriculum.
         curves: metrics of each update.
     """
@@ -53,7 +54,7 @@ def rollouts_of(work: Path, update: int) -> Path:
 
 
 def finish(progress: Progress, best: Path, work: Work) -> dict[str, Any]:
-    """Save the best policy, the curves and the rollouts to `work.out`, and give the summary.
+    """Save the best policy, the curves and the rollouts to `work.out`; returns the summary.
 
     Args:
         best: folder of the best policy.
@@ -76,7 +77,7 @@ def finish(progress: Progress, best: Path, work: Work) -> dict[str, Any]:
 
 
 def _write_rollouts(work: Work, updates: int) -> None:
-    """All rollouts that count in one table; a run killed behind its last checkpoint left more."""
+    """All rollouts that count, in one table; a run killed after its last checkpoint left more."""
     import pyarrow.parquet as pq
 
     parts = table_files(work.folder / "rollouts")[:updates] if updates else []

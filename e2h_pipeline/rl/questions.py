@@ -1,4 +1,4 @@
-"""The questions that a policy answers while it is trained, and those that choose its checkpoint."""
+"""Questions for training a policy, and questions for choosing its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Question:
     """A question to roll out on.
 
     Attributes:
-        answer: None where nobody may look at it.
+        answer: None where it must stay hidden.
         level: 0 where it is unknown.
-        payload: what else a grader needs, as of `Gold`.
+        payload: other data for a grader, as in `Gold`.
     """
 
     problem_id: str
@@ -34,15 +34,15 @@ class Question:
 
     @property
     def gold(self) -> Gold | None:
-        """What its answers are checked against; None where nobody may look at it."""
+        """The gold to check answers against; None where it must stay hidden."""
         return None if self.answer is None else Gold(self.answer, self.question, self.payload)
 
 
 def read_questions(inputs: Mapping[str, Path], options: Rl) -> tuple[list[Question], list[Question]]:
     """Questions to roll out on, and easy validation questions.
 
-    A hard question has an answer in controls alone (`problems.hard_answers`): their table has a
-    column of answers.
+    Hard questions have answers only in controls (`problems.hard_answers`), in a column of the
+    table.
 
     Args:
         inputs: folders of `easy_problems` and `hard_questions`.

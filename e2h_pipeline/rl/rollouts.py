@@ -1,7 +1,7 @@
-"""Completions of the live policy and their rewards, which all algorithms share.
+"""Completions of the live policy and their rewards, shared by all algorithms.
 
-Questions of both kinds are drawn. The gold answer of an easy one is looked at; a hard one has none,
-but in controls.
+Questions are easy or hard. Rewards use the gold answer of an easy one; a hard one has none, except
+in controls.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Rollout:
         evaluator_score: lowest score of a step, a probability.
         steps: how many steps it has.
         answer: None where it has none, or was cut off.
-        right: the verdict; None where the answer may not be looked at.
+        right: the verdict; None where the gold answer is hidden.
         repeats_step: a step comes twice, word for word.
         ends: completion tokens that carry the reward of a step, in order; the last token where
             there is no step.
@@ -62,12 +62,12 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Judges:
-    """Who says what completions are worth.
+    """What completions are judged by.
 
     Attributes:
         evaluator: scores steps.
         tokenizer: the evaluator's.
-        grader: says which answers are right.
+        grader: judges answers.
         domain: finds steps and answer of a completion.
     """
 
@@ -87,7 +87,7 @@ def draw(
 ) -> list[Completion]:
     """Completions of the questions under the live policy; `text` is the domain's format."""
     requests = [
-        # By place too: a question that comes twice in an update is answered anew.
+        # By place too: a question that comes twice in an update gets new samples.
         Request(
             q.question,
             text,
@@ -104,7 +104,7 @@ def draw(
 def rewarded(
     completions: Sequence[Completion], tokenizer: PreTrainedTokenizerBase, judges: Judges, options: OnlineRl
 ) -> list[Rollout]:
-    """Rewards of completions, by the evaluator's scores and, where the answer may be seen, verdicts.
+    """Rewards of completions, by the evaluator's scores and, with a gold answer, by verdicts.
 
     Args:
         tokenizer: the policy's.
@@ -123,7 +123,8 @@ def rewarded(
 
 
 def right_answers(completions: Sequence[Completion], grader: Grader, domain: Domain) -> list[bool | None]:
-    """Whether each answer is right, a missing one is wrong; None where no answer may be looked at."""
+    """Whether each answer is right; a missing one is wrong. None where the gold answer is
+    hidden."""
     answers = [answer_of(sample, domain) for _, sample in completions]
     pairs = [
         None if q.gold is None or answer is None else (q.gold, answer)
@@ -199,7 +200,7 @@ def _text_tokens(sample: Sample) -> tuple[Sequence[int], str]:
 
 
 def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequence[float | None]) -> pa.Table:
-    """What audits need of an update's rollouts: no text, and no verdict that training did not see.
+    """An update's rollouts for audits: no texts, and no verdicts that training did not see.
 
     Args:
         update: the number of the update, from 1.

@@ -3,7 +3,7 @@
 The paper's scheme is the running minimum (appendix C.3; released code,
 `shape_math_process_rewards`): its sum telescopes, so a solution cannot earn more by adding steps.
 The other schemes are the field's ways to the same goal; `total` misses it, and is the control. Each
-says what its rewards sum to, within which bounds, and what changes when a step is cut in two.
+docstring gives the sum of the rewards, its bounds, and the effect of cutting a step in two.
 `SCHEMES` has them by the word of `rl.shaping`.
 
 The evaluator scores all segments: the steps, and the answer block as the last of them. The released
@@ -11,7 +11,7 @@ code rewards only what stands before `# Answer`; below, the answer block counts 
 
 A solution without a step before its answer gets the reward of a single step of score 0, without the
 bonus. The released code gives 0, but writing nothing must not beat writing something wrong. Under
-`clip` it beats two wrong steps or more.
+`clip`, writing nothing beats two wrong steps or more.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def soft_minimum(scores: Sequence[float], temperature: float) -> list[float]:
     """r_i = softmax(-s / temperature)_i s_i with s_i = 2 p_i - 1 (PURE, arXiv 2504.15275).
 
     PURE's temperature is 0.1. The sum is a mean of the s_i that leans to the lowest: at least min_i
-    s_i, at most their plain mean, in [-1, 1]. No promise for a step that is cut in two: right steps
+    s_i, at most their plain mean, in [-1, 1]. No guarantee when a step is cut in two: right steps
     beside a wrong one take some of its weight away."""
     signed = [2 * score - 1 for score in scores]
     lowest = min(signed, default=0.0)
@@ -92,7 +92,7 @@ def strict_minimum(scores: Sequence[float]) -> list[float]:
 
 
 def delta(scores: Sequence[float]) -> list[float]:
-    """r_i = p_i - p_{i+1}, with 0 behind the last (Delta, arXiv 2410.15115).
+    """r_i = p_i - p_{i+1}, with 0 after the last (Delta, arXiv 2410.15115).
 
     The rewards from step i on sum to p_i, so each step is paid by its own score; all of them to
     p_1, in [0, 1]. The sum stays the same when a step is cut in two and the first half scores as
@@ -105,11 +105,11 @@ def delta(scores: Sequence[float]) -> list[float]:
 def clip(scores: Sequence[float], upper_bound: float) -> list[float]:
     """r_i = min(0, p_i - upper_bound) (Clip, arXiv 2410.15115).
 
-    The sum is at most 0, so no step earns anything. There is no lower bound, for each wrong step
-    costs anew. The sum stays the same when a step is cut in two, one half scores as the step did
-    and the other `upper_bound` or more. A hole: a solution without steps costs `upper_bound`, as
-    much as one step of score 0 and half as much as two. So writing nothing pays where the evaluator
-    dislikes all that is written (`rl.guards.one_step` sees it).
+    The sum is at most 0, so no step earns anything. There is no lower bound, because each wrong
+    step costs again. The sum stays the same when a step is cut in two, one half scores as the step
+    did and the other `upper_bound` or more. A hole: a solution without steps costs `upper_bound`,
+    as much as one step of score 0 and half as much as two. So writing nothing pays where the
+    evaluator dislikes all that is written (`rl.guards.one_step` sees it).
     """
     return [min(0.0, score - upper_bound) for score in scores]
 
@@ -117,8 +117,8 @@ def clip(scores: Sequence[float], upper_bound: float) -> list[float]:
 def first_error(scores: Sequence[float], threshold: float, prefix_reward: float) -> list[float]:
     """1 at the end, or `prefix_reward` before the first error (VPPO, arXiv 2601.18984, eq. 6).
 
-    The last step gets 1 where no score is below the threshold. Else the step before the first such
-    gets `prefix_reward`, if there is one. All other steps get 0.
+    The last step gets 1 where no score is below the threshold. Else the step before the first score
+    below it gets `prefix_reward`, if there is such a step. All other steps get 0.
 
     Only the place of the first error counts. The sum is 1, `prefix_reward` or 0. It stays the same
     when a step is cut in two and both halves are judged as the step was. In the source a verdict on
@@ -140,7 +140,7 @@ def first_error(scores: Sequence[float], threshold: float, prefix_reward: float)
 def total(scores: Sequence[float]) -> list[float]:
     """r_i = p_i: the control, which pays for every further step.
 
-    The sum has no upper bound, and no promise holds.
+    The sum has no upper bound, and there is no guarantee when a step is cut in two.
     """
     return list(scores)
 
@@ -163,7 +163,7 @@ def terminal_reward(right: bool | None, answered: bool, options: OnlineRl) -> fl
     """The reward at the last token of a completion.
 
     Args:
-        right: the verdict on an easy question; None on a hard one, whose answer nobody may look at.
+        right: the verdict on an easy question; None on a hard one, where the gold answer is hidden.
         answered: the completion ended by itself and has an answer.
     """
     if not answered:

@@ -38,6 +38,7 @@ from e2h_pipeline.stages.spec import (
     Condition,
     Part,
     Stage,
+    Where,
     always,
     load_recipe,
     narrow,
@@ -69,7 +70,7 @@ def stage(
     group: str,
     reads: Iterable[str] = (),
     recipe: Iterable[Part] = (),
-    methods: Iterable[str] = (),
+    methods: Iterable[str | Where] = (),
     uses_if: Mapping[str, Condition] | None = None,
     reads_if: Mapping[str, Condition] | None = None,
     samples: bool | Condition = False,
@@ -87,26 +88,13 @@ def stage(
 
     Args:
         group: Dagster group.
-        reads: upstream assets, besides `recipe`, which every stage has.
-        recipe: sections (or `section.field`) the body may read: all that may shape the result.
-        methods: registry fields that the body loads from (`rl.algorithm`). The chosen entry's code
-            is in the key.
-        uses_if: `module:Name` -> condition, for code loaded by `registry.resolve` for some recipes
-            only.
-        reads_if: upstream asset -> condition, for inputs of some recipes only. Dagster shows them
-            all.
-        samples: the body draws with the engine; its name and version are part of the key.
-        audit: may see gold answers.
-        gpu: take a slot of the GPU pool, so that two such stages never share a card; other stages
-            take a CPU slot.
-        distributed: the body may run in several processes; only the main one writes.
-        grows: field with the wanted amount (`sampling.samples`); a larger request extends a smaller
-            one.
-        external: fingerprint of files or Hub commits that shape the result.
-        watches: assets that only report outside changes; `external` puts the change into the key.
+        recipe: `Stage.sections`: all that may shape the result.
+        samples: a condition, or True where every recipe makes the body draw with the engine.
+        gpu: take a slot of the GPU pool, so that two such stages never share a card.
         kinds: icons in the UI.
-        files: hash of files that are code (templates).
         name: asset name; by default the body's.
+
+    The other arguments are attributes of `Stage`, which describes them.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:

@@ -52,10 +52,12 @@ class Without:
 
 @dataclass(frozen=True)
 class Where:
-    """A section or field that a stage reads for some recipes only; for others it has its default.
+    """A section, field or registry that a stage uses for some recipes only.
+
+    A section or field has its default for other recipes.
 
     Attributes:
-        part: such as `sampling` or `sampling.top_k`.
+        part: such as `sampling` or `sampling.top_k`; among methods a registry's field.
         wanted: the condition on the recipe.
     """
 
@@ -98,7 +100,7 @@ class Stage:
     audit: bool
     code: Code
     files: str = ""
-    methods: tuple[str, ...] = ()
+    methods: tuple[str | Where, ...] = ()
     uses_if: Mapping[str, Condition] = field(default_factory=dict)
     reads_if: Mapping[str, Condition] = field(default_factory=dict)
     samples: Condition = never
@@ -119,9 +121,17 @@ class Stage:
 
     def code_behind(self, recipe: RecipeSlice, engine: str) -> dict[str, Code]:
         """Name -> code of the body and of the methods that the recipe chooses."""
-        fields = (*self.methods, ENGINE) if self.samples(recipe) else self.methods
         used = {target: code_behind(target) for target, wanted in self.uses_if.items() if wanted(recipe)}
-        return {"body": self.code, **used, **dict(chosen_code(fields, recipe, engine))}
+        return {"body": self.code, **used, **dict(chosen_code(self.registries(recipe), recipe, engine))}
+
+    def registries(self, recipe: RecipeSlice) -> tuple[str, ...]:
+        """Fields of the registries that the body may load from for this recipe."""
+        fields = [
+            method if isinstance(method, str) else method.part
+            for method in self.methods
+            if isinstance(method, str) or method.wanted(recipe)
+        ]
+        return (*fields, ENGINE) if self.samples(recipe) else tuple(fields)
 
     def version(self, recipe: RecipeSlice, engine: str) -> str:
         """Code version of the stage for this recipe, 16 hex digits."""
@@ -132,7 +142,8 @@ class Stage:
 
         It changes too often rather than too seldom: a step with unchanged methods still finds its
         artifact in the store."""
-        fields = self.methods if self.samples is never else (*self.methods, ENGINE)
+        fields = [method if isinstance(method, str) else method.part for method in self.methods]
+        fields += [] if self.samples is never else [ENGINE]
         used = {target: code_behind(target) for target in self.uses_if}
         every = {f"{f}={word}": REGISTRIES[f].code(word) for f in fields for word in REGISTRIES[f].words()}
         return _together({"body": self.code, **used, **every}, self.files, fresh=False)
@@ -152,7 +163,7 @@ class Stage:
             for code in self.code_behind(job.recipe, job.work.engine).values():
                 code.load()
             self._require_code(job, began)
-        with only((*self.methods, *([ENGINE] if self.samples(job.recipe) else []))):
+        with only(self.registries(job.recipe)):
             yield
         if job.code_version:
             self._require_code(job, began)

@@ -6,11 +6,13 @@ from typing import Any
 
 from e2h_pipeline.registry import STEP_CHECKERS
 from e2h_pipeline.supervision.rows import balanced_by_problem, distinct_samples
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.source import STEP_CHECKER, LabelJob, LabelledRows, LabelSource
 
 
 class ExactChecker(LabelSource):
     """Labels every distinct sample for which the checker returns labels."""
+
+    methods = (STEP_CHECKER,)
 
     def reads(self, options: Any) -> tuple[str, ...]:
         """The samples that are labelled."""

@@ -1,5 +1,4 @@
-"""Step labels by Monte-Carlo completion, without people (Math-Shepherd, Wang et al. 2024, section
-3).
+"""Step labels by Monte-Carlo completion (Math-Shepherd, Wang et al. 2024, section 3).
 
 A step is judged by its continuations: from the end of the step the policy draws N completions, and
 their answers are compared with the easy problem's. Hard label: 1 if any is right, else 0. Soft
@@ -37,7 +36,7 @@ from e2h_pipeline.supervision.rows import (
     grade_answers,
     until_first_error,
 )
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.source import GRADER, LabelJob, LabelledRows, LabelSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,6 +83,7 @@ class MonteCarlo(LabelSource):
     made again."""
 
     samples = True
+    methods = (GRADER,)
 
     def reads(self, options: Any) -> tuple[str, ...]:
         """The samples that are labelled, and the policy that completes their beginnings."""
@@ -152,8 +152,7 @@ def _all_prefixes(job: LabelJob, samples: Rows) -> Rows:
 
 
 def step_prefixes(completion: str, finished: bool, text: TextFormat) -> list[str]:
-    """The text up to the end of each step, ready to go on from; a step that was cut off has
-    none."""
+    """The text up to the end of each step, ready to go on from; a cut-off step has none."""
     solution = text.parse(completion)
     spans = solution.spans[: len(solution.steps)]
     cut = (
@@ -242,8 +241,7 @@ def _label(judge: Grader, samples: Rows, job: LabelJob, prefixes: Rows) -> Rows:
 
 
 def step_labels(shares: Sequence[float], *, soft: bool) -> list[float]:
-    """Labels from shares of right completions (-1: none drawn): the share, or 1 where it is not
-    0."""
+    """Labels from shares of right completions (-1: none drawn): the share, or 1 where above 0."""
     return [share if soft or share == UNLABELLED else float(share > 0) for share in shares]
 
 

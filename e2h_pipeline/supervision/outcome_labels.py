@@ -1,5 +1,4 @@
-"""Outcome labels on easy problems, the supervision of the outcome reward model (paper section 3.3,
-C.1).
+"""Outcome labels on easy problems: supervision of the outcome reward model (paper 3.3, C.1).
 
 Distinct samples of easy problems, right or wrong by their final answer alone. A sample that was cut
 off or gives no answer is wrong; so is one with an answer that the grader gives up on. Right and

@@ -23,8 +23,8 @@ Rows = list[dict[str, Any]]
 def labelled_row(
     problem: dict[str, Any], sample: int, completion: str, labels: list[float], finished: bool
 ) -> dict[str, Any]:
-    """A row of easy_step_labels: a completion of an easy problem, with a label per segment or none
-    yet."""
+    """A row of easy_step_labels: a completion of an easy problem, with a label per segment or
+    none."""
     return {
         "problem_id": problem["problem_id"],
         "level": problem["level"],

@@ -87,15 +87,22 @@ class LabelledRows:
     counts: Mapping[str, Any]
 
 
+STEP_CHECKER, GRADER = "problems.source/step_checker", "evaluation.grader"
+METHODS = (STEP_CHECKER, GRADER)
+"""Registries that label sources may load from."""
+
+
 class LabelSource(SuppliedSource, Protocol):
     """Labels steps of solutions of easy problems. The registry's entry is the class; it is made
     without arguments.
 
     Attributes:
         samples: it draws with the engine, so the engine is in the key.
+        methods: fields of the registries that it loads from, a subset of `METHODS`.
     """
 
     samples: bool = False
+    methods: tuple[str, ...] = ()
 
     def reads(self, options: Any) -> tuple[str, ...]:
         """Upstream assets that it needs besides `easy_problems`: some of `easy_samples` and

@@ -50,7 +50,7 @@ def label_easy_steps(
         work: each source works in a folder of its own.
 
     Returns counts: `solutions`, `problems`, steps by label, and the source's own counts, such as
-    `dropped` (left out, by reason). With several sources, `sources` has all of these for each (`1
+    `dropped` (left out, by reason). With several sources, `sources` has these counts for each (`1
     prm800k`, `2 shepherd`).
 
     Raises:

@@ -7,7 +7,7 @@ attention stays within a document (`packed_attention`), so the loss is that of t
 
 The packing trap: transformers keeps packed documents apart only where it is given no mask and no
 cache; the plain call `model(input_ids=..., position_ids=...)` with a cache lets each document read
-those before it, and nothing says so. Here attention does not depend on a mask.
+the ones before it, without a warning. Here attention does not depend on a mask.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers.utils import ModelOutput
 
 Example = Mapping[str, Sequence[float]]
-WEIGHTS = "weights"  # column of examples whose labels do not all count alike: the weight of each label
+WEIGHTS = "weights"  # column of examples: weight of each label; left out where all count alike
 _PACKED = "e2h_packed"  # the name of our attention in transformers' registry
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "document_lengths")
 
@@ -56,7 +56,7 @@ def together(*examples: Example) -> dict[str, Sequence[float]]:
 
 
 def collate(pad_id: int, packing: bool) -> Callable[[Sequence[Example]], dict[str, Any]]:
-    """What makes a batch of examples.
+    """A function that makes a batch of examples.
 
     Returns {"input_ids", "labels", other columns: (rows, length)} with "attention_mask" where
     padded, and "position_ids" and "document_lengths" where packed (one row).
@@ -95,7 +95,7 @@ def packed_attention(model: PreTrainedModel, wanted: bool = True) -> Iterator[No
     nothing.
 
     Raises:
-        ValueError: the model looks at a window only, which this attention does not know.
+        ValueError: the model has sliding-window attention, which packing does not support.
     """
     if not wanted:
         yield
@@ -104,7 +104,7 @@ def packed_attention(model: PreTrainedModel, wanted: bool = True) -> Iterator[No
 
     if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
         raise ValueError(
-            f"{type(model).__name__} has sliding-window attention, which packing does not know: "
+            f"{type(model).__name__} has sliding-window attention, which packing does not support: "
             "set packing=false in its section of the recipe"
         )
     before = model.config._attn_implementation

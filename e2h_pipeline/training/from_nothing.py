@@ -1,7 +1,7 @@
 """Train a small base model from nothing on the corpus of its domain (`base.train: true`).
 
-The ladder's is shipped with the package. `base.train=true` makes it again, and a check compares the
-two.
+The ladder's base model is shipped with the package. `base.train=true` makes it again, and a check
+compares the two.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Base, Problems
 
 _COMPARED_DOCUMENTS = 200
-_LOSS_TOLERANCE = 0.02  # nats per token; another processor rounds otherwise, and training amplifies it
+_LOSS_TOLERANCE = 0.02  # nats per token; other processors round differently, and training amplifies it
 
 
 def make_base_model(options: Base, problems: Problems, work: Work) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def make_base_model(options: Base, problems: Problems, work: Work) -> dict[str, 
     from nothing.
 
     Raises:
-        ModelError: the model cannot be found, the shipped model was made by other knobs, or the
-            domain has no corpus to train one on.
+        ModelError: the model cannot be found, the shipped model was made with other settings, or
+            the domain has no corpus to train one on.
     """
     if not options.train:
         return get_base_model(options, problems, work.out)
@@ -90,7 +90,7 @@ def compare_with_shipped(folder: Path, options: Base, problems: Problems) -> dic
 
     Returns {"identical": same weights to the bit, "loss", "shipped_loss": nats per predictable
     token on corpus documents that neither was trained on, "alike": identical, or losses within a
-    tolerance}. None where the domain ships no model, or one that was trained with other knobs.
+    tolerance}. None where the domain ships no model, or one that was trained with other settings.
     """
     corpus = corpus_of(problems)
     if corpus is None or corpus.shipped is None:

@@ -1,7 +1,7 @@
 """Supervised fine-tuning of the policy on easy solutions (paper section 3.2, appendix C.1).
 
-The loss is on those segments of the completion that are to be learned. The end-of-sequence token is
-one of them: a policy that is not taught to stop never finishes an answer.
+The loss is on the learned segments of the completion. The end-of-sequence token is one of them: a
+policy that is not taught to stop never finishes an answer.
 """
 
 from __future__ import annotations

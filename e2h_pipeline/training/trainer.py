@@ -5,7 +5,7 @@ a save), logs go to the stage's reporter, batches are padded to their longest ro
 objective is a function. Checkpoints live in the stage's work folder and vanish with it.
 
 Under `accelerate launch` the same function runs in every process. An update sees the same examples
-whatever the number of processes; the main process alone reports and writes.
+whatever the number of processes; only the main process reports and writes.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 CURVES = "curves.jsonl"  # beside a model: a line for each report of its training
 GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards
 _COMPLETE = "complete"
-_REPORTS = 50  # points of a curve, about
+_REPORTS = 50  # about this many points per curve
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands when an objective is asked for the loss of a batch.
+    """The state of training when an objective computes the loss of a batch.
 
     Attributes:
         total: labelled positions of the whole update, over micro-batches and processes; the sum of
             their weights where examples have `WEIGHTS`. An objective is a sum over positions
             divided by it.
         progress: share of training that is done, in [0, 1).
-        number: of the update, from 0. Together with a seed it makes draws that a run that resumes
-            makes again.
+        number: of the update, from 0. Together with a seed it makes draws that a resumed run
+            repeats.
     """
 
     total: torch.Tensor
@@ -79,15 +79,14 @@ def process_count() -> int:
 
 
 def sharding_asked() -> str | None:
-    """What the accelerate config wants the model to be sharded with: "FSDP", "DEEPSPEED" or
-    nothing."""
+    """The sharding that the accelerate config asks for: "FSDP", "DEEPSPEED" or None."""
     wanted = [n for n in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{n}", "").lower() == "true"]
     return wanted[0] if wanted else None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run needs beside data and objective.
+    """Settings of a training run, besides data and objective.
 
     Attributes:
         epochs: passes over the examples.
@@ -99,7 +98,7 @@ class Settings:
         weight_decay: of AdamW.
         max_grad_norm: gradients are scaled down to this norm.
         final_lr_ratio: learning rate at the end, as a share of the peak.
-        checkpoints: how many are saved on the way, about.
+        checkpoints: approximate number saved on the way.
         order: `group_by_length` shuffles and puts examples of like length together, `sequential`
             takes them as they come.
         packing: several documents in a row instead of padding.
@@ -174,8 +173,8 @@ def train(
     the bit, killed or not.
 
     Raises:
-        ValueError: there is nothing to train on, the batch cannot be shared by the processes, or
-            accelerate would leave a model whole that it was told to shard.
+        ValueError: there are no examples, the processes cannot share the batch, or accelerate would
+            not shard the model as its config asks.
     """
     if len(examples) == 0:
         raise ValueError("no training examples: check the data limits and max_tokens of this stage")
@@ -216,7 +215,7 @@ def _callback(order: _Order, settings: Settings, reporter: Reporter) -> TrainerC
 
     class Callback(TrainerCallback):
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # Not `set_epoch`: with several processes it does not reach the sampler of a run that resumes.
+            # Not `set_epoch`: with several processes it does not reach a resumed run's sampler.
             order.epoch = state.global_step * settings.epochs // state.max_steps
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -261,17 +260,17 @@ def _objective_trainer(objective: Objective, order: _Order) -> type[Trainer]:
 
 
 def _prepared(trainer: Trainer) -> bool:
-    """Make a trainer count and report as we want, and say whether it shards the model.
+    """Set a trainer's counting and reports, and return whether it shards the model.
 
     Raises:
-        ValueError: accelerate would leave a model whole that it was told to shard.
+        ValueError: accelerate would not shard the model as its config asks.
     """
     from transformers.trainer_callback import PrinterCallback
 
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if sharding_asked() and not sharded:  # accelerate says nothing
+    if sharding_asked() and not sharded:  # accelerate does not warn
         raise ValueError(
-            f"the accelerate config asks for {sharding_asked()}, but accelerate shards nothing on "
+            f"the accelerate config asks for {sharding_asked()}, but accelerate does not shard on "
             f"{trainer.accelerator.distributed_type}: run on GPUs, or unset E2H_ACCELERATE_CONFIG"
         )
     trainer.model_accepts_loss_kwargs = True  # objectives divide by the count of the whole batch
@@ -323,8 +322,8 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         seed=settings.seed,
         logging_steps=every,
         save_strategy="steps",
-        # Only where a report ends. No checkpoint holds the part of the next report that Trainer has
-        # summed up, so a run that resumes there would report another loss.
+        # Only at the end of a report: a checkpoint does not hold Trainer's partial sum for the next
+        # report, so a resumed run would report another loss.
         save_steps=max(1, updates // settings.checkpoints // every) * every,
         save_total_limit=2,
         remove_unused_columns=False,
@@ -342,8 +341,8 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
 
 
 class _WithBlanks:
-    """Examples, and behind their end blanks without a label. Processes that run out of examples get
-    blanks, so that all make the same number of steps and no example counts twice."""
+    """Examples, followed by blanks without a label. Processes that run out of examples get blanks,
+    so that all make the same number of steps and no example counts twice."""
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
@@ -359,9 +358,9 @@ class _WithBlanks:
 
 class _Order:
     """The order of an epoch, drawn from (seed, epoch). Trainer's own sampler draws from the global
-    generator, so a run that resumes inside an epoch would go on in another order.
+    generator, so a run resumed inside an epoch would continue in another order.
 
-    Several processes take a multiple of examples together; blanks fill up the last.
+    With several processes, blanks fill up the last round of micro-batches.
     """
 
     def __init__(self, examples: Examples, settings: Settings) -> None:

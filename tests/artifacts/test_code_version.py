@@ -1,4 +1,5 @@
-"""Code versions: what computes counts, what explains does not, and the code that runs is the code that counts."""
+"""Code versions: code counts, comments and docstrings do not, and the version is that of the
+running code."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ FILES = {
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A small stand-in for the library's folder; nothing of it is loaded."""
+    """A small stand-in for the library's folder; it is never loaded."""
     root = tmp_path / "e2h_pipeline"
     for name, text in FILES.items():
         path = root / name
@@ -154,7 +155,7 @@ def test_an_entry_is_its_definition_and_what_that_uses(library: Path) -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package of somebody else, which can be imported."""
+    """An installed package, which can be imported."""
     folder = tmp_path / "site" / "e2h_toy_code"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("")
@@ -171,7 +172,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def _forget() -> None:
-    """As a new process, which has looked at no file."""
+    """Forget all files, like a new process."""
     module._scan.cache_clear()
     module._version.cache_clear()
     module._seen.clear()
@@ -183,7 +184,7 @@ def _edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new) + "\n")  # another size: file systems may count whole seconds
 
 
-def test_a_package_of_somebody_else_is_followed(installed: Path) -> None:
+def test_an_installed_package_is_followed(installed: Path) -> None:
     code = code_behind("e2h_toy_code.method:method")
     before = code.version()
     assert "e2h_toy_code" not in sys.modules
@@ -192,16 +193,16 @@ def test_a_package_of_somebody_else_is_followed(installed: Path) -> None:
 
 
 def test_what_is_loaded_keeps_its_version_and_what_is_not_is_read_anew(installed: Path) -> None:
-    """A file that is edited while a stage runs must not end up under the version of the code before, nor code that
-    still runs under the version of an edit."""
+    """If a file is edited while a stage runs, the new code must not get the old version, and the
+    running code must not get the new one."""
     code = code_behind("e2h_toy_code.method:method")
     method = importlib.import_module("e2h_toy_code.method").method
     code.load()
     before = code.version()
     _edit(installed / "maths.py", "x / 2", "x / 3")
-    assert method() == 1.0  # this process runs what it loaded,
+    assert method() == 1.0  # this process runs the code that it loaded,
     assert code.version() == before  # and says so
-    for name in ("e2h_toy_code.method", "e2h_toy_code.maths"):  # as another process would begin
+    for name in ("e2h_toy_code.method", "e2h_toy_code.maths"):  # like a new process
         del sys.modules[name]
         del module._held[name]
     _forget()
@@ -217,7 +218,8 @@ def test_a_lazy_import_behind_an_edit_is_found_out(installed: Path) -> None:
 
 
 def test_every_stage_covers_the_lazily_imported_and_the_started() -> None:
-    """What shaped results and was in no key: the worker of the graders, its tasks, and how tables are written."""
+    """Code that shapes results and was once in no key: the graders' worker, its tasks, and the
+    writing of tables."""
     import assets.rerank_metrics  # noqa: F401 - fills STAGES
     from e2h_pipeline.stages.spec import STAGES
 

@@ -1,4 +1,4 @@
-"""Differences of lineages: where they begin, and what follows from that."""
+"""Differences of lineages: where they begin, and their consequences."""
 
 from __future__ import annotations
 

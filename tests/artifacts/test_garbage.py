@@ -1,4 +1,4 @@
-"""Garbage collection: what is referred to survives, whatever runs, and whoever is killed."""
+"""Garbage collection: referenced artifacts survive, also with runs in parallel and after kills."""
 
 from __future__ import annotations
 
@@ -197,7 +197,8 @@ def test_old_lock_files_go_and_held_ones_stay(tmp_path: Path) -> None:
 
 
 def test_a_lock_whose_file_was_removed_while_waiting_still_excludes(tmp_path: Path) -> None:
-    """Two askers and a collector that removes lock files all the time: nothing is made by two at once."""
+    """Two processes request artifacts and a collector removes lock files all the time: no artifact
+    is made twice at once."""
     inside, most, stop = [0], [0], threading.Event()
     store = ArtifactStore(tmp_path)
 
@@ -230,7 +231,8 @@ def test_a_lock_whose_file_was_removed_while_waiting_still_excludes(tmp_path: Pa
 
 
 def test_a_run_during_collection_works(tmp_path: Path) -> None:
-    """A run asks for its stages again and again, while everything that is old is collected: what it was given stays."""
+    """A run requests its stages again and again while old artifacts are collected: the artifacts
+    that it got stay."""
     store, stop = ArtifactStore(tmp_path), threading.Event()
     for number in range(6):
         make(store, "easy_problems", content=str(number), recipe={"seed": number})
@@ -246,7 +248,7 @@ def test_a_run_during_collection_works(tmp_path: Path) -> None:
         collector = pool.submit(collects)
         try:
             for turn in range(30):
-                age(tmp_path)  # all of it can go now, and is asked for at this moment
+                age(tmp_path)  # all of it may go now, and is requested at this moment
                 seed = turn % 6
                 easy = make(store, "easy_problems", content=str(seed), recipe={"seed": seed})
                 sft = make(store, "sft_policy", easy)

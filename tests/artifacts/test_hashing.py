@@ -1,4 +1,4 @@
-"""Content hashes see values, all of them, and nothing but values."""
+"""Content hashes depend on all values, and on nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One folder for everything we write, wherever the command is started."""
+"""One folder for all output, wherever the command is started."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 
 
 def make(store: ArtifactStore, asset: str, *inputs: Artifact, text: str = "") -> Artifact:
-    """A small artifact made of others."""
+    """A small artifact made from others."""
 
     def body(draft: Draft) -> None:
         (draft.out / "data.txt").write_text(asset + text)
@@ -62,7 +62,7 @@ def test_the_walk_reads_manifests_only(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     easy = make(store, "easy_problems")
     sft = make(store, "sft_policy", easy)
-    (easy.path / "data.txt").unlink()  # a finding for verify, no obstacle to lineage
+    (easy.path / "data.txt").unlink()  # verify reports it, lineage goes on
     assert data_versions(trace(store, sft)) == [easy.data_version]
 
 

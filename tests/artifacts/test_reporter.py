@@ -1,4 +1,4 @@
-"""Progress: rates tell what is done now, not what was found done."""
+"""Progress: rates count work done now, not work found done."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Told(Reporter):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that only the test moves."""
+    """A clock that only the test moves."""
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now

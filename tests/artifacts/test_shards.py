@@ -1,4 +1,4 @@
-"""Shards: made once, kept while whole, found when damaged, made again alone."""
+"""Shards: made once and kept; damaged ones are found, and only they are made again."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Told(Reporter):
 
 
 def _complete(folder: Path, calls: list[Call] = CALLS) -> tuple[list[int], list[str], list[str]]:
-    """Run; what was made, which shards were there, and what was said."""
+    """Run; the shards made, the shards found, and the messages."""
     made.clear()
     told, kept = Told(), []
     complete_shards(

@@ -1,4 +1,5 @@
-"""The store: made once, whole or not at all, whoever is killed; damage is found and named."""
+"""The store: artifacts are made once, complete or not at all, also after kills; damage is found and
+named."""
 
 from __future__ import annotations
 
@@ -238,7 +239,7 @@ def test_what_only_looks_like_an_address_with_a_login_is_kept(tmp_path: Path, ha
     )
 
 
-# Families: requests that differ only in how much they want
+# Families: requests that differ only in size
 
 
 def _want(samples: int, seed: int = 0) -> Request:
@@ -247,7 +248,7 @@ def _want(samples: int, seed: int = 0) -> Request:
 
 
 def _count_to(samples: int, made: list[int], pause: float = 0.0) -> Any:
-    """Files 0 ... samples - 1, made in the work folder where they are missing, and linked."""
+    """Files 0 ... samples - 1; missing ones are made in the work folder, then all are linked."""
 
     def make(draft: Draft) -> None:
         for number in range(samples):

@@ -1,4 +1,4 @@
-"""Tables: whole or not there, read back in part order, errors that name the file."""
+"""Tables: complete or absent, read back in part order, errors name the file."""
 
 from __future__ import annotations
 

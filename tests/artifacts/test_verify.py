@@ -1,4 +1,4 @@
-"""Verification: damage of every kind is found and named, and nothing else is."""
+"""Verification finds and names damage of every kind, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def chain(store: ArtifactStore) -> tuple[Artifact, Artifact]:
 
 
 def _flip(artifact: Artifact) -> None:
-    """Another byte, with the time and size of the old one: what a bad disk does."""
+    """Change a byte but keep time and size, like a bad disk."""
     file = artifact.path / "data.txt"
     before = file.stat()
     file.write_text("X" + file.read_text()[1:])

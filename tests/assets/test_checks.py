@@ -1,4 +1,4 @@
-"""Asset checks find what is planted, and are quiet where all is well."""
+"""Asset checks find planted errors, and pass otherwise."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _metric(method: str, accuracy: float, n: int = 4, **changes: Any) -> dict[st
     [
         ([_metric("pass", 0.6), _metric("majority", 0.5)], None),
         ([_metric("pass", 0.6), _metric("best-of-n", 0.601)], "above pass@4"),
-        ([_metric("pass", 0.6), _metric("majority", 0.62)], None),  # drawn: 4 standard errors are 0.025
+        ([_metric("pass", 0.6), _metric("majority", 0.62)], None),  # sampled: 4 standard errors are 0.025
         ([_metric("pass", 0.6), _metric("majority", 0.63)], "above pass@4"),
         ([_metric("greedy", 1.2)], r"outside \[0, 1\]"),
         ([_metric("greedy", 0.5, ci_low=0.55)], "interval out of order"),
@@ -204,7 +204,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def test_the_checks_run_on_a_real_split(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """The ladder's four partitions through Dagster, with a benchmark_metrics stand-in for the firewall."""
+    """The ladder's four partitions through Dagster, with a benchmark_metrics stand-in for the
+    firewall."""
     from assets.problem_source import problem_source
     from assets.problems import benchmark_questions, easy_problems, gold_answers, hard_questions
 

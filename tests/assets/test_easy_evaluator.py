@@ -1,5 +1,4 @@
-"""One asset makes the evaluator, of the kind that the recipe names; it waits for what that kind
-reads, and no more."""
+"""One asset makes the evaluator of the recipe's kind, and waits only for that kind's inputs."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,5 @@
-"""The sample pool through Dagster: two experiments that differ in N share what they draw, damage included."""
+"""The sample pool through Dagster: two experiments with different N share samples, also damaged
+ones."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def _draw(home: Path, instance: dg.DagsterInstance, key: str, assets: list[Any]) -> dict[str, Any]:
-    """Materialize; what Dagster was told of the pool."""
+    """Materialize; Dagster's metadata of the pool."""
     result = dg.materialize(
         assets,
         instance=instance,

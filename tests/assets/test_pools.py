@@ -1,4 +1,4 @@
-"""Which evaluator and labels the sample pool waits for: none, but where the recipe makes it ask one."""
+"""The sample pool waits for evaluator and labels only if the recipe uses them while drawing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ POOL = STAGES[benchmark_samples.key.to_user_string()]
 
 
 class Guided:
-    """A search method of somebody else that asks the evaluator."""
+    """A search method of an installed package that uses the evaluator."""
 
     needs_scorer = True
 
 
 @pytest.fixture
 def guided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The word `guided`, as an installed package would add it."""
+    """Adds the word `guided`, like an installed package."""
     monkeypatch.setitem(sys.modules, "guided_search", sys.modules[__name__])
     for module in (registry, section):
         monkeypatch.setattr(

@@ -1,4 +1,5 @@
-"""How often the Hub is asked: plans of a sweep want the key of `problem_source` for every member."""
+"""Number of requests to the Hub: plans of a sweep need the key of `problem_source` for every
+member."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ for _ in range(20):
 
 
 class Hub(ThreadingHTTPServer):
-    """Tells the commit of any data set, or refuses, and counts who asks for ours."""
+    """Returns the commit of any data set, or refuses; counts requests for ours."""
 
     asked = 0
     status = 200

@@ -1,4 +1,4 @@
-"""`e2h sweep` at the terminal: what is said of files that cannot be used, and of members that fail."""
+"""`e2h sweep` at the terminal: messages about unusable files and failed members."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_the_selection_must_name_a_stage(tmp_path: Path) -> None:
 
 
 def test_an_error_is_shown_as_it_is(tmp_path: Path) -> None:
-    """Brackets in it are no markup, and script is no script on the page, which is there although nothing was made."""
+    """Brackets are not markup and a script tag does not run; the page exists although nothing was
+    made."""
     home = _home(
         tmp_path,
         odd="recipe: odd\naxes: {seed: [1]}\nselect: +problem_source\ndescription: <script>alert(1)</script>\n",

@@ -1,4 +1,5 @@
-"""What lies in deploy/ is configuration that Dagster takes; launchers by the schemas of their packages (extra dev)."""
+"""Dagster accepts the configuration in deploy/; launchers are checked against their packages'
+schemas (extra dev)."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def test_dagster_takes_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_variants_differ_only_where_they_have_to(path: Path) -> None:
-    """A setting that is added to dagster.yaml is not forgotten here."""
+    """A new setting in dagster.yaml must be added to the variants."""
     shipped, variant = _read(SHIPPED), _read(path)
     assert variant.keys() - shipped.keys() == {"storage"}
     assert shipped.keys() <= variant.keys()

@@ -1,4 +1,5 @@
-"""Dagster on a real Postgres server, configured by the file that is shipped; SQLite under as many writers for contrast."""
+"""Dagster on a real Postgres server, with the shipped configuration; SQLite with as many writers
+for contrast."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _STAGES = len(toy.TOYS)
 
 @dg.job
 def nothing() -> None:
-    """What runs that are only looked at are runs of."""
+    """A job for runs that are never executed."""
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,9 @@ def test_an_experiment_is_recorded_on_postgres(on_postgres: Path, tmp_path: Path
         assert instance.event_log_storage.get_concurrency_run_ids() == set()
 
 
-def test_of_a_run_on_another_host_nobody_here_can_tell(on_postgres: Path) -> None:
-    """One database, many hosts: only what is known to be of this host, or gone, is closed."""
+def test_a_run_on_another_host_is_left_alone(on_postgres: Path) -> None:
+    """One database, many hosts: only runs of this host, or of a host known to be gone, are
+    closed."""
     dead = {leftovers.PID_TAG: str(2**22 + 1)}  # above any pid
     with dg.DagsterInstance.get() as instance:
         tags = {

@@ -1,4 +1,5 @@
-"""Real servers on loopback, killed with SIGKILL one by one and all at once: afterwards nothing is stuck."""
+"""Real servers on loopback, killed by SIGKILL one by one and all at once: no run and no slot stays
+stuck."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def _listens(port: int) -> bool:
 
 
 class Servers:
-    """Code server, daemon and webserver over one home, each a process of its own."""
+    """Code server, daemon and webserver over one home, each in its own process."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.pids, self.go = home, home / "pids", home / "go"
@@ -71,7 +72,7 @@ class Servers:
         folder = home / "dagster"
         folder.mkdir(parents=True)
         config = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-        # As shipped, but quicker: this is how long a slot of a run that ended badly stays taken.
+        # Shorter than shipped: how long the slot of a failed run stays taken.
         config["run_monitoring"] |= {"poll_interval_seconds": 1, "free_slots_after_run_end_seconds": 1}
         (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
         workspace = home / "workspace.yaml"
@@ -115,10 +116,10 @@ class Servers:
             self.running[name].wait()
 
     def launch(self) -> str:
-        """Ask the webserver for a run, as the UI does; its id."""
+        """Launch a run through the webserver, like the UI; its id."""
         for note in (self.pids, self.go):
             note.unlink(missing_ok=True)
-        # Another seed, so that the store has no answer.
+        # Another seed, so that the store has no artifact yet.
         key = f"toy/seed={int(time.time() * 1000) % 1_000_000}"
         with self.instance() as instance:
             instance.add_dynamic_partitions("experiment", [key])
@@ -127,7 +128,7 @@ class Servers:
         return str(run["runId"])
 
     def cancel(self, run_id: str) -> None:
-        """As the UI does it."""
+        """Cancel a run through the webserver, like the UI."""
         said = self._ask(_CANCEL, {"runId": run_id})["terminateRun"]
         assert said["__typename"] == "TerminateRunSuccess", said
 
@@ -191,7 +192,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.mark.parametrize("victim", ["web", "daemon", "code"])
 def test_a_run_goes_on_without_a_server(servers: Servers, victim: str) -> None:
-    """The training is nobody's child but the run worker's; the server that comes back finds it done."""
+    """The training is a child of the run worker only; the restarted server finds it finished."""
     run_id = servers.launch()
     _, body, grandchild = servers.training()
     servers.kill(victim)
@@ -216,7 +217,8 @@ def test_a_run_whose_worker_was_killed_is_closed_and_the_next_proceeds(
     if everything:
         assert servers.status(run_id) == "STARTED" and servers.slots() == {run_id}
         servers.start("code", "web", "daemon")
-    # With its code server alive Dagster sees that a run worker is gone; after a restart it is our sensor.
+    # While its code server lives, Dagster notices a dead run worker; after a restart our sensor
+    # does.
     expected = "CANCELED" if everything else "FAILURE"
     _until(lambda: servers.status(run_id) == expected, "the run is closed")
     _until(lambda: run_id not in servers.slots(), "its slot is free")
@@ -238,7 +240,7 @@ def test_cancelling_a_run_ends_its_training(servers: Servers) -> None:
 
 
 def test_a_run_cancelled_while_its_code_server_was_gone_is_ended_by_doctor(servers: Servers) -> None:
-    """Nobody is there to tell the worker; it would train on, unseen, on a GPU whose slot is free."""
+    """Nothing tells the worker to stop; it would go on training on a GPU whose slot is free."""
     run_id = servers.launch()
     worker, body, grandchild = servers.training()
     servers.kill("code")

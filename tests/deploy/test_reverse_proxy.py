@@ -1,4 +1,4 @@
-"""deploy/reverse-proxy in a real nginx: what it stops never reaches the server behind it."""
+"""deploy/reverse-proxy in a real nginx: refused requests never reach the server behind it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx on PATH")
 
 
 class _Behind(BaseHTTPRequestHandler):
-    """Stands for Dagster: answers everything, and notes what came through."""
+    """Stands for Dagster: answers everything, and records the requests."""
 
     reached: list[tuple[str, dict[str, str]]] = []  # noqa: RUF012 - one server, one test module
 
@@ -49,7 +49,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """nginx with our file, without TLS; both of its upstreams are the server behind."""
+    """nginx with our file, without TLS; both upstreams are the recording server."""
     behind = HTTPServer(("127.0.0.1", 0), _Behind)
     threading.Thread(target=behind.serve_forever, daemon=True).start()
     folder, port = tmp_path_factory.mktemp("nginx"), _free_port()
@@ -93,7 +93,7 @@ def _listens(port: int) -> bool:
 
 
 def _ask(port: int, method: str, path: str, headers: dict[str, str], host: str = HOST) -> int:
-    """Status; 0 where the connection is closed without an answer."""
+    """Status of the answer; 0 if the connection is closed without one."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, headers={"Host": host, **headers})

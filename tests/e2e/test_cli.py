@@ -1,4 +1,4 @@
-"""What the command line says about an experiment, from nothing to its report."""
+"""Output of the command line about an experiment, from an empty home to the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def _json(home: Path, *arguments: str) -> Any:
 
 
 def test_other_easy_data_remakes_exactly_what_is_below(tiny_home: Path) -> None:
-    """The source is split again; only the easy partition differs, so what does not come from it is reused."""
+    """The source is split again. Only the easy partition differs, so all stages that do not depend
+    on it are reused."""
     done = e2h(tiny_home, "run", "tiny/problems.easy_limit=24")
     assert done.returncode == 0, done.stderr
     assert _stages(done.stdout, "reused") == {"problem_source", "base_model", "base_answers"}

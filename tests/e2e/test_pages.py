@@ -1,4 +1,4 @@
-"""Every asset of a whole experiment shows on Dagster's page what there is to see of it."""
+"""Every asset of a whole experiment has figures and pictures on Dagster's page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from assets.watched import WATCHED
 from e2h_pipeline.definitions import build
 from e2h_pipeline.orchestration.instance import open_instance
 
-# Settings: nothing that could be drawn.
+# Settings have no picture.
 NOT_DRAWN = {"recipe"}
 
 Metadata = Mapping[str, dg.MetadataValue]
@@ -22,13 +22,13 @@ Metadata = Mapping[str, dg.MetadataValue]
 
 @pytest.fixture(scope="module")
 def pages(tiny_home: Path) -> dict[str, Metadata]:
-    """Asset -> metadata of its latest materialization, as Dagster has it."""
+    """Asset -> metadata of its latest materialization in Dagster."""
     names = {key.to_user_string() for key in build().resolve_asset_graph().get_all_asset_keys()}
     found = {}
     with open_instance(tiny_home) as instance:
         for name in names - {
             watched.name for watched in WATCHED
-        }:  # what is watched and not made: tests/test_freshness.py
+        }:  # watched assets are not made: tests/orchestration/test_source_watch.py
             asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=["tiny"])
             record, *_ = instance.fetch_materializations(asked, limit=1).records
             assert record.asset_materialization is not None

@@ -1,4 +1,5 @@
-"""The whole pipeline as a user runs it, small: what is computed, what is reused, and what a kill costs."""
+"""The whole pipeline, small, run like a user's: computed and reused stages, and the cost of a
+kill."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from e2h_pipeline.problems.ladder.tokenizer import ladder_tokenizer
 from e2h_pipeline.recipe import LadderWorld
 
 pytestmark = pytest.mark.slow
-SECONDS_TO_FIND_NOTHING_TO_DO = 60  # the target is 20 on an idle machine; tests share theirs
+SECONDS_TO_FIND_NOTHING_TO_DO = 60  # the target is 20 on an idle machine; tests run on a shared one
 
 
 def run(home: Path, key: str, *options: str) -> dict[str, set[str]]:
@@ -56,7 +57,7 @@ def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path)
 
 
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:
-    """Run the experiment and kill -9 the process as soon as `ready`."""
+    """Run the experiment and kill -9 its process as soon as `ready` is true."""
     process = subprocess.Popen(
         [sys.executable, "-m", "e2h_pipeline.cli.app", "run", "tiny"],
         env=environment(home),
@@ -100,8 +101,8 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture
 def math_home(tmp_path: Path) -> Path:
-    """A home whose recipe reads a folder in MATH's layout (of ladder problems, so that a tiny model and its
-    tokenizer will do), labels in PRM800K's form, and a local base model."""
+    """A home whose recipe reads a folder in MATH's layout (with ladder problems, which fit a tiny
+    model and its tokenizer), labels in PRM800K's format, and a local base model."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     rng, rows, labels = random.Random(0), [], []
@@ -151,8 +152,8 @@ rl: {{updates: 2}}
 
 
 def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: Path) -> None:
-    """The source has changed, so all four parts are cut again; three come out as they were, and what hangs on
-    those alone is not made again."""
+    """The source has changed, so all four parts are cut again. Three are equal to before, and
+    stages that depend only on them are not made again."""
     assert run(math_home, "mathlike")["reused"] == set()
     (easy,) = (math_home / "store" / "easy_problems").glob("*/data.parquet")
     trained_on = next(row["problem_id"] for row in read_table(easy).to_pylist() if row["split"] == "train")
@@ -176,8 +177,9 @@ def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: P
 
 
 def test_a_policy_of_rewritten_problems_and_an_evaluator_of_automatic_labels(math_home: Path) -> None:
-    """The other half of the paper's Table 2: MetaMathQA's solutions, Math-Shepherd's labels, each in its own format. What
-    is rewritten of problems that are held out changes nothing; what is of easy ones, what is taught of it."""
+    """The other half of the paper's Table 2: MetaMathQA's solutions and Math-Shepherd's labels,
+    each in its own format. Rewritten held-out problems change nothing; rewritten easy problems
+    change the training solutions."""
     (math_home / "recipes" / "rewritten.yaml").write_text(
         f"""
 extends: mathlike
@@ -217,7 +219,7 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
     hard["response"] = "Something else.\nThe answer is: 0"
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
     again = run(math_home, "rewritten", "--select", "+sft_policy")["computed"]
-    assert again == {"easy_solutions"}  # the file is another, what is learned of it is not
+    assert again == {"easy_solutions"}  # the file differs, the training solutions do not
     easy = next(r for r in records if by_text(problems, r["original_question"]) == taught[0]["problem_id"])
     easy["response"] = "Something else.\nThe answer is: 0"
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))

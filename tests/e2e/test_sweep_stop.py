@@ -16,7 +16,7 @@ from e2h_pipeline.sweeps.stop import Judge, rule_of
 from resources.engine import EngineResource
 
 pytestmark = pytest.mark.slow
-# No guard ends it: 16 rollouts an update are noisy enough for several of them.
+# All guards are off, because 16 rollouts per update are noisy enough to trip several.
 LONG = canonical_key(
     "tiny/rl.updates=3000/rl.learning_rate=1e-9/rl.guards.hack_fall=1/rl.guards.unfinished=1/rl.guards.one_step=1"
     "/rl.guards.repeated_steps=1/rl.guards.more_steps=99/rl.guards.fewer_steps=0"
@@ -24,7 +24,7 @@ LONG = canonical_key(
 
 
 class AfterTwo:
-    """Gives up whoever has two checkpoints when another has ended, and remembers what it was shown."""
+    """Gives up members with two checkpoints when another has ended, and records its inputs."""
 
     def __init__(self) -> None:
         self.shown: list[tuple[Curve, list[Curve]]] = []
@@ -64,4 +64,4 @@ def test_a_member_is_stopped_at_its_checkpoint_and_leaves_no_result(
     begun, [ended] = rule.shown[-1]
     assert (len(begun.values) >= 2, begun.knobs, ended.knobs) == (True, (3000.0,), (6.0,))
     lines = next((tiny_home / "store" / "rl_policy").glob("*/curves.jsonl")).read_text().splitlines()
-    assert len(ended.values) == len(lines)  # a checkpoint an update
+    assert len(ended.values) == len(lines)  # a checkpoint per update

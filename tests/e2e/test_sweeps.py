@@ -1,4 +1,5 @@
-"""A sweep in real processes: what members share is made once, a member that fails holds up no other."""
+"""A sweep in real processes: shared stages are made once, a failed member does not stop the
+others."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ exclude: [{sft.max_tokens: 8, evaluation.samples: 3}]
 select: "+sft_policy"
 retries: 1
 """
-# Members that differ in what no selected stage but `recipe` reads share all others: two SFT policies, four recipes.
+# Members share every stage that reads equal fields. Only `recipe` reads all fields.
 SHARED = (
     "base_model",
     "problem_source",
@@ -82,7 +83,7 @@ def test_the_status_says_which_member_failed_and_why(home: Path) -> None:
 
 
 def test_workers_end_with_the_command(home: Path) -> None:
-    """A killed command leaves no worker, and what is run afterwards goes on."""
+    """A killed command leaves no worker, and the next run continues."""
     (home / "sweeps" / "long.yaml").write_text("recipe: tiny/base.updates=4000\naxes: {seed: [1, 2]}\n")
     command = [sys.executable, "-m", "e2h_pipeline.cli.app", "sweep", "long", "--workers", "2"]
     started = subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Dagster's real web server over a real experiment: what it shows, and what a forged event comes to."""
+"""Dagster's real web server over a real experiment: its pages, and the effect of a forged event."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def _webserver(*more: str) -> tuple[list[str], int]:
 
 @pytest.fixture(scope="module")
 def alerted_home(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The home of `tiny`, with a second experiment whose data folder is empty, as the sensor reports it."""
+    """The home of `tiny`, with a second experiment whose data folder is empty, as the sensor
+    reports it."""
     folder = tmp_path_factory.mktemp("no-data")
     text = f"description: problems of our own\nproblems: {{source: math, path: {folder}}}\n"
     recipe = tiny_home / "recipes" / "own-math.yaml"
@@ -108,7 +109,7 @@ def _post(url: str, data: object) -> tuple[int, str]:
 
 @pytest.fixture
 def browse(site: str, tmp_path: Path) -> Callable[[str, str], tuple[str, Path]]:
-    """Opens a page; gives its DOM as text, and a picture of it."""
+    """Opens a page; returns its DOM as text, and a picture."""
 
     def open_page(path: str, size: str) -> tuple[str, Path]:
         picture = tmp_path / "page.png"
@@ -160,11 +161,12 @@ def test_a_failed_check_says_what_is_wrong(browse: Callable[[str, str], tuple[st
 
 
 def test_a_forged_event_never_becomes_lineage(site: str, alerted_home: Path) -> None:
-    """Anyone who reaches the port may report events. Numbers and their lineage stay those of manifests."""
+    """Anyone who reaches the port may report events. Numbers and lineage still come from
+    manifests."""
     before = e2h(alerted_home, "lineage", "tiny", "--json")
     forged = {"partition": "tiny", "data_version": "EVIL", "metadata": {"artifact_key": "e" * 64}}
     status, _ = _post(f"{site}/report_asset_materialization/easy_problems", forged)
-    assert status == 200  # Dagster lets it in: docs/security.md
+    assert status == 200  # Dagster accepts it: docs/security.md
     with _instance(alerted_home) as instance, pytest.raises(StoreError, match="reported from outside a run"):
         latest_artifact(instance, ArtifactStore(alerted_home), "easy_problems", "tiny")
     after = e2h(alerted_home, "lineage", "tiny", "--json")
@@ -193,7 +195,7 @@ def test_the_pages_listen_on_loopback_only(alerted_home: Path) -> None:
     command = ["e2h_pipeline.cli.app", "ui", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
     with _server(command, alerted_home, ports):
         assert not any(_answers("127.0.0.2", port) for port in ports)
-        # What runs under Dagster's server links MLflow's pages, wherever they are.
+        # Runs under Dagster's server link MLflow's pages at their actual address.
         assert f"E2H_MLFLOW_PORT={ports[1]}" in _environments_of("dagster", "e2h_pipeline.definitions")
 
 

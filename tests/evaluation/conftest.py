@@ -1,4 +1,5 @@
-"""A tiny graded world on disk: six ladder questions, four samples each, scores that know the truth."""
+"""A tiny graded world on disk: six ladder questions, four samples each, scores that fit the
+truth."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ POOL = [
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Folder with artifacts gold, samples, scores, and answers of sft and rl (rl gets one more right)."""
+    """Folder with artifacts gold, samples, scores, and answers of sft and rl (rl gets one more
+    right)."""
     samples = sample_rows(POOL)
     write_gold(tmp_path / "gold")
     # Two shards, in an order that is not that of the problems.
@@ -129,7 +131,7 @@ def world(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rerank(world: Path) -> Callable[..., dict[str, Any]]:
-    """Runs the rerank stage on the world, into its folder `rerank` or another one."""
+    """Runs the rerank stage on the world, by default into its folder `rerank`."""
     files = PoolFiles(world / "samples", world / "scores", world / "gold", "prm")
 
     def run_into(

@@ -1,4 +1,4 @@
-"""Who chose which solution, by hand: four problems of the tiny world, and weights that no vote has."""
+"""Which solution each method chose, by hand: four problems of the tiny world, and zero weights."""
 
 from __future__ import annotations
 
@@ -35,23 +35,24 @@ def test_the_world_by_hand(world: Path, rerank: Callable[..., dict[str, Any]]) -
     found: dict[str, list[dict[str, Any]]] = {}
     for row in table.to_pylist():
         found.setdefault(row["problem_id"], []).append(row)
-    # p5 has no answer in any sample: nobody chose anything.
+    # p5 has no answer in any sample: nothing is chosen.
     assert sorted(found) == ["p0", "p1", "p2", "p3", "p4"]
-    # p2: right, wrong, wrong, cut. The vote is wrong, the evaluator right, and nothing else is to be told.
+    # p2: right, wrong, wrong, cut. The vote is wrong, the evaluator right.
     first, second = found["p2"]
     assert (first["roles"], first["right"], first["votes"], first["answer"]) == ([MAJORITY], False, 2, "9")
     assert (second["roles"], second["right"], second["votes"]) == ([WEIGHTED, BEST], True, 1)
     assert (second["gold"], second["samples"], second["right_samples"]) == ("0", 4, 1)
-    # Three segments of logit 2, and one with two of -2: products s^3 and s (1-s)^2, of which there are two.
+    # The right sample has three segments of logit 2, product s^3. Each of the two wrong ones has
+    # one of 2 and two of -2, product s (1-s)^2.
     right, wrong = SIGMOID_2**3, SIGMOID_2 * (1 - SIGMOID_2) ** 2
     assert second["weight"] == pytest.approx(right / (right + 2 * wrong))
     assert first["weight"] == pytest.approx(2 * wrong / (right + 2 * wrong))
     assert second["step_scores"] == pytest.approx([SIGMOID_2] * 3)
-    # p0: all choose the right answer, and the most trusted wrong one is shown beside it.
+    # p0: all choose the right answer; the most trusted wrong one is shown beside it.
     assert [row["roles"] for row in found["p0"]] == [[MAJORITY, WEIGHTED, BEST], [TRUSTED_WRONG]]
 
 
-def test_a_right_solution_that_nobody_chose_is_shown() -> None:
+def test_a_right_solution_that_no_method_chose_is_shown() -> None:
     assert chosen([0, 0, 1, -1], [False, False, True, False], [0.9, 0.8, 0.1, 1.0]) == {
         0: [MAJORITY, WEIGHTED, BEST],
         2: [UNCHOSEN_RIGHT],

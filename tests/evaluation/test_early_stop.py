@@ -1,4 +1,4 @@
-"""The replay says to the token what the engine does under a watch, and what that costs."""
+"""The replay predicts the engine under a watch to the token, with the cost."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_a_sample_is_given_up_at_the_first_look_behind_a_bad_step() -> None:
         ends=np.array([6, 12, 18, 8, 6, 15, 15, 3]),
         sample=np.array([0, 0, 0, 1, 2, 2, 3, 5]),
     )
-    # 0: bad at 12, looked at at 16. 1: at 8, itself a look. 2: good. 3: bad at 15, but over at 16, when the look would
-    # be. 4: without steps. 5: over before the first look.
+    # 0: bad at 12, the look is at 16. 1: bad at 8, which is itself a look. 2: good. 3: bad at 15,
+    # but it ends at 16, before the look. 4: without steps. 5: ends before the first look.
     assert replay_watch(steps, 0.5, 8).tolist() == [16, 8, 20, 16, 20, 5]
     assert replay_watch(steps, 0.15, 8).tolist() == [16, 20, 20, 16, 20, 5]
     assert replay_watch(steps, 0.5, 3).tolist() == [12, 9, 20, 15, 20, 3]
@@ -60,7 +60,7 @@ def test_a_sample_is_given_up_at_the_first_look_behind_a_bad_step() -> None:
 
 
 def test_a_step_is_over_with_the_token_that_shows_it(tok: PreTrainedTokenizerFast) -> None:
-    """Random tokens: steps, answers, half characters, and texts spelled as no tokenizer would."""
+    """Random tokens: steps, answers, half characters, and spellings that no tokenizer makes."""
     rng = np.random.default_rng(0)
     blank = tok("1\n\n# Answer", add_special_tokens=False)["input_ids"][1:]
     found = 0
@@ -178,24 +178,26 @@ def test_what_is_saved_and_what_it_costs(told: Path, ladder_policy: Path) -> Non
     found = {
         metric: row for (lose, metric, levels), row in rows(told).items() if (lose, levels) == (0.01, "all")
     }
-    # A step has six tokens, and an answer three and the end. The last step of a wrong solution is wrong, and it is given
-    # up with it: four tokens saved of each, 1 + 2 + 2 + 3 + 2 of them. Right ones: 3 of one step, 2 + 1 of two, 1 of two;
-    # wrong ones: 1, 2 + 2 + 3 of two, 2 of three. Cut ones: 7 first steps without a blank line.
+    # A step has six tokens; an answer has three and the end. The last step of a wrong solution is
+    # wrong, and the solution is given up there. Each saves four tokens; there are 1 + 2 + 2 + 3 +
+    # 2. Right ones: 3 of one step, 2 + 1 of two, 1 of two; wrong ones: 1, 2 + 2 + 3 of two, 2 of
+    # three. Cut ones: 7 first steps without a blank line.
     assert found["tokens_saved"]["count"] == 3 * 10 + 4 * 16 + 10 + 7 * 16 + 2 * 22 + 7 * 5
     assert found["tokens_saved"]["value"] == pytest.approx(40 / 295)
     assert found["right_given_up"]["value"] == 0 and found["right_given_up"]["count"] == 7
     assert found["wrong_given_up"]["value"] == pytest.approx(10 / 17)
-    # Without its wrong answers p1 is no longer a tie, and p2 and p3 are right.
+    # Without their wrong answers p1 is not a tie, and p2 and p3 are right.
     assert found["majority_change"]["value"] == pytest.approx(2.5 / 6)
     assert found["majority_change"]["ci_low"] < 2.5 / 6 < found["majority_change"]["ci_high"]
     assert found["pass_change"]["value"] == found["best_of_n_change"]["value"] == 0  # no right one was lost
-    # A quarter of a sample less of four is three and a half: three or four, so a right one may be missed.
+    # The same saving leaves 3.5 of four samples, rounded to three, so a right one may be missing.
     assert found["pass_fewer_change"]["value"] < 0
     assert summary["replayed"] and summary["every"] == 6 and summary["right_validation_solutions"] == 2
     assert summary["all_levels"]["0.01"]["threshold"] == 0.5
     assert set(summary["all_levels"]) == {"0.001", "0.01", "0.05", "0.1"}
     assert (told / "out" / "early_stop.png").read_bytes().startswith(b"\x89PNG")
-    # Of problems 4 to 6 one right solution: an easy and a hard group, and no row of a share of nothing.
+    # Problems 4 to 6 have one right solution: an easy and a hard group, and no share of zero
+    # solutions.
     assert (0.01, "right_given_up", "hard") in rows(told) and (0.01, "right_given_up", "5") not in rows(told)
 
 
@@ -230,7 +232,7 @@ def test_a_right_answer_come_by_through_a_wrong_step_is_not_sound(told: Path, la
     run(told, ladder_policy, [0.5])
     found = {metric: row["count"] for (lose, metric, levels), row in rows(told).items() if levels == "all"}
     assert found["right_given_up"] == 7 and found["sound_given_up"] == 6
-    run(told, ladder_policy, [0.5], checker=None)  # no checker: nobody can tell
+    run(told, ladder_policy, [0.5], checker=None)  # no checker, so steps are not judged
     assert not any(metric == "sound_given_up" for _, metric, _ in rows(told))
 
 

@@ -66,11 +66,11 @@ def test_without_checker_only_outcomes_are_measured(world: Path) -> None:
 def test_calibration_slopes_and_first_errors_by_level(world: Path) -> None:
     run(world)
     found = rows(world)
-    # All right steps have sigmoid(2): the gap to 1 where all steps are right, and no slope over length.
+    # All right steps have sigmoid(2): the gap is to 1, and there is no slope over length.
     sure = 1 / (1 + 2.718281828**-2)
     assert found["step_ece", "all"]["value"] == pytest.approx(1 - sure, abs=1e-6)
     assert found["step_position_slope", "all"]["value"] == pytest.approx(0, abs=1e-9)
-    # The scores know the wrong step, and refuse none of a right solution.
+    # The scores find the wrong step, and refuse no step of a right solution.
     for metric in ("accuracy_erroneous", "accuracy_correct", "f1"):
         assert found[f"first_error_{metric}", "all"]["value"] == 1
     assert ("first_error_f1", "1") in found
@@ -83,7 +83,8 @@ def test_evaluator_and_generator_from_easy_to_hard(world: Path) -> None:
     assert found["generator_accuracy", "easy"]["value"] == pytest.approx(6 / 12)
     assert found["generator_accuracy_change", "hard"]["value"] == pytest.approx(1 / 12 - 6 / 12)
     assert found["generator_accuracy_kept", "hard"]["value"] == pytest.approx(1 / 6)
-    # The evaluator is perfect everywhere: nothing changes, all is kept, and more than the generator keeps.
+    # The evaluator is perfect everywhere: no change, everything is kept, more than by the
+    # generator.
     assert found["step_auroc_change", "hard"]["value"] == 0
     assert found["step_auroc_kept", "4"]["value"] == 1
     row = found["step_auroc_kept_over_generator", "hard"]

@@ -1,4 +1,4 @@
-"""By how much numbers moved, against values worked out by hand."""
+"""Changes of numbers, against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_the_difference_is_paired_by_problem() -> None:
         "first": 0.0,
         "second": 1.0,
         "difference": 1.0,
-        "ci_low": 1.0,  # every hard problem moved by one: no resample says anything else
+        "ci_low": 1.0,  # every hard problem moved by one: all resamples agree
         "ci_high": 1.0,
         "problems": 2,
         "paired": True,
     }
     assert found["weighted-vote", "easy"]["difference"] == 0.0
-    assert found["weighted-vote", "hard"]["ci_low"] == -1.0  # one up, one down: nothing is sure
+    assert found["weighted-vote", "hard"]["ci_low"] == -1.0  # one up, one down: the interval includes zero
     assert found["weighted-vote", "hard"]["ci_high"] == 1.0
 
 

@@ -59,7 +59,8 @@ def test_greedy_and_sampled_lengths_of_every_policy(
     assert table.schema.equals(lengths_schema())
     rows = {(r["policy"], r["decoding"], r["levels"]): r for r in table.to_pylist()}
     assert len(rows) == table.num_rows == 4 * 8
-    # Sample s has 10 (s + 1) tokens. The pool of sft has four samples, the sampled answers of rl two.
+    # Sample s has 10 (s + 1) tokens. The pool of sft has four samples, the sampled answers of rl
+    # two.
     assert rows["sft", "sampled", "all"]["tokens"] == 25
     assert rows["rl", "sampled", "hard"]["tokens"] == 15
     assert rows["rl", "greedy", "easy"]["tokens"] == 10

@@ -23,7 +23,7 @@ def test_worked_accuracies(world: Path, rerank: Run) -> None:
     rerank()
     # Majority over all four: right; tie; lost; lost; lost; no answer at all.
     assert accuracy(world, method="majority", n=4, levels="all") == pytest.approx(1.5 / 6)
-    # The evaluator knows: every problem with a right sample is solved, p0-p3.
+    # The evaluator is right: every problem with a right sample is solved, p0-p3.
     for method in ("weighted-vote", "best-of-n"):
         assert accuracy(world, method=method, aggregation="product", n=4, levels="all") == pytest.approx(
             4 / 6

@@ -21,7 +21,8 @@ from e2h_pipeline.evaluation.rl_audit import (
 from e2h_pipeline.recipe import Evaluation
 from e2h_pipeline.stages.spec import STAGES
 
-# (update, problem, level, right, answer, evaluator_score, kl): hard problems h1 (gold 3) and h2 (gold 5).
+# (update, problem, level, right, answer, evaluator_score, kl): hard problems h1 (gold 3) and h2
+# (gold 5).
 ROLLOUTS = [
     (1, "e1", 1, True, "2", 0.9, 0.0),
     (1, "h1", 4, None, "3", 0.5, None),
@@ -57,7 +58,8 @@ def audit(folder: Path, gold: dict[str, str], rows: list[tuple[Any, ...]] = ROLL
 
 
 def test_curves_by_hand(tmp_path: Path) -> None:
-    """Hard rollouts: both right in update 1, none in update 2, while the evaluator goes from .4 to .85."""
+    """Hard rollouts: both right in update 1, none in update 2, while the evaluator goes from .4 to
+    .85."""
     summary, points = audit(tmp_path, {"h1": "3", "h2": "5"})
     rows = read_table(tmp_path / "out" / "curves.parquet").to_pylist()
     hard = [row for row in rows if row["levels"] == "hard"]
@@ -69,7 +71,7 @@ def test_curves_by_hand(tmp_path: Path) -> None:
     assert [row["chosen"] for row in hard] == [
         False,
         True,
-    ]  # update 2 was drawn by the checkpoint behind update 1
+    ]  # the checkpoint after update 1 drew update 2
     assert summary["gap_hard_last"] == pytest.approx(0.85)
     easy = [row["gold_accuracy"] for row in rows if row["levels"] == "easy"]
     assert easy == [1.0, 0.0]  # the trainer's own verdicts
@@ -93,7 +95,7 @@ def test_other_gold_answers_change_the_audit(tmp_path: Path) -> None:
     assert not figures["levels"]["hard"]["over_optimized"]
 
 
-def test_a_rollout_that_nobody_can_judge_is_an_error(tmp_path: Path) -> None:
+def test_a_rollout_without_a_verdict_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PoolError, match="problem h2 has neither a verdict nor a gold answer"):
         audit(tmp_path, {"h1": "3"})
 

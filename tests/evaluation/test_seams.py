@@ -1,4 +1,5 @@
-"""Domains with other levels, and an aggregation of an installed package: nothing in the library changes for them."""
+"""Domains with other levels, and an aggregation of an installed package, without a change of the
+library."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ WORLDS = [
 
 
 def relevel(world: Path, levels: list[int | None]) -> None:
-    """Give the world's problems other levels. The hard problem behind them keeps its own."""
+    """Give the world's problems other levels. The hard problem after them keeps its level."""
     file = world / "gold" / "data.parquet"
     table = read_table(file)
     column = pa.array([*levels, 1], pa.int8())
@@ -68,7 +69,7 @@ def test_groups_follow_the_levels_of_the_data(
     assert [found[f"p{i}"] for i in range(6)] == levels
     chosen = read_table(world / "rerank" / "choices.parquet").to_pylist()
     assert all(row["level"] == levels[int(row["problem_id"][1:])] for row in chosen)
-    # What is made of the tables later has the same groups, in the same order.
+    # Later tables have the same groups in the same order.
     metrics = read_table(world / "benchmark" / "metrics.parquet").to_pylist()
     pooled = pooled_over_seeds([values, values], easy, Bootstrap(100))
     for rows in (result_rows("toy", metrics, {}), pooled):

@@ -31,7 +31,7 @@ def test_changes_worked_numbers() -> None:
             "step_auroc_change": -0.1,
             "step_auroc_kept": 0.75,
             "step_auroc_kept_over_generator": 0.55,
-            "x_change": 0.1,  # no lead on easy, so there is no share of it
+            "x_change": 0.1,  # no lead on easy problems, so no share is defined
         }
     )
 
@@ -53,7 +53,8 @@ def test_measures_on_a_group_and_the_pairing() -> None:
     accuracy = measured_accuracy(right.reshape(100, 8), groups["hard"], drawn["hard"])
     assert accuracy.value == pytest.approx(right[480:].mean())
     assert accuracy.resampled.mean() == pytest.approx(accuracy.value, abs=0.01)
-    # Against itself the change is nothing in every resample: same problems drawn for both sides.
+    # Against itself the change is zero in every resample, because both sides draw the same
+    # problems.
     same = {"a": accuracy, "b": accuracy}
     assert all(
         c.low == c.high == 0 for c in changes_from_easy(same, same, "hard", BOOTSTRAP) if "change" in c.metric

@@ -1,5 +1,5 @@
-"""The examples of docs/extending.md: a package of somebody else goes through the whole pipeline, RL and report included,
-with not one line of the library changed."""
+"""The examples of docs/extending.md: an installed package runs through the whole pipeline, with RL
+and report, without a change of the library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECIPE = Path(__file__).with_name("toy.yaml")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the toy experiment has been run."""
+    """A home after a run of the toy experiment."""
     folder = tmp_path_factory.mktemp("toy") / "e2h"
     (folder / "recipes").mkdir(parents=True)
     shutil.copyfile(RECIPE, folder / "recipes" / "toy.yaml")
@@ -34,7 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def e2h(home: Path, *arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
-    """The command line where the package is installed, or is not."""
+    """The command line, with or without the package installed."""
     paths = [str(INSTALLED)] if installed else []
     seen = {**environment(home), "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
@@ -74,7 +74,7 @@ def test_every_method_was_the_packages(home: Path) -> None:
     assert manifest(home, "rl_policy")["recipe"]["rl"]["discount"] == 0.9
     assert {"easy_evaluator"} <= manifest(home, "benchmark_samples")[
         "inputs"
-    ].keys()  # its search asks the evaluator
+    ].keys()  # its search uses the evaluator
     aggregations = {row["aggregation"] for row in rows(home, "rerank_metrics", "metrics.parquet")}
     assert {"product", "geometric"} <= aggregations
     checked = rows(home, "evaluator_generalization", "metrics.parquet")

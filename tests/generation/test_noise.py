@@ -55,7 +55,7 @@ def test_every_part_of_the_name_counts() -> None:
 
 
 def test_draws_are_the_same_on_every_machine() -> None:
-    """The numbers themselves are part of every sample pool; worked out here once more in plain Python."""
+    """Every sample pool depends on these numbers; here they are computed again in plain Python."""
     mask = 2**64 - 1
 
     def mix(z: int) -> int:

@@ -1,4 +1,4 @@
-"""The sample pool: complete, the same however it was drawn, killed or grown, and honest about damage."""
+"""The sample pool: complete, the same after kills and growth, and damage is reported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FIRST = "part-00000-000000.parquet"
 
 
 class Told(Reporter):
-    """Keeps what is said and reported."""
+    """Keeps messages and reported metrics."""
 
     def __init__(self) -> None:
         super().__init__(every_seconds=0)
@@ -59,7 +59,7 @@ class Told(Reporter):
 
 
 class Counting(LocalRunner):
-    """Counts the samples that come out of the shards it runs."""
+    """Counts the samples in the shards that it runs."""
 
     drawn = 0
 
@@ -164,7 +164,7 @@ def test_from_n_to_4n_costs_3n_and_gives_the_pool_drawn_in_one_go(
     _draw(ladder_policy, ladder_tables, straight, large)
     assert _contents(grown / "out") == _contents(straight / "out")
     assert (grown / "small" / FIRST).samefile(grown / "out" / FIRST)  # linked, not copied
-    # And back: what the larger has, the smaller needs not draw.
+    # And back: the smaller pool draws nothing that the larger has.
     (grown / "out").rename(grown / "large")
     assert _draw(ladder_policy, ladder_tables, grown, small)["drawn"] == 0
 
@@ -224,7 +224,7 @@ def test_a_damaged_file_of_an_artifact_is_named_and_only_its_shard_drawn_again(
 
 
 def test_what_is_held_does_not_grow_with_n(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
-    """Python's objects and Arrow's buffers, of 8 times the samples; the model is the same."""
+    """Memory of Python objects and Arrow buffers with 8 times the samples and the same model."""
     import pyarrow as pa
 
     def peak(samples: int) -> int:
@@ -237,7 +237,7 @@ def test_what_is_held_does_not_grow_with_n(ladder_policy: Path, ladder_tables: P
         tracemalloc.stop()
         return traced
 
-    peak(16)  # imports, and what is made once
+    peak(16)  # imports, and objects that are made once
     before = pa.total_allocated_bytes()
     small, large = peak(32), peak(256)
     assert pa.total_allocated_bytes() - before < 100_000
@@ -285,8 +285,9 @@ def test_an_unknown_engine_is_named(ladder_policy: Path, ladder_tables: Path, tm
         _draw(ladder_policy, ladder_tables, tmp_path, engine="vroom")
 
 
-# A process that has the libraries loaded and forks: a child draws into the store and dies by SIGKILL after a
-# while; at last one is let live. Prints how many died, the shards each left, and the data version, here and undisturbed.
+# A process with loaded libraries forks: each child draws into the store and is killed by SIGKILL
+# after a while; the last one lives. Prints the number of kills, the shards that each left, and the
+# data version of this pool and of an undisturbed one.
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
@@ -344,7 +345,8 @@ def test_twenty_kills_at_random_moments_lose_nothing(
     assert done.returncode == 0, done.stderr[-3000:]
     died, left, killed, whole = json.loads(done.stdout)
     assert died == 20
-    assert left == sorted(left) and len(set(left)) == 21  # nothing done was lost, and each life got somewhere
+    # No finished shard was lost, and each child made progress.
+    assert left == sorted(left) and len(set(left)) == 21
     assert killed == whole
     assert [path.name for path in (tmp_path / "killed" / "store" / ".making").iterdir()] == []
 

@@ -1,4 +1,5 @@
-"""The registry of graders: every entry can be opened, and its key covers the code that grades, no more."""
+"""The registry of graders: every entry can be opened, and its key covers exactly the code that
+grades."""
 
 from pathlib import Path
 

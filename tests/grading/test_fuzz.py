@@ -1,9 +1,9 @@
 r"""Properties of the grader on made-up answers.
 
-Three kinds of text: any characters, LaTeX tokens in any order, and expressions whose value is known. An
-expression is a tree; its value is exact, in Q(sqrt 2, sqrt 3, i) with numbers put for x, y and pi. One tree
-is written in many ways (rearranged, `\frac` or `/`, decorated) that have to be equal, and two trees whose
-values differ have to be different.
+Three kinds of text: any characters, LaTeX tokens in any order, and expressions with a known value.
+An expression is a tree. Its value is exact, in Q(sqrt 2, sqrt 3, i) with numbers for x, y and pi.
+Different spellings of a tree (rearranged, `\frac` or `/`, decorated) must be equal; two trees with
+different values must be different.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDE
 
 
 def fuzz(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The same examples on every run; a run that has to search sets a seed by hand."""
+    """The same examples on every run; to search for new ones, set a seed by hand."""
     quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture]
     return settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=quiet)
 
@@ -72,7 +72,8 @@ def test_groups_do_not_depend_on_order(judge: Grader, answers: list[str | None],
 
 
 def assert_numbered(answers: Sequence[str | None], classes: Sequence[int | None]) -> None:
-    """No answer has no class; classes are numbered by first appearance; a text has one class."""
+    """Check that no answer has no class, that classes are numbered by first appearance, and that a
+    text has one class."""
     assert [number is None for number in classes] == [answer is None for answer in answers]
     numbers = [number for number in classes if number is not None]
     assert list(dict.fromkeys(numbers)) == list(range(len(set(numbers))))
@@ -125,7 +126,7 @@ def product(a: Number, b: Number) -> Number:
 
 
 def value(tree: Tree, point: dict[str, Fraction]) -> Number:
-    """The value at a point; ZeroDivisionError where there is none that we can tell."""
+    """The value at a point; ZeroDivisionError if it has no value that can be computed."""
     if isinstance(tree, int):
         return rational(tree)
     if isinstance(tree, str):
@@ -254,7 +255,7 @@ class Writer:
 
 
 def decorated(text: str, rng: random.Random) -> str:
-    """What people put around an answer."""
+    """An answer with the decorations that people write."""
     forms = (
         "{}",
         "{}",
@@ -308,7 +309,8 @@ def with_a_slip(tree: Tree, rng: random.Random) -> Tree:
 @fuzz(120)
 @given(st.lists(st.one_of(arithmetic, algebra), min_size=2, max_size=5), st.randoms(use_true_random=False))
 def test_groups_are_values(judge: Grader, ladder: list[Tree], rng: random.Random) -> None:
-    """Three ways to write each value, mixed: as many groups as values, and pairs agree with the groups."""
+    """Three spellings of each value, mixed: there are as many groups as values, and pairs agree
+    with the groups."""
     answers = [(written(tree, rng), values(tree)) for tree in ladder for _ in range(3)]
     rng.shuffle(answers)
     texts = [text for text, _ in answers]
@@ -333,7 +335,7 @@ fractions = st.one_of(
 
 
 def number_texts(number: Fraction) -> list[str]:
-    """Ways to write a rational number; only decimals that end."""
+    """Spellings of a rational number; only finite decimals."""
     sign, p, q = "-" if number < 0 else "", abs(number.numerator), number.denominator
     texts = [f"{sign}\\frac{{{p}}}{{{q}}}", f"\\frac{{{number.numerator}}}{{{q}}}", f"{sign}{p}/{q}"]
     texts += [f"{sign}\\dfrac{{{3 * p}}}{{{3 * q}}}", f"{sign}\\left(\\tfrac{{{p}}}{{{q}}}\\right)"]
@@ -443,5 +445,5 @@ def test_ends_of_intervals_matter(judge: Grader, low: Tree, high: Tree, rng: ran
 
 
 def listed(parts: Sequence[Tree], rng: random.Random) -> str:
-    """With a comma and a space: `1,234` might be one number."""
+    """A list with a comma and a space, because `1,234` might be one number."""
     return ", ".join(Writer(rng).write(part) for part in parts)

@@ -1,9 +1,9 @@
-r"""Text that wants to hang, crash, fill or take over the grader; every mode answers all of it.
+r"""Text that tries to hang, crash, fill or take over the grader; every mode grades all of it.
 
-Sources: the ways in which math-verify, the PRM800K grader and the paper's grader were seen to hang or
-err, and what would break a canonical form: factoring under a root, expanding a product, matching lists,
-numbers that only differ far behind the point. A pair may be undecided, but it may not raise, take more
-than its time, leave a process or eat the memory.
+Sources: texts that hung or misled math-verify, the PRM800K grader and the paper's grader, and texts
+that would break a canonical form: factoring under a root, expanding a product, matching lists,
+numbers that differ only in late digits. A pair may be undecided, but it must not raise, exceed its
+time, leave a process or use up the memory.
 """
 
 import contextlib
@@ -267,7 +267,7 @@ LONG = {f"{shape!r} over it": repeated(shape, MEGABYTE) for shape in SHAPES}
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory, in which code that ran would leave a file."""
+    """An empty working directory; executed code would leave a file there."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     assert list(tmp_path.iterdir()) == [], "code in an answer was run"
@@ -275,7 +275,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def judge(folder: Path) -> Iterator[Grader]:
-    """The new grader, without traces afterwards."""
+    """The grader; checks that it leaves nothing behind."""
     before = children()
     with grader(MODE, workers=2, cpu_seconds=CPU_SECONDS) as opened:
         yield opened
@@ -286,45 +286,46 @@ def children() -> set[str]:
     """Children of this process, zombies included."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone since
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
             if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
                 found.add(stat.parent.name)
     return found
 
 
 def memory_peak() -> int:
-    """Bytes: the most this process has held since `forget_memory_peak`."""
+    """Peak memory of this process in bytes since `forget_memory_peak`."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 
 def forget_memory_peak() -> int:
-    """Bytes held now."""
+    """Reset the peak; the bytes in use now."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     return memory_peak()
 
 
 class Stopwatch:
-    """Names what took too long, of our own CPU time or on the clock."""
+    """Names texts that took too long, in CPU time of this process or on the clock."""
 
     def __init__(self) -> None:
         self.late: list[str] = []
 
     def split(self, name: str, own: float = OWN_SECONDS) -> None:
-        """Close the time of `name`; the next one begins."""
+        """End the time of `name` and begin the next."""
         cpu, clock = time.process_time() - self._cpu, time.monotonic() - self._clock
         if cpu > own or clock > CLOCK_SECONDS:
             self.late.append(f"{name}: {cpu:.1f} s of CPU, {clock:.1f} s")
         self.start()
 
     def start(self) -> None:
-        """The time of the next name begins."""
+        """Begin the time of the next name."""
         self._cpu, self._clock = time.process_time(), time.monotonic()
 
 
 @pytest.mark.parametrize("mode", GRADERS.entries)
 def test_every_mode_answers(folder: Path, mode: str) -> None:
-    """Ours from both sides; the others, whose workers die of many of these, from the side that groups need."""
+    """Our grader in both orders; the others only in the order of groups, because many texts kill
+    their workers."""
     texts = {**HOSTILE, **LONG, **(FULL if mode == MODE else {})}
     names = [*texts, *(HOSTILE if mode == MODE else ())]
     pairs = [(min(PLAIN, text), max(PLAIN, text)) for text in texts.values()]
@@ -349,7 +350,7 @@ def test_hostile_answers_equal_themselves(judge: Grader) -> None:
 
 
 def test_hostile_answers_against_each_other(judge: Grader) -> None:
-    """Both sides hostile, so that no cheap rule ends it; the verdict is the same from both sides."""
+    """Both texts are hostile, so no cheap rule decides; the verdict is the same in both orders."""
     texts = list(HOSTILE.values())
     pairs = list(itertools.pairwise(texts)) + [(text, f"1+{text}") for text in texts]
     watch = Stopwatch()
@@ -363,7 +364,7 @@ def test_hostile_answers_against_each_other(judge: Grader) -> None:
 
 
 def test_classes_of_hostile_answers(judge: Grader) -> None:
-    """All as answers of one problem: the groups are the same from both ends."""
+    """All texts as answers of one problem: the groups are the same in reverse order."""
     texts = list(HOSTILE.values())
     start = time.monotonic()
     forward, backward = judge.classes([texts, texts[::-1]])
@@ -438,7 +439,7 @@ def test_extraction_of_hostile_answers() -> None:
 
 
 def assert_inside(found: Extraction | None, response: str) -> None:
-    """There is no answer, or its span holds it."""
+    """Check that there is no answer, or that its span contains it."""
     if found is not None:
         assert 0 <= found.start <= found.end <= len(response)
         assert found.answer and found.answer in response[found.start : found.end]

@@ -1,5 +1,5 @@
-"""Agreement with hand-made labels on real data; skipped without it. What we think is a label's fault is
-in docs/grading.md."""
+"""Agreement with hand-made labels on real data; skipped without the data. docs/grading.md lists
+labels that we think wrong."""
 
 import json
 import os

@@ -1,7 +1,7 @@
 r"""The gold answers of MATH against themselves and against each other.
 
-Distinct gold answers are a sharp test: of 301 texts in MATH500 nearly every pair is of two different
-values, so whatever a grader calls equal here can be read by a person: `SAME`.
+Distinct gold answers are a sharp test: nearly every pair of the 301 texts in MATH500 has two
+different values. So a person can check all pairs that a grader calls equal: `SAME`.
 """
 
 from collections.abc import Iterator
@@ -61,7 +61,8 @@ def test_distinct_math500_golds(data_dir: Path, judge: Grader) -> None:
 
 
 def test_groups_of_math500_golds(data_dir: Path, judge: Grader) -> None:
-    """Votes group equal answers only. Where one could join two groups that differ, it joins one."""
+    """Votes group equal answers only. An answer that fits two different groups joins one of
+    them."""
     golds = math500_golds(data_dir)
     groups: dict[int | None, list[str]] = {}
     for gold, number in zip(golds, judge.classes([golds])[0], strict=True):

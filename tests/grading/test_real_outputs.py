@@ -1,6 +1,6 @@
-"""Accuracies that others published, found again from the text their models wrote.
+"""Published accuracies, recomputed from the models' outputs.
 
-Everything in between is ours: extraction, grading, vote groups, pass@N. The published figures stand
+Extraction, grading, vote groups and pass@N are ours. The published figures stand
 beside the outputs (`amc_aime_math500_published_metrics.csv`) or in the papers of Abel and ToRA.
 """
 
@@ -28,7 +28,7 @@ SETS = {
     "aime25_qwen25math1.5b_instruct_t1.0_n64": ("AIME25", "1.0"),
 }
 SAMPLES = 64
-MAJORITY = "maj@1"  # so the file calls the one vote of all 64 samples
+MAJORITY = "maj@1"  # the file's name for the one vote of all 64 samples
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def gsm8k_golds(data_dir: Path) -> list[str]:
 
 
 def correct(judge: Grader, golds: Sequence[str], answers: Sequence[str | None]) -> list[bool]:
-    """Whether each answer is right; no answer is wrong."""
+    """Whether each answer is right; a missing answer is wrong."""
     pairs = [(gold, answer) for gold, answer in zip(golds, answers, strict=True) if answer is not None]
     found = iter(verdicts_of(judge, pairs))
     return [answer is not None and next(found) is Verdict.EQUAL for answer in answers]
@@ -63,7 +63,7 @@ def test_abel_on_gsm8k(data_dir: Path, judge: Grader, model: str, published: flo
 
 
 def tora_answer(response: str) -> str | None:
-    """The boxed answer, else what the last program printed: ToRA's rule for its own outputs."""
+    """The boxed answer, or else the last program's output: ToRA's rule for its own outputs."""
     printed = re.findall(r"```output\n(.*?)\n?```", response, flags=re.DOTALL)
     return final_answer(response) or (printed[-1].strip() or None if printed else None)
 
@@ -93,7 +93,8 @@ def published_metrics(data_dir: Path, dataset: str, temperature: str) -> dict[st
 
 
 def our_metrics(judge: Grader, rows: Sequence[dict[str, Any]], sizes: Sequence[int]) -> dict[str, float]:
-    """Mean pass@N of each size, and the mean of the majority vote over all samples, tied groups sharing."""
+    """Mean pass@N of each size, and the mean of the majority vote over all samples, tied groups
+    sharing."""
     answers = [[final_answer(response) for response in row["responses"]] for row in rows]
     shares = subset_shares(SAMPLES, sizes)
     every = np.arange(SAMPLES)[None]

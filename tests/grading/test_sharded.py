@@ -72,7 +72,7 @@ def test_what_is_graded_stays_graded(tmp_path: Path) -> None:
         assert second.made == []
         verdicts_of(judge, [("1", "1"), ("1", "2"), ("1", "3")])  # something new
     assert len(second.made) == 2
-    with sharded_grader("exact", tmp_path, second, Reporter()) as judge:  # another grader says other things
+    with sharded_grader("exact", tmp_path, second, Reporter()) as judge:  # gives other verdicts
         assert verdicts_of(judge, PAIRS) != before
 
 

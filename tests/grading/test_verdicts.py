@@ -20,7 +20,8 @@ EQUAL, DIFFERENT, UNDECIDED = Verdict.EQUAL, Verdict.DIFFERENT, Verdict.UNDECIDE
 
 
 class WordsGrader(RememberingGrader):
-    """An answer is right if it holds every word that the problem asks for; undecided where it asks for none."""
+    """An answer is right if it has every word that the problem requires; undecided if the problem
+    requires none."""
 
     name, version, reads_problem = "words", "words/1", True
 

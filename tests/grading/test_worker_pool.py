@@ -1,4 +1,4 @@
-"""Workers: order, tasks, limits, and that nothing is left behind."""
+"""Workers: order, tasks, limits, and no processes left behind."""
 
 import ast
 import json
@@ -93,8 +93,9 @@ def test_time_is_told() -> None:
 
 
 def test_math_verify_agrees_with_what_was_recorded(shared_pool: WorkerPool) -> None:
-    """Recorded with `$...$` around bare answers (221 of 230 are found again that way, the rest hold
-    several boxes); the box that the task uses tells 19 pairs otherwise, 10 by its choice."""
+    """Recorded with `$...$` around bare answers: 221 of 230 verdicts are reproduced, the rest hold
+    several boxes. In the box of the task 19 pairs get another verdict, 10 of them by its choice of
+    box."""
     folder = os.environ.get("E2H_DATA_DIR")
     if not folder:
         pytest.skip("E2H_DATA_DIR is not set: no grading cases here")

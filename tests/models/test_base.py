@@ -26,7 +26,7 @@ class Interrupted(Exception):
 
 
 class Interrupter(Reporter):
-    """Stops the run that reports to it after some updates."""
+    """Stops a run after some updates."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def test_the_model_that_is_shipped_is_the_one_that_the_default_recipe_asks_for(t
 
 
 def test_a_local_folder_gets_what_training_needs(bpe_policy: Path, tmp_path: Path) -> None:
-    """A folder that is no shipped model, and whose tokenizer has no padding, as Llama's has none."""
+    """Not a shipped model; its tokenizer has no padding token, like Llama's."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path / "mine"
@@ -154,7 +154,7 @@ def test_a_model_trained_by_the_shipped_knobs_is_compared_and_another_is_not(tra
     assert alike is not None
     assert alike["identical"]
     assert alike["loss"] == alike["shipped_loss"]
-    worse = compare_with_shipped(trained, Base(), LADDER)  # knobs are the recipe's, weights are not
+    worse = compare_with_shipped(trained, Base(), LADDER)  # the recipe sets the knobs, not the weights
     assert worse is not None
     assert not worse["alike"]
     assert compare_with_shipped(shipped, Base(updates=7), LADDER) is None

@@ -43,7 +43,8 @@ def test_a_saved_evaluator_scores_the_same(ladder_evaluator: Path, tmp_path: Pat
 
 
 def test_a_tiled_language_model_head_is_the_mean_of_its_logits(ladder_policy: Path, tmp_path: Path) -> None:
-    """The released easy-to-hard reward models: LlamaForCausalLM, two rows repeated over the vocabulary."""
+    """As in the released easy-to-hard reward models: LlamaForCausalLM, two rows repeated over the
+    vocabulary."""
     policy, tokenizer = load_policy(ladder_policy)
     torch.manual_seed(5)
     rows = torch.randn(2, policy.config.hidden_size)

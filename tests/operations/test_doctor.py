@@ -1,4 +1,5 @@
-"""`e2h doctor`: what killed processes leave is found, told and mended; what lives is left alone."""
+"""`e2h doctor` finds, reports and mends what killed processes leave; it does not touch living
+ones."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks p
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 2**22 + 1  # above any pid
 
-# As `e2h run` does it, with a stage that never ends.
+# Like `e2h run`, with a stage that never ends.
 _RUN = """
 import os, sys
 from pathlib import Path
@@ -50,7 +51,7 @@ with open_instance(home) as instance:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A home of its own, which the command line takes for its own."""
+    """A new home, used by the command line."""
     toy.write_recipe(tmp_path, toy.RECIPE)
     monkeypatch.setenv("E2H_HOME", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
@@ -77,7 +78,7 @@ def _of(told: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_all_that_a_killed_run_leaves_is_found_and_mended(home: Path) -> None:
-    """The step and its supervisor killed at once: nobody is left to end the training."""
+    """Step and supervisor are killed at once: no process is left to end the training."""
     notes = home / "pids"
     environment = {**os.environ, "TOY_PIDS": str(notes), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     step = subprocess.Popen(
@@ -131,7 +132,7 @@ def test_all_that_a_killed_run_leaves_is_found_and_mended(home: Path) -> None:
 
 
 def test_only_runs_whose_process_is_gone_are_closed(home: Path) -> None:
-    """And only slots of runs that have ended are freed."""
+    """Only slots of ended runs are freed."""
     with open_instance(home) as instance:
         runs = {
             "ours": instance.create_run_for_job(
@@ -167,7 +168,7 @@ def test_only_runs_whose_process_is_gone_are_closed(home: Path) -> None:
 def _executed_again(
     instance: dg.DagsterInstance, parent: dg.DagsterRun, pid: int, status: dg.DagsterRunStatus
 ) -> dg.DagsterRun:
-    """A run as the UI makes it of another: with its tags, in a worker of its own."""
+    """A re-execution of a run, like the UI's: with its tags, in its own worker."""
     ids = {"dagster/parent_run_id": parent.run_id, "dagster/root_run_id": parent.run_id}
     again = instance.create_run_for_job(
         _nothing,
@@ -181,7 +182,7 @@ def _executed_again(
 
 
 def test_a_run_that_repeats_one_of_e2h_is_not_of_its_process(home: Path) -> None:
-    """It has the dead pid among its tags, and a worker that lives."""
+    """Its tags have the dead pid, but its worker lives."""
     with open_instance(home) as instance:
         tags = {**leftovers.own_tags(), leftovers.PID_TAG: str(NOBODY)}
         parent = instance.create_run_for_job(_nothing, tags=tags, status=dg.DagsterRunStatus.FAILURE)
@@ -194,11 +195,11 @@ def test_a_run_that_repeats_one_of_e2h_is_not_of_its_process(home: Path) -> None
             (found,) = leftovers.workers_of_ended_runs(instance, grace=0)
             assert found.subject == closed.run_id
             worker.kill()
-        instance.report_run_canceled(lives)  # its process is ours, which is not to be ended
+        instance.report_run_canceled(lives)  # its process is the test's own and must not be ended
 
 
 def test_where_no_launcher_notes_hosts_a_repeated_run_is_not_of_the_host_of_the_first(tmp_path: Path) -> None:
-    """As on Kubernetes, where `e2h run` in a pod that is gone can be executed again from the page."""
+    """As on Kubernetes: a run of `e2h run` in a lost pod can be re-executed from the page."""
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         tags = {leftovers.HOST_TAG: "pod", leftovers.PID_TAG: str(NOBODY)}
@@ -222,20 +223,20 @@ def test_a_run_that_waited_long_in_the_queue_has_time_to_start(home: Path) -> No
 
 
 def _set_back(home: Path, run_id: str, column: str) -> None:
-    """An hour, in Dagster's table of runs."""
+    """Set a run back by an hour in Dagster's table."""
     with sqlite3.connect(home / "dagster" / "history" / "runs.db") as database:
         database.execute(
             f"UPDATE runs SET {column} = datetime({column}, '-1 hour') WHERE run_id = ?", [run_id]
         )
 
 
-def test_a_pid_that_belongs_to_somebody_else_now_is_not_the_run() -> None:
-    """After a restart of the machine pids are given out anew."""
+def test_a_reused_pid_does_not_keep_a_run_alive() -> None:
+    """After a restart of the machine pids are reused."""
     from resources.processes import runs_since
 
     with subprocess.Popen(["sleep", "60"]) as child:
         assert runs_since(child.pid, time.time())
-        assert not runs_since(child.pid, time.time() - 3600)  # whoever had that pid an hour ago is gone
+        assert not runs_since(child.pid, time.time() - 3600)  # the process with that pid an hour ago is gone
         child.kill()
     assert not runs_since(child.pid, time.time())
 
@@ -283,11 +284,11 @@ def test_doctor_sends_what_mlflow_missed(home: Path) -> None:
 
 @dg.job
 def _nothing() -> None:
-    """What runs that are only looked at are runs of."""
+    """A job for runs that are never executed."""
 
 
 def test_what_another_version_made_is_told_and_left_alone(home: Path) -> None:
-    """Assets that are no longer there, and keys whose fields have another name by now."""
+    """Assets that no longer exist, and keys with renamed fields."""
     old = "ladder/prm.epochs=3"
     with open_instance(home) as instance:
         instance.add_dynamic_partitions("experiment", [old, "ladder/seed=9"])

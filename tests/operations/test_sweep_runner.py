@@ -1,4 +1,4 @@
-"""The crew that runs a sweep, and its page, where something dies or is damaged on the way."""
+"""The workers and the page of a sweep, with deaths and damage during the run."""
 
 from __future__ import annotations
 

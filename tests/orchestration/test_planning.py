@@ -1,4 +1,4 @@
-"""What is made, missing or stale, after a run."""
+"""States of stages after a run: made, missing or stale."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_all_is_made_after_a_run_and_another_key_reuses_it(
     assert states["base_answers"].artifact is not None
     assert states["sft_policy"].request is not None
     assert states["sft_policy"].artifact is None
-    assert states["easy_samples"].request is None  # what it reads is not there yet
+    assert states["easy_samples"].request is None  # its input does not exist yet
 
 
 def test_only_what_is_not_made_is_due(instance: dg.DagsterInstance, tiny_home: Path) -> None:

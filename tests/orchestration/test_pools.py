@@ -1,4 +1,4 @@
-"""Pools: who sets their limits, and that stages that compete for a slot take turns."""
+"""Pools: their limits, and stages that take turns for a slot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from e2h_pipeline.orchestration.instance import _set_pool_limits, open_instance
 ROOT = Path(__file__).resolve().parents[2]
 CORES = 8
 
-# One run with a stage in the pool "gpu" that notes when it began and ended.
+# One run with a stage in the pool "gpu" that notes its beginning and end.
 _RUN = """
 import sys
 from pathlib import Path
@@ -45,14 +45,14 @@ def limits(instance: dg.DagsterInstance) -> dict[str, int]:
     return {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
 
 
-def test_limits_that_nobody_set_follow_the_facts(instance: dg.DagsterInstance) -> None:
+def test_limits_that_no_person_set_follow_the_host(instance: dg.DagsterInstance) -> None:
     _set_pool_limits(instance, gpu=False, cores=CORES)
     assert limits(instance) == {"cpu": CORES, "gpu": CORES}
     _set_pool_limits(instance, gpu=False, cores=4)  # a smaller machine
     assert limits(instance) == {"cpu": 4, "gpu": 4}
-    _set_pool_limits(instance, gpu=True, cores=CORES)  # a card was put in
+    _set_pool_limits(instance, gpu=True, cores=CORES)  # a GPU was added
     assert limits(instance) == {"cpu": CORES, "gpu": 1}
-    _set_pool_limits(instance, gpu=False, cores=CORES)  # a container without the card, over the same home
+    _set_pool_limits(instance, gpu=False, cores=CORES)  # a container without the GPU, over the same home
     assert limits(instance) == {"cpu": CORES, "gpu": 1}
 
 

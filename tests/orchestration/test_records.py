@@ -1,4 +1,4 @@
-"""Dagster's records of artifacts: which count, which are forged, and that no forged one decides anything."""
+"""Dagster's records of artifacts: which count, and that forged ones have no effect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from resources.store import latest_artifact
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A real one, on SQLite."""
+    """A real instance, on SQLite."""
     folder = tmp_path / "dagster"
     folder.mkdir()
     with dg.DagsterInstance.local_temp(str(folder)) as found:
@@ -41,7 +41,7 @@ def latest(instance: dg.DagsterInstance, home: Path, asset: str) -> Artifact:
 
 
 def forge(instance: dg.DagsterInstance, asset: str, **metadata: str) -> None:
-    """What anybody can who reaches the web server."""
+    """Forge a record, as anyone can who reaches the web server."""
     instance.report_runless_asset_event(
         dg.AssetMaterialization(
             asset, partition=toy.KEY, metadata=metadata, tags={"dagster/data_version": "EVIL"}
@@ -79,7 +79,7 @@ def test_a_forged_event_is_a_finding_and_decides_nothing(
     assert finding.kind == "event"
     assert finding.where == f"toy_easy of {toy.KEY}"
     assert "outside a run" in finding.message
-    assert wanted_places(instance) == wanted  # the honest one before it counts
+    assert wanted_places(instance) == wanted  # the genuine record before it counts
     collect(store, plan_collection(store, wanted_places(instance), {}, grace_seconds=0))
     assert left(tmp_path) == {"recipe", "toy_easy", "toy_gold", "toy_policy", "toy_score"}
     toy.materialize(tmp_path, instance)
@@ -124,7 +124,7 @@ def test_a_deleted_partition_wants_nothing(tmp_path: Path, instance: dg.DagsterI
 
 
 def test_what_is_told_of_a_failure_is_what_the_stage_said() -> None:
-    """Not what that was raised from, nor Dagster's words around it."""
+    """Not the cause of the stage's error, and not Dagster's text around it."""
 
     @dg.op
     def load() -> None:

@@ -1,4 +1,4 @@
-"""A changed data file starts what depends on it and nothing else; one that is gone is an alert."""
+"""A changed data file re-makes only what depends on it; a missing file is an alert."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 class World:
-    """Two experiments on MATH-like folders and one on the ladder, watched and automated as in production."""
+    """Two experiments on MATH-like folders and one on the ladder, watched and automated as in
+    production."""
 
     def __init__(self, tmp_path: Path, instance: dg.DagsterInstance) -> None:
         self.home, self.instance = tmp_path / "home", instance
@@ -100,7 +101,7 @@ class World:
         return events
 
     def materialize(self, stages: list[dg.AssetsDefinition], key: str) -> bool:
-        """One run of one experiment; whether it succeeded."""
+        """One run of one experiment; true if it succeeded."""
         return dg.materialize(
             stages,
             instance=self.instance,
@@ -121,7 +122,8 @@ class World:
         }
 
     def tick(self) -> set[tuple[str, str]]:
-        """One evaluation of the automation; runs and returns what it asks for, as (asset, experiment)."""
+        """One evaluation of the automation; runs and returns its requests, as (asset,
+        experiment)."""
         found = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self._cursor)
         self._cursor = found.cursor
         asked = {
@@ -135,7 +137,7 @@ class World:
         return asked
 
     def settle(self) -> list[set[tuple[str, str]]]:
-        """Ticks until nothing is asked for."""
+        """Tick until nothing is requested."""
         ticks: list[set[tuple[str, str]]] = []
         while (asked := self.tick()) and len(ticks) < 10:
             ticks.append(asked)
@@ -144,7 +146,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, instance: dg.DagsterInstance) -> World:
-    """Everything made, observed and quiet."""
+    """A world in which everything is made and observed, and nothing is requested."""
     made = World(tmp_path, instance)
     made.watch()
     for key in ("one", "two", "ladder"):
@@ -205,7 +207,7 @@ def test_a_source_that_cannot_be_read_is_an_alert_until_it_is_restored(world: Wo
     (alert,) = world.watch()
     assert isinstance(alert, dg.AssetCheckEvaluation) and not alert.passed
     assert str(world.one) in str(alert.description) and "(one)" in str(alert.description)
-    assert world.watch() == []  # said once
+    assert world.watch() == []  # reported once
     assert world.settle() == []
     path.rmdir() if broken == "folder" else path.unlink(missing_ok=True)
     path.write_bytes(whole)
@@ -295,7 +297,7 @@ def test_the_sensor_is_on_and_the_experiment_job_does_not_need_it() -> None:
 
 
 def _stale_causes(world: World, asset: str, key: str) -> list[str]:
-    """Why Dagster's page calls a partition out of date, as it puts it."""
+    """The reasons for which Dagster's page calls a partition out of date, in its words."""
     from dagster._core.definitions.data_version import CachingStaleStatusResolver
     from dagster._core.loader import LoadingContextForTest
 
@@ -329,7 +331,7 @@ def test_the_sensor_as_the_daemon_runs_it(world: World, monkeypatch: pytest.Monk
 
 
 def _rated(path: Path, ratings: list[list[int]]) -> None:
-    """Human ratings of solutions, as decoded from PRM800K."""
+    """Human ratings of solutions, in the form of decoded PRM800K."""
     rows = [
         {"unique_id": f"train/{i}", "level": 1, "problem": f"Question {i}?", "ratings": each}
         | {"steps": [f"Step {n} of {i}." for n in range(len(each))]}
@@ -339,8 +341,8 @@ def _rated(path: Path, ratings: list[list[int]]) -> None:
 
 
 class Supervised:
-    """An experiment whose labels and base model lie in files, one whose solutions do, and one on the ladder. Their stages
-    are only said to be made: what is tested is what is asked for."""
+    """An experiment with labels and base model in files, one with solutions in files, and one on
+    the ladder. Their stages are only reported as made, because the tests check requests."""
 
     stages = (easy_step_labels, base_model, easy_solutions)
 
@@ -353,7 +355,7 @@ class Supervised:
         _rated(self.labels, [[1, 1], [1, -1]])
         self.solutions = tmp_path / "MetaMathQA.json"
         self.solutions.write_text("[]")
-        for name in ("one", "two"):  # `two` has a model of its own, so that only the labels are shared
+        for name in ("one", "two"):  # `two` has its own model, so that only the labels are shared
             own = (
                 f"base: {{model: {self.model}}}"
                 if name == "one"
@@ -393,7 +395,7 @@ class Supervised:
         return events
 
     def asked(self) -> set[tuple[str, str]]:
-        """What one evaluation of the automation asks for."""
+        """The requests of one evaluation of the automation."""
         found = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self._cursor)
         self._cursor = found.cursor
         return {
@@ -406,7 +408,7 @@ class Supervised:
 
 @pytest.fixture
 def supervised(tmp_path: Path, instance: dg.DagsterInstance) -> Supervised:
-    """Everything said to be made, observed and quiet."""
+    """Everything is reported as made and observed, and nothing is requested."""
     return Supervised(tmp_path, instance)
 
 

@@ -1,4 +1,4 @@
-"""Every domain says what a domain must; a domain that is not of this project is one entry."""
+"""Every domain fits the protocol; a domain of an installed package is one entry."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ LEVELS = {"a": 1, "b": 1, "c": 1, "d": 2, "e": 3, "f": None}
 
 @pytest.fixture
 def hills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hills:
-    """The domain of hills, in the registry and in recipes, and its section."""
+    """Adds the domain of hills to the registry and to recipes; its section."""
     module = ModuleType("hills_of_a_test")
     module.HILLS, module.HillReader = HILLS, HillReader  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "hills_of_a_test", module)
@@ -99,7 +99,7 @@ def test_no_two_domains_share_a_benchmark() -> None:
 
 
 def test_parts_of_a_domain_have_code_of_their_own() -> None:
-    """An edit of the reader, the corpus or the checker re-makes no stage that only reads the domain."""
+    """An edit of reader, corpus or checker does not re-make stages that only read the domain."""
     domain = DOMAINS.load("ladder")
     modules = {name: code_behind(target) for name, target in vars(domain).items() if ":" in str(target)}
     assert set(modules) >= {"reader", "step_checker", "corpus"}

@@ -1,4 +1,4 @@
-"""Arrays are read piece by piece: the same elements wherever the pieces are cut, and no damaged file read in silence."""
+"""Arrays are read in pieces: the elements do not depend on the cuts, and damage is an error."""
 
 import gzip
 import json

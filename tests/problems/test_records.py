@@ -91,7 +91,7 @@ def test_levels_above_the_easy_ones_are_hard() -> None:
 
 
 class Named(Problems):
-    """Three levels with names, of which the first two may be supervised."""
+    """Three named levels; the first two may be supervised."""
 
     levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
     level_names: ClassVar[tuple[str, ...]] = ("gentle", "steep", "sheer")

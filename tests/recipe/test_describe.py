@@ -1,4 +1,4 @@
-"""What a recipe resolves to, and the page that is generated from the models."""
+"""The full values of a recipe, and the page that is generated from the models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_recipe_resolved_tells_values_defaults_and_meanings() -> None:
 
 
 def run(*arguments: str) -> str:
-    """What `e2h recipes` says."""
+    """The output of `e2h recipes`."""
     done = CliRunner().invoke(app, ["recipes", *arguments], catch_exceptions=False)
     assert done.exit_code == 0
     return done.output

@@ -1,4 +1,5 @@
-"""Files, what they extend, and overrides, laid over each other; sections with other fields for each method."""
+"""Layers: files, the files that they extend, and overrides. Sections with different fields for each
+method."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from e2h_pipeline.recipe import (
 
 
 def read(folder: Path, key: str, **files: str) -> Recipe:
-    """The recipe of a key, with files NAME.yaml in a folder of one's own."""
+    """The recipe of a key, with files NAME.yaml in their own folder."""
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(f"description: test\n{text}")
     return Recipe.from_key(key, [folder])
@@ -95,7 +96,7 @@ def test_labels_are_one_source_or_several(tmp_path: Path) -> None:
     assert isinstance(first, Prm800kLabels) and (first.neutral, first.weight) == ("soft", 1.0)
     assert isinstance(second, ShepherdLabels) and second.weight == 0.5
     assert read(tmp_path, "mine/labels.1.weight=0.25", mine=text).labels[1].weight == 0.25
-    with pytest.raises(RecipeError, match=r"2 sources: say of which, as in labels\.0\.limit"):
+    with pytest.raises(RecipeError, match=r"2 sources: give the number of one, as in labels\.0\.limit"):
         read(tmp_path, "mine/labels.limit=9", mine=text)
     (only,) = Recipe.from_key("ladder/labels.source=monte_carlo/labels.completions=3").labels
     assert isinstance(only, MonteCarloLabels) and only.completions == 3

@@ -1,4 +1,4 @@
-"""Recipe keys become paths, tags and partitions: only well-formed ones, spelled one way, may pass."""
+"""Recipe keys become paths, tags and partitions: only well-formed keys in one spelling pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_shipped_recipes_parse_and_say_what_they_are(name: str) -> None:
 def test_rows_of_the_papers_table_2(
     name: str, algorithm: str, questions: str, hard_answers: bool, step_rewards: bool
 ) -> None:
-    """They differ in supervision and algorithm; policy, evaluator and evaluation are the same in each half."""
+    """Rows differ in supervision and algorithm; within each half policy, evaluator and evaluation
+    are the same."""
     half = "llemma-7b-metamath" if "metamath" in name else "llemma-7b"
     recipe, main = Recipe.from_key(name), Recipe.from_key(half)
     assert (recipe.rl.algorithm, recipe.rl.questions) == (algorithm, questions)

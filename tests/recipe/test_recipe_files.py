@@ -1,4 +1,4 @@
-"""An edit of a recipe's file: who sees it, and what is made again."""
+"""An edit of a recipe's file: which servers see it, and what is made again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = ["tiny", "tiny/seed=1", "ladder"]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home in which the recipes of three experiments are made."""
+    """A home with the materialized recipes of three experiments."""
     folder = new_home(tmp_path / "e2h")
     monkeypatch.setenv("E2H_HOME", str(folder))
     for key in KEYS:
@@ -41,7 +41,7 @@ def _edit(home: Path, text: str) -> None:
 
 
 def _look(instance: dg.DagsterInstance, cursor: str | None) -> tuple[list[str | None], str]:
-    """Experiments whose recipe one tick of the sensor asks for, and its cursor."""
+    """The experiments requested by one tick of the sensor, and its cursor."""
     reference, repository = instance.get_ref(), build().get_repository_def()
     with dg.build_sensor_context(cursor=cursor, instance_ref=reference, repository_def=repository) as context:
         found = watch_recipes().evaluate_tick(context)
@@ -53,7 +53,7 @@ def _look(instance: dg.DagsterInstance, cursor: str | None) -> tuple[list[str | 
 def test_the_recipes_that_an_edit_changes_are_made_again_and_no_others(
     home: Path, instance: dg.DagsterInstance
 ) -> None:
-    instance.add_dynamic_partitions("experiment", ["tiny/seed=2"])  # nobody asked for it yet
+    instance.add_dynamic_partitions("experiment", ["tiny/seed=2"])  # not made yet
     asked, cursor = _look(instance, None)
     assert asked == []
     _edit(home, RECIPE + "# in other words\n")
@@ -78,7 +78,7 @@ def test_a_recipe_that_cannot_be_read_holds_up_no_other(home: Path, instance: dg
 def test_a_server_that_was_there_before_an_edit_sees_what_another_process_made(
     home: Path, instance: dg.DagsterInstance
 ) -> None:
-    """Else the nightly schedule would launch each night what is made."""
+    """Otherwise the nightly schedule would launch finished members every night."""
     _edit(home, RECIPE.replace("sft: {epochs: 2", "sft: {epochs: 3"))
     (planned,) = plans(instance, ArtifactStore(home), ["tiny"], EngineResource(), {"recipe"})
     assert planned.state == "stale"

@@ -1,4 +1,5 @@
-"""The report in a real browser: it loads and runs nothing, fits a phone, prints, and its filters work."""
+"""The report in a real browser: it loads and runs nothing, fits a phone, prints, and its filters
+work."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ VISIBLE = "[...document.querySelectorAll('{}')].filter(e => e.offsetParent !== n
 
 
 def _choices() -> list[dict[str, object]]:
-    """Six problems of three levels: of level 4 and 5 majority and evaluator differ."""
+    """Six problems of three levels; on levels 4 and 5 majority and evaluator differ."""
     rows = []
     for i in range(6):
         level = 3 + i % 3
@@ -154,7 +155,7 @@ def test_formulas_are_drawn_and_steps_shaded(page: tuple[Page, str]) -> None:
     tab, address = page
     tab.open(address)
     tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
-    # Drawn, a fraction stands its numerator on its denominator.
+    # A drawn fraction has its numerator above its denominator.
     edges = "[...document.querySelector('mfrac').children].map(e => e.getBoundingClientRect())"
     assert tab.run(f"{edges}[0].bottom <= {edges}[1].top")
     color = "getComputedStyle(document.querySelector('.solution .s{}')).borderLeftColor"

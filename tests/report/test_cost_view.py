@@ -1,4 +1,4 @@
-"""What a method costs, by hand."""
+"""Costs of methods, worked out by hand."""
 
 from __future__ import annotations
 

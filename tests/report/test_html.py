@@ -1,4 +1,4 @@
-"""The page: self-contained, escaped, one benchmark a table, and honest about what is missing."""
+"""The page: self-contained, escaped, one table per benchmark, missing parts named."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def page(
 
 
 class Links(HTMLParser):
-    """What a browser would fetch or run."""
+    """Links and scripts that a browser would fetch or run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def test_numbers_that_differ_from_what_they_are_compared_with_are_marked(
     marked: dict[str, int] = {}  # by the first word of a row's head; the tables of a benchmark come first
     for row in rows:
         marked.setdefault(re.sub(r"<.*?>", "", row).split()[0], row.count('class="clear"'))
-    # The vote by product and RL have differences that leave out zero; best-of-N and SFT have none.
+    # Intervals of the vote by product and of RL exclude zero; those of best-of-N and SFT do not.
     assert (marked["Weighted"], marked["Best-of-N"]) == (3, 0)
     assert (marked["RL"], marked["SFT"]) == (3, 0)
 

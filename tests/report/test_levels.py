@@ -1,4 +1,4 @@
-"""Pages of domains with few, many and named levels: the levels are those of the tables."""
+"""Pages of domains with few, many and named levels show the levels of the tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def metric_rows(groups: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def choice_rows(levels: Sequence[str]) -> list[dict[str, Any]]:
-    """A problem of each level, on which all agree."""
+    """One problem per level, on which all methods agree."""
     return [
         {
             "problem_id": f"p{level}",
@@ -102,7 +102,7 @@ def audit(folder: Path, groups: Sequence[str]) -> Path:
 
 
 def page(folder: Path, levels: Sequence[str], names: tuple[str, ...] = ()) -> str:
-    """A page with all its sections but training."""
+    """A page with all sections except training."""
     groups = [*levels, *POOLED_GROUPS]
     evaluator = [
         {"evaluator": "easy_prm", "metric": "step_auroc", "levels": g, "value": 0.8, "ci_low": 0.7}
@@ -205,7 +205,7 @@ def test_colours_of_levels() -> None:
     assert level_colors(["1", "2", "3"]) == five[:3]
     assert len(set(level_colors(levels_of(12)))) == 12
     assert level_colors([]) == []
-    # Half the way from black to white, and from white to red.
+    # Halfway from black to white, and from white to red.
     assert mixed(["#000000", "#ffffff", "#ff0000"], 5) == [
         "#000000",
         "#808080",

@@ -1,4 +1,4 @@
-"""The ways of the easy data to the numbers, as the page shows them."""
+"""Paths from the easy data to the numbers, as shown on the page."""
 
 from __future__ import annotations
 

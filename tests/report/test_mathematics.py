@@ -1,4 +1,4 @@
-"""Formulas as MathML, and nothing else out of a model's text."""
+"""Formulas become MathML; nothing else in a model's text becomes markup."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_converted_is_shown_as_written(text: str) -> None:
 
 
 def test_all_of_math_is_drawn(data_dir: Path) -> None:
-    """12,500 problems and solutions; what is left as LaTeX is counted, and little."""
+    """12,500 problems and solutions; few formulas stay LaTeX, and they are counted."""
     formulas = left = 0
     for name in ("math_train", "math_test"):
         with gzip.open(data_dir / "math" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""Words that the page does not know: it shows them, under names made from the words themselves."""
+"""Words unknown to the page: it shows them under names made from the words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which problems the browser of solutions shows, and what it says of a step."""
+"""The problems in the browser of solutions, and its text for a step."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_counts_are_of_all_problems_and_the_sample_takes_levels_in_turn() -> Non
     assert ("rescued", "majority wrong, evaluator right", 1) in section.outcomes
     agreed = [p.level for p in section.problems if p.outcome == "agreed"]
     assert (agreed.count(1), agreed.count(2)) == (10, 10)
-    # Nothing to see of these: the page says so.
+    # Nothing to show for these; the page says so.
     assert ("5", "agreed") in section.empty and ("all", "lost") in section.empty
     assert ("5", "rescued") not in section.empty and ("all", "all") not in section.empty
 

@@ -66,5 +66,5 @@ def test_bad_input_is_refused(logits: list[float], offsets: list[int], message: 
         log_solution_scores(np.array(logits), np.array(offsets), minimum)
 
 
-def test_an_aggregation_of_somebody_else_comes_last() -> None:
+def test_an_aggregation_of_an_installed_package_comes_last() -> None:
     assert by_preference("best-of-n", ["last", "median", "product"]) == ["product", "last", "median"]

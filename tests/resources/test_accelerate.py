@@ -1,4 +1,5 @@
-"""Several processes under `accelerate launch`: the same training, one voice, honest failures, no survivors."""
+"""Several processes under `accelerate launch`: the same training, one reporter, clear failures, no
+survivors."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Heard(Reporter):
-    """Keeps what is reported."""
+    """Keeps reports."""
 
     def __init__(self) -> None:
         super().__init__(every_seconds=0)
@@ -51,7 +52,7 @@ class Heard(Reporter):
 def run(
     body: str, folder: Path, processes: int, reporter: Reporter | None = None, config: str = ""
 ) -> Outcome:
-    """Run a body of `distributed_stages` as a step would."""
+    """Run a body of `distributed_stages` like a step."""
     for name in ("out", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     recipe = Recipe(name="toy", description="toy")
@@ -102,7 +103,7 @@ def alone_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(inputs: Path, alone_folder: Path) -> tuple[dict[str, Any], Heard]:
-    """What one process makes of it."""
+    """The result of one process."""
     heard = Heard()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("E2H_TEST_INPUTS", str(inputs))
@@ -110,7 +111,7 @@ def alone(inputs: Path, alone_folder: Path) -> tuple[dict[str, Any], Heard]:
 
 
 def _assert_same_curve(ours: Heard, theirs: Heard, start: int = 1) -> None:
-    """Eight updates, the other's from `start` on."""
+    """Compare eight updates with the other curve from `start` on."""
     assert [step for step, _ in ours.points] == list(range(1, 9))
     assert [step for step, _ in theirs.points] == list(range(start, 9))
     for (_, a), (_, b) in zip(ours.points[start - 1 :], theirs.points, strict=True):
@@ -180,7 +181,8 @@ def test_shards_train_as_a_whole_model_does_and_resume(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """FSDP2 with the config that we ship, killed on the way: the same curve, and the same whole model is saved."""
+    """FSDP2 with the shipped config, killed during training: the same curve and the same saved
+    model."""
     monkeypatch.setenv("E2H_TEST_INPUTS", str(inputs))
     monkeypatch.setenv("E2H_TEST_SHARD_ON_CPU", "yes")
     monkeypatch.setenv("E2H_TEST_KILL_AT", "6")
@@ -209,7 +211,7 @@ def test_a_failed_rank_shows_its_own_traceback(tmp_path: Path) -> None:
 
 
 def test_a_killed_rank_is_named(tmp_path: Path) -> None:
-    """It leaves no traceback; what the others say is not the cause."""
+    """It leaves no traceback; the errors of the other ranks are not the cause."""
     with pytest.raises(dg.Failure, match=r"killed: .* rank 1 was ended by SIGKILL"):
         run("killed", tmp_path, 2)
 

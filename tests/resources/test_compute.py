@@ -1,4 +1,5 @@
-"""A worker dies with its step: also when the step is killed, and also what hides in other sessions."""
+"""A worker ends with its step, also if the step is killed, together with its processes in other
+sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine of a host: named by the environment, and in the key of what it samples."""
+"""The engine of a host: named by the environment, and in the key of its samples."""
 
 import importlib.metadata
 import sys
@@ -30,7 +30,7 @@ def test_the_environment_names_the_engine(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class Parrot:
-    """The entry of an engine of somebody else."""
+    """The entry of an installed package's engine."""
 
     def version(self) -> dict[str, str]:
         """Its package."""

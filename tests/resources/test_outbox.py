@@ -1,4 +1,5 @@
-"""What MLflow missed reaches it later, once: with a real server that is down first, and with killed writers."""
+"""Data that MLflow missed reaches it later, once: with a real server that is first down, and with
+killed writers."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from resources.tracking import StageInfo, TrackingResource, local_database, send
 LOG = logging.getLogger("test")
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "geheim"
-_NOBODY = "http://127.0.0.1:9"  # nobody listens there
+_CLOSED_PORT = "http://127.0.0.1:9"  # no server listens there
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def _runs(uri: str) -> list[Any]:
 
 
 def _check_whole(uri: str, status: str = "FINISHED") -> None:
-    """The one run has everything, once."""
+    """Check that the one run has everything, once."""
     from mlflow.tracking import MlflowClient
 
     (run,) = _runs(uri)
@@ -106,7 +107,7 @@ def test_a_server_that_comes_up_later_hears_everything_once(
         kept.path.write_bytes(copy)  # as if the sender had been killed before it could delete
         list(send_waiting(uri, tmp_path))
         _check_whole(address)
-        # A stage that is computed now sends what waits, too.
+        # A stage that is computed now also sends the waiting data.
         kept.path.write_bytes(copy)
         _stage(tmp_path, uri)
         assert outbox.waiting(tmp_path) == [] and len(_runs(address)) == 2
@@ -121,12 +122,12 @@ def test_a_report_reaches_mlflow_later_and_one_that_is_gone_holds_nothing_up(tmp
     info = StageInfo("ladder", "report", "k" * 64, "run-1", {"seed": 1}, {})
     reports = [_artifact(store, name, files=("report.html",)) for name in ("report", "other_report")]
     for report in reports:
-        with TrackingResource(uri=_NOBODY).stage_run(tmp_path, info, LOG) as run:
+        with TrackingResource(uri=_CLOSED_PORT).stage_run(tmp_path, info, LOG) as run:
             run.open()
             run.finish(report)
     (reports[1].path / "report.html").unlink()  # as `e2h gc` does
     for kept in outbox.waiting(tmp_path):
-        kept.path.write_text(kept.path.read_text().replace(_NOBODY, uri))
+        kept.path.write_text(kept.path.read_text().replace(_CLOSED_PORT, uri))
     told = list(send_waiting(uri, tmp_path))
     assert outbox.waiting(tmp_path) == [] and len(told) == 2
     assert [run.info.status for run in _runs(uri)] == ["FINISHED", "FINISHED"]
@@ -135,7 +136,7 @@ def test_a_report_reaches_mlflow_later_and_one_that_is_gone_holds_nothing_up(tmp
 
 
 def test_a_database_that_breaks_during_a_stage_gets_the_rest_later(tmp_path: Path) -> None:
-    """What was sent before the loss is not there twice."""
+    """Data sent before the loss is not there twice."""
     uri = local_database(tmp_path)
     database = tmp_path / "mlflow.db"
     store = ArtifactStore(tmp_path)
@@ -159,7 +160,7 @@ def test_a_database_that_breaks_during_a_stage_gets_the_rest_later(tmp_path: Pat
 
 
 def _hide(database: Path) -> Path:
-    """Put something that is no database in its place."""
+    """Replace the database by a file that is not one."""
     away = database.with_suffix(".away")
     away.write_bytes(database.read_bytes())
     database.write_bytes(b"not a database" * 1000)
@@ -196,7 +197,7 @@ def test_a_killed_stage_leaves_its_points_and_ends_killed(tmp_path: Path) -> Non
     assert done.returncode == -9
     (kept,) = outbox.waiting(tmp_path)
     with kept.path.open("a") as file:
-        file.write('{"kind": "metrics", "poi')  # what a full disk or a power loss may leave
+        file.write('{"kind": "metrics", "poi')  # possible after a full disk or a power loss
     (tmp_path / "mlflow.db").unlink()
     list(send_waiting(uri, tmp_path))
     (run,) = _runs(uri)
@@ -207,11 +208,11 @@ def test_a_killed_stage_leaves_its_points_and_ends_killed(tmp_path: Path) -> Non
 def test_a_sender_that_is_stopped_anywhere_is_followed_by_one_that_goes_on(
     tmp_path: Path, killed_after: int
 ) -> None:
-    """Told, but not counted as told: the worst moment."""
+    """Killed after sending, before noting it: the worst moment."""
     uri = local_database(tmp_path)
-    _stage(tmp_path, _NOBODY)
+    _stage(tmp_path, _CLOSED_PORT)
     (kept,) = outbox.waiting(tmp_path)
-    kept.path.write_text(kept.path.read_text().replace(_NOBODY, uri))
+    kept.path.write_text(kept.path.read_text().replace(_CLOSED_PORT, uri))
     sender = MlflowSender(uri, tmp_path, "e2h", again=True)
     told = 0
 
@@ -248,10 +249,10 @@ def test_the_outbox_is_bounded_and_says_what_it_dropped(
 
 
 def test_a_lost_tracker_loses_no_artifact(tmp_path: Path) -> None:
-    """The whole way through Dagster: stages are made, and Dagster has their versions."""
+    """Through Dagster: stages are made, and Dagster has their versions."""
     import dagster as dg
 
-    found = toy.resources(tmp_path) | {"tracking": TrackingResource(uri=_NOBODY)}
+    found = toy.resources(tmp_path) | {"tracking": TrackingResource(uri=_CLOSED_PORT)}
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("experiment", [toy.KEY])
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}

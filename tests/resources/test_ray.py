@@ -1,4 +1,5 @@
-"""Shards on a Ray cluster of two one-core nodes: the same results, and what happens when workers and nodes die."""
+"""Shards on a Ray cluster of two one-core nodes: the same results, also when workers and nodes
+die."""
 
 from __future__ import annotations
 
@@ -46,19 +47,19 @@ SIX = [(f"part-{i}", (i,)) for i in range(6)]
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Where Ray keeps its files, a short path: sockets lie below it."""
+    """Folder of Ray's files; a short path, because it holds sockets."""
     found = Path(tempfile.mkdtemp(prefix="e2h-ray-"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(found))
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # nodes find ray_shards.py
-        patch.setenv("CUDA_VISIBLE_DEVICES", "7")  # a node cannot have a GPU that it may not see
+        patch.setenv("CUDA_VISIBLE_DEVICES", "7")  # a node cannot have a hidden GPU
         yield found
     shutil.rmtree(found, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def cluster(folder: Path) -> Iterator[ray.cluster_utils.Cluster]:
-    """Two nodes on this machine, each with a core, one with a GPU, or so it says."""
+    """Two nodes on this machine, each with a core, one with a pretended GPU."""
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
@@ -96,7 +97,7 @@ def test_shards_are_as_here_from_workers_that_stay_and_no_more_are_under_way(
     for name, table in runner.run(ray_shards.noted, calls):
         assert name not in found
         found[name] = table
-        time.sleep(0.05)  # they would have time to run ahead
+        time.sleep(0.05)  # enough time for them to run ahead
         assert len(list(tmp_path.iterdir())) <= len(found) + 2
     surroundings = [json.loads(note.read_text()) for note in tmp_path.iterdir()]
     assert {(s["OMP_NUM_THREADS"], s["E2H_GRADING_WORKERS"]) for s in surroundings} == {("1", "1")}
@@ -149,8 +150,8 @@ def test_a_stage_that_wants_gpus_gets_one_for_each_worker(
     assert len({note["pid"] for note in notes}) == 1  # it loads its model once
 
 
-def test_an_address_where_nobody_is(cluster: ray.cluster_utils.Cluster) -> None:
-    ray.shutdown()  # a connection that is there is used
+def test_an_address_without_a_cluster(cluster: ray.cluster_utils.Cluster) -> None:
+    ray.shutdown()  # an existing connection is used
     with pytest.raises(ShardError, match=r"no Ray cluster at '127\.0\.0\.1:1' \(E2H_RAY_ADDRESS\)"):
         _tables(RayRunner("127.0.0.1:1"), ray_shards.squares, SIX)
 
@@ -181,7 +182,7 @@ ray_shards.run("in_endless_shards", Path(sys.argv[1]))
 
 
 def test_all_processes_end_with_a_killed_step(folder: Path, tmp_path: Path) -> None:
-    """A cluster of its own: Ray's agents alone would stay for a minute."""
+    """The step has its own cluster, whose agents would otherwise stay for a minute."""
     code = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
     command = [sys.executable, "-c", STEP, str(tmp_path)]
     step = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": code})
@@ -203,7 +204,7 @@ def test_sampling_scoring_and_grading_give_the_same_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of what lies on disk after each stage, here and on the cluster."""
+    """Compares the files of each stage, made here and on the cluster."""
     monkeypatch.setattr(sharded, "PAIRS", 40)
     monkeypatch.setattr(sharded, "ANSWERS", 40)
     questions = ladder_tables / "benchmark_questions"
@@ -249,7 +250,7 @@ def test_a_stage_says_which_shard_failed_and_why(cluster: ray.cluster_utils.Clus
 def test_a_lost_nodes_shard_is_made_on_another(
     cluster: ray.cluster_utils.Cluster, runner: RayRunner, tmp_path: Path
 ) -> None:
-    """Last, as the cluster has one node less then."""
+    """This test comes last, because the cluster then has one node less."""
     calls = [(str(i), (tmp_path, i)) for i in range(2)]
     results = runner.run(ray_shards.endless_at_first, calls)
     found: dict[str, pa.Table] = {}
@@ -262,7 +263,7 @@ def test_a_lost_nodes_shard_is_made_on_another(
     pids = {int(note.read_text()) for note in tmp_path.glob("*.pid")}
     assert len(pids & there) == 1
     cluster.remove_node(lost, allow_graceful=False)
-    os.kill((pids - there).pop(), signal.SIGKILL)  # or the worker that is left would hang for ever
+    os.kill((pids - there).pop(), signal.SIGKILL)  # otherwise the remaining worker would hang for ever
     taker.join(120)
     assert not taker.is_alive()
     assert found == {str(i): ray_shards.squares(i) for i in range(2)}

@@ -1,4 +1,5 @@
-"""Tracking on a real SQLite MLflow: what a run says, and that nothing it does can fail a stage."""
+"""Tracking on a real SQLite MLflow: the content of a run, and that its errors never fail a
+stage."""
 
 from __future__ import annotations
 
@@ -126,7 +127,8 @@ def test_a_page_that_is_too_large_is_not_sent_and_not_linked(
 @pytest.mark.slow
 @needs_browser
 def test_the_link_opens_the_report_in_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told to the local database, as without a server; then looked at in MLflow's pages over it, as with `e2h ui`."""
+    """Sent to the local database, as without a server; then opened in MLflow's pages, as with
+    `e2h ui`."""
     port = free_port()
     monkeypatch.setenv("E2H_MLFLOW_PORT", str(port))
     report = _report(tmp_path)
@@ -139,7 +141,7 @@ def test_the_link_opens_the_report_in_a_browser(tmp_path: Path, monkeypatch: pyt
     with mlflow_server(tmp_path, port, "mlflow.db"), browser(tmp_path / "profile") as page:
         page.open(f"{address}/artifacts/report.html")
         deadline = time.monotonic() + 60
-        shown = None  # the page is in a frame, which may not be read; what the frame was given may
+        shown = None  # the page is in a frame that cannot be read, but the frame's address can
         while not shown and time.monotonic() < deadline:
             page.run(
                 "fetch(document.querySelector('iframe')?.src || 'about:blank')"

@@ -1,4 +1,5 @@
-"""The watch gives up what it should, looks at nothing twice, and its threshold comes from easy validation alone."""
+"""The watch gives up the right samples, scores nothing twice, and takes its threshold from easy
+validation only."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ STEPS = ("1+2=3\n\n", "3*2=6\n\n")
         ("1+2=3\n\n3*2=6\n\n# Answ", "1+2=3\n\n3*2=6\n\n"),
         ("1+2=3\n\n# Answer", "1+2=3\n\n"),
         ("1+2=3\n\n# Answer\n\n", "1+2=3\n\n"),
-        ("1+2=3\n\n# Answer\n\n3\n\n4*4=2\n\n", "1+2=3\n\n"),  # what follows an answer is no step
+        ("1+2=3\n\n# Answer\n\n3\n\n4*4=2\n\n", "1+2=3\n\n"),  # text after an answer is not a step
         ("# Answer\n\n3", ""),
         ("1+2=3\n\n\n3*2=6", "1+2=3\n\n"),
     ],
@@ -55,14 +56,14 @@ def candidate(text: str, index: int = 0, question: str = QUESTION) -> Candidate:
 
 
 def lowest(evaluator: Path, text: str) -> float:
-    """Lowest step probability of completed steps, from a pass of their own."""
+    """Lowest step probability of the finished steps, from a separate pass."""
     (logits,) = score_solutions(*load_evaluator(evaluator), [(QUESTION, text, False)])
     return float(1 / (1 + np.exp(-min(logits))))
 
 
 @pytest.fixture
 def passes(ladder_evaluator: Path) -> Iterator[tuple[StepWatch, list[int]]]:
-    """A watch that gives nothing up, and the number of texts in each of its forward passes."""
+    """A watch that gives up nothing, and the number of texts in each of its forward passes."""
     rows: list[int] = []
     watch = StepWatch(ladder_evaluator, 0.0, 4)
     watch._loaded = load_evaluator(ladder_evaluator)
@@ -91,7 +92,7 @@ def test_a_completed_step_below_the_threshold_is_hopeless(ladder_evaluator: Path
 def test_steps_that_were_judged_are_not_scored_again(passes: tuple[StepWatch, list[int]]) -> None:
     watch, rows = passes
     watch.hopeless([candidate("1+2=")])
-    assert rows == []  # nothing is over yet
+    assert rows == []  # no step is finished yet
     watch.hopeless([candidate(STEPS[0])])
     watch.hopeless([candidate(STEPS[0] + "3*")])
     assert rows == [1]
@@ -150,7 +151,7 @@ def test_easy_validation_alone_decides(ladder_evaluator: Path, tmp_path: Path) -
     rows = [
         row(right, [1.0, 1.0, 1.0]),
         row("1+2=3\n\n# Answer\n\n3", [0.6, 1.0]),  # soft labels: more often right than not
-        row("# Answer\n\n6", [1.0]),  # no step that could be below anything
+        row("# Answer\n\n6", [1.0]),  # no step below any threshold
         row("1+2=4\n\n# Answer\n\n4", [0.0, -1.0]),
         row("1+2=5\n\n# Answer\n\n5", [1.0, -1.0]),  # not labelled to its end
         row("1+2=5\n\n# Answer\n\n5", [1.0, 1.0], "train"),

@@ -140,7 +140,7 @@ def test_a_pair_is_too_long_where_one_of_its_solutions_is(ladder_tok: PreTrained
 
 
 def test_an_empty_completion_is_in_no_pair(ladder_tok: PreTrainedTokenizerFast) -> None:
-    """It has no token to score; a pair with one label would shift all that follow it in the batch."""
+    """It has no token to score; a pair with one label would shift all later pairs of the batch."""
     question = "What is 1+2?"
     texts = [("1+2=3\n\n# Answer\n\n3", 1), ("", 0), ("1+2=4\n\n# Answer\n\n4", 0)]
     rows = [

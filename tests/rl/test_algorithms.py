@@ -1,5 +1,4 @@
-"""The seam: what every entry of the registry is, and that none enters the code version of
-another."""
+"""Every entry of the registry fits the protocol, and none is in the code version of another."""
 
 import subprocess
 import sys
@@ -64,8 +63,8 @@ def test_entries_are_light_to_import() -> None:
 
 @dataclass
 class Imitate:
-    """A third party's algorithm on the online loop: the policy learns what it drew, whatever it is
-    worth."""
+    """An installed package's algorithm on the online loop: the policy imitates its own rollouts,
+    good or bad."""
 
     name = "imitation"
     reads: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ LP = Curriculum(kind="learning_progress")
 
 
 def _questions(*sizes: int) -> list[Question]:
-    """So many questions of levels 1, 2, ...; levels 4 and 5 come without answers."""
+    """Given numbers of questions of levels 1, 2, ...; levels 4 and 5 have no answers."""
     return [
         Question(f"{level}/{i}", f"q{i}", "1" if level < 4 else None, level=level)
         for level, size in enumerate(sizes, 1)
@@ -56,7 +56,8 @@ def test_uniform_draws_every_question_equally_often(
     assert all(len(each) == wanted for each in drawn)
     counts = Counter(q.problem_id for each in drawn for q in each)
     assert max(counts.values()) - min(counts.get(q.problem_id, 0) for q in pool) <= 1
-    assert draw_questions(pool, options, {}, seed, updates - 1)[0] == drawn[-1]  # whatever came before
+    # A draw does not depend on earlier draws.
+    assert draw_questions(pool, options, {}, seed, updates - 1)[0] == drawn[-1]
 
 
 @pytest.mark.parametrize("kind", ["uniform", "easy_to_hard", "learning_progress"])
@@ -113,7 +114,7 @@ def test_a_run_restored_from_json_draws_as_if_it_had_never_stopped() -> None:
     rest, again = run(json.loads(kept), 7, 20)
     assert rest == whole[7:]
     assert again == end
-    assert json.dumps(saved) == kept  # states are made anew, never written into
+    assert json.dumps(saved) == kept  # states are never modified, only replaced
 
 
 def test_levels_get_their_shares_over_updates() -> None:
@@ -189,7 +190,7 @@ def test_success_is_what_supervision_allows() -> None:
         _rollout(5, None, 0.6),
     ]
     assert successes(rollouts, 0.0) == pytest.approx({1: 0.0, 2: 0.75, 5: 0.45})
-    # Guessing gets half: (.75 - .5) / .5; a score of the evaluator is no guess
+    # Guessing gets half: (.75 - .5) / .5; an evaluator's score is not a guess
     assert successes(rollouts, 0.5) == pytest.approx({1: 0.0, 2: 0.5, 5: 0.45})
 
 
@@ -213,7 +214,7 @@ def test_shares_are_mixed_with_a_uniform_part() -> None:
 
 
 def test_where_nothing_moves_all_questions_are_alike() -> None:
-    """At the start, and for good where success stays as it is."""
+    """At the start, and always if success does not change."""
     sizes, options, state = {1: 10, 5: 30}, _options(LP), State()
     for _ in range(5):
         assert by_progress(sizes, options, state, 0) == pytest.approx({1: 0.25, 5: 0.75})
@@ -238,8 +239,7 @@ def test_shares_sum_to_one(
 
 
 def test_progress_peaks_at_the_frontier() -> None:
-    """A learner without a model: a level is learned by drawing it, once the level below is
-    known."""
+    """A simulated learner: it learns a level by drawing it, after the level below."""
     pool, options, state = _questions(*[20] * 5), _options(LP, wanted=40), State()
     skill = [0.0] * 5
     frontiers: list[int] = []

@@ -48,7 +48,7 @@ OPTIONS = PpoRl(guards=Guards(window=3, hack_window=4))
 
 
 def _history(*parts: tuple[int, dict[str, float]]) -> list[Metrics]:
-    """So many updates of each part, good but for what it says."""
+    """The given number of updates of each part, good except for the given metrics."""
     return [{**GOOD, **changed} for updates, changed in parts for _ in range(updates)]
 
 
@@ -88,7 +88,7 @@ def test_more_of_a_vice(name: str, field: str, start: float) -> None:
     reason = str(_trouble(_history((3, {}), (3, {name: start + 0.4}))))
     assert f"{name} is {start + 0.4:.2f} over its last 3 updates, {start:.2f} over its first 3" in reason
     assert f"rl.guards.{field}=0.3" in reason
-    # Two of three updates on the way: 2/3 of 0.4 is 0.27, of 0.5 it is 0.33
+    # Two of three updates are high: 2/3 of 0.4 is 0.27, of 0.5 it is 0.33
     assert _trouble(_history((4, {}), (2, {name: start + 0.4}))) is None
     assert _trouble(_history((4, {}), (2, {name: start + 0.5})))
 
@@ -99,7 +99,7 @@ def test_a_policy_that_always_had_a_vice_may_go_on() -> None:
 
 @pytest.mark.parametrize(("steps", "says"), [(10.0, "more_steps=1.4"), (4.5, "fewer_steps=0.7")])
 def test_other_lengths_of_one_level(steps: float, says: str) -> None:
-    """Fewer steps is the hack of docs/log.md, seed 12: only long problems lost theirs."""
+    """Fewer steps is the hack of docs/log.md, seed 12: only long problems lost steps."""
     reason = str(_trouble(_history((3, {}), (3, {"steps_level_5": steps}))))
     assert f"steps_level_5 is {steps:.2f} over its last 3 updates, 6.50 over its first 3" in reason
     assert f"rl.guards.{says}" in reason
@@ -111,7 +111,7 @@ def test_somewhat_other_lengths(steps: float) -> None:
 
 
 def test_a_level_is_compared_with_its_own_first_updates() -> None:
-    """Level 5 enters late, as in a curriculum; long solutions then are no inflation."""
+    """Level 5 enters late, as in a curriculum; its long solutions are not a rise."""
     history = [{**GOOD} for _ in range(9)]
     for metrics in history[:6]:
         del metrics["steps_level_5"]
@@ -125,7 +125,8 @@ def test_a_policy_that_starts_without_steps_may_learn_to_write_one() -> None:
 
 
 def test_rollouts_fall_behind_what_the_evaluator_thinks_of_them() -> None:
-    """The hack that GRPO found on the ladder (docs/log.md): .72 to .60 right, .63 to .68 liked."""
+    """The hack that GRPO found on the ladder (docs/log.md): accuracy .72 to .60, evaluator's mean
+    .63 to .68."""
     before = {"easy_accuracy": 0.72, "evaluator_easy": 0.63}
     reason = str(_trouble(_history((3, before), (3, {"easy_accuracy": 0.6, "evaluator_easy": 0.68}))))
     assert "easy_accuracy is 0.60 over its last 3 updates, 0.72 over its first 3" in reason
@@ -136,7 +137,7 @@ def test_rollouts_fall_behind_what_the_evaluator_thinks_of_them() -> None:
     ("right", "liked"),
     [
         (0.6, 0.54),  # harder questions: both fall
-        (0.73, 0.9),  # the evaluator is happier, and nothing is lost
+        (0.73, 0.9),  # the evaluator's mean rises, accuracy stays
         (0.5, 0.64),  # worse, but no hack
         (0.7, 0.7),  # 0.02 + 0.07: not far apart
     ],
@@ -173,7 +174,7 @@ def test_the_sft_policy_can_be_the_best() -> None:
     [
         ((0.8, 0.85, 0.7, 0.7), 0.51),  # the evaluator hardly moved
         ((0.8, 0.85, 0.7, 0.7), 0.3),  # it fell too: worse, but no hack
-        ((0.8, 0.85, 0.76, 0.7), 0.6),  # one checkpoint of the window is fair
+        ((0.8, 0.85, 0.76, 0.7), 0.6),  # one checkpoint of the window is close to the best
         ((0.8, 0.85, 0.9, 0.95), 0.9),  # everything rises
     ],
 )
@@ -183,8 +184,8 @@ def test_no_hack(accuracies: tuple[float, ...], evaluator: float) -> None:
 
 
 def test_a_history_that_begins_with_the_sft_policy_is_counted_from_it() -> None:
-    """Rounds: the best is round 1, whose evaluator's mean was .6 already; counted from 1, it would
-    be the .5 before it."""
+    """Rounds: the best is round 1, with an evaluator's mean of .6. Counted from 1, it would be the
+    .5 before."""
     means = ((0.5, 0.7), (0.6, 0.85), (0.61, 0.7))
     history = [
         {**GOOD, "evaluator_hard": mean, "easy_validation_accuracy": accuracy} for mean, accuracy in means
@@ -221,7 +222,7 @@ def test_every_share_and_fall_can_be_turned_off() -> None:
 
 
 def test_a_policy_that_runs_away_at_once_is_not_its_own_measure() -> None:
-    """Means of the first and last three are 0.8 and 1; the SFT policy's own updates had 0.5."""
+    """Means of the first and last three are 0.8 and 1, but the SFT policy's own update had 0.5."""
     history = _history(*[(1, {"no_answer": share}) for share in (0.5, 0.9, 1.0, 1.0, 1.0, 1.0)])
     assert "0.80 over its first 3 and 0.50 in the very first" in str(_trouble(history))
 
@@ -236,8 +237,8 @@ def test_a_share_stops_the_run_by_its_means_and_its_first_value(
     assert (found is not None) == (len(shares) >= 2 * window and last - min(first, shares[0]) > limit)
 
 
-# Real runs. Tiny models and one question; each hack is really learned, and one guard at a time is
-# to see it.
+# Real runs with tiny models and one question. Each hack is really learned, and one guard at a time
+# must find it.
 
 QUESTION = "1+2*2"
 CHAIN = ("1+2=3", "3*2=6", "6+0=6", "6*1=6", "6+1=0")
@@ -253,7 +254,7 @@ ON = Guards().model_dump()
 
 
 def _policy(base: Path, folder: Path, *solutions: tuple[tuple[str, ...], str]) -> Path:
-    """A policy that gives these solutions, each as often as the others."""
+    """A policy that gives these solutions equally often."""
     problems = [
         Problem(f"sft/{i}/{j}", 1, "a", QUESTION, steps, answer)
         for j, (steps, answer) in enumerate(solutions)
@@ -266,7 +267,7 @@ def _policy(base: Path, folder: Path, *solutions: tuple[tuple[str, ...], str]) -
 
 
 def _evaluator(base: Path, folder: Path, *judged: tuple[tuple[str, ...], list[int]]) -> Path:
-    """An evaluator that gives these steps, and the answer behind them, these marks."""
+    """An evaluator that gives these marks to these steps and to the answer after them."""
     rows = [
         {
             "problem_id": f"{i}/{j}",
@@ -291,15 +292,15 @@ def _evaluator(base: Path, folder: Path, *judged: tuple[tuple[str, ...], list[in
 
 @pytest.fixture(scope="module")
 def one_to_five_steps(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that takes any number of steps, one to five, and says 6."""
+    """A policy that takes one to five steps and answers 6."""
     folder = tmp_path_factory.mktemp("policy")
     return _policy(ladder_policy, folder, *((CHAIN[:steps], "6") for steps in range(1, 6)))
 
 
 @pytest.fixture(scope="module")
 def loves_one_step(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluator to which all is wrong that follows a first step, but an answer: the paper's
-    shaping pays for that."""
+    """An evaluator that calls everything after a first step wrong, except an answer: the paper's
+    shaping rewards one step."""
     judged = [(CHAIN[:1], [1, 1])] + [(CHAIN[:steps], [1] + [0] * steps) for steps in range(2, 6)]
     return _evaluator(ladder_policy, tmp_path_factory.mktemp("evaluator"), *judged)
 
@@ -312,8 +313,7 @@ def _run(
     options: type[OnlineRl] = PpoRl,
     **changed: Any,
 ) -> dict[str, Any]:
-    """PPO (or another) without a leash, for the evaluator's reward alone, and without any guard but
-    one."""
+    """PPO (or another algorithm) without KL, on the evaluator's reward only, with one guard."""
     gold = [Problem(f"rl/{i}", 1, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
     split = ProblemSplit(tuple(gold[:8]), tuple(gold[8:]), (), ())
     write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
@@ -340,7 +340,8 @@ def _run(
 
 
 def _kept_the_best(summary: dict[str, Any], policy: Path, folder: Path) -> None:
-    """The run ended early with the policy of its best checkpoint, or with the one it began with."""
+    """Check that the run ended early with the policy of its best checkpoint, or with its first
+    policy."""
     assert 0 < summary["updates"] < 40
     best = summary["best_update"]
     source = folder / "work" / f"update-{best:06d}" / "policy" if best else policy
@@ -387,8 +388,8 @@ def test_an_evaluator_that_loves_one_step_outputs(
 
 
 def test_a_hole_that_pays_for_solutions_without_steps(ladder_policy: Path, tmp_path: Path) -> None:
-    """Clip, and an evaluator to which everything is wrong: each step costs, and one is the price of
-    none."""
+    """Clip, and an evaluator that calls everything wrong: each step costs, and no step costs as
+    much as one."""
     lengths = (0, 3, 4, 5)
     policy = _policy(ladder_policy, tmp_path, *((CHAIN[:steps], "6") for steps in lengths))
     evaluator = _evaluator(
@@ -407,9 +408,9 @@ def test_a_hole_that_pays_for_solutions_without_steps(ladder_policy: Path, tmp_p
 
 @pytest.fixture(scope="module")
 def mistaken(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A policy that is right two times of three, and an evaluator that loves its mistake.
+    """A policy that is right two times of three, and an evaluator that prefers its mistake.
 
-    Right and wrong solutions are as long as one another; only answers to easy questions can tell.
+    Right and wrong solutions have equal length; only answers to easy questions tell them apart.
     """
     folder = tmp_path_factory.mktemp("mistaken")
     right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
@@ -444,8 +445,8 @@ def test_an_evaluator_that_loves_a_mistake(
 def _rest(
     policy: Path, evaluator: Path, base: Path, folder: Path, guard: str, reporter: Reporter
 ) -> dict[str, Any]:
-    """One round of ReST-EM on hard questions, where the evaluator's vote alone says what is right;
-    one guard is on."""
+    """One round of ReST-EM on hard questions, with the evaluator's vote as the only verdict; one
+    guard is on."""
     gold = [Problem(f"rl/{i}", 4, "a", QUESTION, ("1+2=3",), "6") for i in range(9)]
     split = ProblemSplit((), tuple(gold[8:]), (), ())
     write_table(folder / "easy_problems" / "data.parquet", easy_table(split))
@@ -471,8 +472,8 @@ def _rest(
 def test_the_only_round_of_rest_is_watched(
     ladder_policy: Path, mistaken: tuple[Path, Path], loves_one_step: Path, tmp_path: Path
 ) -> None:
-    """What its policy draws, before it may be kept: shorter solutions are found by one, a loved
-    mistake by the other."""
+    """Guards see its policy's samples before the policy is kept: one finds shorter solutions, the
+    other the preferred mistake."""
     both = _policy(ladder_policy, tmp_path, (CHAIN[:1], "6"), (CHAIN[:4], "1"))
     for guard, says, seen, policy, evaluator in (
         ("one_step", "one_step is 1.00", {"after_one_step": 1.0}, both, loves_one_step),
@@ -492,8 +493,8 @@ def test_the_only_round_of_rest_is_watched(
 def test_weights_that_are_no_numbers(
     minibatch: int, one_to_five_steps: Path, ladder_evaluator: Path, tmp_path: Path
 ) -> None:
-    """A step so long that logits overflow: rollouts of such a policy still come to an end, and it
-    is not kept."""
+    """A step so large that logits overflow: rollouts of this policy still end, and it is not
+    kept."""
     summary = _run(
         one_to_five_steps, ladder_evaluator, tmp_path, None, learning_rate=1e18, minibatch=minibatch
     )
@@ -520,8 +521,8 @@ def test_the_other_algorithms_are_watched_too(
     ladder_tables: Path,
     tmp_path: Path,
 ) -> None:
-    """A rate at which they forget everything; a round, like an update, is measured by what its
-    policy draws."""
+    """At this rate they forget everything. A round, like an update, is measured on its policy's
+    samples."""
     options = base.model_copy(update={"learning_rate": rate, "max_kl": 0.5, **longer})
     summary = rl_runs.run(options, rl_runs.SHIPPED, ladder_evaluator, ladder_tables, tmp_path)
     assert "kl, to the SFT policy, is" in summary["stopped"]
@@ -532,8 +533,7 @@ def test_the_other_algorithms_are_watched_too(
 
 
 def test_an_honest_run_is_left_alone(ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path) -> None:
-    """All guards on; right answers are what pays, and KL is dear, as in a recipe that means
-    well."""
+    """All guards are on; right answers are rewarded and KL is costly, as in an ordinary recipe."""
     right, wrong = ("1+2=3", "3*2=6"), ("1+2=4", "4*2=1")
     policy = _policy(ladder_policy, tmp_path, (right, "6"), (wrong, "1"), (wrong, "1"))
     summary = _run(

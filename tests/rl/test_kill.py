@@ -1,5 +1,5 @@
-"""Every algorithm, killed by SIGKILL in the middle of its work, ends with the files of a run that
-was left alone."""
+"""Every algorithm, killed by SIGKILL during its work and resumed, ends with the files of an
+undisturbed run."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def _train(algorithm: str, evaluator: Path, tables: Path, folder: Path) -> None:
 def whole(
     ladder_evaluator: Path, ladder_tables: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], dict[str, bytes]]:
-    """The files of an undisturbed run of an algorithm, made once."""
+    """The files of an algorithm's undisturbed run, made once."""
     made: dict[str, dict[str, bytes]] = {}
 
     def files(algorithm: str) -> dict[str, bytes]:
@@ -34,8 +34,7 @@ def whole(
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, and the weights it ended with, for those of its best checkpoint may be the
-    first ones."""
+    """Files of a run, and its last weights, because the best checkpoint may be the first one."""
     paths = [*folder.glob("out/*"), *folder.glob("work/update-000005/**/*.safetensors")]
     paths += [
         *folder.glob("work/update-000005/progress.json"),
@@ -71,7 +70,7 @@ def test_killed_between_two_checkpoints(
     tmp_path: Path,
     kill_midway: Callable[[str], None],
 ) -> None:
-    """Update 4 was learned and not saved; the checkpoint of update 2 is there, and a torn one."""
+    """Update 4 was learned but not saved; there are the checkpoint of update 2 and a torn one."""
     name = f"{algorithm.upper()} updates"
     _kill(kill_midway, algorithm, ladder_evaluator, ladder_tables, tmp_path, name, 4)
     work = tmp_path / "work"
@@ -89,7 +88,7 @@ def test_killed_between_two_checkpoints(
         # Round 2 draws in two shards, and one is there
         ("rest", ("round 2 samples", 1), "round-02/samples"),
         ("dpo", ("round 2 samples", 1), "round-02/samples"),
-        ("dpo", ("solutions scored", 100), "round-01/scored"),  # more than guards look at
+        ("dpo", ("solutions scored", 100), "round-01/scored"),  # more questions than the guards' samples
         ("rest", ("round 1 policy samples", 1), "round-01/probe/samples"),
         ("dpo", ("round_2/loss", 2), "round-02/chosen.parquet"),
     ],
@@ -114,7 +113,7 @@ def test_killed_in_a_round(
 def test_a_run_carries_its_curriculum_and_its_kl_coefficient(
     whole: Callable[[str], dict[str, bytes]],
 ) -> None:
-    """Else equal files would not say that both are restored."""
+    """Otherwise equal files would not prove that both are restored."""
     curves = [json.loads(line) for line in whole("ppo")["out/curves.jsonl"].splitlines()]
     coefficients = [point["kl_coefficient"] for point in curves]
     assert len(set(coefficients[2:])) == 3
@@ -133,7 +132,7 @@ def test_a_run_carries_its_curriculum_and_its_kl_coefficient(
     ],
 )
 def test_these_runs_learn(algorithm: str, last: str, whole: Callable[[str], dict[str, bytes]]) -> None:
-    """Else equal weights would say nothing."""
+    """Otherwise equal weights would prove nothing."""
     before = load_file(rl_runs.SHIPPED / "model.safetensors")
     after = load(whole(algorithm)[last])
     assert any(not tensor.equal(after[name]) for name, tensor in before.items())

@@ -1,8 +1,8 @@
-"""Losses and advantages against published implementations: the same inputs, their numbers.
+"""Losses and advantages against published implementations: equal numbers on the same inputs.
 
-Packages that we do not depend on were run once, in double precision, and their numbers are frozen
-here; TRL, which we have for development, is run. Behind a prompt and before padding stand foreign
-numbers, which must not matter.
+Packages outside our dependencies were run once, in double precision, and their numbers are frozen
+here. TRL is a development dependency, so it is run. Prompt and padding hold arbitrary numbers,
+which must have no effect.
 
     verl 0.9.1              verl/trainer/ppo/core_algos.py, verl/utils/torch_functional.py
     openrlhf 0.11.2         openrlhf/trainer/ppo_utils/experience_maker.py, openrlhf/models/loss.py, models/utils.py
@@ -51,7 +51,7 @@ REFERENCE = [[-1.2, -0.6, -1.1, -0.2, -2.0, -0.7], [-0.1, -1.5, -0.9], [-3.5, -0
 ADVANTAGES = [[0.5, -1.0, 2.0, 0.3, -0.4, 1.0], [-0.6, 1.5, -2.0], [1.0, 0.7, -0.9, -0.2]]
 
 # openrlhf: get_advantages_and_returns. stable-baselines3:
-# RolloutBuffer.compute_returns_and_advantage, the three rows as three episodes one after the other.
+# RolloutBuffer.compute_returns_and_advantage, with the three rows as three successive episodes.
 # verl: compute_gae_advantage_return gives the same returns, and advantages whitened.
 GAE = [
     [0.445887544, 0.174475673, 1.100312554, 0.6874292, 0.4506, 0.3],
@@ -83,7 +83,7 @@ WHITE_BY_ESTIMATE = [
 
 
 def _padded(rows: list[list[float]], around: float = FOREIGN) -> Tensor:
-    """Rows behind a prompt and before padding, both full of a number that may not matter."""
+    """Rows between prompt and padding; both are filled with a number that must have no effect."""
     return torch.tensor(
         [[*[around] * PROMPT, *row, *[around] * (LONGEST - len(row) + PAD)] for row in rows],
         dtype=torch.double,
@@ -98,7 +98,7 @@ MASK = _mask(REWARDS)
 
 
 def _same(found: Tensor, rows: list[list[float]], tolerance: float = 1e-6) -> None:
-    """Those numbers on the completion's tokens, and 0 elsewhere."""
+    """Check for these numbers on the completion's tokens, and 0 elsewhere."""
     torch.testing.assert_close(found, _padded(rows, 0.0), rtol=0, atol=tolerance)
 
 
@@ -148,12 +148,12 @@ def test_the_estimators_of_kl() -> None:
         [0.2221188, 0.070320046, 0.196585304],
         [0.572531793, 0.011834243, 0.034025417, 0.196585304],
     ]
-    _same((_padded(NEW) - _padded(REFERENCE)) * MASK, first)  # how PPO takes it off the reward
+    _same((_padded(NEW) - _padded(REFERENCE)) * MASK, first)  # how PPO subtracts it from the reward
     _same(k3(_padded(NEW), _padded(REFERENCE)) * MASK, third)
 
 
 def test_k3_is_an_estimate_of_what_k1_estimates() -> None:
-    """Under the policy both have the exact KL as their mean (Schulman 2020)."""
+    """The mean of both under the policy is the exact KL (Schulman 2020)."""
     policy, reference = (torch.tensor(row).log() for row in ([0.5, 0.3, 0.2], [0.2, 0.2, 0.6]))
     exact = (policy.exp() * (policy - reference)).sum()
     assert (policy.exp() * k3(policy, reference)).sum().item() == pytest.approx(exact.item(), abs=1e-6)
@@ -167,11 +167,11 @@ GROUPS = torch.tensor([4, 9, 4, 9, 4])
 
 
 def test_outcome_supervision() -> None:
-    """verl: compute_grpo_outcome_advantage (epsilon 0), which like TRL divides by the deviation
+    """verl: compute_grpo_outcome_advantage (epsilon 0). Like TRL it divides by the deviation
     estimated from a group.
 
-    DeepSeekMath (4.1.2) writes std(r); ours is that of the group itself, sqrt(n / (n - 1)) times
-    theirs.
+    DeepSeekMath (4.1.2) writes std(r). Ours is the deviation of the group itself, so our advantages
+    are sqrt(n / (n - 1)) times theirs.
     """
     theirs = [[0.0] * 3, [0.707106781], [-1.0] * 3, [-0.707106781] * 3, [1.0] * 2]
     larger, smaller = math.sqrt(3 / 2), math.sqrt(2)
@@ -232,10 +232,10 @@ def test_loss_and_gradients_of_trls_grpo(
     loss = loss + options.kl * masked_mean(k3(logprobs, reference), batch.mask)
     loss.backward()
     outside = ((logprobs - old).exp() - 1).abs() > options.clip
-    assert masked_mean(outside.float(), batch.mask) > 0.1  # both sides of the minimum are looked at
+    assert masked_mean(outside.float(), batch.mask) > 0.1  # both sides of the minimum occur
 
     start = len(rollouts[0].prompt_ids)
-    assert start == len(rollouts[1].prompt_ids)  # TRL's prompts are as long as one another
+    assert start == len(rollouts[1].prompt_ids)  # TRL's prompts have equal length
     peer = model(0)
     trainer = GRPOTrainer(
         peer,
@@ -248,7 +248,7 @@ def test_loss_and_gradients_of_trls_grpo(
             loss_type="bnpo",
             epsilon=options.clip,
             beta=options.kl,
-            use_bias_correction_kl=False,  # weighs KL by the ratio; DeepSeekMath (4.1.1) does not
+            use_bias_correction_kl=False,  # TRL weights KL by the ratio; DeepSeekMath (4.1.1) does not
             temperature=0.7,
             per_device_train_batch_size=2,
             num_generations=2,

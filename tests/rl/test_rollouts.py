@@ -140,7 +140,7 @@ def test_rewards_are_bounded_whatever_is_written(
 
 
 def test_rewards_find_their_tokens_in_any_spelling(bpe_tok: PreTrainedTokenizerFast) -> None:
-    """The policy wrote the text byte by byte; each step's reward is on the byte that ends it."""
+    """The policy wrote the text byte by byte; each step's reward lies on its last byte."""
     ids = bpe_tok.convert_tokens_to_ids(list("".join(bpe_tok.tokenize(TEXT))))
     sample = Sample(0, TEXT, (*ids, bpe_tok.eos_token_id), "stop", -1.0)
     rollout = _reward(bpe_tok, HARD, sample, [_logit(0.9), _logit(0.3), _logit(0.1)], None, OPTIONS)

@@ -41,7 +41,7 @@ BOUND = OnlineRl().upper_bound
 
 
 def test_the_running_minimum_by_hand() -> None:
-    # bound 0.5: 0.9 is as good as 0.5; 0.3 falls by 0.2; 0.4 is above the minimum; 0.1 falls by 0.2
+    # bound 0.5: 0.9 counts as 0.5; 0.3 falls by 0.2; 0.4 is above the minimum; 0.1 falls by 0.2
     assert running_minimum(HAND, 0.5) == pytest.approx([0, -0.2, 0, -0.2])
 
 
@@ -57,10 +57,9 @@ def test_the_soft_minimum_by_hand() -> None:
 
 
 def test_the_strict_minimum_by_hand() -> None:
-    # s = 0.8, -0.4, -0.2, -0.8; lowest from each on -0.8; only the last differs from what follows
-    # it
+    # s = 0.8, -0.4, -0.2, -0.8; the minimum from each step on is -0.8, then 0
     assert strict_minimum(HAND) == pytest.approx([0, 0, 0, -0.8])
-    # s = -0.8, 0.8, 0.2: lowest from each on -0.8, 0.2, 0.2
+    # s = -0.8, 0.8, 0.2; the minima from each step on are -0.8, 0.2, 0.2
     assert strict_minimum([0.1, 0.9, 0.6]) == pytest.approx([-1.0, 0, 0.2])
 
 
@@ -113,8 +112,8 @@ def test_no_scores_no_rewards(name: str) -> None:
 )
 def test_the_papers_rewards(scheme: str, scores: list[float], rewards: list[float]) -> None:
     """Edward-Sun/easy-to-hard at cf1d6d8, math_utils/math_rl_utils.py, shape_math_process_rewards:
-    the rewards of steps, "min" and "prod", before each is halved over two newline tokens; its bonus
-    is 0.25 / (steps + 1e-6)."""
+    rewards of steps, "min" and "prod", before the code splits each over two newline tokens. Its
+    bonus is 0.25 / (steps + 1e-6)."""
     options = OnlineRl.model_validate({"shaping": scheme, "upper_bound": 0.5, "step_bonus": 0.25})
     assert step_rewards(scores, options) == pytest.approx(rewards, abs=1e-6)
 
@@ -138,8 +137,7 @@ def test_the_soft_minimum_of_pure(scores: list[float], temperature: float, rewar
 
 
 def _sum_of(scores: list[float], options: OnlineRl) -> float | None:
-    """The closed form that a scheme's docstring states, without the bonus; None where it has bounds
-    only."""
+    """The closed form in a scheme's docstring, without the bonus; None if it only has bounds."""
     bound = options.upper_bound
     wrong = [score < options.error_threshold for score in scores]
     return {
@@ -154,7 +152,7 @@ def _sum_of(scores: list[float], options: OnlineRl) -> float | None:
 
 
 def _bounds(scores: list[float], options: OnlineRl) -> tuple[float, float]:
-    """Of the sum, without the bonus."""
+    """Bounds of the sum, without the bonus."""
     signed = [2 * score - 1 for score in scores]
     return {
         "running_minimum": (-options.upper_bound, 0.0),
@@ -248,8 +246,8 @@ def test_where_it_is_not_promised_it_does_not_hold(name: str) -> None:
 def test_one_more_step_never_earns_more(
     scores: list[float], options: OnlineRl, extra: float, at: int
 ) -> None:
-    """Repeating a step, adding praise: only the control pays, and a first step where the first one
-    counts."""
+    """Repeating a step or adding praise: only the control rewards it, or a first step where the
+    first one counts."""
     before = sum(step_rewards(scores, options))
     at = min(at, len(scores))
     more = sum(step_rewards([*scores[:at], extra, *scores[at:]], options))
@@ -298,14 +296,14 @@ def test_a_solution_without_steps_by_hand(name: str, worst: float) -> None:
 
 @given(SCORES, OPTIONS)
 def test_writing_nothing_never_beats_writing_something_wrong(scores: list[float], options: OnlineRl) -> None:
-    """Any one step, and but for clip, where each wrong step costs anew, any solution."""
+    """Any single step. Except under clip, where every wrong step costs, also any solution."""
     for some in [[score] for score in scores] + ([scores] if options.shaping != "clip" else []):
         assert without_steps(options) <= sum(step_rewards(some, options)) - options.step_bonus + 1e-9
 
 
 def test_under_clip_alone_nothing_beats_two_wrong_steps() -> None:
-    """Two of score 0 cost twice what nothing costs; two of .3 cost .4, which is less. Bonus
-    aside."""
+    """Without the bonus: two steps of score 0 cost twice as much as no step; two of .3 cost .4,
+    which is less."""
     for name in SCHEMES:
         options = OnlineRl.model_validate({"shaping": name, "step_bonus": 0.0})
         nothing = without_steps(options)

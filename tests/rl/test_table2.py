@@ -1,4 +1,4 @@
-"""The ladder's rows of the paper's Table 2: what the docs name is what the benchmark runs."""
+"""The ladder's rows of the paper's Table 2: the benchmark runs the keys in the docs."""
 
 import importlib.util
 import re

@@ -57,7 +57,7 @@ def test_parsing_by_hand() -> None:
         ("1+2=3\n\n# Answer \n\n8", 1, "8", 2),
         ("1+2=3\n\nThe # Answer\n\n8", 3, None, 3),
         ("a\n\n# Answer\n\n1\n\n# Answer\n\n2", 3, "2", 4),  # the last marker counts
-        ("a\n\n\n\nb\n\n# Answer\n\n2", 2, "2", 3),  # an empty block is no step
+        ("a\n\n\n\nb\n\n# Answer\n\n2", 2, "2", 3),  # an empty block is not a step
     ],
 )
 def test_answer_and_segment_rules(completion: str, steps: int, answer: str | None, segments: int) -> None:
@@ -95,7 +95,7 @@ def test_segment_ends_by_hand() -> None:
     offsets = [(0, 2), (2, 4), (4, 5), (5, 6), (6, 7)]
     assert segment_ends(offsets, [(0, 5), (5, 7)]) == [2, 4]
     assert segment_ends(offsets, [(0, 4), (4, 5), (5, 7)]) == [1, 2, 4]
-    assert segment_ends([(0, 6), (6, 7)], [(0, 5), (5, 7)]) == [0, 1]  # a token across the line
+    assert segment_ends([(0, 6), (6, 7)], [(0, 5), (5, 7)]) == [0, 1]  # a token that crosses the line break
     assert segment_ends(offsets, []) == []
 
 
@@ -103,7 +103,7 @@ def test_ladder_segment_ends_by_hand(ladder_tok: PreTrainedTokenizerFast) -> Non
     encoded = encode(ladder_tok, "1+2*2", LADDER)
     tokens = ladder_tok.convert_ids_to_tokens(list(encoded.input_ids))
     assert tokens[: encoded.prompt_tokens] == ["# Question", "\n\n", *"1+2*2", "\n\n", "# Solution", "\n\n"]
-    # 1 + 2 = 3 | 3 * 2 = 6 | # Answer \n\n 6 <|end|>, a separator behind each of the first two
+    # 1 + 2 = 3 | 3 * 2 = 6 | # Answer \n\n 6 <|end|>, a separator after each of the first two
     assert encoded.prompt_tokens == 10
     assert encoded.segment_ends == (15, 21, 24)
     assert [tokens[end] for end in encoded.segment_ends] == ["\n\n", "\n\n", "6"]
@@ -192,7 +192,7 @@ def test_a_special_token_inside_a_completion_has_no_width(ladder_tok: PreTrained
 
 
 def test_a_cut_solution_is_spelled_like_the_beginning_of_a_longer_one() -> None:
-    """GPT-2's rule takes a blank line for one token at the end of a text and for two before more text."""
+    """GPT-2's rule makes a blank line one token at the end of a text, and two before more text."""
     tokenizer = gpt2_like()
     cut, longer = "one\n\ntwo\n\n", "one\n\ntwo\n\nthree\n\n# Answer\n\n3"
     plain = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (cut, longer)]

@@ -1,4 +1,4 @@
-"""The stage decorator: what is computed, what is reused, what Dagster is told, and what is refused."""
+"""The stage decorator: computing, reusing, reports to Dagster, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code that is edited while a stage starts or runs: its result never lies under a version of other code."""
+"""Code edited while a stage starts or runs: the result never gets the version of other code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _forget() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A package whose method imports its maths inside the function, as ours do."""
+    """A package with a method that imports its maths inside the function, like ours."""
     package = tmp_path / "site" / PACKAGE
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -78,7 +78,7 @@ def test_an_edit_before_the_code_is_loaded_stops_the_stage(spec: Stage, folder: 
 
 
 def test_an_edit_while_it_runs_changes_nothing_of_it(spec: Stage, folder: Path) -> None:
-    """All that it uses is loaded before it begins, what is imported inside functions too."""
+    """All code of the stage is loaded before it begins, also code imported inside functions."""
     job = _job(spec, folder)
     with spec.running(job):
         _edit(folder)
@@ -96,7 +96,7 @@ def test_the_next_process_has_another_version(spec: Stage, folder: Path) -> None
 def test_an_edit_of_what_runs_in_another_process_is_found_at_the_end(
     spec: Stage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is started by name reads its file when it starts."""
+    """A worker started by name reads its file at its start."""
     monkeypatch.setattr(
         code_version, "_loaded", lambda name: name != f"{PACKAGE}.maths" and name in sys.modules
     )
@@ -106,7 +106,7 @@ def test_an_edit_of_what_runs_in_another_process_is_found_at_the_end(
 
 
 def test_a_worker_process_refuses_other_code_than_that_of_the_key(tmp_path: Path) -> None:
-    """The process that asks has loaded one version, and the worker would load another."""
+    """The parent process has loaded one version, and the worker would load another."""
     from toy_stages import toy_easy  # registers its body
 
     name = toy_easy.key.to_user_string()

@@ -1,6 +1,6 @@
-"""Keys move only with what they are made of: methods that a recipe chooses, and no others.
+"""A key changes only with its own parts: the methods that the recipe chooses, and no others.
 
-Edits are made in a copy of the sources, in which code versions are then looked up.
+The tests edit a copy of the sources and compute code versions there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def versions() -> Versions:
 
 
 def forget() -> None:
-    """As a process that has looked at no file."""
+    """Forget all files, like a new process."""
     code_version._scan.cache_clear()
     code_version._version.cache_clear()
     code_version._state_of_files.cache_clear()
@@ -55,7 +55,7 @@ def forget() -> None:
 
 @pytest.fixture
 def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
-    """Change a file of the copy; what has another version then, as (recipe, stage, engine)."""
+    """Change a file of the copy; the (recipe, stage, engine) with a new version."""
     build()  # fills STAGES
     copy = tmp_path / "e2h_pipeline"
     shutil.copytree(ROOT / "e2h_pipeline", copy, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
@@ -80,7 +80,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
 
 
 def stages(changed: set[tuple[str, str, str]], recipe: str = "") -> set[str]:
-    """Names of the stages among what changed, of one recipe where it is named."""
+    """Names of the changed stages, of one recipe if it is named."""
     return {stage for name, stage, _ in changed if not recipe or name == recipe}
 
 
@@ -156,6 +156,7 @@ def test_an_edit_of_a_domains_reader_re_makes_what_reads_it(edit: Edit) -> None:
 def test_an_edit_of_the_exact_checker_re_makes_labels_and_audits(edit: Edit) -> None:
     changed = edit("problems/ladder/checker.py", "labels.index(0)", "labels.index(0) + 0")
     assert {"easy_step_labels", "evaluator_generalization"} <= stages(changed, "ppo")
+    assert "easy_step_labels" not in stages(changed, "monte_carlo")  # another source asks no checker
     assert not {"easy_samples", "rl_policy", "easy_evaluator", "sft_policy"} & stages(changed, "ppo")
 
 
@@ -192,4 +193,4 @@ def test_how_tables_are_written_is_in_every_key_that_writes_some(edit: Edit) -> 
 
 def test_the_worker_of_a_grader_is_in_the_keys_of_what_it_grades(edit: Edit) -> None:
     changed = edit("grading/tasks/prm800k.py", "def compare(", "EDITED = 1\n\n\ndef compare(")
-    assert changed == set()  # nobody grades with it here
+    assert changed == set()  # no recipe grades with it here

@@ -1,4 +1,5 @@
-"""What the Dagster page shows beside a materialization; tests/e2e/test_pages.py looks at every asset."""
+"""The content of a materialization's page in Dagster; tests/e2e/test_pages.py checks every
+asset."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def _drawn(markdown: str) -> ElementTree.Element:
-    """The one picture of a Markdown text; browsers draw an <img> of whole XML with its namespace."""
+    """The one picture of a Markdown text. Browsers draw only well-formed XML with its namespace."""
     (picture,) = re.findall(r"^!\[\]\(data:image/svg\+xml;base64,([^)]+)\)$", markdown)
     root = ElementTree.fromstring(base64.b64decode(picture))
     assert root.tag == f"{SVG}svg"
@@ -54,7 +55,7 @@ def test_training_curves_are_panels_of_one_picture(tmp_path: Path) -> None:
     assert {"reward", "clip fraction", "entropy", "update"} <= set(_texts(root))
     rising, falling, flat = _lines(root)
     assert [x for x, _ in rising] == sorted(x for x, _ in rising)
-    assert rising[0][1] > rising[1][1] > rising[2][1]  # pixels count from above
+    assert rising[0][1] > rising[1][1] > rising[2][1]  # pixels count from the top
     assert falling[0][1] < falling[1][1] < falling[2][1]
     assert len({y for _, y in flat}) == 1
 
@@ -81,7 +82,7 @@ def test_any_number_of_levels_is_drawn_in_order_and_in_colours_of_its_own(count:
     root = _drawn(curve_picture([panel], "update"))
     colors = [line.attrib["stroke"] for line in root.iter(f"{SVG}polyline")]
     assert len(set(colors)) == count
-    named = count <= 7  # of more there is no room for the word
+    named = count <= 7  # with more there is no room for names
     assert "".join(f"level {level}" if named else str(level) for level in levels) in _texts(root)
 
 
@@ -101,7 +102,7 @@ def test_rows_by_level_are_in_order_of_level() -> None:
 
 
 def test_a_long_training_is_small_and_quick_and_keeps_its_ends(tmp_path: Path) -> None:
-    """More curves than any algorithm has, over more updates than any recipe asks for."""
+    """More curves than any algorithm has, over more updates than in any recipe."""
     names = ["reward", *(f"metric{i}" for i in range(24)), *(f"steps_level_{level}" for level in range(1, 6))]
     points = [{"update": u, **dict.fromkeys(names, u * 0.123456789)} for u in range(1, 5001)]
     (tmp_path / "curves.jsonl").write_text("\n".join(map(json.dumps, points)))

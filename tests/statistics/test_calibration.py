@@ -8,7 +8,8 @@ BOOTSTRAP = Bootstrap(400)
 
 
 def test_calibration_error_worked_numbers() -> None:
-    # Bin [.9, 1]: scores .9 and 1, one right: gap |.95 - .5| = .45, two of three items. Bin [.2, .3): .2, wrong.
+    # Bin [.9, 1]: scores .9 and 1, one right: gap |.95 - .5| = .45, two of three items. Bin [.2,
+    # .3): .2, wrong.
     scores, right = np.array([0.9, 1.0, 0.2]), np.array([True, False, False])
     value, low, high = calibration_error(scores, right, np.arange(3), BOOTSTRAP)
     assert value == pytest.approx((0.9 + 0.2) / 3)
@@ -29,7 +30,7 @@ def test_honest_scores_are_nearly_calibrated_and_sure_ones_are_not() -> None:
 
 
 def test_slope_worked_numbers() -> None:
-    # y = .9 - .1 x, exactly.
+    # exactly y = .9 - .1 x
     x = np.array([1, 2, 3, 1, 2])
     found = slope(x, 0.9 - 0.1 * x, np.array([0, 0, 0, 1, 1]), BOOTSTRAP)
     assert found == pytest.approx((-0.1, -0.1, -0.1))

@@ -43,7 +43,8 @@ def test_win_matrix_gives_the_auroc_of_any_resample(
     scores, right = np.array([float(r[0]) for r in rows]), np.array([r[1] for r in rows])
     cluster = np.array([r[2] for r in rows])
     wins, positives, negatives = win_matrix(scores, right, cluster, 4)
-    # Every drawn copy of a problem is a problem of its own; copies of one are not compared.
+    # Each drawn copy of a problem counts as its own problem; copies are not compared with each
+    # other.
     copies = [(c, cluster == c) for c, times in enumerate(drawn) for _ in range(times)]
     compared = [
         (a > b) + (a == b) / 2
@@ -75,7 +76,8 @@ def test_minus_infinity_is_a_score_like_others() -> None:
 
 
 def test_interval_and_pairs_within_problems() -> None:
-    # Scores rank well inside each problem; the problems' own levels are what confuses the whole.
+    # Scores rank well within each problem; different score levels of problems spoil the overall
+    # ranking.
     problems = np.repeat(np.arange(40), 10)
     right = np.tile([True] * 5 + [False] * 5, 40)
     scores = right * 0.5 + problems

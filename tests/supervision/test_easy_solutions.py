@@ -1,4 +1,5 @@
-"""What the policy is taught: easy training problems alone, whoever solved them, and only steps that are right."""
+"""Training solutions of the policy: only easy training problems, from any source, and only right
+steps."""
 
 import json
 from pathlib import Path
@@ -29,7 +30,7 @@ def problem(name: str, level: int, question: str) -> Problem:
 TRAIN = (
     problem("train/1", 1, "What is $3 + 4$?"),
     problem("train/2", 3, "What is $14/2$?"),
-    problem("train/6", 3, "What is $\\int_0^7\\,dx$?"),  # there twice, as MATH has a few
+    problem("train/6", 3, "What is $\\int_0^7\\,dx$?"),  # there twice, like a few of MATH
 )
 VALIDATION, HARD, BENCHMARK = (
     problem("train/3", 2, "What is $8 - 1$?"),
@@ -56,7 +57,7 @@ def written(tables: Path, seed: int = 0, **options: Any) -> tuple[list[dict[str,
 
 
 def findings(tables: Path) -> list[str]:
-    """What the asset check says of it."""
+    """The findings of the asset check."""
     names = ("easy_solutions", "easy_problems", "hard_questions", "benchmark_questions")
     return solution_findings({name: tables / name for name in names})
 
@@ -97,16 +98,16 @@ def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> Non
     gsm = "Ann has 3 apples and buys 4. How many?"
     path = metamath(
         tables,
-        rewrite("What is  $3+4$?", "Three and four make?", "MATH_Rephrased"),  # other spacing
+        rewrite("What is  $3+4$?", "Three and four make?", "MATH_Rephrased"),  # different spacing
         rewrite(TRAIN[1].question),
         rewrite(gsm, kind="GSM_AnsAug"),
         rewrite(gsm, "Ann has x apples and buys 4. She has 7. What is x?", "GSM_SV", "3"),
         rewrite(VALIDATION.question),
         rewrite(HARD.question),
-        rewrite(TRAIN[2].question),  # who knows which of the two it is of
+        rewrite(TRAIN[2].question),  # ambiguous: it fits two problems
         rewrite(BENCHMARK.question),
         rewrite("What is $100$?"),
-        rewrite(HARD.question, kind="GSM_AnsAug"),  # what a hard problem is called does not matter
+        rewrite(HARD.question, kind="GSM_AnsAug"),  # the name of a hard problem does not matter
         rewrite(TRAIN[0].question, "What is the  seventh natural number?", "MATH_Rephrased"),
         rewrite(TRAIN[1].question),
         {"query": "no"},

@@ -1,4 +1,4 @@
-"""What the stage of step labels waits for, and what is in its key: what the chosen sources use, and no more."""
+"""Inputs and key of the stage of step labels: only what the chosen sources use."""
 
 from pathlib import Path
 from typing import Any

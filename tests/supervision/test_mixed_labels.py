@@ -1,4 +1,5 @@
-"""Several sources of step labels in one recipe: the first that labels a step labels it, and rows carry weights."""
+"""Several sources of step labels in one recipe: the first source that labels a step wins; rows
+carry weights."""
 
 import json
 from pathlib import Path
@@ -26,7 +27,7 @@ COLUMNS = ["problem_id", "level", "sample", "split", "question", "completion", "
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An easy problem with three samples, labelled by two files of others' ratings."""
+    """An easy problem with three samples, labelled by two files of ratings."""
     problem = Problem(NAME, 2, "arithmetic", "1+2*2", ("1+2=3", "3*2=6"), "6")
     write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((problem,), (), (), ())))
     pairs = [
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     rated(
         tmp_path / "two.jsonl",
         (["Now.", "Else."], [-1, 1]),  # wrong for the second, right for the first
-        (["1+2=3", "3*2=5", "So."], [1, 1, 1]),  # goes on behind what the first calls wrong
+        (["1+2=3", "3*2=5", "So."], [1, 1, 1]),  # goes on after a step that the first calls wrong
         (["Other.", "3*2=6"], [1, 1]),
     )
     return tmp_path
@@ -87,7 +88,8 @@ def test_the_source_that_is_listed_first_labels_a_step(folder: Path) -> None:
 
 
 def test_a_source_keeps_its_own_rule_within_itself(folder: Path) -> None:
-    """The checker labels a step in each solution that has it; beside people, it labels what they leave open."""
+    """The checker labels a step in every solution that has it; beside human labels it labels the
+    other steps."""
     alone, _ = label_steps(folder, {"source": "checker", "balance": False})
     assert [row["labels"] for row in alone] == [[1, 1, 1], [1, 0, -1], [0]]
     first, _ = label_steps(folder, {"source": "checker", "balance": False}, people(folder, "one"))

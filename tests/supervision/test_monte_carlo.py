@@ -35,7 +35,7 @@ SAMPLES = [
     ("", "stop"),
 ]
 SIX, FIVE = "# Answer\n\n6", "# Answer\n\n5"
-# What four completions of each prefix are; a beginning of "..." is one that does not end.
+# Four completions of each prefix; one that begins with "..." does not end.
 SCRIPT = {
     ONE: ["3*2=6\n\n" + SIX, FIVE, "...3*2=6\n\n" + SIX, SIX],
     SLIP: [FIVE, FIVE, "", FIVE],
@@ -45,7 +45,7 @@ SCRIPT = {
 
 
 class ScriptedEngine:
-    """Completes known prefixes with known text, and keeps what it was asked."""
+    """Completes known prefixes with known text, and records the requests."""
 
     def __init__(self) -> None:
         self.asked: list[list[Request]] = []
@@ -122,7 +122,7 @@ def test_prefixes_are_shared_and_nothing_is_drawn_behind_an_error(
 
 
 def test_what_is_drawn_is_drawn_once(tmp_path: Path, scripted: ScriptedEngine) -> None:
-    """Soft labels from the same work: shards that are there are read, and not drawn again."""
+    """Soft labels from the same work folder: existing shards are read, not drawn again."""
     _write(tmp_path, {"a": SAMPLES, "b": SAMPLES[1:3]})
     _, first = _label(tmp_path, tmp_path)
     asked = len(scripted.asked)
@@ -162,7 +162,7 @@ def test_prefixes_of_steps(completion: str, finished: bool, prefixes: list[str])
 
 @given(st.lists(st.sampled_from(["a", "b b", "\n\n", "\n", "# Answer", " "])), st.booleans())
 def test_a_prefix_holds_the_steps_up_to_its_end(pieces: list[str], finished: bool) -> None:
-    assume(pieces.count("# Answer") < 2)  # of two answer blocks the first reads as a step
+    assume(pieces.count("# Answer") < 2)  # the first of two answer blocks counts as a step
     completion = "".join(pieces)
     solution = MARKED.parse(completion)
     prefixes = step_prefixes(completion, finished, MARKED)
@@ -240,8 +240,8 @@ label_steps(
 
 
 def test_labels_of_a_real_policy_are_mostly_the_exact_checkers(ladder_tables: Path, tmp_path: Path) -> None:
-    """The shipped model completes well enough that a right step is seldom called wrong; a wrong one may be called
-    right by luck, one completion in seven."""
+    """The shipped model completes well, so a right step is seldom called wrong. A wrong step may be
+    called right by luck: one completion in seven."""
     policy = Path(models.__file__).parent / "shipped" / "ladder-base"
     _drawn(tmp_path, policy, ladder_tables, 24, samples=6, max_new_tokens=60, temperature=1.2)
     options = SAMPLING.model_copy(update={"max_new_tokens": 60, "temperature": 0.7})

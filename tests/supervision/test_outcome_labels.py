@@ -29,7 +29,7 @@ RIGHT, WRONG, CUT, NONE = (
 def _label(
     folder: Path, completions: dict[str, list[str]], grader: str = "exact", seed: int = 0
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Label hand-written samples of problems whose answer is 6; CUT is the one that is not finished."""
+    """Label hand-written samples of problems with answer 6; CUT is unfinished."""
     problems = [Problem(name, 2, "algebra", f"q {name}", ("s",), "6") for name in completions]
     split = ProblemSplit(tuple(problems[:-1]), tuple(problems[-1:]), (), ())
     write_table(folder / "easy" / "data.parquet", easy_table(split))
@@ -47,7 +47,7 @@ def _label(
 def test_distinct_samples_are_right_or_wrong_by_their_answer(tmp_path: Path) -> None:
     rows, summary = _label(tmp_path, {"a": [RIGHT, WRONG, RIGHT, CUT, NONE, ""], "b": [WRONG, RIGHT]})
     kept = [(r["problem_id"], r["sample"], r["outcome"], r["finished"], r["split"]) for r in rows]
-    # one right of "a" keeps three of four wrong
+    # one right sample of "a" keeps three of four wrong ones
     assert [each for each in kept if each[0] == "b"] == [
         ("b", 0, 0, True, "validation"),
         ("b", 1, 1, True, "validation"),
@@ -84,11 +84,11 @@ def test_the_grader_is_the_recipes(tmp_path: Path) -> None:
         name: [r["outcome"] for r in _label(tmp_path / name, {"a": texts}, name)[0]]
         for name in ("exact", "math")
     }
-    assert outcomes == {"exact": [0], "math": [1, 1, 0]}  # with the exact one all are wrong: one stays
+    assert outcomes == {"exact": [0], "math": [1, 1, 0]}  # by the exact grader all are wrong: one stays
 
 
 def test_no_samples_no_labels(tmp_path: Path) -> None:
-    """As where labels are human: the stage is made, and is empty."""
+    """With human labels only, the stage is made and empty."""
     rows, summary = _label(tmp_path, {"a": []})
     assert rows == []
     assert summary["solutions"] == summary["samples"] == 0
@@ -138,7 +138,7 @@ def test_balance_keeps_the_rarer_kind_whole(outcomes: list[bool], stream: str) -
 
 
 class _Doubtful(ExactGrader):
-    """Gives up on 7, and remembers what it was asked."""
+    """Undecided on 7; records its pairs."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []

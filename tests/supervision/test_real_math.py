@@ -1,4 +1,5 @@
-"""Real input: MATH text and PRM800K labels through every stage of the method, with no special case."""
+"""Real input: MATH text and PRM800K labels through every stage of the method, with no special
+case."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ PROBLEMS = MathProblems(validation=500)
 
 @pytest.fixture(scope="module")
 def tables(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few dozen easy problems that PRM800K has labels of, and a dozen of MATH500."""
+    """A few dozen easy problems with labels in PRM800K, and a dozen of MATH500."""
     folder = tmp_path_factory.mktemp("math")
     split = load_split(PROBLEMS)
     labelled = {s.unique_id for s in read_prm800k(data_dir / "steps").solutions}

@@ -34,7 +34,7 @@ WRONG = ["1+2=4", "1+2=3\n\n3*2=5\n\n# Answer\n\n5", "# Answer\n\n6"]
         ([1, 1], [1, 1]),
         ([1, 0, 1, 0], [1, 0, -1, -1]),
         ([0, 1], [0, -1]),
-        ([1, -1, 1, 0, 1], [1, -1, 1, 0, -1]),  # a step nobody labelled is no error
+        ([1, -1, 1, 0, 1], [1, -1, 1, 0, -1]),  # an unlabelled step is not an error
     ],
 )
 def test_labels_stop_at_the_first_error(labels: list[int], kept: list[int]) -> None:
@@ -56,7 +56,7 @@ def _problem(question: str, name: str) -> Problem:
 
 
 def _write_samples(folder: Path, completions: dict[str, list[str]]) -> None:
-    """Hand-written samples of 1+2*2 (problems named "a", "b", ... are all this question)."""
+    """Hand-written samples of 1+2*2, the question of all problems "a", "b", ..."""
     problems = {name: _problem("1+2*2", name) for name in completions}
     train, validation = list(problems.values())[:-1], list(problems.values())[-1:]
     split = ProblemSplit(tuple(train), tuple(validation), (), ())
@@ -80,7 +80,7 @@ def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> 
         tmp_path, {"a": [RIGHT, WRONG[0], RIGHT, "", WRONG[1]], "b": [RIGHT]}, balance=False
     )
     assert [(r["problem_id"], r["sample"], r["labels"], r["split"]) for r in rows] == [
-        ("a", 0, [1, 1, 1], "train"),  # sample 2 is the same text, sample 3 has nothing to label
+        ("a", 0, [1, 1, 1], "train"),  # sample 2 has the same text, sample 3 nothing to label
         ("a", 1, [0], "train"),
         ("a", 4, [1, 0, -1], "train"),
         ("b", 0, [1, 1, 1], "validation"),
@@ -98,7 +98,7 @@ def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> 
 
 
 def _many(right: int, wrong: int) -> list[str]:
-    """That many distinct right solutions (white space apart) and wrong ones."""
+    """Given numbers of right and wrong solutions, distinct apart from white space."""
     return [
         *(RIGHT.replace("\n\n3", "\n\n" + " " * i + "3") for i in range(right)),
         *(MARKED.completion(["1+2=" + "012456"[i % 6], f"x{i}"], "1") for i in range(wrong)),
@@ -151,10 +151,10 @@ def test_labels_agree_with_the_checker_on_sampled_text(tmp_path: Path) -> None:
         assert row["labels"] == step_labels(row["question"], row["completion"])
 
 
-# Ratings of others
+# Ratings from files
 
 HUMAN = [
-    # a neutral step, then an answer block behind a rated sentence
+    # a neutral step, then an answer block after a rated sentence
     (["First.", "Look.\n\nAgain.", "So 6.\n\n# Answer\n\n6"], [1, 0, 1], "6"),
     (["Second.", "Hm.", "Wrong."], [1, 0, -1], None),
     (["Third.", "So 5.\n\n# Answer\n\n5"], [1, -1], "5"),
@@ -234,12 +234,13 @@ def test_at_most_twenty_bad_lines_are_shown_and_all_are_counted(tmp_path: Path) 
 
 
 def test_a_step_behind_a_prefix_is_labelled_once(tmp_path: Path) -> None:
-    """Twice is by problem and prefix: the paper's code forgets the problem."""
+    """A repeat is the same step after the same prefix of the same problem; the paper's code ignores
+    the problem."""
     records = [
         _record(["A", "B"], [1, 1]),
         _record(["A", "C"], [1, -1]),  # A is labelled already
-        _record(["C"], [1]),  # the same step behind another prefix
-        _record(["A", "C", "D"], [1, 1, 1]),  # goes on behind what was first called wrong
+        _record(["C"], [1]),  # the same step after another prefix
+        _record(["A", "C", "D"], [1, 1, 1]),  # goes on after a step that was first called wrong
         _record(["A", "B"], [1, 0]),
         _record(["A"], [1], "train/algebra/2"),
     ]
@@ -276,7 +277,7 @@ def test_labels_once_are_the_first_of_each_prefix_and_none_is_behind_an_error(
         given_labels += [
             ((problem, *steps[: k + 1]), label) for k, label in enumerate(new) if label != UNLABELLED
         ]
-        for k, label in enumerate(labels):  # by definition: of each prefix, in order, the first that counts
+        for k, label in enumerate(labels):  # by definition: the first solution that has the prefix and counts
             prefixes = [(problem, *steps[: j + 1]) for j in range(k)]
             if label != UNLABELLED and not any(first.get(p) == 0 for p in prefixes):
                 first.setdefault((problem, *steps[: k + 1]), label)
@@ -326,7 +327,8 @@ def test_math_shepherd_needs_a_file(tmp_path: Path) -> None:
 
 
 def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
-    """Every PRM800K solution, as if all its problems were easy: a label a segment, none behind an error."""
+    """Every PRM800K solution, as if all problems were easy: a label per segment, none after an
+    error."""
     human = read_prm800k(data_dir / "steps")
     names = sorted({solution.unique_id or "" for solution in human.solutions})
     problems = tuple(Problem(name, 1, "algebra", f"q {name}", ("s",), "a") for name in names)
@@ -354,9 +356,10 @@ def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "source", "wanted"),
     [
-        # 963 of the 1,818 records are of easy problems, 432 of them of one quality-control problem
+        # 963 of the 1,818 records have easy problems; 432 of them have one quality-control problem
         ("prm800k_human_1818.jsonl.gz", "prm800k", {"solutions": 497, "problems": 116, "wrong_steps": 346}),
-        # Of the six problems four are of MATH500 and one is not in MATH: train/prealgebra/476 is left
+        # Four of the six problems are in MATH500 and one is not in MATH; train/prealgebra/476 is
+        # left
         ("samples_prm800k.jsonl.gz", "prm800k", {"solutions": 5, "problems": 1, "right_steps": 13}),
         ("samples_math-shepherd.jsonl.gz", "shepherd", {"solutions": 0}),  # all of GSM8K
     ],
@@ -376,7 +379,7 @@ def test_real_ratings_of_the_easy_split(
 
 
 def test_a_cut_solution_ends_like_every_other_step(tmp_path: Path) -> None:
-    """Else the last token before the cut, which is a wrong step's, would give the label away."""
+    """Otherwise the last token before the cut would reveal that the step is wrong."""
     rows = [row for row in _rated(tmp_path, [_session(" 1 + 2*$2$ ")])[0] if not row["finished"]]
     assert rows
     assert all(row["completion"].endswith("\n\n") for row in rows)

@@ -18,7 +18,7 @@ from e2h_pipeline.sweeps.learning_curves import (
 
 
 def family(runs: int, seed: int = 0, noise: float = 0.01) -> list[Curve]:
-    """Curves that rise to a limit of their own, which a knob tells in part."""
+    """Curves that rise to their own limits, which depend partly on a knob."""
     rng = random.Random(seed)
     found = []
     for _ in range(runs):
@@ -39,7 +39,8 @@ def test_an_end_is_predicted_from_a_beginning() -> None:
 
 
 def test_the_spread_is_that_of_runs_left_out() -> None:
-    """Refitted without each run in turn, errors spread as told, but for the ridge, which counts rows."""
+    """Refitted without each run in turn, errors have the stated spread, except for the ridge, which
+    counts rows."""
     curves = family(40, noise=0.05)
     _, spread = predict_end(Curve(curves[0].values[:3], curves[0].knobs), curves)
     errors = [
@@ -64,18 +65,20 @@ def test_nothing_is_given_up_before_enough_runs_ended() -> None:
     assert not Predicted(least=20).hopeless(bad, family(19))
     assert Predicted(least=20).hopeless(bad, family(20))
     assert not Median(least=5).hopeless(bad, family(4))
-    assert not Median().hopeless(Curve((0.0,)), family(30))  # one point is no curve
+    assert not Median().hopeless(Curve((0.0,)), family(30))  # one point is not a curve
 
 
 def test_the_median_rule_by_hand() -> None:
-    """Means up to the second checkpoint: 1/4, 3/8, 1/2; a best of .37 is below their median, 3/8 is not."""
+    """Means up to the second checkpoint: 1/4, 3/8, 1/2; a best value of .37 is below their median,
+    3/8 is not."""
     ended = [Curve((1 / 8, 3 / 8, 1)), Curve((1 / 4, 1 / 2, 1)), Curve((3 / 8, 5 / 8, 1))]
     assert Median(least=3).hopeless(Curve((0.1, 0.37)), ended)
     assert not Median(least=3).hopeless(Curve((0.1, 3 / 8)), ended)
 
 
 def test_a_replay_by_hand() -> None:
-    """The fourth run is stopped behind its second of three checkpoints: 11 of 12 are run, and it was the best."""
+    """The fourth run is stopped after its second of three checkpoints: 11 of 12 are run, and it was
+    the best run."""
     curves = [Curve((0.3, 0.5, 0.6))] * 3 + [Curve((0.1, 0.2, 0.9))]
     found = replay(curves, Median(least=3))
     assert found.saved == pytest.approx(1 / 12)

@@ -1,4 +1,4 @@
-"""Sweeps that the schedule and the sensor launch: a real file, a real instance, and stages small enough to be run."""
+"""Sweeps launched by the schedule and the sensor: a real file, a real instance and tiny stages."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write(home: Path, text: str, name: str = "small") -> None:
 
 
 def night(instance: dg.DagsterInstance, day: int = 1) -> ScheduleExecutionData:
-    """One tick of the schedule, as the daemon evaluates it."""
+    """One tick of the schedule, evaluated like the daemon's."""
     when = datetime(2026, 11, day, 2, tzinfo=UTC)
     repository = definitions().get_repository_def()
     with dg.build_schedule_context(instance, when, repository_def=repository) as context:
@@ -75,7 +75,7 @@ def night(instance: dg.DagsterInstance, day: int = 1) -> ScheduleExecutionData:
 
 
 def look(instance: dg.DagsterInstance, cursor: str | None) -> tuple[list[dg.RunRequest], str, str]:
-    """One tick of the sensor: what it launches, its cursor, and why it launches nothing."""
+    """One tick of the sensor: its launches, its cursor, and the reason if it launches nothing."""
     repository = definitions().get_repository_def()
     reference = instance.get_ref()
     with dg.build_sensor_context(cursor=cursor, repository_def=repository, instance_ref=reference) as context:
@@ -84,7 +84,7 @@ def look(instance: dg.DagsterInstance, cursor: str | None) -> tuple[list[dg.RunR
 
 
 def run(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.DagsterRun:
-    """Execute what was launched, here instead of in a run worker."""
+    """Execute the launched runs here instead of in a run worker."""
     result = (
         definitions()
         .resolve_job_def(JOB)
@@ -170,7 +170,7 @@ def test_the_sensor_launches_a_file_that_is_new_or_edited_once(
 ) -> None:
     write(home, SWEEP.replace("1, 2", "8, 9"), "before")
     launched, cursor, why = look(instance, None)
-    assert (launched, why) == ([], "no new or edited sweep file")  # was there when it was switched on
+    assert (launched, why) == ([], "no new or edited sweep file")  # existed when the sensor was switched on
     run_experiment(KEYS[0], home, "+easy_problems", lambda _: None)
     write(home, SWEEP)
     (request,), cursor, _ = look(instance, cursor)
@@ -192,7 +192,7 @@ def test_the_sensor_launches_a_file_that_is_new_or_edited_once(
 def test_a_stage_that_fails_is_tried_again_as_often_as_the_sweep_says(
     home: Path, instance: dg.DagsterInstance, retries: int
 ) -> None:
-    """dagster.yaml says that such runs are not; what Dagster makes of the tags is on the run."""
+    """dagster.yaml forbids this for failed stages; Dagster's reading of the tags is on the run."""
     write(
         home,
         "recipe: tiny/problems.source=math/problems.path=nothing-there\naxes: {seed: [1]}\ndaily: true\n"
@@ -206,7 +206,7 @@ def test_a_stage_that_fails_is_tried_again_as_often_as_the_sweep_says(
 
 
 def pages(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str]:
-    """One tick of the sensor that writes pages: what it says, and its cursor."""
+    """One tick of the sensor that writes pages: its message and its cursor."""
     with dg.build_sensor_context(cursor=cursor, instance_ref=instance.get_ref()) as context:
         found = sweep_pages().evaluate_tick(context)
     return str(found.skip_message), str(found.cursor)
@@ -242,7 +242,7 @@ def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
 def test_numbers_that_cannot_be_read_leave_the_rest_of_the_page(
     home: Path, instance: dg.DagsterInstance
 ) -> None:
-    """A record that some other program made: `e2h results` refuses it."""
+    """A record made by another program: `e2h results` refuses it."""
     instance.report_runless_asset_event(dg.AssetMaterialization("benchmark_metrics", partition="tiny"))
     instance.report_runless_asset_event(dg.AssetMaterialization("report", partition="tiny"))
     rows = [MemberStatus(Member("tiny", {"seed": 0}), "made", made=7, stages=7)]

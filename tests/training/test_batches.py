@@ -1,4 +1,5 @@
-"""Packed is padded: the same logits, losses and gradients, for every objective and attention layout."""
+"""Packing equals padding: the same logits, losses and gradients, for every objective and attention
+layout."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def test_packed_logits_are_those_of_each_document_alone(model: PreTrainedModel) 
 
 
 def test_the_trap_would_be_seen(model: PreTrainedModel) -> None:
-    """Naive packing, positions restarting and all: documents read those before them, and the loss is wrong."""
+    """Naive packing, with restarting positions: documents attend to earlier ones, and the loss is
+    wrong."""
     padded, _ = _loss_and_gradients(model, ROWS, packing=False)
     batch = collate(0, packing=True)(ROWS)
     whole = torch.ones_like(batch["input_ids"])

@@ -11,7 +11,7 @@ from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 
 
 def test_next_token_loss_by_hand() -> None:
-    # Position t predicts token t + 1. Two tokens are wanted: 1 from odds 1:3, 0 from odds 1:1.
+    # Position t predicts token t + 1. Two target tokens: 1 with odds 1:3, 0 with odds 1:1.
     logits = torch.tensor([[[0.0, math.log(3)], [0.0, 0.0], [9.0, -9.0]]])
     labels = torch.tensor([[IGNORED, 1, 0]])
     expected = -math.log(3 / 4) - math.log(1 / 2)
@@ -71,7 +71,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(rows: list[list[int]]) -> None:
 
 
 def test_pairwise_loss_by_hand() -> None:
-    # Differences .03 (-log sigmoid = .678260) and ln 3 (-log 3/4), rows padded to unlike last tokens
+    # Differences .03 (-log sigmoid = .678260) and ln 3 (-log 3/4), rows with different last tokens
+    # before padding
     logits = torch.tensor([[[9.0], [0.53]], [[0.5], [8.0]], [[7.0], [math.log(3)]], [[0.0], [7.0]]])
     labels = torch.tensor([[IGNORED, 1.0], [0.0, IGNORED], [IGNORED, 1.0], [0.0, IGNORED]])
     assert pairwise_loss(logits[:2], labels[:2], 2).item() == pytest.approx(0.678260, abs=1e-6)

@@ -15,7 +15,7 @@ from e2h_pipeline.training.batches import WEIGHTS, run_model
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 from e2h_pipeline.training.trainer import CURVES, Settings, Step, train
 
-# 22 examples of unlike length, one of them without a label at all
+# 22 examples of different lengths, one without a label
 EXAMPLES = [
     {"input_ids": ids, "labels": [IGNORED, *ids[1:]] if i else [IGNORED] * len(ids)}
     for i, ids in enumerate([[3 + (i * j) % 17 for j in range(1, 4 + i % 9)] for i in range(22)])
@@ -29,7 +29,7 @@ def _loss(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], step: Step)
 
 
 class Curve(Reporter):
-    """Keeps what is reported."""
+    """Keeps reported metrics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_training_learns_and_tells(ladder_policy: Path, tmp_path: Path) -> None:
 def test_micro_batches_make_the_same_gradient_as_one_batch(
     ladder_policy: Path, tmp_path: Path, order: Any
 ) -> None:
-    """Rows of 3 to 11 tokens: a mean of the means of micro-batches would be another number."""
+    """Rows of 3 to 11 tokens: a mean over micro-batch means would differ."""
     whole_curve, parts_curve = Curve(), Curve()
     one_update = Settings(
         epochs=1,
@@ -127,7 +127,7 @@ def test_the_reported_loss_is_the_mean_over_labelled_tokens(ladder_policy: Path,
 
 
 def test_padding_has_no_say(ladder_policy: Path, tmp_path: Path) -> None:
-    """The objective sees -100 and a zero mask wherever a row has ended."""
+    """After the end of a row the objective sees -100 and a zero mask."""
     seen: list[dict[str, torch.Tensor]] = []
 
     def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
@@ -176,7 +176,7 @@ def test_nothing_to_train_on_is_an_error(ladder_policy: Path, tmp_path: Path) ->
 def test_a_model_that_would_stay_whole_against_the_config_is_an_error(
     ladder_policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """accelerate leaves FSDP out on CPUs and says nothing."""
+    """accelerate ignores FSDP on CPUs without a message."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match=r"asks for FSDP, but .* unset E2H_ACCELERATE_CONFIG"):
         _train(ladder_policy, tmp_path)
@@ -188,7 +188,7 @@ def test_fewer_examples_than_a_batch_are_one_update_an_epoch(ladder_policy: Path
 
 
 def test_an_objective_knows_where_training_stands(ladder_policy: Path, tmp_path: Path) -> None:
-    """Update, progress and labelled positions are those of the update, also after a stop."""
+    """It gets the number, progress and labelled positions of the update, also after a stop."""
     seen: dict[int, set[tuple[float, int]]] = {}
 
     def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
@@ -205,7 +205,8 @@ def test_an_objective_knows_where_training_stands(ladder_policy: Path, tmp_path:
 
 @pytest.mark.parametrize("packing", [False, True])
 def test_labels_count_by_their_weights(ladder_policy: Path, tmp_path: Path, packing: bool) -> None:
-    """Labels 1 and 2 of weight 1 and 3, and unlike lengths: the mean is 7/4 in two micro-batches as in one."""
+    """Labels 1 and 2 with weights 1 and 3, and different lengths: the mean is 7/4 in one or two
+    micro-batches."""
 
     def mean(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
         chosen = batch["labels"] != IGNORED
@@ -266,7 +267,7 @@ def test_a_killed_run_ends_with_the_same_weights_to_the_bit(
     script = KILLED.format(
         tests=str(Path(__file__).parent), policy=str(ladder_policy), work=str(work), after=10
     )
-    kill_midway(script)  # in update 11 of 18: epoch 2 of 3, between two checkpoints or at one
+    kill_midway(script)  # in update 11 of 18: in epoch 2 of 3, between two checkpoints or at one
     steps = sorted(int(p.name.rsplit("-", 1)[1]) for p in work.glob("checkpoint-*"))
     assert steps
     assert steps[-1] < 18
@@ -288,7 +289,8 @@ class Stops(Reporter):
 
 
 def test_curves_are_the_same_whenever_a_run_was_stopped(ladder_policy: Path, tmp_path: Path) -> None:
-    """114 updates: reports of two, and checkpoints that a tenth of the updates would put between two reports."""
+    """114 updates: a report every two updates; checkpoints every tenth of the updates would fall
+    between reports."""
     settings = Settings(epochs=19, batch_size=4, learning_rate=1e-3, warmup=0.2, seed=0)
     _train(ladder_policy, tmp_path / "whole", settings)
     for at in (12, 34):
@@ -305,7 +307,8 @@ def test_curves_are_the_same_whenever_a_run_was_stopped(ladder_policy: Path, tmp
 
 
 def test_a_torn_checkpoint_is_not_believed(ladder_policy: Path, tmp_path: Path, uninterrupted: str) -> None:
-    """As a kill in the middle of a save leaves it: files under the final name, cut, no `complete`."""
+    """The result of a kill during a save: truncated files under the final name, without
+    `complete`."""
     _train(ladder_policy, tmp_path)
     last, before = tmp_path / "checkpoint-18", tmp_path / "checkpoint-17"
     assert (last / "complete").exists()

@@ -1,9 +1,9 @@
-"""Attention of samples that share their prompts: each prompt's keys and values are there once.
+"""Attention of samples that share their prompts: each prompt's keys and values are kept once.
 
 A cohort is a set of rows (samples) that began together, so all have drawn equally many tokens. Its
-attention has two parts under one softmax: over the prompt, in one matrix product for all samples of the
-prompt, and over each sample's own tokens. No prompt is copied N times, and no sample is padded to the
-length of another. Rows of all cohorts go through the rest of the model together.
+attention has two parts under one softmax: over the prompt, in one matrix product for all samples of
+the prompt, and over each sample's own tokens. No prompt is copied N times, and no sample is padded
+to the length of another. Rows of all cohorts go through the rest of the model together.
 
 transformers calls `attend` through its registry of attention functions. `check_supported` refuses
 models that do not use the registry, or whose attention has windows, caps or sinks.
@@ -24,21 +24,22 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 ATTENTION = "e2h_cohorts"
-_ENDS = 4  # different lengths of prompts in a pass, which makes logits of every prompt at every length
+_ENDS = 4  # most prompt lengths per pass: it computes the logits of every prompt at each of them
 ROOM = 32  # tokens that a row has room for at first; doubled when full
 # Arguments by which a model asks for more than plain attention.
 _MORE = ("softcap", "s_aux", "position_bias")
 
 
 class UnsupportedModel(ValueError):
-    """The embedded engine cannot serve this model; the message says why, and names an engine that can."""
+    """The embedded engine cannot serve this model; the message says why, and names an engine that
+    can."""
 
 
 class Cohort:
     """Keys and values of rows that began together.
 
-    Rows are in groups of one prompt each, of at most `size` rows. For the product with the prompts they
-    are put on a grid (groups, size). The grid has holes where rows have left.
+    Rows are in groups of one prompt each, of at most `size` rows. For the product with the prompts
+    they are put on a grid (groups, size). The grid has holes where rows have left.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Cohort:
         Args:
             prompts: keys and values of the groups' prompts for each layer, each (groups, key heads,
                 length, width).
-            lengths: (groups,) tokens of each prompt; attention leaves out what is behind them.
+            lengths: (groups,) tokens of each prompt; attention leaves out the padding after them.
             group: (rows,) ascending, the group of each row.
             limit: tokens that a row may draw.
         """
@@ -86,7 +87,7 @@ class Cohort:
         keys, values = self.keys[layer], self.values[layer]
         keys[self.length] = key.reshape(-1, width)
         values[self.length] = value.reshape(-1, width)
-        # From here (rows x key heads, queries of a key head, ...), for products of batches of matrices.
+        # From here (rows x key heads, queries of a key head, ...), for batched matrix products.
         query = (query * scaling).view(keys.shape[1], -1, width)
         own = query.bmm(keys[: self.length + 1].permute(1, 2, 0))
         prompt = self._from_grid(self._prompt_scores(self._grid(query), self.prompt_keys[layer]))
@@ -118,7 +119,8 @@ class Cohort:
         return held.unflatten(0, (-1, self._heads))[chosen].flatten(0, 1)
 
     def _room(self, capacity: int, rows: Tensor | None) -> None:
-        """Move the rows' keys and values, (tokens, rows x key heads, width), to buffers for `capacity` tokens."""
+        """Move the rows' keys and values, (tokens, rows x key heads, width), to buffers for
+        `capacity` tokens."""
         for held in (self.keys, self.values):
             for i, old in enumerate(held):  # one by one: the old and new buffer are in memory together
                 held[i] = old.new_empty(capacity, len(self.group) * self._heads, old.shape[2])
@@ -128,8 +130,8 @@ class Cohort:
                 held[i][: self.length] = kept
 
     def _arrange(self) -> None:
-        """Work out the place of each row on the grid, and the bias, (groups x key heads, 1, length), that
-        hides positions behind a prompt."""
+        """Work out the place of each row on the grid, and the bias, (groups x key heads, 1,
+        length), that hides positions after a prompt."""
         counts = self.group.bincount(minlength=len(self.lengths))
         first = counts.cumsum(0) - counts
         self._size = int(counts.max())
@@ -144,7 +146,8 @@ class Cohort:
             self._hidden = bias[:, None].repeat_interleave(self._heads, 0)
 
     def _prompt_scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """(groups x key heads, queries, width) and (groups x key heads, length, width) to scores."""
+        """(groups x key heads, queries, width) and (groups x key heads, length, width) to
+        scores."""
         keys = keys.transpose(1, 2)
         return query.bmm(keys) if self._hidden is None else torch.baddbmm(self._hidden, query, keys)
 
@@ -159,7 +162,8 @@ class Cohort:
         return rows.reshape(-1, self._size * queries, width)
 
     def _from_grid(self, grid: Tensor) -> Tensor:
-        """Back: (groups x key heads, size x queries, width) to (rows x key heads, queries, width)."""
+        """Back: (groups x key heads, size x queries, width) to (rows x key heads, queries,
+        width)."""
         width = grid.shape[-1]
         rows = grid.view(len(self.lengths), self._heads, self._size, -1, width).transpose(1, 2)
         rows = rows.reshape(-1, self._heads, rows.shape[3], width)
@@ -212,11 +216,12 @@ def cohorts_attend(model: PreTrainedModel) -> Iterator[None]:
 def prefill(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]]
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Compute some prompts, ascending in length, padded on the right, where causal attention never looks.
+    """Compute some prompts, ascending in length, padded on the right, where causal attention never
+    looks.
 
     Returns:
         Keys and values for each layer, each (prompts, key heads, longest, width); and (prompts,
-        vocabulary) logits of the token behind each prompt.
+        vocabulary) logits of the token after each prompt.
     """
     longest = max(map(len, prompts))
     layers, logits = [], []
@@ -256,7 +261,8 @@ def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, po
     """Feed one token to every row of all cohorts.
 
     Args:
-        tokens, positions: (rows,) of all cohorts, concatenated; positions count from the prompt's start.
+        tokens, positions: (rows,) of all cohorts, concatenated; positions count from the prompt's
+            start.
 
     Returns:
         (rows, vocabulary) logits of the next token.
@@ -273,7 +279,8 @@ def check_supported(model: PreTrainedModel, length: int) -> None:
     """Refuse a model whose attention over `length` tokens is not plain full attention.
 
     Raises:
-        UnsupportedModel: the model's attention is not plain full attention through transformers' registry.
+        UnsupportedModel: the model's attention is not plain full attention through transformers'
+            registry.
     """
     if not getattr(model, "_supports_attention_backend", False):
         raise UnsupportedModel(_refusal(f"{type(model).__name__} has an attention of its own"))

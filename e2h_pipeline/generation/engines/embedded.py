@@ -1,6 +1,6 @@
 """The word `transformers`: the embedded engine of `transformers_engine`.
 
-A module of its own, because plans import it and must not load torch for that.
+A separate module, because plans import it and must not load torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Transformers:
         """Load the model into this process.
 
         Raises:
-            UnsupportedModel: as of `TransformersEngine.sample`, at the first sample.
+            UnsupportedModel: from `TransformersEngine.sample`, at the first sample.
         """
         from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
         from e2h_pipeline.models.load import load_policy
@@ -25,5 +25,5 @@ class Transformers:
         return TransformersEngine(*load_policy(model))
 
     def version(self) -> dict[str, str]:
-        """Nothing: its code is this project's, which the code version covers."""
+        """Empty: the code version covers this engine."""
         return {}

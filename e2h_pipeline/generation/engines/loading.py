@@ -1,4 +1,4 @@
-"""Opens a model with the engine that a word names."""
+"""Opens a model with the engine of a word."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from e2h_pipeline.registry import ENGINES
 
 
 def load_engine(word: str, model: Path) -> Engine:
-    """The engine of a word over a Hugging Face folder.
+    """The engine of a word, with the model of a Hugging Face folder.
 
     Raises:
         RegistryError: there is no such engine.
@@ -21,5 +21,6 @@ def load_engine(word: str, model: Path) -> Engine:
 
 @lru_cache(maxsize=1)
 def cached_engine(word: str, model: Path) -> Engine:
-    """`load_engine` once for all shards that a process draws from one model, one after the other."""
+    """`load_engine` once for all shards that a process draws from one model, one after the
+    other."""
     return load_engine(word, model)

@@ -1,8 +1,8 @@
-"""What every engine does: questions, N and sampling options in; finished samples out.
+"""The protocol of engines: questions, N and sampling options in; finished samples out.
 
-An engine is one file here, or one of an installed package (entry points `e2h.engines`), and one line
-in the registry. The registry's entry is light to import; the engine itself is loaded when a model is
-opened.
+An engine is one file here, or one of an installed package (entry points `e2h.engines`), and one
+line in the registry. The registry's entry is light to import; the engine itself is loaded when a
+model is opened.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Request:
         question: as its domain has it. A watch reads it; the engine reads `prompt`.
         text: how the question's domain writes prompts and solutions.
         key: stream of the randomness of all its samples (`noise.stream_key`).
-        count: samples to draw, the numbers `first` ... `first + count - 1`. Each is the same whatever
-            else is drawn.
+        count: samples to draw, the numbers `first` ... `first + count - 1`. None depends on the
+            other draws.
         first: number of the first sample.
         prefix: beginning of a solution. Samples go on from its end and do not repeat it.
     """
@@ -59,13 +59,15 @@ class Sample:
     """One completion.
 
     Attributes:
-        token_ids: all that was drawn, the end-of-sequence token or the stop string's tokens included.
+        token_ids: all that was drawn, the end-of-sequence token or the stop string's tokens
+            included.
         finish_reason: "stop" at the end of sequence or a stop string, "length" at the limit,
             "abandoned" where a watch gave it up.
         logprob: sum of the model's own log-probabilities (temperature 1) of `token_ids`.
-        stop_reason: the stop string that ended it and is not in `completion`; None at the end of sequence.
-        token_logprobs: log-probability of each of `token_ids` at the temperature they were drawn at,
-            before top-k and top-p; empty where nobody asked.
+        stop_reason: the stop string that ended it and is not in `completion`; None at the end of
+            sequence.
+        token_logprobs: log-probability of each of `token_ids` at the temperature they were drawn
+            at, before top-k and top-p; empty unless asked for.
     """
 
     index: int
@@ -88,8 +90,8 @@ class SamplingOptions:
         top_p: 1 keeps every token.
         batch_tokens: tokens that a batch of the embedded engine has room for.
         stop: a sample ends at the first of these texts.
-        token_logprobs: fill `Sample.token_logprobs`. Only the embedded engine does that, at temperatures
-            above 0.
+        token_logprobs: fill `Sample.token_logprobs`. Only the embedded engine does that, at
+            temperatures above 0.
     """
 
     temperature: float
@@ -103,7 +105,8 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sample under way: the stream and number that name it, and its text so far, prefix included."""
+    """A sample under way: the stream and number that name it, and its text so far, prefix
+    included."""
 
     key: int
     index: int
@@ -115,8 +118,8 @@ class Watch(Protocol):
     """Gives samples up while they are drawn.
 
     Attributes:
-        every: tokens between two looks, counted from the first token of a sample, so that what is given
-            up does not depend on the batch.
+        every: tokens between two looks, counted from the first token of a sample, so that the
+            decision does not depend on the batch.
     """
 
     every: int
@@ -127,28 +130,28 @@ class Watch(Protocol):
 
 
 class Engine(Protocol):
-    """What draws samples from one model."""
+    """Draws samples from one model."""
 
     def sample(
         self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
     ) -> list[list[Sample]]:
-        """Samples of each request, in the order asked; of those that `watch` gives up, the part drawn by then."""
+        """Samples of each request, in the order asked; those that `watch` gives up end there."""
         ...
 
 
 class EngineEntry(Protocol):
-    """What a word of `registry.ENGINES` names: a class that is made without arguments.
+    """An entry of `registry.ENGINES`: a class that is made without arguments.
 
     Every plan imports its module, so import torch and the engine's own library inside `open`.
     """
 
     def open(self, model: Path) -> Engine:
-        """The engine over a Hugging Face folder."""
+        """The engine with the model of a Hugging Face folder."""
         ...
 
     def version(self) -> dict[str, str]:
-        """Package to version, of packages besides this project whose version decides on samples. They
-        are in the key of everything sampled.
+        """Package to version, for other packages whose version changes samples. They are in the key
+        of everything sampled.
 
         Raises:
             ValueError: the engine cannot run here; the message names the mend.

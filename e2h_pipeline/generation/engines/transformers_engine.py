@@ -1,8 +1,9 @@
 """The embedded engine: samples from any transformers causal LM with plain attention.
 
 Each prompt is computed once and shared by its samples (`cohort`). Prompts of similar length go
-together. Samples that have ended leave the batch, and new ones enter. A token is drawn by inverting the
-cumulative distribution at one counter-based uniform number, so a sample is the same in any batch.
+together. Samples that have ended leave the batch, and new ones enter. A token is drawn by inverting
+the cumulative distribution at one counter-based uniform number, so a sample is the same in any
+batch.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from e2h_pipeline.generation.engines.protocol import (
 )
 from e2h_pipeline.generation.noise import uniforms
 
-# Ended rows leave a cohort once less than this share of it is alive: moving the others costs a copy.
+# Ended rows leave a cohort once less than this share is alive: moving rows costs a copy.
 _LEAVE_BELOW = 0.8
 # New rows enter once less than this share of the budget is taken: every cohort costs extra calls.
 _ENTER_BELOW = 0.35
@@ -51,7 +52,8 @@ class _Rows:
         key: (rows,) stream of its randomness.
         start: (rows,) tokens of its prompt.
         ids: (rows, limit) the tokens drawn, `drawn` of each.
-        scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where not asked for.
+        scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where not asked
+            for.
         logprob: (rows,) sum of their log-probabilities.
         alive: (rows,) not ended yet.
         drawn: tokens of each row.
@@ -119,7 +121,8 @@ class TransformersEngine:
         """Samples of each request, in the order asked. See `Engine`.
 
         Raises:
-            UnsupportedModel: the model does not attend plainly over that many tokens.
+            UnsupportedModel: the model's attention over that many tokens is not plain full
+                attention.
         """
         samples: list[list[Sample]] = [[] for _ in requests]
         with torch.inference_mode(), cohorts_attend(self.model):
@@ -230,8 +233,8 @@ class TransformersEngine:
     def _ended(
         self, rows: _Rows, requests: Sequence[Request], stops: _Stops | None, watch: Watch | None
     ) -> Iterator[tuple[int, Sample]]:
-        """Samples that end with their newest token: it ends the sequence or completes a stop string, the
-        limit is reached, or the watch gives the sample up."""
+        """Samples that end with their newest token: it ends the sequence or completes a stop
+        string, the limit is reached, or the watch gives the sample up."""
         newest = rows.ids[:, rows.drawn - 1]
         for i in rows.end(newest == self.tokenizer.eos_token_id):
             yield int(rows.request[i]), self._finish(rows, i, "stop")
@@ -280,11 +283,11 @@ class TransformersEngine:
 
 
 class _Stops:
-    """Finds stop strings. Texts are searched only behind a token that may have completed one.
+    """Finds stop strings. Texts are searched only after a token that may have completed one.
 
     Attributes:
-        may_end: (vocabulary,) tokens that hold the last character of a stop string, or a part of any
-            character.
+        may_end: (vocabulary,) tokens that hold the last character of a stop string, or a part of
+            any character.
     """
 
     def __init__(
@@ -297,7 +300,7 @@ class _Stops:
         self.may_end = np.array([bool(last & set(text)) or "\ufffd" in text for text in texts])
 
     def find(self, text: str) -> str | None:
-        """The first stop string in a text, of several at one place the longest; None where there is none."""
+        """The first stop string in a text (the longest at its place), or None."""
         found = [(text.index(stop), -len(stop), stop) for stop in self._stop if stop in text]
         return min(found)[2] if found else None
 
@@ -308,10 +311,11 @@ def _logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
-    """Draw one token for each row: (rows, vocabulary) logits and (rows,) uniforms to (rows,) token ids.
+    """Draw one token for each row: (rows, vocabulary) logits and (rows,) uniforms to (rows,) token
+    ids.
 
-    Temperature first, then top-k, then top-p, in the order of Hugging Face and vLLM. All tokens that tie
-    at the k-th logit are kept. Temperature 0 is the argmax.
+    Temperature first, then top-k, then top-p, in the order of Hugging Face and vLLM. All tokens
+    that tie at the k-th logit are kept. Temperature 0 is the argmax.
     """
     if options.temperature == 0:
         return logits.argmax(-1)
@@ -333,10 +337,10 @@ def choose(logits: Tensor, uniform: Tensor, options: SamplingOptions) -> Tensor:
 class _Queue:
     """Samples that wait for a place in the batch, and the budget of tokens.
 
-    Each place has room for the expected length of a sample: all tokens drawn so far over the number of
-    samples that ended (this estimates a mean while some samples still run), or the limit where none has
-    ended. Where that was too little, the newest rows are put back. They are drawn again later, with the
-    same result, as every draw is a hash of what is drawn.
+    Each place has room for the expected length of a sample: all tokens drawn so far over the number
+    of samples that ended (this estimates a mean while some samples still run), or the limit where
+    none has ended. Where that was too little, the newest rows are put back. They are drawn again
+    later, with the same result, because draws are counter-based.
     """
 
     def __init__(

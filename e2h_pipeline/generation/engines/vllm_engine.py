@@ -1,11 +1,13 @@
-"""vLLM as an engine: same protocol, same randomness, and in float32 the same samples as the embedded one.
+"""vLLM as an engine: same protocol, same randomness, and in float32 the same samples as the
+embedded one.
 
-Each sample is a vLLM request of its own. vLLM splits a request for `n` samples the same way, and its prefix cache shares
-the prompt. It schedules requests itself, so `SamplingOptions.batch_tokens` is not used. `vllm_sampler` draws the tokens.
+Each sample is a vLLM request of its own. vLLM splits a request for `n` samples the same way, and
+its prefix cache shares the prompt. It schedules requests itself, so `SamplingOptions.batch_tokens`
+is not used. `vllm_sampler` draws the tokens.
 
-The engine runs in this process, because that starts in seconds. It changes the process: it sets up torch.distributed, and
-on a CPU it replaces torch.set_num_threads. `close` undoes both. One engine is open at a time; making one closes the one
-before.
+The engine runs in this process, because that starts in seconds. It changes the process: it sets up
+torch.distributed, and on a CPU it replaces torch.set_num_threads. `close` undoes both. One engine
+is open at a time; making one closes the one before.
 
 This module is light to import: vLLM and torch are imported when a model is opened.
 """
@@ -41,7 +43,7 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # two engines on a machine would be bound to the same core
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB, taken at once; a large model wants more
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",  # a start gives fifteen warnings, and users can do nothing about any
+    "VLLM_LOGGING_LEVEL": "ERROR",  # a start prints fifteen warnings that users cannot act on
 }
 _open: list[VllmEngine] = []
 
@@ -63,7 +65,7 @@ class Vllm:
         """Start vLLM in this process.
 
         Raises:
-            VllmUnavailable: as of `VllmEngine`.
+            VllmUnavailable: from `VllmEngine`.
         """
         return VllmEngine(model)
 
@@ -90,7 +92,8 @@ class VllmEngine:
         """Start an engine: weights in float32 on a CPU, as stored on a GPU.
 
         Raises:
-            VllmUnavailable: vLLM is not installed, or does not support the model's attention on this device.
+            VllmUnavailable: vLLM is not installed, or does not support the model's attention on
+                this device.
         """
         prepare_environment()
         try:
@@ -135,10 +138,12 @@ class VllmEngine:
     ) -> list[list[Sample]]:
         """Samples of each request, in the order asked. See `Engine`.
 
-        A sample also ends, with "length", where prompt and sample fill the model's `max_position_embeddings`.
+        A sample also ends, with "length", where prompt and sample fill the model's
+        `max_position_embeddings`.
 
         Raises:
-            ValueError: a prompt that leaves no room for a sample, or a closed engine; an error on the way closes it.
+            ValueError: a prompt leaves no room for a sample, or the engine is closed. An error
+                while sampling closes it.
         """
         if self.llm is None:
             raise ValueError("this vLLM engine was closed, or another one was made after it")
@@ -187,7 +192,7 @@ class VllmEngine:
         params: Sequence[Any],
         watch: Watch,
     ) -> list[Any]:
-        """Outputs of `wanted`; of samples that were given up, the output at that time."""
+        """Outputs of `wanted`; those of samples given up end there."""
         assert self.llm is not None
         core = self.llm.llm_engine
         for i, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
@@ -213,7 +218,8 @@ class VllmEngine:
         return [latest[str(i)] for i in range(len(wanted))]
 
     def close(self) -> None:
-        """Free the engine's memory and undo what it changed in the process. Closing again does nothing."""
+        """Free the engine's memory and undo what it changed in the process. Closing again does
+        nothing."""
         if self not in _open:
             return
         import torch
@@ -231,7 +237,7 @@ class VllmEngine:
 def _parameters(
     wanted: Sequence[tuple[Request, int]], options: SamplingOptions, *, watched: bool
 ) -> list[SamplingParams]:
-    """vLLM's parameters of each sample: greedy, with what `CounterSampler` draws by in `extra_args`."""
+    """vLLM's parameters of each sample: greedy, with those of `CounterSampler` in `extra_args`."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -257,7 +263,7 @@ def _parameters(
 
 
 def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
-    """vLLM's output as a `Sample`; `text` is all that was drawn. An output without a reason was given up."""
+    """vLLM's output as a `Sample`; `text` is the drawn text. One without a reason was given up."""
     reason: FinishReason = output.finish_reason or "abandoned"
     stop = None
     if isinstance(output.stop_reason, str):  # the first stop string, of several at one place the longest
@@ -274,7 +280,7 @@ def _on_cpu() -> bool:
 
 
 def _check_heads(model: Path, config: Any) -> None:
-    """Refuse early what vLLM refuses late, with a message that names no mend.
+    """Refuse unsupported models early; vLLM refuses them late and names no mend.
 
     Raises:
         VllmUnavailable: its CPU attention does not support heads of this width.

@@ -1,10 +1,10 @@
 """Draws tokens inside vLLM's sampler, by the rule and the randomness of the embedded engine.
 
-vLLM's own seeds do not serve. A seeded request costs a random generator of its own; on a CPU the engine
-dies where a prompt is computed in pieces ("CPU Generator does not use offset"); and the draws are not
-counter-based. So requests are greedy to vLLM: this logits processor draws with `choose` and `uniforms`,
-and makes the drawn token's logit the largest. vLLM takes log-probabilities from the logits before any
-processor, so they stay the model's own.
+vLLM's own seeds do not serve. A seeded request costs a random generator of its own; on a CPU the
+engine dies where a prompt is computed in pieces ("CPU Generator does not use offset"); and the
+draws are not counter-based. So requests are greedy to vLLM: this logits processor draws with
+`choose` and `uniforms`, and makes the drawn token's logit the largest. vLLM takes log-probabilities
+from the logits before any processor, so they stay the model's own.
 
 Only `vllm_engine` imports this module, inside functions, because it needs vLLM.
 """
@@ -26,10 +26,11 @@ DRAW = "e2h_draw"  # in a request's extra_args: key, index, temperature, top_k, 
 
 
 class CounterSampler(LogitsProcessor):
-    """Draws a token for every row of the batch. All rows have a `DRAW`, with the same sampling options."""
+    """Draws a token for every row of the batch. All rows have a `DRAW`, with the same sampling
+    options."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        # By place in the batch: what DRAW says, and the tokens the row has so far, a list that vLLM appends to.
+        # By place in the batch: the row's DRAW, and its tokens so far, a list that vLLM appends to.
         self._rows: dict[int, tuple[list[Any], list[int]]] = {}
         self._keys, self._samples = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         self._drawn: list[list[int]] = []

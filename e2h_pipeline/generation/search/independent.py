@@ -1,6 +1,6 @@
-"""Independent draws: the samples of a question know nothing of each other, and no evaluator chooses among them.
+"""Independent draws: samples of a question do not influence each other, and none is selected.
 
-Where the recipe stops early, a watch gives up samples with a bad step. It decides on each sample alone.
+With early stop, a watch gives up samples with a bad step. It decides on each sample alone.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ class Independent:
     def search(
         self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: Any = None
     ) -> Found:
-        """What the engine draws; there are no options."""
+        """The engine's samples; there are no options."""
         return Found(tools.engine.sample(requests, sampling, tools.watch))

@@ -1,13 +1,13 @@
-"""What every search method does: questions and N in; finished samples and what they cost out.
+"""The protocol of search methods: questions and N in; finished samples and their costs out.
 
 A search method is one file here, or one of an installed package (entry points `e2h.search`), and
 one line in the registry. A method draws with an engine, and may ask a scorer how good the beginning
-of a solution is. It goes on from a beginning by a `Request` with that `prefix`, whose key
-`noise.branch_key` makes.
+of a solution is. It continues a beginning with a `Request` that has it as `prefix`, and a key from
+`noise.branch_key`.
 
-A pool is drawn in blocks of samples, each alone, so that it survives kills and can grow. What a
-method returns for a request may therefore depend on nothing but the request and the options: not on
-other requests, on chance, or on earlier calls.
+A pool is drawn in separate blocks of samples, so that it survives kills and can grow. The result
+for a request may therefore depend only on the request and the options: not on other requests, on
+chance, or on earlier calls.
 """
 
 from __future__ import annotations
@@ -30,24 +30,25 @@ class Scorer(Protocol):
         """How probable it is that each segment is right: (segments,) for each solution.
 
         Args:
-            solutions: question, text so far, and whether the solution ended by itself. An unfinished
-                last step is a segment like the others: cut the text behind a step to leave it out.
+            solutions: question, text so far, and whether the solution ended by itself. An
+                unfinished last step is a segment like the others: cut the text after a step to
+                leave it out.
         """
         ...
 
     def close(self) -> None:
-        """Free what it loaded in this process. The pool is done, or has failed."""
+        """Free the models loaded in this process, once the pool is done or has failed."""
         ...
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What a method may use.
+    """Tools for a method.
 
     Attributes:
         engine: draws samples.
         scorer: None for a method that does not need one.
-        watch: gives samples up while they are drawn, where the recipe stops early; handed on to the engine.
+        watch: gives samples up while they are drawn, with early stop; passed on to the engine.
     """
 
     engine: Engine
@@ -57,7 +58,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one sample cost.
+    """The cost of one sample.
 
     Attributes:
         drawn_tokens: tokens drawn for it, those of branches that were given up included.
@@ -70,12 +71,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Found:
-    """What a method finds.
+    """The result of a search.
 
     Attributes:
         samples: of each request, in the order asked, the samples `first` ... `first + count - 1`.
-        costs: as `samples`; None where every sample costs its own tokens alone. Work that samples of a
-            question share is split among them, so that a sum over samples counts it once.
+        costs: as `samples`; None where every sample costs its own tokens alone. Work that samples
+            of a question share is split among them, so that a sum over samples counts it once.
     """
 
     samples: Sequence[Sequence[Sample]]
@@ -84,7 +85,8 @@ class Found:
 
 class SearchMethod(Protocol):
     """Finds samples. The registry's entry is a class that is made without arguments. One of an
-    installed package may have `Options`, a subclass of `recipe.Search`, with its fields of the recipe.
+    installed package may have `Options`, a subclass of `recipe.Search`, with its fields of the
+    recipe.
 
     Its module is imported by every plan: torch belongs inside functions.
 

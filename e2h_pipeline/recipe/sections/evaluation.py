@@ -1,4 +1,4 @@
-"""What is measured on the benchmark: reranking, intervals, and who grades."""
+"""Measurements on the benchmark: reranking, intervals, and the grader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from e2h_pipeline.recipe.section import Section, did_you_mean
 
 AGGREGATIONS = ("product", "min", "mean", "last")
 GRADERS = ("math", "exact", "math-verify", "prm800k", "e2h-string")
-"""The words of this project; installed packages add more (entry points e2h.aggregations and e2h.graders)."""
+"""The words of this project; installed packages add more (entry points e2h.aggregations and
+e2h.graders)."""
 
 
 def _known(word: str, own: tuple[str, ...], group: str) -> str:
@@ -44,12 +45,12 @@ class Rerank(Section):
 
 
 class Evaluation(Section):
-    """What is measured on the benchmark, and how sure we are."""
+    """Measurements on the benchmark, and their intervals."""
 
     easy_levels: tuple[int, ...] = Field(
         (),
-        description="Levels reported as easy, the rest as hard, whatever was supervised: ceilings are compared on "
-        "these. All that the domain allows to supervise where unset.",
+        description="Levels reported as easy, the rest as hard, whatever was supervised, so that ceilings are compared "
+        "on the same levels. Unset: all levels that the domain allows to supervise.",
     )
     samples: int = Field(
         16, ge=1, description="Completions per question for the voted accuracy of each policy."
@@ -60,8 +61,8 @@ class Evaluation(Section):
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
     grader: str = Field(
         "",
-        description="What decides that two answers are equal: our own, plain text, or what others report with. "
-        "The domain's own where unset (math for MATH, exact for the ladder).",
+        description="Decides whether two answers are equal: our own grader, plain text, or one that others report with. "
+        "Unset: the domain's own (math for MATH, exact for the ladder).",
     )
     ceiling: str | None = Field(
         None, description="Key of the full-supervision recipe that PGR is measured against."

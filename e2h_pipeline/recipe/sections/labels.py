@@ -12,7 +12,8 @@ _SOURCE = "Where the labels come from."
 
 
 class Labels(Section):
-    """Step labels on easy problems; they stop at the first error (paper section 3.3, appendix L)."""
+    """Step labels on easy problems; they stop at the first error (paper section 3.3, appendix
+    L)."""
 
     source: str = Field("checker", description=_SOURCE)
     weight: float = Field(
@@ -40,7 +41,7 @@ class Prm800kLabels(Labels):
     source: Literal["prm800k"] = Field("prm800k", description=_SOURCE)
     path: str | None = Field(None, description="File or folder of labels; E2H_DATA_DIR/steps where unset.")
     neutral: Literal["positive", "negative", "soft", "drop"] = Field(
-        "positive", description="What a neutral rating becomes; the paper takes positive, soft is 0.5."
+        "positive", description="Label of a neutral rating; the paper takes positive, soft is 0.5."
     )
 
 
@@ -58,7 +59,7 @@ class MonteCarloLabels(Labels):
     """Labels from completions of each step by the policy (Math-Shepherd's rule)."""
 
     source: Literal["monte_carlo"] = Field("monte_carlo", description=_SOURCE)
-    completions: int = Field(8, ge=1, description="Completions drawn behind each step (Math-Shepherd: 8).")
+    completions: int = Field(8, ge=1, description="Completions drawn after each step (Math-Shepherd: 8).")
     soft: bool = Field(
         False,
         description="Label a step by its share of right completions, not by whether there is one.",

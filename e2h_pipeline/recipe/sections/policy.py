@@ -11,15 +11,15 @@ from e2h_pipeline.recipe.sections.fitting import Fitting
 
 
 class Base(Section):
-    """The pretrained model everything starts from."""
+    """The pretrained model that all training starts from."""
 
     model: str = Field(
         "ladder-base", description="A model shipped with the package, a Hub name, or a local folder."
     )
     revision: str | None = Field(
         None,
-        description="Commit of the Hub model; set it, or results can move: the newest is fetched, and a newer one is "
-        "neither noticed nor in any key.",
+        description="Commit of the Hub model. Set it: without it the newest is fetched, and a newer one is not noticed and "
+        "changes no key.",
     )
     train: bool = Field(
         False, description="ladder: train the base model from nothing instead of using the shipped one."
@@ -98,12 +98,13 @@ class Sampling(Section):
 
 
 class EasySamples(Sampling):
-    """Solutions of easy problems that get step labels; hotter, so that there are mistakes to learn from."""
+    """Solutions of easy problems that get step labels; hotter, so that there are mistakes to learn
+    from."""
 
     samples: int = Field(
         16,
         ge=0,
-        description="Completions per easy problem; 0 where labels are human and nothing is to be sampled.",
+        description="Completions per easy problem; 0 to sample none, where labels are human.",
     )
     temperature: float = Field(1.4, ge=0, description="Hotter than evaluation: an evaluator needs negatives.")
     top_k: int = Field(0, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")

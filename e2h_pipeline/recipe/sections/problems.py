@@ -1,4 +1,4 @@
-"""Where problems come from, which of them may be supervised, and whose solutions the policy is taught."""
+"""Sources of problems, levels that may be supervised, and solutions for fine-tuning the policy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ SPLIT_FIELDS = (
     "benchmark_limit",
     "hard_answers",
 )
-"""Fields that say what an experiment takes of its source, not what the source is."""
+"""Fields that select problems from a source, and do not define the source."""
 
 
 class Problems(Section):
     """Where problems come from and which of them may be supervised (paper section 3).
 
-    A domain subclasses this section. It says the levels there are, easiest first, by number from 1 and where they have
-    names by name; which of them a strict recipe may supervise; and who grades answers unless the recipe says otherwise.
+    A domain subclasses this section. The subclass lists the levels, easiest first, by number from 1
+    and by name where they have names. It also gives the levels that a strict recipe may supervise,
+    and the default grader.
     """
 
     levels: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5)
@@ -36,8 +37,8 @@ class Problems(Section):
     easy_levels: tuple[int, ...] = Field(
         (),
         validate_default=True,
-        description="Levels with full supervision, by number or name; the rest give questions only. All that the domain "
-        "allows to supervise (1-3 of MATH and the ladder) where unset.",
+        description="Levels with full supervision, by number or name; the rest give questions only. Unset: all levels "
+        "that the domain allows to supervise (1-3 of MATH and the ladder).",
     )
     seed: int = Field(
         0,
@@ -140,13 +141,13 @@ PROBLEMS = Family(
 
 
 class Solutions(Section):
-    """Whose solutions of easy problems the policy is taught (paper section 3.2, appendix C.1)."""
+    """Solutions of easy problems for fine-tuning the policy (paper section 3.2, appendix C.1)."""
 
     source: str = Field("reference", description="Where the solutions come from.")
 
     @property
     def from_files(self) -> bool:
-        """Whether other people wrote them, so that they must be checked against held-out questions."""
+        """Whether they come from files, and so must be checked against held-out questions."""
         return self.source != "reference"
 
 

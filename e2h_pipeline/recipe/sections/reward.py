@@ -31,7 +31,7 @@ class RewardTraining(Fitting):
     )
     packing: bool = Field(
         False,
-        description="Several solutions in a row, kept apart by position and mask; padding is next to nothing.",
+        description="Several solutions in a row, kept apart by position and mask; hardly any padding.",
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations in the backward pass: less memory, about a third more time."
@@ -67,7 +67,8 @@ class OrmReward(Reward):
 
 
 class OprmReward(Reward):
-    """Outcome and process reward model: one model, trained on both kinds of labels (paper section 3.3)."""
+    """Outcome and process reward model: one model, trained on both kinds of labels (paper section
+    3.3)."""
 
     kind: Literal["oprm"] = Field("oprm", description="The kind of evaluator.")
     tokens: Literal["every", "last"] = Field(
@@ -95,7 +96,8 @@ class GoalConditionedReward(Reward):
 
 
 class WeakToStrongReward(Reward):
-    """Process reward model that keeps an opinion of its own where labels are weak (Burns et al. 2023)."""
+    """Process reward model that keeps an opinion of its own where labels are weak (Burns et al.
+    2023)."""
 
     kind: Literal["weak_to_strong"] = Field("weak_to_strong", description="The kind of evaluator.")
     confidence: float = Field(
@@ -133,12 +135,13 @@ class Scoring(Section):
 
 
 class EarlyStop(Section):
-    """Samples of the pool that the evaluator gives up on the way: tokens saved for what an evaluator would refuse."""
+    """Giving up samples of the pool while they are drawn: saves tokens of solutions that the
+    evaluator would refuse."""
 
     enabled: bool = Field(
         False,
-        description="Give samples up while the pool is drawn. Where unset, the pool is drawn whole and only what this "
-        "would have saved and cost is reported.",
+        description="Give samples up while the pool is drawn. If false, the pool is drawn whole, and the savings and "
+        "costs of early stopping are only reported.",
     )
     every: int = Field(
         32, ge=1, description="Tokens between two looks of the evaluator, counted from a sample's first."

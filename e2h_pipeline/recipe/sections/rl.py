@@ -13,10 +13,13 @@ _ALGORITHM = "The algorithm that makes rl_policy."
 
 
 class Guards(Section):
-    """What stops a run and keeps its best policy so far (rl/guards.py). The first updates are the SFT policy's."""
+    """Limits that stop a run and keep its best policy so far (rl/guards.py). The first updates
+    stand for the SFT policy."""
 
     window: int = Field(
-        5, ge=1, description="Updates whose mean is compared: the last of a metric with its first."
+        5,
+        ge=1,
+        description="Window: a metric's mean over its last updates is compared with that over its first.",
     )
     unfinished: float = Field(
         0.3, ge=0, description="Rise of the share of rollouts without an answer; 1 turns the guard off."
@@ -74,7 +77,7 @@ class Curriculum(Section):
         0.25,
         ge=0,
         le=1,
-        description="learning_progress: share of questions drawn from all levels all the same.",
+        description="learning_progress: share of questions drawn from all levels alike.",
     )
     chance: float = Field(
         0.0, ge=0, lt=1, description="learning_progress: share of answers that guessing gets right."
@@ -82,7 +85,7 @@ class Curriculum(Section):
 
 
 class Rl(Section):
-    """What every algorithm that makes the policy of hard problems has (paper section 4.2, appendix C.3)."""
+    """Fields of every algorithm that makes rl_policy (paper section 4.2, appendix C.3)."""
 
     algorithm: str = Field("ppo", description=_ALGORITHM)
     questions: Literal["all", "easy", "hard"] = Field("all", description="Questions to roll out on.")
@@ -92,7 +95,7 @@ class Rl(Section):
         gt=0,
         description="Mean KL per token to the SFT policy at which the run stops, keeping the last good policy.",
     )
-    guards: Guards = Field(default_factory=Guards, description="What stops the run.")
+    guards: Guards = Field(default_factory=Guards, description="Limits that stop the run.")
 
 
 class OnlineRl(Rl):
@@ -106,8 +109,8 @@ class OnlineRl(Rl):
     pass_tokens: int | None = Field(
         None,
         ge=1,
-        description="Positions of a forward pass, padding included, one completion at least: what bounds the "
-        "memory of an optimizer update. Unset: 1,536 on a CPU, 16,384 on an accelerator.",
+        description="Positions of a forward pass, padding included, at least one completion; bounds the memory of an "
+        "optimizer update. Unset: 1,536 on a CPU, 16,384 on an accelerator.",
     )
     gradient_checkpointing: bool = Field(
         False,
@@ -156,16 +159,16 @@ class OnlineRl(Rl):
         description="Start of the running minimum and product, threshold of clip: scores above it earn no penalty.",
     )
     soft_minimum_temperature: float = Field(
-        0.1, gt=0, description="Of the soft minimum: the lower, the more the worst step counts (PURE: 0.1)."
+        0.1, gt=0, description="soft_minimum: the lower, the more the worst step counts (PURE: 0.1)."
     )
     error_threshold: float = Field(
-        0.5, gt=0, le=1, description="Of first_error: a step that scores below it is wrong."
+        0.5, gt=0, le=1, description="first_error: a step that scores below it is wrong."
     )
     prefix_reward: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Of first_error: reward of the right steps before the first wrong one (VPPO: 0.5).",
+        description="first_error: reward of the right steps before the first wrong one (VPPO: 0.5).",
     )
     step_bonus: float = Field(
         0.25,
@@ -178,7 +181,7 @@ class OnlineRl(Rl):
     hard_constant: float = Field(
         0.25, ge=0, description="Terminal reward of any finished answer to a hard question."
     )
-    unfinished_penalty: float = Field(1.0, ge=0, description="Taken off where no answer is given.")
+    unfinished_penalty: float = Field(1.0, ge=0, description="Subtracted where no answer is given.")
     checkpoint_every: int = Field(
         10,
         ge=1,
@@ -211,7 +214,8 @@ class PpoRl(OnlineRl):
 
 
 class GrpoRl(OnlineRl):
-    """Step-level GRPO: samples of a question are each other's baseline (DeepSeekMath, section 4.1)."""
+    """Step-level GRPO: samples of a question are each other's baseline (DeepSeekMath, section
+    4.1)."""
 
     algorithm: Literal["grpo"] = Field("grpo", description=_ALGORITHM)
     baseline: Literal["group", "leave_one_out"] = Field(
@@ -222,13 +226,14 @@ class GrpoRl(OnlineRl):
 
 
 class RoundsRl(Rl, Fitting):
-    """Training in rounds: draw solutions of all questions, choose, train on what was chosen, and again."""
+    """Training in rounds: draw solutions of all questions, choose, train on the chosen ones,
+    repeat."""
 
     rounds: int = Field(2, ge=1, description="Rounds at most; the best on easy validation is kept.")
     samples: int = Field(32, ge=2, le=64, description="Completions per question and round.")
-    temperature: float = Field(1.0, gt=0, description="Of these completions.")
+    temperature: float = Field(1.0, gt=0, description="Temperature of these completions.")
     top_k: int = Field(40, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
-    per_question: int = Field(10, ge=1, description="What is kept of a question, at most.")
+    per_question: int = Field(10, ge=1, description="Most solutions kept per question.")
     probe_questions: int = Field(
         2560,
         ge=1,
@@ -237,7 +242,8 @@ class RoundsRl(Rl, Fitting):
 
 
 class RestEmRl(RoundsRl):
-    """ReST-EM (Singh et al. 2023; the paper's appendix C.3): the base model fine-tuned on solutions that are right."""
+    """ReST-EM (Singh et al. 2023; the paper's appendix C.3): the base model fine-tuned on solutions
+    that are right."""
 
     algorithm: Literal["rest"] = Field("rest", description=_ALGORITHM)
 
@@ -249,7 +255,7 @@ class PreferenceRl(RoundsRl):
     rounds: int = Field(5, ge=1, description="Rounds at most; the best on easy validation is kept.")
     samples: int = Field(8, ge=2, le=64, description="Completions per question and round.")
     top_k: int = Field(20, ge=0, description="Keep the k likeliest tokens; 0 keeps all.")
-    per_question: int = Field(3, ge=1, description="Pairs of a question, at most.")
+    per_question: int = Field(3, ge=1, description="Most pairs kept per question.")
     epochs: int = Field(1, ge=1, description="Passes over the pairs.")
     batch_size: int = Field(64, ge=1, description="Pairs per optimizer update.")
     learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate, cosine to 1% of itself.")
@@ -259,10 +265,10 @@ class PreferenceRl(RoundsRl):
     beta: float = Field(
         0.1,
         gt=0,
-        description="dpo, sppo: how strongly the round's first policy holds; simpo: scale of the mean log-probabilities.",
+        description="dpo, sppo: pull to the round's first policy; simpo: scale of the mean log-probabilities.",
     )
     gamma: float = Field(
-        0.5, ge=0, description="simpo: how far chosen is to lie above rejected, in its scale."
+        0.5, ge=0, description="simpo: target margin of chosen above rejected, in its scale."
     )
     odds_weight: float = Field(0.1, ge=0, description="orpo: weight of the odds ratio.")
     margin: float = Field(

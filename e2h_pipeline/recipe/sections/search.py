@@ -1,4 +1,4 @@
-"""How the pool of benchmark samples is searched for."""
+"""The search method of the pool of benchmark samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Search(Section):
 
 
 class IndependentSearch(Search):
-    """Samples drawn independently of each other; no evaluator is asked."""
+    """Samples drawn independently of each other, without an evaluator."""
 
     method: Literal["independent"] = Field("independent", description="The search method.")
 

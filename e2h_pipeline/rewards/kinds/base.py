@@ -1,5 +1,4 @@
-"""What a kind of evaluator says: the labels it reads, where they stand in a solution, and the loss
-over them.
+"""The protocol of evaluator kinds: the labels of a kind, their place in a solution, and its loss.
 
 The rest is the same for all kinds: a causal model with one score per token, its training, scoring
 and validation. A new kind is one file here, one line in `registry.EVALUATOR_KINDS`, and its own
@@ -26,14 +25,14 @@ LabelKind = Literal["steps", "outcomes"]
 
 
 class EvaluatorKind(Protocol):
-    """One kind of evaluator. Subclasses inherit what most kinds do: use all examples, and keep
-    nothing but the model.
+    """One kind of evaluator. Subclasses inherit the usual: use all examples, and save only the
+    model.
 
     Attributes:
         reads: the labels that it is trained on.
         solution_aggregation: how step scores become the score of a solution. `last` is for
-            evaluators that are trained on whole solutions and speak at the last position.
-        unit: what an example is, as training summaries count it.
+            evaluators that are trained on whole solutions, with the score at the last position.
+        unit: name of an example in the counts of training summaries.
     """
 
     reads: ClassVar[tuple[LabelKind, ...]]
@@ -56,13 +55,13 @@ class EvaluatorKind(Protocol):
             text: how prompt and solution are written, with the evaluator's own heading.
 
         Returns:
-            Lists of examples by a name that training summaries show. Examples without a label, and
-            those that are too long, are dropped by the caller, which counts them.
+            Lists of examples, by a name for training summaries. The caller drops and counts
+            examples that have no label or are too long.
         """
         ...
 
     def choose(self, examples: dict[str, list[Example]], options: Any, seed: int) -> dict[str, list[Example]]:
-        """The examples that are trained on, of those that can be used: all of them."""
+        """The usable examples to train on; here all of them."""
         return examples
 
     def objective(self, options: Any, seed: int) -> Objective:
@@ -70,9 +69,9 @@ class EvaluatorKind(Protocol):
         ...
 
     def finish(self, folder: Path, examples: Sequence[Example]) -> None:
-        """Write what the kind keeps beside the saved model: nothing.
+        """Write files of the kind beside the saved model; here none.
 
         Args:
             folder: of the evaluator, as others will load it.
-            examples: those it was trained on.
+            examples: the training examples.
         """

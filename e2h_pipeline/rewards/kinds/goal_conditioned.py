@@ -5,7 +5,7 @@
 
 h are last-layer states: i before j in the preferred completion (a source and a later goal), m in
 the preferred and n in the dispreferred one. The means run over the batch, inside the logarithm, so
-L_C does not add up over micro-batches: it is taken of each micro-batch, and weighted by the
+L_C does not add up over micro-batches: it is computed per micro-batch, and weighted by the
 micro-batch's share of the update. Without a temperature it lies in [0.627, 2.627]: a curve that
 stands at 0.63 has converged.
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 GOAL_FILE, GOAL = "goal.safetensors", "goal"  # beside the model; name of the one tensor in it
 COMPLETION = "completion"  # column of examples: 1 on tokens of the completion, 0 on those of the prompt
-UNJUDGED = 5  # first tokens that the authors' filter passes over
-_GOAL_ROWS = 32  # solutions of a forward pass that measures the goal
+UNJUDGED = 5  # number of first tokens that the authors' filter skips
+_GOAL_ROWS = 32  # solutions per forward pass that measures the goal
 
 
 class GoalConditioned(EvaluatorKind):
@@ -98,8 +98,8 @@ class GoalConditioned(EvaluatorKind):
 
 @dataclass(frozen=True)
 class _Draws:
-    """Counter-based randomness: what is drawn of a pair depends on seed, update and the pair, not
-    on its batch, so a run that resumes draws the same."""
+    """Counter-based randomness: the draws of a pair depend on seed, update and the pair, not on its
+    batch, so a resumed run draws the same."""
 
     seed: int
     update: int
@@ -119,8 +119,8 @@ def drawn_states(
     """States at the positions i, j, m and n of the formula, each (n, width), drawn in every pair of
     a batch.
 
-    Completions are read up to their label. A pair whose right completion has fewer than two tokens
-    is left out: no source is before a goal there.
+    Completions are read up to their label. A pair with a right completion of fewer than two tokens
+    is left out: it has no source before a goal.
 
     Args:
         states: (batch, length, width) last-layer states.
@@ -227,7 +227,7 @@ def q_values(states: Tensor, goal: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Filtered:
-    """What a filter leaves.
+    """The result of a filter.
 
     Attributes:
         kept: indices of solutions that pass.
@@ -243,7 +243,7 @@ class Filtered:
 def q_filter(values: Sequence[Sequence[float]], threshold: float = 0.0, unjudged: int = UNJUDGED) -> Filtered:
     """Drop solutions of one problem at their first token with Q below `threshold`.
 
-    Where all would be dropped, all are kept and nothing is saved (the paper's rule).
+    If all would be dropped, all are kept and no tokens are saved (the paper's rule).
 
     Args:
         values: Q of the completion's tokens, one sequence per solution.

@@ -59,7 +59,7 @@ def mixed(
 ) -> tuple[list[Example], list[Example]]:
     """Step and outcome examples such that `share` of all are outcome examples.
 
-    The kind of which there are too many is subsampled; all of the other are used.
+    The kind with too many examples is subsampled; all of the other are used.
     """
     rng = random.Random(f"mixed/{seed}")
     fewer_steps = min(len(steps), round(len(outcomes) * (1 - share) / share))

@@ -5,10 +5,10 @@ step labels.
     gradient
 
 This is CE against the mixed target (1 - a) weak + a hard. With a = 0 it is plain training on weak
-labels. The evaluator so keeps an opinion of its own where the supervisor is wrong. The paper's
-threshold splits each batch in halves, which fits balanced classes. Most steps are right, so here
-the threshold is that of the authors' code: the share of the micro-batch above it is the mean weak
-label of the micro-batch.
+labels. So the evaluator keeps its own opinion where the supervisor is wrong. The paper's threshold
+splits each batch in halves, which fits balanced classes. Most steps are right, so here the
+threshold is that of the authors' code: the share of the micro-batch above it is the mean weak label
+of the micro-batch.
 """
 
 from __future__ import annotations

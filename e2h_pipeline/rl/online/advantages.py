@@ -19,7 +19,8 @@ def generalized_advantages(
 
     Args:
         rewards, values, mask: (batch, length). The mask is 1 on completion tokens, which are
-            contiguous in a row. The value behind the last of them is 0, for the episode ends there.
+            contiguous in a row. The value after the last of them is 0, because the episode ends
+            there.
 
     Returns (advantages, returns), both (batch, length) and 0 outside the mask; returns = advantages
     + values.
@@ -68,17 +69,18 @@ def group_step_advantages(rewards: Tensor, ends: Tensor, mask: Tensor, groups: T
 
     Args:
         rewards, mask: (batch, length); mask is 1 on completion tokens.
-        ends: (batch, length), 1 on tokens that end a step, whatever its reward; others' rewards do
-            not count.
+        ends: (batch, length), 1 on tokens that end a step, whatever its reward; rewards of other
+            tokens do not count.
         groups: (batch,) integers, the same for completions of the same question.
 
-    Returns (batch, length), 0 outside the mask and behind the last step.
+    Returns (batch, length), 0 outside the mask and after the last step.
     """
     return rewards_to_go(_group_whiten(rewards, ends * mask, groups)) * mask
 
 
 def leave_one_out_advantages(rewards: Tensor, mask: Tensor, groups: Tensor) -> Tensor:
-    """RLOO (Ahmadian et al. 2024) with a baseline per token (PURE, arXiv 2504.15275, released code).
+    """RLOO (Ahmadian et al. 2024) with a baseline per token (PURE, arXiv 2504.15275, released
+    code).
 
     A_it is the sum over tokens s >= t of r_is - b_i, b_i the rewards of the other rows of the group
     over their tokens.

@@ -29,7 +29,7 @@ POLICY = "policy"
 
 
 class Grpo:
-    """A policy alone."""
+    """A policy without a critic."""
 
     name = "GRPO"
     reads: tuple[str, ...] = ()

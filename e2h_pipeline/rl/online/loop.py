@@ -3,12 +3,11 @@
 An algorithm says what is learned from a batch of rewarded rollouts (`OnlineAlgorithm`). The rest is
 the same for all: questions of both kinds, rewards from the easy evaluator, checkpoints chosen on
 easy validation, never on hard answers. Killed, a run goes on from its last checkpoint and ends with
-the same weights on a CPU: every draw is counted, so models, optimizers and `Progress` are the whole
-state.
+the same weights on a CPU: draws are counter-based, so models, optimizers and `Progress` are the
+whole state.
 
-A run is one process on one device. It draws with the embedded engine, whatever the pipeline samples
-with, for that engine samples from the weights that learn, and gives the log-probability of each
-token, which the ratio needs.
+A run is one process on one device. It always draws with the embedded engine: that engine samples
+from the weights in training, and gives the log-probability of each token, which the ratio needs.
 """
 
 from __future__ import annotations
@@ -69,10 +68,10 @@ class _Drawn:
     """A rollout batch of the present policy, not learned from yet.
 
     Attributes:
-        metrics: what people and guards watch of the policy that drew.
+        metrics: measures of the policy that drew, for people and guards.
         seconds: where the time went.
-        curriculum: its state behind the draw.
-        table: what is kept of the rollouts.
+        curriculum: its state after the draw.
+        table: the rollouts as rows to keep.
     """
 
     update: Update
@@ -87,7 +86,7 @@ class _Training:
     """A run from its start or its last checkpoint to its end.
 
     Attributes:
-        ahead: the rollout batch of the next update, where a checkpoint was judged by it.
+        ahead: the rollout batch of the next update, if it was drawn early to judge a checkpoint.
     """
 
     algorithm: OnlineAlgorithm[Any]
@@ -100,9 +99,9 @@ class _Training:
     ahead: _Drawn | None = None
 
     def begin(self) -> None:
-        """Go on from the last checkpoint, or from the start.
+        """Resume from the last checkpoint, or begin.
 
-        At the start the SFT policy is the first candidate: a run that only harms it returns it.
+        At the start the SFT policy is the first candidate: a run without improvement returns it.
         """
         checkpoints = sorted(self.job.work.folder.glob("update-*"))
         if checkpoints:
@@ -116,7 +115,7 @@ class _Training:
         drawn, self.ahead = self.ahead or self._draw(), None
         metrics, seconds = self._learn(drawn)
         progress.stopped = self._trouble([metrics])
-        if progress.stopped is None:  # else its rollouts and what was learned from them do not count
+        if progress.stopped is None:  # else the update does not count
             self._count(drawn, metrics)
             if self._at_checkpoint():
                 self._validate(metrics)
@@ -138,7 +137,7 @@ class _Training:
         return self._checkpoint(best) / "policy" if best else self.job.inputs[SFT_POLICY]
 
     def _draw(self) -> _Drawn:
-        """The rollout batch that comes next."""
+        """The next rollout batch."""
         run, options, progress, began = self.run, self.job.options, self.progress, time.monotonic()
         seed, update = self.job.work.seed, progress.update
         questions, curriculum = draw_questions(self.questions, options, progress.curriculum, seed, update)
@@ -168,7 +167,7 @@ class _Training:
         return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
 
     def _count(self, drawn: _Drawn, metrics: dict[str, float]) -> None:
-        """The update is done: state and rollouts that the next one builds on."""
+        """Record a finished update: the state and rollouts that the next one builds on."""
         progress, options, rollouts = self.progress, self.job.options, drawn.update.rollouts
         progress.update += 1
         progress.curriculum = observe(drawn.curriculum, rollouts, options)
@@ -184,8 +183,8 @@ class _Training:
     def _validate(self, metrics: dict[str, float]) -> None:
         """Measure a checkpoint, and judge it by its own rollouts.
 
-        Those are the rollouts of the next update; behind the last update they are drawn for this
-        alone.
+        Those are the rollouts of the next update; after the last update they are drawn only for
+        this.
         """
         accuracy = self._accuracy()
         self.ahead = self._draw()
@@ -224,11 +223,12 @@ class _Training:
 
 
 def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probabilities under the policy that drew and under the SFT policy, (batch, length) each."""
+    """Log-probabilities under the policy that drew and under the SFT policy, (batch, length)
+    each."""
     options = run.options
     if run.policy.dtype == torch.float32:
         old = drawn_logprobs(rollouts, batch)
-    else:  # in 16 bits the products of drawing and of learning round apart, and the first ratio must be 1
+    else:  # in 16 bits drawing and learning round differently, and the first ratio must be 1
         old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
     reference = by_rows(
         batch, options, lambda part: token_logprobs(run.reference, part, options.temperature)[0]

@@ -42,7 +42,7 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """1 - mean squared error / variance of the returns, over completion tokens; (batch, length) each."""
+    """1 - mean squared error / variance of the returns, over completion tokens; (batch, length)."""
     unexplained = masked_mean((returns - values) ** 2, mask)
     spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
     return 1 - unexplained / spread.clamp(min=1e-8)

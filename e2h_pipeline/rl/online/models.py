@@ -129,7 +129,7 @@ class Run(Generic[OptionsOf]):
         """Load a checkpoint written by `save`.
 
         Raises:
-            ValueError: its weights are those of another model.
+            ValueError: the checkpoint is of another model.
         """
         from safetensors.torch import load_file
 

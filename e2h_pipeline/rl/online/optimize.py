@@ -16,7 +16,8 @@ from e2h_pipeline.rl.online.passes import Pass, minibatches, passes, token_logpr
 from e2h_pipeline.rl.online.protocol import Update
 
 Losses = Callable[[Pass], tuple[Mapping[str, Tensor], Mapping[str, float]]]
-"""Loss of each model that learns, a mean over a pass's completion tokens, and the pass's metrics."""
+"""Loss of each model that learns, a mean over a pass's completion tokens, and the pass's
+metrics."""
 
 
 def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str]) -> dict[str, float]:
@@ -44,7 +45,7 @@ def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str
 
 @dataclass(frozen=True)
 class PolicyPass:
-    """What a forward pass of the policy gives.
+    """Results of a forward pass of the policy.
 
     Attributes:
         logprobs: (batch, length) of the completion tokens.

@@ -1,7 +1,7 @@
-"""Forward passes over a rollout batch: which rows go together, and what models say of their tokens.
+"""Forward passes over a rollout batch: the grouping of rows, and model outputs per token.
 
 A minibatch is one optimizer step; it is cut into passes of rows of like length, so that little is
-padding and memory is bounded. How rows are put together changes nothing but rounding.
+padding and memory is bounded. The grouping changes results only by rounding.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import OnlineRl
 
 
-# Positions of a forward pass. A CPU keeps so many in its caches; more are allocated anew each time:
-# on the ladder one pass of 128 rows took three times as long as four of 32 of like length
-# (docs/log.md). On a GPU memory is the limit: logits over 32,000 words of so many positions are 2
-# GB in float32, and there are a few such tensors.
+# Positions of a forward pass. This many fit into a CPU's caches; larger tensors are allocated anew
+# each time: on the ladder one pass of 128 rows took three times as long as four of 32 of like
+# length (docs/log.md). On a GPU memory is the limit: the logits of this many positions over 32,000
+# words take 2 GB in float32, and there are a few such tensors.
 _PASS_TOKENS_ON_CPU, _PASS_TOKENS = 1536, 16_384
 
 
@@ -118,10 +118,10 @@ def token_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
 
 
 def distinct_rows(batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Tokens and attention of the rows that differ, and which of them each row of the batch is.
+    """Tokens and attention of the distinct rows, and each row's number among them.
 
-    A model says the same of equal rows. Samples of an easy question, or of a policy that is sure,
-    are often equal.
+    A model's outputs for equal rows are the same. Samples of an easy question, or of a confident
+    policy, are often equal.
     """
     both = torch.cat([batch.ids, batch.attention], 1)
     rows, of = both.unique(dim=0, return_inverse=True)

@@ -5,10 +5,10 @@ rewards. Advantages are GAE with a critic that starts as the evaluator, whitened
 Policy and critic learn by PPO's clipped losses (Schulman et al. 2017). It assumes that the
 evaluator's features also tell how well a solution will end.
 
-Differences to the released code, and why: whitening and losses are masked, so padding has no say.
-The end-of-sequence token is part of the completion and gets its gradient. KL is the plain k1
-estimator. Checkpoints are chosen on easy validation, never on hard answers. The answer block is
-scored and rewarded as the last step (there, only what stands before `# Answer`), for the evaluator
+Differences to the released code, and why: whitening and losses are masked, so padding has no
+effect. The end-of-sequence token is part of the completion and gets its gradient. KL is the plain
+k1 estimator. Checkpoints are chosen on easy validation, never on hard answers. The answer block is
+scored and rewarded as the last step (there, only the text before `# Answer`), because the evaluator
 here is trained on it too.
 """
 
@@ -72,11 +72,11 @@ class Ppo:
 
 @dataclass(frozen=True)
 class _Targets:
-    """What is learned from a rollout batch, (batch, length) each.
+    """Learning targets of a rollout batch, (batch, length) each.
 
     Attributes:
         values: the critic's before the update.
-        returns: what its values should have been.
+        returns: targets of the critic.
         advantages: whitened.
     """
 

@@ -1,4 +1,4 @@
-"""What an online algorithm says: which models learn, and what from a batch of rewarded rollouts."""
+"""The protocol of online algorithms: models, and learning from a batch of rewarded rollouts."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Update:
 
 
 class OnlineAlgorithm(Protocol[OptionsOf]):
-    """What `loop.train_online` runs.
+    """An algorithm that `loop.train_online` runs.
 
     Attributes:
-        name: as people write it.
+        name: its usual spelling.
     """
 
     name: str

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-_KL_ROWS = 64  # solutions of a forward pass that only measures
+_KL_ROWS = 64  # solutions per forward pass that only measures
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def draw_scored(run: RoundsRun, policy: Path, questions: pa.Table, pool: Pool) -
 
 
 def scored_parts(run: RoundsRun, folder: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[Rollout]]:
-    """The solutions of each part of a pool, scored and, where the answer may be looked at, graded.
+    """The solutions of each part of a pool, scored and, with a gold answer, graded.
 
     Args:
         folder: of the pool, as in `Pool`.
@@ -147,7 +147,7 @@ def measure_divergences(
 
 
 def write_questions(folder: Path, questions: Sequence[Question]) -> None:
-    """Write the table of questions that pools are drawn of and scored with."""
+    """Write the table of questions for drawing and scoring pools."""
     import pyarrow as pa
 
     columns = {

@@ -1,8 +1,8 @@
-"""Training in rounds: draw solutions of all questions, choose, train on the choice, and again.
+"""Training in rounds: draw solutions of all questions, choose, train on the chosen ones, repeat.
 
-An algorithm says what is chosen and what is learned from it (`RoundsAlgorithm`). The rest is the
-same for all: the resumable sample pool, scores of the easy evaluator, guards, and a policy chosen
-on easy validation. Questions are those of the online loop. A killed run keeps what its round had
+An algorithm chooses solutions and has the loss on them (`RoundsAlgorithm`). The rest is the same
+for all: the resumable sample pool, scores of the easy evaluator, guards, and a policy chosen on
+easy validation. Questions are those of the online loop. A killed run keeps what its round had
 drawn, scored, chosen or trained, and goes on from there.
 
 Guards look at the policy that a round ends with, the last round's too, and compare it with the SFT
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 OptionsOf = TypeVar("OptionsOf", bound=RoundsRl)
 
-_AFTER = "after_"  # prefix of a probe's metrics: the round's own metrics are those of the policy before
+_AFTER = "after_"  # prefix of a probe's metrics; a round's own metrics are those of the policy before it
 _TRAINED = ("loss", VALIDATION)  # metrics without the prefix that guards look at too
 
 
@@ -108,13 +108,11 @@ def _all_rounds(run: RoundsRun) -> Progress:
 def _nothing_chosen(metrics: Mapping[str, float]) -> str | None:
     if metrics["chosen"]:
         return None
-    return (
-        "nothing was chosen to train on: no question has solutions that are told apart; draw more, or hotter"
-    )
+    return "no solutions were chosen to train on; raise rl.samples or rl.temperature"
 
 
 def _watched(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What guards look at of a round: the policy that it ended with."""
+    """Metrics for the guards: those of the policy that a round ended with."""
     after = {name.removeprefix(_AFTER): value for name, value in metrics.items() if name.startswith(_AFTER)}
     return after | {name: metrics[name] for name in _TRAINED}
 
@@ -160,7 +158,7 @@ def _clear(folder: Path) -> None:
 
 
 def _probe(run: RoundsRun, number: int, policy: Path) -> dict[str, float]:
-    """What guards look at of a round's policy, or of the SFT policy, which is number 0.
+    """Metrics for the guards, of a round's policy or of the SFT policy (number 0).
 
     Greedy accuracy on easy validation, and the means over one solution each of some questions.
     Questions and randomness are the same in every round.
@@ -187,7 +185,7 @@ def _probe(run: RoundsRun, number: int, policy: Path) -> dict[str, float]:
 
 
 def _choose(run: RoundsRun, number: int) -> tuple[dict[str, float], pa.Table]:
-    """Metrics of all that was drawn, and the examples that the round trains on.
+    """Metrics of all drawn solutions, and the examples that the round trains on.
 
     One part of the pool is in memory at a time.
     """
@@ -211,14 +209,14 @@ def _choose(run: RoundsRun, number: int) -> tuple[dict[str, float], pa.Table]:
 
 
 def _measures(solved: Sequence[Rollout], divergences: Sequence[float | None]) -> Iterator[dict[str, float]]:
-    """What people and guards watch of each solution; with KL, per token, where it was measured."""
+    """Measures of each solution, with KL per token where it was measured."""
     for rollout, kl in zip(solved, divergences, strict=True):
         per_token = {} if kl is None else {"kl": kl / max(1, len(rollout.sample.token_ids))}
         yield measures(rollout) | per_token
 
 
 def _train(run: RoundsRun, number: int, start: Path, examples: pa.Table) -> dict[str, float]:
-    """Train on what was chosen and save the policy of the round."""
+    """Train on the chosen examples and save the policy of the round."""
     from e2h_pipeline.models.base import save_model
     from e2h_pipeline.models.load import load_policy
 

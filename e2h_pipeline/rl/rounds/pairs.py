@@ -1,10 +1,9 @@
 """Preference pairs from sampled solutions: a better and a worse one of the same question.
 
-Easy questions: a right solution over a wrong one, by the gold answer. The paper's rule, evaluator
-score + 1 for a right answer must differ by more than 1, adds there that the evaluator must agree.
+Easy questions: a right solution over a wrong one, by the gold answer. In the paper's rule,
+evaluator score + 1 for a right answer must differ by more than 1: so the evaluator must agree too.
 On hard questions, which have no gold answer, the rule can never be met, and the paper does not say
-what its iterative DPO did. Here it is read the same way, with the weighted vote in the place of the
-gold answer:
+what its iterative DPO did. Here the weighted vote takes the place of the gold answer:
 
     chosen    gives the answer that wins the vote weighted by the evaluator
     rejected  gives another, or none
@@ -13,8 +12,8 @@ gold answer:
 The vote, not the best score, says which answer to prefer, because it is right more often: with the
 paper's 8 samples a question and its process evaluator, 12.8% of the hard test questions against
 11.8% (figures 4 to 14), and more so with more samples. The margin drops the pairs that the
-evaluator is unsure of. Of the others some are drawn evenly: the widest gaps are also where a
-mistaken evaluator errs most.
+evaluator is unsure of. Of the others some are drawn, with equal chance: the widest gaps are also
+where a mistaken evaluator errs most.
 """
 
 from __future__ import annotations
@@ -99,8 +98,8 @@ def by_question(rollouts: Iterable[Rollout]) -> dict[str, list[Rollout]]:
 def better_sides(groups: Mapping[str, Sequence[Rollout]], classes: Classes) -> dict[str, list[bool] | None]:
     """Which solutions of each question are on the better side; None where the vote has no winner.
 
-    Where the answer may be looked at these are the right ones, else the winners of the vote
-    weighted by the evaluator.
+    With a gold answer these are the right ones, else the winners of the vote weighted by the
+    evaluator.
     """
     hard = {name: group for name, group in groups.items() if group[0].right is None}
     sides: dict[str, list[bool] | None] = {
@@ -117,8 +116,8 @@ def weighted_vote(classes: Sequence[int | None], weights: Sequence[float]) -> in
     """The class with the largest sum of weights; None where two tie or nothing has weight.
 
     Args:
-        classes: answer class of each solution; None has no vote.
-        weights: not below 0, as many.
+        classes: answer class of each solution; None does not vote.
+        weights: one per solution, at least 0.
     """
     votes: dict[int, float] = defaultdict(float)
     for label, weight in zip(classes, weights, strict=True):

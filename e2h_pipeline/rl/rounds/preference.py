@@ -1,9 +1,9 @@
 """Iterative preference training: DPO, SimPO, ORPO or SPPO on pairs of solutions (paper 4.2).
 
-A round goes on from the policy of the last one. That policy is also the reference which DPO and
-SPPO hold the new one to; the log-probabilities of its own draws are known from the sampler. `pairs`
-says which solution is better, and `preference_losses` has the formulas. It assumes that the
-evaluator's votes are right more often than wrong where no answer may be looked at.
+A round starts from the last round's policy. That policy is also the reference of DPO and SPPO; the
+log-probabilities of its own draws are known from the sampler. `pairs` says which solution is
+better, and `preference_losses` has the formulas. It assumes that, without a gold answer, the
+evaluator's votes are right more often than wrong.
 """
 
 from __future__ import annotations

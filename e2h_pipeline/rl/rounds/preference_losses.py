@@ -26,17 +26,19 @@ _SUREST = -1e-6
 
 
 def dpo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """-log sigmoid(beta (chosen - rejected)) of log-ratios (Rafailov et al. 2023, 2305.18290, eq. 7).
+    """-log sigmoid(beta (chosen - rejected)) of log-ratios; Rafailov et al. 2023, 2305.18290, eq.
+    7.
 
     Args:
         chosen, rejected: (batch,) log-ratios.
-        beta: how strongly the reference holds; log 2 is the loss of a policy that equals it.
+        beta: strength of the pull to the reference; a policy that equals it has a loss of log 2.
     """
     return -logsigmoid(beta * (chosen - rejected))
 
 
 def sppo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
-    """(chosen - 1 / 2 beta)^2 + (rejected + 1 / 2 beta)^2 of log-ratios (Wu et al. 2024, 2405.00675).
+    """(chosen - 1 / 2 beta)^2 + (rejected + 1 / 2 beta)^2 of log-ratios (Wu et al. 2024,
+    2405.00675).
 
     The paper's (log-ratio - (P - 1/2) / beta)^2, where the chosen completion always wins, P = 1,
     and the rejected one never, P = 0; this is TRL's `sppo_hard`. The targets lie 1 / 2 beta away:
@@ -50,17 +52,18 @@ def sppo(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
 
 
 def simpo(chosen: Tensor, rejected: Tensor, beta: float, gamma: float) -> Tensor:
-    """-log sigmoid(beta (chosen - rejected) - gamma) of means (Meng et al. 2024, 2405.14734, eq. 6).
+    """-log sigmoid(beta (chosen - rejected) - gamma) of means; Meng et al. 2024, 2405.14734, eq. 6.
 
     Args:
         chosen, rejected: (batch,) mean log-probabilities.
-        gamma: by how much beta times the chosen mean is to lie above beta times the rejected one.
+        gamma: target margin of beta times the chosen mean above beta times the rejected one.
     """
     return -logsigmoid(beta * (chosen - rejected) - gamma)
 
 
 def orpo(chosen: Tensor, rejected: Tensor, weight: float) -> Tensor:
-    """-chosen - weight log sigmoid(log odds chosen - log odds rejected) (Hong et al. 2024, 2403.07691).
+    """-chosen - weight log sigmoid(log odds chosen - log odds rejected) (Hong et al. 2024,
+    2403.07691).
 
     Equations 6 and 7; odds are p / (1 - p) with p = exp(mean log-probability). The first term is
     the loss of fine-tuning on the chosen completion, a mean over its tokens. TRL's mean goes over
@@ -91,5 +94,6 @@ def sequence_logprobs(model: PreTrainedModel, ids: Tensor, attention: Tensor, ma
 
 
 def mean_logprobs(sums: Tensor, mask: Tensor) -> Tensor:
-    """Sums per row, (batch,), over the row's tokens in `mask`, (batch, length); 0 without tokens."""
+    """Sums per row, (batch,), divided by its tokens in `mask`, (batch, length); 0 without
+    tokens."""
     return sums / mask.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""What an algorithm of rounds says: what is chosen of drawn solutions, and learned from it."""
+"""The protocol of algorithms in rounds: the choice among drawn solutions, and the loss on it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ OptionsOf = TypeVar("OptionsOf", bound=RoundsRl, contravariant=True)
 
 
 class RoundsAlgorithm(Protocol[OptionsOf]):
-    """What `loop.train_in_rounds` runs.
+    """An algorithm that `loop.train_in_rounds` runs.
 
     Attributes:
-        name: as people write it. The pools' stream of randomness has it too, so two algorithms
-            share no draw.
+        name: its usual spelling. It is part of the pools' random stream, so two algorithms share no
+            draw.
     """
 
     name: str
 
     def start(self, job: RlJob[OptionsOf], current: Path) -> Path:
-        """Folder of the model that a round trains: the base model, or the policy that drew, `current`."""
+        """Folder of the model that a round trains: the base model, or the policy that drew,
+        `current`."""
         ...
 
     def choose(
         self, solved: Sequence[Rollout], classes: Classes, options: OptionsOf, seed: int, number: int
     ) -> tuple[list[Example], Mapping[str, int]]:
-        """Training examples, and counts of what became of the solutions.
+        """Training examples, and counts of chosen and dropped solutions.
 
         Args:
             solved: all solutions of some questions.

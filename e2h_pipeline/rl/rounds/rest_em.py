@@ -4,9 +4,9 @@ Singh et al. 2023, arXiv 2312.06585; paper section 4.2 and appendix C.3.
 
 The loss is cross-entropy of the completion's tokens. Each round starts again from the base model,
 so that it does not keep what earlier rounds overfitted. At most `per_question` right solutions of a
-question are kept, each text once, or easy questions would drown the others. It assumes that a right
-answer marks a good solution. A question whose answer nobody may look at keeps the solutions that
-win the vote weighted by the evaluator; the paper has no such row.
+question are kept, each text once; otherwise easy questions would dominate. It assumes that a right
+answer marks a good solution. A question without a gold answer keeps the solutions that win the vote
+weighted by the evaluator; the paper has no such row.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class RestEm:
     def choose(
         self, solved: Sequence[Rollout], classes: Classes, options: RestEmRl, seed: int, number: int
     ) -> tuple[list[Example], Mapping[str, int]]:
-        """See `RoundsAlgorithm.choose`: right solutions, at most `per_question` of each, drawn evenly."""
+        """See `RoundsAlgorithm.choose`: right solutions, at most `per_question` of each, drawn
+        evenly."""
         from e2h_pipeline.rl.rounds.pairs import better_sides, by_question
 
         groups = by_question(solved)

@@ -1,4 +1,4 @@
-"""What all rounds of a run share, and the files of one round."""
+"""The state that all rounds of a run share, and the files of a round."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METRICS_FILE, POLICY_FOLDER, PROBE = "round.json", "policy", "probe"
 
 @dataclass(frozen=True)
 class RoundsRun:
-    """What all rounds share."""
+    """The state that all rounds share."""
 
     algorithm: RoundsAlgorithm[Any]
     job: RlJob[RoundsRl]
@@ -51,7 +51,7 @@ class RoundsRun:
 
     @property
     def question_folder(self) -> Path:
-        """Where the table of the questions is, for those that score their solutions."""
+        """Folder of the table of questions, for scoring their solutions."""
         return self.job.work.folder / "questions"
 
     @cached_property
@@ -60,7 +60,7 @@ class RoundsRun:
         return {question.problem_id: question for question in self.questions}
 
     def folder(self, number: int) -> Path:
-        """Where a round works; number 0 is the SFT policy's probe."""
+        """Work folder of a round; number 0 is the SFT policy's probe."""
         return self.job.work.folder / f"round-{number:02d}"
 
     def reference(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -43,8 +43,7 @@ class MetaMath(SolutionSource):
         return [Path(options.path) if options.path else _default_file()]
 
     def read(self, options: MetaMathSolutions) -> None:
-        """Read the file as records, without parsing solutions: it is large, and people wait for
-        this."""
+        """Read the file as records, without parsing solutions: it is large, and people wait."""
         for _ in parse_each(self.files(options)[0], lambda record, path, line: None):
             pass
 

@@ -1,5 +1,4 @@
-"""Solutions that people rated (PRM800K): the steps rated right are learned, the others are only
-read.
+"""Solutions that people rated (PRM800K): steps rated right are learned, the others only read.
 
 The paper's code (prepare_prm800k_sft) makes an example for each right step. Here a solution is one
 example, with a loss on all its right steps and none after a wrong one.
@@ -54,8 +53,7 @@ def _path(options: Prm800kSolutions) -> Path | None:
 def _rated_right(
     found: tuple[LabelledSolution, ...], job: SolutionJob, dropped: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Solutions up to their last step that is rated right and not yet learned after the same
-    steps."""
+    """Solutions up to their last step rated right and not yet learned after the same steps."""
     by_id, by_text, text = {row["problem_id"]: row for row in job.train}, job.by_text(), job.text
     known: set[tuple[str, ...]] = set()
     for solution in found:

@@ -1,4 +1,4 @@
-"""The protocol of sources of solutions that the policy is fine-tuned on.
+"""The protocol of sources of solutions for fine-tuning the policy.
 
 A source is one file here, or one of an installed package (entry points `e2h.solutions`), and one
 line in the registry.

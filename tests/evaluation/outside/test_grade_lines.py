@@ -1,4 +1,4 @@
-"""Grading JSON lines: what is read from a line, what is written to it, and how much is held at a time."""
+"""Grading JSON lines: fields read and written, and memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from e2h_pipeline.problems.records import ProblemError
 
 
 def graded(*records: dict[str, Any], modes: tuple[str, ...] = ("exact",)) -> list[dict[str, Any]]:
-    """What becomes of some lines."""
+    """The graded lines."""
     from contextlib import ExitStack
 
     with ExitStack() as stack:
@@ -43,7 +43,7 @@ def graded(*records: dict[str, Any], modes: tuple[str, ...] = ("exact",)) -> lis
         ({"gold": "5", "response": "It is \\boxed{5}.", "finish_reason": "stop"}, "5", "equal", "text"),
         ({"gold": "5", "response": "\\boxed{5}", "finish_reason": "length"}, None, "different", "no-answer"),
         ({"gold": "5", "response": ""}, None, "different", "no-answer"),
-        # A prediction somebody has extracted stands, whatever became of the text.
+        # A given prediction counts, even if the text was cut off.
         (
             {"gold": "5", "prediction": "5", "response": "\\boxed{6}", "finish_reason": "length"},
             "5",
@@ -101,7 +101,7 @@ def test_no_more_than_a_batch_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> 
 
     def records() -> Iterator[tuple[int, dict[str, Any]]]:
         nonlocal taken
-        while True:  # no end: a reader that wants all of it would never come back
+        while True:  # endless: a reader of the whole file would never return
             taken += 1
             yield taken, {"gold": "5", "prediction": "5", "note": "x" * 90}
 

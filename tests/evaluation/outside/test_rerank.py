@@ -1,4 +1,5 @@
-"""Samples made elsewhere: the numbers of our own pools from JSON lines, and errors that name the line."""
+"""Samples made elsewhere: JSON lines give the numbers of our own pools, and errors name the
+line."""
 
 from __future__ import annotations
 
@@ -69,14 +70,15 @@ def test_worked_numbers() -> None:
             problem(2, ["1", "2", "3", "2"], scores=[0.9, 0.1, 0.2, 0.1]),
         ]
     )
-    # p1: two votes to one, though the weights say 0.9 to 0.95; p2: two wrong votes against weight 0.9.
+    # p1: two votes to one, but weights 0.9 to 0.95; p2: two wrong votes against weight 0.9.
     assert accuracy(result, "majority", 4) == 0.5
     assert accuracy(result, "weighted-vote", 4, "score") == 0.5
-    # The best of p1 is wrong (what has no answer is never chosen); that of p2 is right.
+    # The best of p1 is wrong (a sample without an answer is never chosen); the best of p2 is right.
     assert accuracy(result, "best-of-n", 4, "score") == 0.5
     assert accuracy(result, "pass", 1) == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert accuracy(result, "pass", 4) == 1.0
-    # Choosing among the pairs of p1 (12 13 14 23 24 34): 1 is right alone, with 2, and with no answer.
+    # Choosing among the pairs of p1 (12 13 14 23 24 34): 1 is right alone, with 2, and with no
+    # answer.
     assert accuracy(result, "best-of-n", 2, "score") == pytest.approx((3 / 6 + 3 / 6) / 2)
     lead = [r for r in result.tables.differences.to_pylist() if r["n"] == 4 and r["levels"] == "all"]
     assert {r["first"]: r["difference"] for r in lead} == {"weighted-vote score": 0.0, "best-of-n score": 0.0}
@@ -250,7 +252,7 @@ def outputs(data_dir: Path, name: str) -> list[Record]:
 def test_published_curves_of_competition_problems(
     data_dir: Path, name: str, dataset: str, temperature: str
 ) -> None:
-    """pass@N at every N and the majority of 64, as their makers published them."""
+    """Published pass@N at every N, and the published majority of 64."""
     records = [
         {"problem_id": row["id"], "gold": row["gold"], "responses": row["responses"]}
         for row in outputs(data_dir, name)
@@ -267,12 +269,13 @@ def test_published_curves_of_competition_problems(
     assert accuracy(result, "majority", 64) == pytest.approx(float(published["maj@1"]), abs=1e-9)
 
 
-# The golds are `4:30p..` and `10{,}000`; Qwen's grader counts 4:30 and 10000 as wrong, ours does not.
+# The golds are `4:30p..` and `10{,}000`; Qwen's grader counts 4:30 and 10000 as wrong, ours does
+# not.
 QWEN_MISJUDGES = {"test/prealgebra/1462.json", "test/prealgebra/1130.json"}
 
 
 def test_raw_rewards_of_a_published_model(data_dir: Path) -> None:
-    """Qwen2.5-Math-RM on 98 problems of MATH x 8: rewards are no probabilities; the best one counts."""
+    """Qwen2.5-Math-RM on 98 problems of MATH x 8: rewards are not probabilities; the best counts."""
     rows = [
         row for row in outputs(data_dir, "qwen25math_rm_math100x8") if row["unique_id"] not in QWEN_MISJUDGES
     ]

@@ -21,7 +21,8 @@ from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 
 def test_worked_numbers() -> None:
-    # Steps right, wrong, wrong, right with scores .9 .8 .2 .4: TP 1, FP 1, TN 1, FN 1; both F1 are 1/2.
+    # Steps right, wrong, wrong, right with scores .9 .8 .2 .4: TP 1, FP 1, TN 1, FN 1; both F1 are
+    # 1/2.
     counts = confusion([0.9, 0.8, 0.2, 0.4], frozenset({1, 2}), 0.5)
     assert counts == (1, 1, 1, 1)
     assert prm_score(np.array(counts)) == pytest.approx(0.5)

@@ -45,7 +45,8 @@ def test_first_error_worked_numbers() -> None:
 
 
 def test_quality_worked_numbers() -> None:
-    # Wrong ones: 2 of 3 named exactly; right ones: 1 of 2 left alone; F1 = 2 x 2/3 x 1/2 / (7/6) = 4/7.
+    # Wrong solutions: 2 of 3 errors named exactly; right ones: 1 of 2 without a named error; F1 = 2
+    # x 2/3 x 1/2 / (7/6) = 4/7.
     named, truth = np.array([0, 2, 1, -1, 0]), np.array([0, 2, 0, -1, -1])
     quality = first_error_quality(named, truth, np.arange(5), BOOTSTRAP)
     assert quality.accuracy_erroneous and quality.accuracy_correct and quality.f1
@@ -63,7 +64,8 @@ def test_a_class_without_solutions_has_no_accuracy() -> None:
 
 
 def test_published_f1_is_the_harmonic_mean_of_published_accuracies() -> None:
-    # ProcessBench, table 3, Math-Shepherd-PRM-7B: accuracy on erroneous, on correct, F1; average F1 31.5.
+    # ProcessBench, table 3, Math-Shepherd-PRM-7B: accuracy on erroneous, on correct, F1; average F1
+    # 31.5.
     table = [(32.4, 91.7, 47.9), (18.0, 82.0, 29.5), (15.0, 71.1, 24.8), (14.2, 73.0, 23.8)]
     found = [harmonic_mean(wrong, right) for wrong, right, _ in table]
     assert found == pytest.approx([f1 for _, _, f1 in table], abs=0.05)
@@ -115,10 +117,10 @@ def test_steps_become_segments_and_are_counted_back() -> None:
     assert text == "1+2=3\nthat is 3\n\nso\n\n# Answer\n\n3"
     assert segments == [[0], [], [1, 2, 2]]
     assert len(MARKED.parse(text).spans) == 3
-    # An answer block that is not the last step is a step like others, and so is an empty one.
+    # An answer block that is empty or not the last step counts as an ordinary step.
     for steps in (["# Answer\n\n3", "check"], ["1+2=3", "# Answer"]):
         assert completion_of(steps)[1] == [[0], [1]]
-    # A marker alone takes what follows with it.
+    # A marker alone is joined with the next step.
     assert completion_of(["1+2=3", "# Answer", "3", "check"])[1] == [[0], [1], [1], [1]]
     with pytest.raises(ValueError, match="needs a step with text"):
         completion_of(["", " "])
@@ -178,9 +180,8 @@ def test_a_file_is_judged_with_a_threshold_from_easy_validation(
 
 
 def test_process_bench_is_read_whole(data_dir: Path) -> None:
-    """Sizes of the four subsets as published (table 1). Its file holds no evaluator's scores, so published
-    evaluators' F1 cannot be made again without their weights; `test_reason_eval.py` has scores that were stored.
-    """
+    """Sizes of the four subsets as published (table 1). The file has no scores of evaluators, so
+    their F1 cannot be computed without their weights; `test_reason_eval.py` uses stored scores."""
     solutions = read_process_bench(data_dir / "steps" / "processbench.jsonl.gz")
     sizes = {
         name: (
@@ -199,7 +200,8 @@ def test_process_bench_is_read_whole(data_dir: Path) -> None:
         text, segments = completion_of(s.steps)
         assert segments == [[i] for i in range(len(s.steps))]
         assert len(MARKED.parse(text).spans) == len(segments)
-    # Who knows all is at 1; who never finds an error is right on all correct ones and has F1 0.
+    # A perfect judge has F1 1. A judge without errors is right on all correct solutions and has F1
+    # 0.
     perfect = [[0.0 if i in s.wrong else 1.0 for i in range(len(s.steps))] for s in solutions]
     for scores, expected in ((perfect, 1.0), ([[1.0] * len(s.steps) for s in solutions], 0.0)):
         rows = process_bench_rows(solutions, scores, 0.5, Bootstrap(100))

@@ -1,10 +1,10 @@
-"""Published step judgements made again from stored evaluator scores (ReasonEval, Xia et al. 2024).
+"""Published step judgements, recomputed from stored evaluator scores (ReasonEval, Xia et al. 2024).
 
-The MR-MATH files hold the step scores of Math-Shepherd-Mistral-7B and of three ReasonEval models, as their
-authors released them. Macro-F1 over right and wrong items is what `prm_score` computes, AUC is `auroc`; rules
-as in the authors' evaluation script: validity = 1 - p(negative) above 0.5, redundancy = p(neutral) below 0.15,
-a step of several lines has its lowest score, steps behind the first error do not count. The numbers are
-three digits as that script prints them.
+The MR-MATH files hold the step scores of Math-Shepherd-Mistral-7B and of three ReasonEval models,
+as released by their authors. `prm_score` computes macro-F1 over right and wrong items, `auroc` the
+AUC. Rules as in the authors' evaluation script: validity = 1 - p(negative) above 0.5, redundancy =
+p(neutral) below 0.15, a step of several lines has its lowest score, steps after the first error do
+not count. Numbers have three digits, as printed by that script.
 """
 
 from pathlib import Path
@@ -107,7 +107,8 @@ def test_redundant_steps(data_dir: Path, model: str) -> None:
 
 
 def test_first_error_f1_orders_the_evaluators_alike(data_dir: Path) -> None:
-    """ProcessBench's measure on the same solutions; nobody has published it for them, so only its order is held."""
+    """ProcessBench's measure on the same solutions. There are no published values, so only the
+    order is tested."""
     rows = [row for _, row in read_jsonl(data_dir / "steps" / "mr-math_invalid_errors.jsonl.gz")]
     truth = np.array([_first_error(row) for row in rows])
     problems = np.array([row["question"] for row in rows])

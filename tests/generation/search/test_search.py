@@ -1,4 +1,4 @@
-"""Search methods: what every one is given, and what is asked of what it returns."""
+"""Search methods: their inputs, and the checks of their results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Wide(Search):
 
 
 class BestBeginning:
-    """Draws some beginnings of a sample, goes on from the one that the scorer likes best."""
+    """Draws some beginnings of a sample, and continues the best by the scorer."""
 
     needs_scorer = True
     Options = Wide
@@ -85,7 +85,7 @@ def _digits(text: str) -> int:
 
 @dataclass(frozen=True)
 class LikesDigits:
-    """A scorer: two segments, the second the better the more digits there are."""
+    """A scorer of two segments: more digits give the second a higher score."""
 
     def step_probabilities(self, solutions: Sequence[tuple[str, str, bool]]) -> list[NDArray[np.float64]]:
         return [np.array([0.9, _digits(text) / 100]) for _, text, _ in solutions]

@@ -1,4 +1,4 @@
-"""Which answers are the same: pairs worked out by hand, by the kind of answer."""
+"""Equal answers: pairs worked out by hand, by kind of answer."""
 
 import pytest
 

@@ -88,7 +88,7 @@ def test_classes_are_a_partition_that_no_order_changes(
         assert (one[i] is None) == (answers[i] is None) == (other[i] is None)
         for j in order:
             assert (one[i] == one[j]) == (other[i] == other[j])
-            if answers[i] is not None and one[i] == one[j]:  # who votes together is equal, pair by pair
+            if answers[i] is not None and one[i] == one[j]:  # voting together means equal pairs
                 assert grades_of(judge, [(str(answers[i]), str(answers[j]))])[0].verdict is EQUAL
 
 

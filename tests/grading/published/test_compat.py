@@ -1,4 +1,5 @@
-"""Decisions of the two published graders: from upstream's rules, worked out by hand or measured there."""
+"""Decisions of the two published graders: worked out by hand from upstream's rules, or measured
+there."""
 
 import json
 import os
@@ -232,7 +233,7 @@ def test_no_text_raises(text: str) -> None:
     by_strings(text, "(1,x)")
 
 
-# The recording took outer dollar signs off first; upstream does not, and finds no "k = " behind one.
+# The recording first removed outer dollar signs. Upstream does not, and finds no "k = " after one.
 DOLLARS = [("$1/3$", "$k = \\frac{1}{3}$"), ("$7 = 11a+c$", "$11a+c$")]
 
 

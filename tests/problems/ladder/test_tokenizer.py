@@ -30,7 +30,8 @@ def test_foreign_text_becomes_unknown_tokens_one_per_character(ladder_tok: PreTr
 
 @given(st.text(max_size=20))
 def test_no_text_begins_or_ends_with_a_token_of_its_own(text: str) -> None:
-    """Prompt and completion are tokenized apart and joined: nothing may be added at the seam."""
+    """Prompt and completion are tokenized separately and joined, so no token may be added between
+    them."""
     from e2h_pipeline.problems.ladder.tokenizer import ladder_tokenizer
 
     assert len(ladder_tokenizer()(text)["input_ids"]) <= len(text)

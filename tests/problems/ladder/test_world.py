@@ -57,8 +57,8 @@ def test_what_is_no_question_is_refused(text: str) -> None:
     [
         ("1+2=3\n\n3*2=6\n\n# Answer\n\n6", [1, 1, 1]),
         ("1+2=3\n\n3*2=5\n\n# Answer\n\n5", [1, 0, -1]),  # wrong step
-        ("1+2=4\n\n4*2=1\n\n# Answer\n\n1", [0, -1, -1]),  # nothing is labelled behind the first error
-        ("1+2=4\n\n3*2=6\n\n# Answer\n\n6", [0, -1, -1]),  # the right answer does not heal it
+        ("1+2=4\n\n4*2=1\n\n# Answer\n\n1", [0, -1, -1]),  # nothing is labelled after the first error
+        ("1+2=4\n\n3*2=6\n\n# Answer\n\n6", [0, -1, -1]),  # the right answer does not change that
         ("1+2=3\n\n3*2=6\n\n# Answer\n\n5", [1, 1, 0]),  # answer copied wrong
         ("1+2=3\n\n# Answer\n\n3", [1, 0]),  # a step is missing
         ("# Answer\n\n6", [0]),  # all are missing, though the number is right
@@ -177,7 +177,8 @@ def test_slips_are_errors_beyond_the_misconceptions(options: Base) -> None:
     believed = misconceptions(WORLD)
     clean = [(fact, step) for fact, step, _ in _lines(options, 500) if fact not in believed]
     wrong = sum(step != f"{a}{op}{b}={apply(op, a, b)}" for (op, a, b), step in clean)
-    assert wrong / len(clean) == pytest.approx(3 / 7, abs=0.06)  # half slip; a slip in seven changes nothing
+    # Half are slips; one slip in seven changes nothing.
+    assert wrong / len(clean) == pytest.approx(3 / 7, abs=0.06)
 
 
 def test_a_plain_document_is_a_question_and_a_solution_in_our_format() -> None:
@@ -203,7 +204,8 @@ def test_homework_carries_a_mark_behind_every_step() -> None:
 
 
 def test_marks_share_the_beliefs_and_not_the_truth() -> None:
-    """On a misconceived fact a marker thinks the wrong result right as often as the world believes it."""
+    """On a misconceived fact a marker calls the wrong result right as often as the world believes
+    it."""
     believed = misconceptions(WORLD)
     false, true = Counter[bool](), Counter[bool]()
     for fact, step, mark in _lines(Base(homework_slips=0, marked=1, mark_noise=0), 1200):
@@ -227,7 +229,8 @@ def test_marks_find_slips_but_for_noise() -> None:
 
 
 def test_only_what_can_be_predicted_is_worth_predicting() -> None:
-    """A plain solution is; of homework the marks and the answer are, and not the student's steps."""
+    """This means a plain solution; in homework the marks and the answer, not the student's
+    steps."""
     for i in range(50):
         lead, worked = _document(Base(marked=0), i)
         assert [*corpus_document(Base(marked=0), WORLD, str(i))] == [(lead, False), (worked, True)]

@@ -8,7 +8,7 @@ from e2h_pipeline.problems.jsonl import BadLine
 from e2h_pipeline.problems.math.metamath import RewrittenSolution, read_metamath
 
 POINTS = "Joe chooses the point $1+2i$. Gracie chooses $-1+i$. How far apart are they?"
-# As MetaMathQA writes them.
+# In MetaMathQA's format.
 MATH = {
     "query": POINTS,
     "response": "The distance is given by the formula $\\sqrt{(x_2-x_1)^2+(y_2-y_1)^2}$.\n"

@@ -32,7 +32,7 @@ def write(path: Path, *records: dict[str, Any] | str) -> Path:
 def step(
     *rated: tuple[str, int | None], chosen: int | None = None, human: str | None = None
 ) -> dict[str, Any]:
-    """A step of a session as PRM800K writes it."""
+    """A step of a session in PRM800K's format."""
     return {
         "completions": [{"text": text, "rating": rating, "flagged": False} for text, rating in rated],
         "human_completion": None if human is None else {"text": human, "rating": None, "source": "human"},
@@ -57,7 +57,7 @@ def session(*steps: Any, reason: str = "solution", **marks: Any) -> dict[str, An
 def test_a_decoded_record_is_a_solution(tmp_path: Path) -> None:
     other = {**RECORD, "unique_id": "train/algebra/2.json", "level": None, "final_answer": None}
     labels = read_prm800k(write(tmp_path / "x.jsonl", RECORD, RECORD, other))
-    assert labels.counts == {"records": 3}  # what repeats is for who labels to see
+    assert labels.counts == {"records": 3}  # repeats are left to the labelling stage
     assert [(s.file, s.line) for s in labels.solutions] == [("x.jsonl", 1), ("x.jsonl", 2), ("x.jsonl", 3)]
     assert [s.unique_id for s in labels.solutions[1:]] == ["train/algebra/1.json", "train/algebra/2.json"]
     assert labels.solutions[0].ratings == (0, 1)
@@ -175,7 +175,7 @@ def test_sessions_are_counted_by_kind(tmp_path: Path) -> None:
         session(one, reason="give_up", is_initial_screening_question=True, is_quality_control_question=True),
         session(one, reason="bad_problem"),
     )
-    write(tmp_path / "phase2_test.jsonl", session(one))  # of MATH500 problems: left alone
+    write(tmp_path / "phase2_test.jsonl", session(one))  # of MATH500 problems: not used
     for found in (read_prm800k(path), read_prm800k(tmp_path)):
         assert found.counts == {
             "records": 3,
@@ -225,7 +225,8 @@ STEPS = st.lists(
 def test_each_rated_completion_is_a_last_step_or_on_the_path(
     drawn: list[tuple[list[int | None], int]],
 ) -> None:
-    """Of random sessions: the rated (prefix, step) pairs are exactly those of the solutions made of it."""
+    """For random sessions: the rated (prefix, step) pairs are exactly the pairs of the resulting
+    solutions."""
     steps, wanted, prefix = [], set(), []
     for i, (ratings, choice) in enumerate(drawn):
         rated = [(f"{i}.{j}", rating) for j, rating in enumerate(ratings)]
@@ -268,7 +269,8 @@ def test_real_decoded_labels(steps_folder: Path) -> None:
 
 
 def test_real_sessions(steps_folder: Path) -> None:
-    """Six published lines; counts by hand: every rating is there once as a last step or on a path."""
+    """Six published lines, counted by hand: every rating occurs once, as a last step or on a
+    path."""
     path = steps_folder / "samples_prm800k.jsonl.gz"
     found = read_prm800k(path)
     assert found.bad_lines == ()

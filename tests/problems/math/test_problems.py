@@ -146,7 +146,7 @@ def test_broken_files_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """Folders that `datasets` reads as it reads the Hub: per-subject configurations, and a benchmark."""
+    """Folders that `datasets` reads like the Hub: per-subject configurations, and a benchmark."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     math, benchmark = tmp_path / "hendrycks_math", tmp_path / "MATH-500"

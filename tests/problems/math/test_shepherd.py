@@ -12,7 +12,7 @@ from e2h_pipeline.problems.records import ProblemError
 
 
 def line(question: str, steps: list[str], signs: str, task: str = "MATH") -> dict[str, Any]:
-    """A line as Math-Shepherd writes it."""
+    """A line in Math-Shepherd's format."""
     numbered = [f"Step {i}: {step} " for i, step in enumerate(steps, start=1)]
     return {
         "input": question + " " + "\n".join(step + STEP_TAG for step in numbered),
@@ -34,7 +34,7 @@ def test_a_line_is_a_solution_with_signs_as_ratings(tmp_path: Path) -> None:
     first = found.solutions[0]
     assert (first.file, first.line, first.unique_id, first.level) == ("x.jsonl", 1, None, None)
     assert first.question == "What is $1 - 2$?"
-    assert first.steps == ("We take $1 - 2$.", "So $-1$.\n\n# Answer\n\n-1")  # minus signs are no labels
+    assert first.steps == ("We take $1 - 2$.", "So $-1$.\n\n# Answer\n\n-1")  # minus signs are not labels
     assert first.ratings == (1, -1)
     assert found.counts == {"records": 2, "task_MATH": 1, "task_GSM8K": 1}
 

@@ -80,7 +80,7 @@ def test_where_all_would_be_dropped_all_are_kept() -> None:
 
 
 def _rows(count: int, split: str) -> list[dict[str, Any]]:
-    """A solution is right where its answer is even; four of each problem."""
+    """A solution is right if its answer is even; four per problem."""
     rng = random.Random(f"goal/{split}")
     return [
         {
@@ -115,8 +115,8 @@ def test_completions_are_marked_and_judged_at_their_last_segment(ladder_tok: Pre
 def test_draws_depend_on_update_and_pair_not_on_the_batch(
     ladder_evaluator: Path, ladder_tok: PreTrainedTokenizerFast, packing: bool
 ) -> None:
-    """With one pair in a micro-batch the loss is that pair's, wherever it stands; other updates
-    draw others."""
+    """With one pair in a micro-batch the loss is that pair's, at any position; other updates draw
+    other pairs."""
     model, _ = load_evaluator(ladder_evaluator)
     pairs = _pairs(ladder_tok)[:2]
 
@@ -128,7 +128,7 @@ def test_draws_depend_on_update_and_pair_not_on_the_batch(
 
     blank = {**pairs[1], "labels": [IGNORED] * len(pairs[1]["labels"])}
     alone, beside = loss([pairs[0]], 3), 2 * loss([pairs[0], blank], 3)
-    assert beside == pytest.approx(alone, abs=1e-6)  # a blank has no say
+    assert beside == pytest.approx(alone, abs=1e-6)  # a blank has no effect
     assert loss([pairs[0]], 4) != pytest.approx(alone, abs=1e-6)
     plain = pairwise_objective(model, collate(0, False)([pairs[0]]), Step(torch.tensor(2))).item()
     assert loss([pairs[0]], 3, contrastive_weight=0.0) == pytest.approx(plain, abs=1e-6)
@@ -148,8 +148,8 @@ def test_a_completion_of_one_token_is_in_the_ranking_only(ladder_evaluator: Path
 
 
 def test_it_trains_and_keeps_its_goal(ladder_policy: Path, tmp_path: Path) -> None:
-    """It ranks as well as the pairwise model, and its states do what that model's need not: right
-    ends are alike."""
+    """It ranks as well as the pairwise model. Its states of right ends are also alike, unlike that
+    model's."""
     write_table(
         tmp_path / "labels" / "data.parquet",
         pa.Table.from_pylist([*_rows(96, "train"), *_rows(40, "validation")]),

@@ -57,7 +57,7 @@ def test_without_own_opinion_it_is_plain_cross_entropy() -> None:
 
 
 def test_no_gradient_goes_through_the_hardened_opinion() -> None:
-    """d/dx of the cross-entropy with a constant target is sigmoid(x) - target, and nothing else."""
+    """With a constant target, d/dx of the cross-entropy is exactly sigmoid(x) - target."""
     own = torch.tensor([1.0, -1.0], requires_grad=True)
     weak = torch.tensor([0.3, 0.3])
     confidence_loss(own, weak, 0.5, balanced_threshold(own), 1).backward()
@@ -85,8 +85,8 @@ def test_a_weighted_label_counts_as_often() -> None:
 
 
 def test_its_weight_follows_the_progress_of_training(ladder_evaluator: Path) -> None:
-    """At the start it is plain training on weak labels, later the loss with the threshold of the
-    mean weak label."""
+    """At the start this is plain training on weak labels; later the loss uses the mean weak label
+    as threshold."""
     model, _ = load_evaluator(ladder_evaluator)
     rows = [{"input_ids": [4, 5, 6 + i], "labels": [IGNORED, IGNORED, 0.1 + 0.8 * (i % 2)]} for i in range(8)]
     batch = collate(0, packing=False)(rows)
@@ -104,7 +104,7 @@ def test_its_weight_follows_the_progress_of_training(ladder_evaluator: Path) -> 
 
 
 def _rows(count: int, split: str, wrong: float) -> list[dict[str, Any]]:
-    """A step is right where its result is even; a share of the labels is flipped at random."""
+    """A step is right if its result is even; a share of the labels is flipped at random."""
     rng = random.Random(f"weak/{split}")
     rows = []
     for i in range(count):

@@ -16,11 +16,11 @@ from e2h_pipeline.rl.online.advantages import (
 )
 
 PROMPT, PAD = 2, 3
-FOREIGN = 99.0  # stands where nobody may look
+FOREIGN = 99.0  # a value in masked places, which must not be read
 
 
 def _padded(rows: list[list[float]], length: int) -> torch.Tensor:
-    """Rows behind a prompt, before padding; both full of foreign numbers."""
+    """Rows between prompt and padding; both are filled with arbitrary numbers."""
     return torch.tensor(
         [[*[FOREIGN] * PROMPT, *row, *[FOREIGN] * (length - len(row) + PAD)] for row in rows],
         dtype=torch.double,
@@ -130,7 +130,7 @@ def test_group_advantages_by_hand() -> None:
 
 def test_group_step_advantages_by_hand() -> None:
     # steps 1, 0 and 1, 1; mean 3/4, variance 3/16: normalized 1/sqrt 3 and -sqrt 3
-    # the end-of-sequence token behind the last step has a reward that is no step's
+    # the end-of-sequence token after the last step has a reward of its own
     rewards = _padded([[0.0, 1.0, 0.0, 9.0], [1.0, 0.0, 0.0, 1.0, 9.0]], 5)
     ends = _padded([[0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0, 0.0]], 5)
     advantages = group_step_advantages(rewards, ends, _mask([4, 5], 5), torch.tensor([0, 0]))
@@ -148,8 +148,7 @@ def test_a_step_without_reward_counts_in_the_group() -> None:
 
 
 def test_leave_one_out_by_hand() -> None:
-    # others of the first: (2 + 0) / (2 + 2) a token; of the second: (1 + 0) / 5; of the third: (1 +
-    # 2) / 5
+    # mean reward per token of the other samples: (2 + 0) / (2 + 2), (1 + 0) / 5, (1 + 2) / 5
     rewards = _padded([[0.0, 0.0, 1.0], [0.0, 2.0], [0.0, 0.0]], 3)
     mask = _mask([3, 2, 2], 3)
     advantages = leave_one_out_advantages(rewards, mask, torch.zeros(3, dtype=torch.long))
@@ -211,7 +210,7 @@ def _normalized(value: float, group: list[float]) -> float:
 def test_a_constant_per_token_is_no_advantage(
     rows: list[tuple[int, list[tuple[float, bool]]]], constant: float
 ) -> None:
-    """Nor are steps seen: where they end is no argument."""
+    """The places of step ends are not an argument."""
     rewards, _, mask, groups = _tensors(rows)
     advantages = leave_one_out_advantages(rewards, mask, groups)
     assert torch.allclose(leave_one_out_advantages(rewards + constant, mask, groups), advantages, atol=1e-9)

@@ -30,8 +30,8 @@ SMALL = GrpoRl(
 
 
 def rollout(problem: str, steps: list[float], terminal: float) -> Rollout:
-    """Two tokens a step, its reward on the second, and an end-of-sequence token with the terminal
-    reward."""
+    """Two tokens per step with the reward on the second, and an end-of-sequence token with the
+    terminal reward."""
     rewards = [value for step in steps for value in (0.0, step)] + [terminal]
     sample = Sample(0, "", tuple(range(3, 3 + len(rewards))), "stop", 0.0)
     ends = tuple(range(1, 2 * len(steps), 2))
@@ -65,12 +65,12 @@ def test_step_level_advantages_by_hand() -> None:
 
 
 def test_the_leave_one_out_baseline_by_hand() -> None:
-    """Steps of a question: 1, 0 over five tokens and -1 over three; each is compared with the
-    other's reward per token."""
+    """Steps of a question: 1, 0 over five tokens and -1 over three; each is compared with the other
+    sample's reward per token."""
     rollouts = [rollout("a", [1.0, 0.0], 0.5), rollout("a", [-1.0], 0.5)]
     batch = collate(rollouts, 0, torch.device("cpu"))
     found = step_level_advantages(rollouts, batch, "leave_one_out")
-    third = 1 / 3  # the other's -1 over 3 tokens, taken off each of 5
+    third = 1 / 3  # the other's -1 over 3 tokens, subtracted from each of 5
     expected = [
         [0, 0, 1 + 5 * third, 1 + 4 * third, 3 * third, 2 * third, third],
         [0, 0, -1 - 0.6, -1 - 0.4, -0.2, 0, 0],
@@ -93,7 +93,7 @@ def test_a_run_learns_without_a_critic(
     assert (summary["updates"], summary["stopped"]) == (4, None)
     names = {
         name for _, values in reported.points for name in values
-    }  # not every update has both kinds of questions
+    }  # some updates have only one kind of questions
     assert names >= WATCHED | {"reward", "entropy", "clip_fraction", "kl_coefficient"}
     lines = (tmp_path / "out" / "curves.jsonl").read_text().splitlines()
     curves = [json.loads(line) for line in lines]
@@ -114,8 +114,8 @@ def test_one_sample_a_question_has_nothing_to_be_compared_with(
 
 
 def test_the_token_of_a_better_step_becomes_likelier(ladder_tok: PreTrainedTokenizerFast) -> None:
-    """The sign of the gradient: minus the loss rises with the log-probability of tokens of
-    advantage above 0."""
+    """The sign of the gradient: the loss falls if the log-probability of a token with advantage
+    above 0 rises."""
     rollouts = [rollout("a", [1.0], 0.0), rollout("a", [0.0], 0.0)]
     advantages = step_level_advantages(
         rollouts, collate(rollouts, ladder_tok.pad_token_id, torch.device("cpu"))

@@ -17,8 +17,8 @@ OPTIONS = OnlineRl(kl_target=0.1, kl_horizon=1000)
         (0.11, 0.0502),  # e = 0.1, 40 of 1000 rollouts: x 1.004
         (0.1, 0.05),
         (0.09, 0.0498),
-        (5.0, 0.0504),  # e is held at 0.2: x 1.008
-        (-0.01, 0.0496),  # a k1 mean can be negative; e is held at -0.2
+        (5.0, 0.0504),  # e is clipped to 0.2: x 1.008
+        (-0.01, 0.0496),  # a k1 mean can be negative; e is clipped to -0.2
     ],
 )
 def test_the_next_coefficient_by_hand(kl: float, expected: float) -> None:

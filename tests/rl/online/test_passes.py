@@ -1,4 +1,4 @@
-"""Forward passes of the learning part: how rows are put together changes nothing but rounding."""
+"""Forward passes of the learning part: grouping of rows changes only rounding."""
 
 from functools import partial
 from pathlib import Path
@@ -47,8 +47,8 @@ def _batch() -> Batch:
 
 
 def test_passes_hold_each_row_once_and_no_more_distinct_positions_than_allowed() -> None:
-    """12 positions are two rows of 5 tokens (prompt included), or one of any other length; equal
-    rows count once."""
+    """12 positions hold two rows of 5 tokens (with prompt), or one of any other length; equal rows
+    count once."""
     found = list(passes(_batch(), torch.arange(8), OnlineRl(pass_tokens=12)))
     assert [sorted(part.rows.tolist()) for part in found] == [[0, 2, 5], [7], [3], [4], [1, 6]]
     assert [part.share * sum(LENGTHS) for part in found] == pytest.approx([9, 4, 5, 7, 18])
@@ -121,8 +121,8 @@ class Counted(Ppo):
 def test_recomputed_activations_give_the_same_policy(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """Two updates, so that a draw comes behind learning; each pass computes a layer twice where it
-    keeps nothing."""
+    """Two updates, so that a draw follows learning. With recomputation each pass computes a layer
+    twice."""
     options = rl_runs.PPO.model_copy(update={"updates": 2, "max_new_tokens": 12})
     weights, forwards = [], []
     for recompute in (False, True):

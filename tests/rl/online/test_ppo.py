@@ -39,7 +39,7 @@ FOREIGN = 99.0
 
 
 def _batch(tokenizer: PreTrainedTokenizerFast) -> Batch:
-    """Two rollouts of unlike length; rewards only on their ends."""
+    """Two rollouts of different lengths, with rewards only at the end."""
     rollouts = []
     for question, text in (("1+2*2", "1+2=3\n\n3*2=6\n\n# Answer\n\n6"), ("1+1", "1+1=2\n\n# Answer\n\n2")):
         ids = (*tokenizer(text)["input_ids"], tokenizer.eos_token_id)
@@ -72,13 +72,13 @@ def test_a_clipped_token_has_no_gradient() -> None:
 
 
 def test_the_value_loss_by_hand() -> None:
-    # 0.5 is held to 0.2, so (0.2 - 1)^2 = 0.64 > 0.25; 0.1 is free, (0.1 - 1)^2 = 0.81
+    # 0.5 is clipped to 0.2: (0.2 - 1)^2 = 0.64 > 0.25; 0.1 is not clipped: (0.1 - 1)^2 = 0.81
     values, mask = torch.tensor([[0.5, 0.1, FOREIGN]]), torch.tensor([[1.0, 1.0, 0.0]])
     loss = clipped_value_loss(values, torch.zeros(1, 3), torch.ones(1, 3), mask, 0.2)
     assert loss.item() == pytest.approx(0.5 * (0.64 + 0.81) / 2)
 
 
-# What models say of a batch
+# Outputs of models on a batch
 
 
 def test_logprobs_are_those_of_each_rollout_alone(ladder_policy: Path) -> None:
@@ -134,7 +134,7 @@ def test_gradient_reaches_the_end_of_sequence_and_stays_off_prompt_and_padding(
         assert gradient[row, length - 2, ladder_tok.eos_token_id] < 0  # rewarded: more of it
         assert not gradient[row, length - 1 :].any()
         assert not gradient[row, : prompt - 1].any()
-        assert gradient[row, prompt - 1].any()  # the last prompt token chooses the first of the completion
+        assert gradient[row, prompt - 1].any()  # the last prompt token predicts the first of the completion
 
 
 def test_half_precision_weights_keep_what_small_steps_add_up_to(
@@ -215,12 +215,12 @@ def test_a_run_tells_what_happened(whole: Path, ladder_policy: Path) -> None:
     own = {"reward", "entropy", "clip_fraction", "explained_variance", "kl_coefficient"}
     assert {
         name for _, values in points for name in values
-    } >= WATCHED | own  # few questions: not all are of both kinds
+    } >= WATCHED | own  # few questions: some updates have only one kind
     assert all(value > 0 for _, values in points for name, value in values.items() if "seconds" in name)
     curves = _curves(whole)
     assert [point["update"] for point in curves] == [1, 2, 3, 4, 5]
     assert [p["update"] for p in curves if "easy_validation_accuracy" in p] == [2, 4, 5]
-    assert curves[0]["kl"] == pytest.approx(0, abs=1e-6)  # the first rollouts are the reference's own
+    assert curves[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference policy drew the first rollouts
     assert abs(curves[-1]["kl"]) > 1e-6
     for point in curves:
         assert all(math.isfinite(value) for value in point.values())
@@ -253,7 +253,7 @@ def test_a_run_that_strays_stops_and_keeps_the_last_good_policy(
     assert 0 < summary["updates"] < 8
     _kept_the_first(summary, ladder_policy, tmp_path)
     curves = _curves(tmp_path)
-    assert len(curves) == summary["updates"] + 1  # what the guard saw is told
+    assert len(curves) == summary["updates"] + 1  # the guard's finding is reported
     assert curves[-1]["kl"] > 0.2
     assert [(step, values["kl"]) for step, values in reported.points] == [
         (point["update"], point["kl"]) for point in curves
@@ -270,8 +270,8 @@ def test_a_policy_is_kept_only_if_its_own_rollouts_pass_the_guards(
     ladder_tables: Path,
     tmp_path: Path,
 ) -> None:
-    """The first update goes astray, and its rollouts are the SFT policy's; greedy answers are no
-    worse than before."""
+    """The first update damages the policy, but its rollouts are the SFT policy's, and greedy
+    answers stay as good."""
     wild, reported = SMALL.model_copy(update=WILD | changed), Recorder()
     summary = rl_runs.run(wild, ladder_policy, ladder_evaluator, ladder_tables, tmp_path, reported)
     assert "above rl.max_kl=0.2" in summary["stopped"]
@@ -292,7 +292,7 @@ def _kept_the_first(summary: dict[str, Any], policy: Path, folder: Path) -> None
 
 @pytest.fixture
 def biased_evaluator(ladder_evaluator: Path, tmp_path: Path) -> Path:
-    """An evaluator as training leaves them: its head has a bias."""
+    """An evaluator like a trained one: its head has a bias."""
     model, tokenizer = load_evaluator(ladder_evaluator)
     torch.nn.init.constant_(model.score.bias, 0.7)
     save_model(model, tokenizer, tmp_path / "evaluator")
@@ -302,8 +302,7 @@ def biased_evaluator(ladder_evaluator: Path, tmp_path: Path) -> Path:
 def test_the_first_update_by_hand(
     ladder_policy: Path, biased_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """One batch, one step, a critic that says 0: losses and entropy are means over completion
-    tokens."""
+    """One batch, one step, a critic of 0: losses and entropy are means over completion tokens."""
     options = SMALL.model_copy(
         update={"updates": 1, "minibatch": 12, "epochs": 1, "temperature": 2.0, "gamma": 1.0, "lam": 1.0}
     )
@@ -324,7 +323,7 @@ def test_the_first_update_by_hand(
         entropies += (-(log_p.exp() * log_p).sum(-1)).tolist()
     assert point["value_loss"] == pytest.approx(0.5 * sum(squares) / len(squares), rel=1e-4)
     assert point["entropy"] == pytest.approx(sum(entropies) / len(entropies), rel=1e-4)
-    assert point["policy_loss"] == pytest.approx(0, abs=1e-4)  # ratio 1, and advantages are white
+    assert point["policy_loss"] == pytest.approx(0, abs=1e-4)  # ratio 1, and whitened advantages
     assert point["clip_fraction"] == 0
     assert point["reward"] == pytest.approx(sum(sum(r.rewards) for r in rollouts) / len(rollouts))
     assert point["tokens"] == sum(len(r.rewards) for r in rollouts) / len(rollouts)
@@ -337,8 +336,7 @@ def test_more_padding_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rewards, whitening and losses of a batch that is padded forty tokens further than it
-    needs."""
+    """Rewards, whitening and losses of a batch with forty extra padding tokens."""
 
     def wider(rollouts: list[Rollout], pad_id: int, device: torch.device) -> Batch:
         batch = collate(rollouts, pad_id, device)
@@ -383,7 +381,7 @@ def test_hard_questions_come_without_answers(ladder_tables: Path, ladder_split: 
 def test_ppo_finds_the_answer_that_is_rewarded(
     ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path
 ) -> None:
-    """A policy that answers one question with any digit; the reward is for 6 alone."""
+    """A policy that answers one question with any digit; only 6 is rewarded."""
     question, steps = "1+2*2", ("1+2=3",)
     digits = [Problem(f"sft/{i}", 1, "a", question, steps, str(i % 7)) for i in range(28)]
     rl_runs.write_solutions(tmp_path / "sft", digits)

@@ -33,7 +33,7 @@ DPO = rl_runs.DPO.model_copy(
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory, ladder_tables: Path) -> Path:
-    """The shipped base model after a little SFT: right now and then."""
+    """The shipped base model after a little SFT; it is sometimes right."""
     folder = tmp_path_factory.mktemp("rounds-policy")
     options = Sft(epochs=6, batch_size=16, learning_rate=3e-4)
     work = Work(folder / "out", folder / "work", 0)
@@ -49,7 +49,7 @@ def solution(problem: str, answer: str, work: str, score: float, gold: str | Non
 
 
 def text_of(example: Example) -> str:
-    """The completion behind a prompt of two tokens; a token is a byte here."""
+    """The completion after a prompt of two tokens; here a token is a byte."""
     return bytes(int(token) for token in example["input_ids"][2:]).decode()
 
 
@@ -141,9 +141,9 @@ def test_a_run_leaves_policy_curves_and_rollouts(
         assert sum(values[name] for name in WATCHED if name.startswith("seconds")) < values["seconds"]
         assert not any(name.startswith("seconds") for name in point)  # a run done again gives the same file
     assert all(math.isfinite(value) for point in curves for value in point.values())
-    assert curves[0]["kl"] == pytest.approx(0, abs=1e-4)  # the policy of the start drew
+    assert curves[0]["kl"] == pytest.approx(0, abs=1e-4)  # the policy at the start of the round drew
     assert curves[1]["kl"] != pytest.approx(0, abs=1e-4)
-    assert curves[0]["after_kl"] != pytest.approx(0, abs=1e-4)  # the policy that the round ended with
+    assert curves[0]["after_kl"] != pytest.approx(0, abs=1e-4)  # the policy at the end of the round
     accuracies = [point["easy_validation_accuracy"] for point in curves]
     assert summary["easy_validation_accuracy"] >= max(accuracies)
     load_policy(tmp_path / "out")
@@ -160,8 +160,7 @@ def test_a_run_leaves_policy_curves_and_rollouts(
 def test_dpo_starts_at_log_two(
     policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """The policy that drew is the reference, so at a learning rate of next to nothing each loss is
-    log 2."""
+    """The policy that drew is the reference, so at a tiny learning rate each loss is log 2."""
     options = DPO.model_copy(update={"learning_rate": 1e-12, "rounds": 1})
     rl_runs.run(options, policy, ladder_evaluator, ladder_tables, tmp_path)
     [curve] = (tmp_path / "out" / "curves.jsonl").read_text().splitlines()
@@ -172,8 +171,8 @@ def test_dpo_starts_at_log_two(
 def test_rest_starts_over_from_the_base_model_and_dpo_goes_on(
     options: RoundsRl, policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """At a learning rate of next to nothing a round ends where it began; the policy that draws is
-    not the base model."""
+    """At a tiny learning rate a round ends where it began; the policy that draws is not the base
+    model."""
     still = options.model_copy(update={"learning_rate": 1e-12, "rounds": 1, "epochs": 1})
     rl_runs.run(still, policy, ladder_evaluator, ladder_tables, tmp_path)
     base, drew = (load_file(folder / "model.safetensors") for folder in (SHIPPED, policy))
@@ -189,11 +188,11 @@ def _close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool
 def test_a_round_that_chooses_nothing_ends_the_run_with_the_policy_it_had(
     ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
-    """A random policy never ends its solutions: there is nothing to tell apart."""
+    """A random policy never ends its solutions, so there is nothing to choose from."""
     options = REST.model_copy(update={"max_new_tokens": 2})
     summary = rl_runs.run(options, ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
     assert summary["updates"] == 0
-    assert "nothing was chosen" in summary["stopped"]
+    assert "no solutions were chosen" in summary["stopped"]
     kept = load_policy(tmp_path / "out")[0].state_dict()
     assert all(torch.equal(kept[k], v) for k, v in load_policy(ladder_policy)[0].state_dict().items())
 

@@ -19,7 +19,7 @@ EASY, HARD = Question("e", "1+2*2", "6"), Question("h", "2*3*2", None)
 def _solution(
     answer: str | None, score: float, question: Question = HARD, work: str = "1+2=3", ends: bool = True
 ) -> Rollout:
-    """A solution that gives this answer; none where it stops before one."""
+    """A solution with this answer, or unfinished if there is none."""
     text = work if answer is None else f"{work}\n\n# Answer\n\n{answer}"
     right = None if question.answer is None else ends and answer == question.answer
     sample = Sample(0, text, tuple(text.encode()), "stop" if ends else "length", -1.0)
@@ -74,8 +74,9 @@ def test_all_right_or_all_wrong_makes_no_pair(answer: str) -> None:
 
 
 def test_hard_questions_put_the_vote_before_the_best_score() -> None:
-    # votes: 12 has 0.6 + 0.5 = 1.1, 13 has 0.9; so 12 wins though 13 is scored best, and no pair
-    # has a margin with it. Of 12 over nothing, both have: 0.6 - 0.2 and 0.5 - 0.2.
+    # votes: 12 has 0.6 + 0.5 = 1.1, 13 has 0.9. So 12 wins although 13 has the best score, and no
+    # pair of 12 over 13 has the margin. Both pairs of 12 over no answer have it: 0.6 - 0.2 and 0.5
+    # - 0.2.
     first, second = _solution("12", 0.6, work="a"), _solution("12", 0.5, work="b")
     best, none = _solution("13", 0.9), _solution(None, 0.2)
     pairs, counts = _pairs([best, first, none, second])
@@ -136,7 +137,7 @@ def test_the_vote_by_hand() -> None:
 
 def test_equal_texts_are_no_pair_and_a_pair_comes_once() -> None:
     right, wrong = _solution("6", 0.8, EASY), _solution("7", 0.2, EASY)
-    cut = _solution("6", 0.8, EASY, ends=False)  # the same text, but it reached the limit before its end
+    cut = _solution("6", 0.8, EASY, ends=False)  # the same text, cut off at the limit
     pairs, counts = _pairs([right, wrong, right, cut])
     assert sorted(_told(pairs)) == _told([Pair(right, wrong)])
     assert counts == _counts(pairs=1, repeated=1, equal_texts=2)
@@ -191,8 +192,8 @@ def test_every_pair_keeps_the_rules(
 @settings(deadline=None)
 @given(SOLUTIONS, st.randoms(use_true_random=False))
 def test_order_has_no_say(rollouts: list[Rollout], shuffler: random.Random) -> None:
-    """Scores belong to texts, as an evaluator's do: then pairs depend on the set of solutions
-    alone."""
+    """Scores belong to texts, as with an evaluator; then pairs depend only on the set of
+    solutions."""
     scores = {r.sample.completion: r.evaluator_score for r in rollouts}
     group = [
         Rollout(

@@ -83,7 +83,7 @@ def test_what_makes_chosen_likelier_pays_and_what_makes_rejected_likelier_costs(
 ) -> None:
     for name, loss in LOSSES.items():
         if name == "sppo":
-            continue  # has targets, and overshooting them costs
+            continue  # it has targets, and overshooting them costs
         now = loss(_column(chosen), _column(rejected)).item()
         assert loss(_column(chosen), _column(rejected - more)).item() < now
         assert loss(_column(min(chosen + more, -0.001)), _column(rejected)).item() < now
@@ -190,12 +190,12 @@ def test_a_step_down_each_loss_widens_the_margin(
     assert (after[0] - after[1]).mean() > (before[0] - before[1]).mean()
 
 
-# TRL 1.16 on the same batch: its trainers' own losses, from token ids to gradients
+# TRL 1.16 on the same batch: the losses of its trainers, from token ids to gradients
 
 BETA, GAMMA, WEIGHT = 0.3, 0.5, 0.4
-# TRL's ORPO counts the prompt's tokens in its first term, and all tokens of a batch alike. With
-# prompts of one token, which nothing predicts, and chosen completions of one length, that is our
-# mean.
+# TRL's ORPO includes the prompt's tokens in its first term, and weights all tokens of a batch
+# equally. With one-token prompts, which have no prediction, and chosen completions of one length,
+# this is our mean.
 SHORT_CHOSEN, SHORT_REJECTED = [("1", "2+3=5"), ("4", "4-1=3")], [("1", "7\n\n7=7"), ("4", "9")]
 
 PEERS = {
@@ -224,8 +224,8 @@ def _trl(
     tokenizer: Any,
     out: Path,
 ) -> Tensor:
-    """The loss of the trainer that has it, in TRL's own words. It wants a data set; none of it is
-    looked at."""
+    """The loss of TRL's trainer, by its name in TRL. The trainer requires a data set but does not
+    read it here."""
     given = {
         "train_dataset": Dataset.from_list([{"prompt": "1+1=", "chosen": "2", "rejected": "3"}]),
         "processing_class": tokenizer,
@@ -242,7 +242,7 @@ def _trl(
 
 
 def _stacked(sides: Sequence[Batch]) -> dict[str, Tensor]:
-    """Chosen above rejected rows, as its DPO trainer takes them."""
+    """Chosen above rejected rows, the input of its DPO trainer."""
     length = max(batch.ids.shape[1] for batch in sides)
 
     def stack(rows: Sequence[Tensor]) -> Tensor:
@@ -256,7 +256,7 @@ def _stacked(sides: Sequence[Batch]) -> dict[str, Tensor]:
 
 
 def _named(sides: Sequence[Batch]) -> dict[str, Tensor]:
-    """Chosen beside rejected rows, as its CPO and ORPO trainers take them."""
+    """Chosen beside rejected rows, the input of its CPO and ORPO trainers."""
     rows = {}
     for name, batch in zip(("chosen", "rejected"), sides, strict=True):
         rows[f"{name}_input_ids"] = batch.ids

@@ -1,1 +1,2 @@
-"""Examples of every seam: a domain with three levels and its own checker, and a method of each kind."""
+"""Examples of every extension: a domain with three levels and a checker, and one method of each
+kind."""

@@ -1,4 +1,4 @@
-"""An aggregation of step scores: the geometric mean, which does not drop with the number of steps."""
+"""An aggregation of step scores: the geometric mean, which does not fall with more steps."""
 
 from __future__ import annotations
 

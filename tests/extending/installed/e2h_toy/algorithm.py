@@ -2,8 +2,8 @@
 
     loss = - mean over tokens of (reward to go - mean reward to go) x log policy
 
-It assumes that one baseline serves all questions. It learns from each batch of rollouts at once, so it builds on the
-online loop, which draws, rewards, guards, validates and saves.
+It assumes that one baseline serves all questions. It learns from each batch of rollouts at once, so
+it builds on the online loop, which draws, rewards, guards, validates and saves.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ from e2h_toy.domain import TEXT
 
 
 def letter_labels(question: str, completion: str) -> list[int]:
-    """1 for each right letter, 0 for the first wrong one, -1 behind it; the answer block is the last segment."""
+    """1 for each right letter, 0 for the first wrong one, -1 after it. The answer is the last
+    segment."""
     backwards = question.strip()[::-1]
     solution = TEXT.parse(completion)
     labels = [int(i < len(backwards) and step == backwards[i]) for i, step in enumerate(solution.steps)]

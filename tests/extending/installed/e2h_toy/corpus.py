@@ -1,4 +1,4 @@
-"""What a base model of this domain is trained on from nothing: solved words, with slips."""
+"""The corpus for training a base model of this domain from nothing: solved words, with slips."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ReversalCorpus:
         )
 
     def document(self, options: Base, problems: ReversalProblems, name: str) -> Iterator[tuple[str, bool]]:
-        """A word with its solution; a letter is wrong now and then."""
+        """A word with its solution; sometimes a letter is wrong."""
         rng = random.Random(f"reversal/corpus/{options.seed}/{name}")
         word = "".join(rng.choice(LETTERS) for _ in range(rng.randint(3, 5)))
         letters = [rng.choice(LETTERS) if rng.random() < options.slips else letter for letter in word[::-1]]
@@ -44,5 +44,5 @@ class ReversalCorpus:
         yield TEXT.completion(letters, "".join(letters)), True
 
     def knobs(self, options: Base, problems: ReversalProblems) -> dict[str, dict[str, Any]]:
-        """Only what is compared with a shipped model matters, and there is none."""
+        """The base section. Nothing is compared with it, because no model is shipped."""
         return {"base": options.model_dump(mode="json")}

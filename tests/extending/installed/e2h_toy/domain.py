@@ -1,4 +1,4 @@
-"""Words to be spelled backwards, letter by letter: three levels, named, and a text format of its own."""
+"""Words to spell backwards, letter by letter: three named levels and a text format of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReversalProblems(Problems):
 
 
 def answer_of(completion: str, finished: bool) -> str | None:
-    """What stands behind `Word:`; a completion that was cut off has no answer."""
+    """The text after `Word:`; a completion that was cut off has no answer."""
     return TEXT.parse(completion).answer if finished else None
 
 

@@ -1,4 +1,4 @@
-"""A grader that looks at the problem: it spells the question backwards instead of asking for the gold answer."""
+"""A grader that reads the problem: it spells the question backwards and ignores the gold answer."""
 
 from __future__ import annotations
 

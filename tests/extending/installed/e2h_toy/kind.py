@@ -1,4 +1,5 @@
-"""An evaluator kind: a process reward model that learns from the last labelled step of each solution alone."""
+"""An evaluator kind: a process reward model trained only on the last labelled step of each
+solution."""
 
 from __future__ import annotations
 
@@ -37,12 +38,12 @@ class FirstError(Prm):
         seed: int,
         text: TextFormat,
     ) -> dict[str, list[Example]]:
-        """Examples of a PRM, from labels of which the earlier ones are gone."""
+        """Examples of a PRM, without the earlier labels."""
         last = [{**row, "labels": _last(row["labels"], options.steps)} for row in rows["steps"]]
         return super().examples(tokenizer, {"steps": last}, options, seed, text)
 
 
 def _last(labels: list[float], count: int) -> list[float]:
-    """Labels with -1 for all but the last `count` that are there."""
+    """Keep the last `count` labels; all others become -1."""
     there = [i for i, label in enumerate(labels) if label >= 0]
     return [label if i in there[-count:] else -1.0 for i, label in enumerate(labels)]

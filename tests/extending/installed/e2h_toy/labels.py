@@ -1,4 +1,4 @@
-"""A label source: steps of the policy's samples are right where the letter occurs in the word at all."""
+"""A label source: a step of a policy's sample is right if its letter occurs in the word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A search method: each sample is the better of two, as the evaluator sees their worst step."""
+"""A search method: each sample is the best of several tries, by the evaluator's score of the worst
+step."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def _branch(request: Request, attempt: int) -> Request:
 
 
 def _best(tools: Tools, request: Request, choices: Sequence[Sample]) -> Sample:
-    """The choice with the highest lowest step; the first of equals, so that it does not depend on chance."""
+    """The choice with the highest score of its worst step; ties go to the first."""
     assert tools.scorer is not None
     asked = [(request.question, choice.completion, choice.finish_reason == "stop") for choice in choices]
     worst = [min(scores, default=0.0) for scores in tools.scorer.step_probabilities(asked)]
