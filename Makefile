@@ -13,7 +13,8 @@ KEY ?= ladder
 # uv installs in parallel and says how far it is. It looks where pip has been told to look.
 INSTALL := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --native-tls --python $(BIN)/python -c constraints.txt
 # One worker a core. Files with the longest tests begin first (tests/conftest.py), so that no core waits for the last.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Compiled modules are kept, even where the environment says otherwise: tests start hundreds of processes.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: setup demo check lint test ui generated clean
 
@@ -31,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| echo "no CPU build of torch in the configured indexes (E2H_TORCH_INDEX can name one): taking the full one"; \
 	fi
 	@echo "set-up, 3 of 3: everything else"
-	@$(INSTALL) -e '.[dev]'
+	@$(INSTALL) --compile-bytecode -e '.[dev]'
 	@touch $@
 
 demo: $(STAMP)

@@ -19,6 +19,37 @@ if TYPE_CHECKING:
 
     from e2h_pipeline.problems.records import ProblemSplit
 
+LONGEST_FIRST = (
+    "tests/e2e",
+    "tests/resources/test_ray.py",
+    "tests/deploy/test_postgres.py",
+    "tests/deploy/test_production.py",
+    "tests/grading/test_hostile.py",
+    "tests/resources/test_accelerate.py",
+    "tests/rl/test_kill.py",
+    "tests/extending/test_toy.py",
+    "tests/orchestration/test_source_watch.py",
+    "tests/generation/test_sample_pool.py",
+)
+"""What takes longest, as measured. It begins first, so that no worker waits for another at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker, and all that share the home of e2e on another."""
+
+    def place(item: pytest.Item) -> int:
+        return next(
+            (i for i, name in enumerate(LONGEST_FIRST) if item.nodeid.startswith(name)), len(LONGEST_FIRST)
+        )
+
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        shared = file.startswith("tests/e2e/") and not file.endswith("test_sweeps.py")
+        item.add_marker(pytest.mark.xdist_group("e2e" if shared else file))
+    items.sort(key=place)  # stable: within a file the order stays
+
+
 MATH_TEXTS = (
     "# Question\n\nWhat is the value of $\\frac{3}{4}x + 2$ when $x = 8$?\n\n# Solution\n\n"
     "We substitute $x = 8$ and get $\\frac{3}{4} \\cdot 8 + 2 = 6 + 2$.\n\nSo the value is $\\boxed{8}$.\n\n"

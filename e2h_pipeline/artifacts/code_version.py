@@ -26,9 +26,12 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -124,6 +127,12 @@ class _Definition:
     refers: tuple[Reference, ...]
     started: tuple[Reference, ...]
 
+    @classmethod
+    def of(cls, data: Sequence[Any]) -> _Definition:
+        """From JSON data."""
+        digest, refers, started = data
+        return cls(digest, tuple((m, n) for m, n in refers), tuple((m, n) for m, n in started))
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -132,6 +141,23 @@ class _Source:
     definitions: Mapping[str, _Definition]
     imported: Mapping[str, Reference]
     effects: _Definition
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "definitions": {name: list(vars(found).values()) for name, found in self.definitions.items()},
+            "imported": self.imported,
+            "effects": list(vars(self.effects).values()),
+        }
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> _Source:
+        """From JSON data."""
+        return cls(
+            {name: _Definition.of(found) for name, found in data["definitions"].items()},
+            {name: (module, inner) for name, (module, inner) in data["imported"].items()},
+            _Definition.of(data["effects"]),
+        )
 
 
 def code_of(body: Callable[..., Any]) -> Code:
@@ -254,8 +280,42 @@ def _loaded(module: str) -> bool:
 
 
 @cache
-def _scan(path: Path, module: str, _changed: int, _size: int) -> _Source:
-    """Take a module file apart."""
+def _scan(path: Path, module: str, changed: int, size: int) -> _Source:
+    """Take a module file apart, or read what an earlier process found in it.
+
+    That is kept beside Python's own compiled files, under their rule: as long as time and size of
+    the file stay. Every process would spend a second on it otherwise.
+    """
+    kept = path.parent / "__pycache__" / f"{path.stem}.code-{sys.implementation.cache_tag}.json"
+    about = [module, changed, size, _own_hash()]
+    try:
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found["about"] == about:
+            return _Source.of(found)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or cut off: it is made anew
+    source = _take_apart(path, module)
+    if not sys.dont_write_bytecode:
+        with suppress(OSError):  # a folder that cannot be written
+            _write_beside(kept, json.dumps({"about": about, **source.as_data()}))
+    return source
+
+
+@cache
+def _own_hash() -> str:
+    """Hash of this file: other rules find other things."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
+def _write_beside(path: Path, text: str) -> None:
+    """Write a file as a whole, whoever else writes it at the moment."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _take_apart(path: Path, module: str) -> _Source:
     tree = _parse(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     top = {name for node in tree.body for name in _defined(node)}

@@ -106,6 +106,6 @@ def test_runs_at_once_lose_no_event_on_sqlite(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         instance.event_log_storage.set_concurrency_slots("gpu", 2)
         instance.event_log_storage.set_concurrency_slots("cpu", 8)
-    write_at_once(tmp_path, folder, processes=8, runs=2)
+    write_at_once(tmp_path, folder, processes=4, runs=2)
     with dg.DagsterInstance.from_config(str(folder)) as instance:
-        check_nothing_is_lost(instance, runs=16, stages=_STAGES)
+        check_nothing_is_lost(instance, runs=8, stages=_STAGES)

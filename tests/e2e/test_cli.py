@@ -138,7 +138,7 @@ def test_the_report_is_one_page(tiny_home: Path) -> None:
     ("arguments", "says"),
     [
         (["run", "nothing"], "no recipe 'nothing'"),
-        (["run", "tiny/rl.speed=1"], "no such field"),
+        (["run", "tiny/rl.speed=1"], "no field 'rl.speed'"),
         (["run", "tiny", "--select", "rl_polic"], "names no asset"),
         (["results", "tiny/seed=9"], "has no results yet; run: e2h run tiny/seed=9"),
         (["inspect", "policy", "--key", "tiny"], "no asset 'policy'; there are: base_answers"),

@@ -302,8 +302,8 @@ from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling
 
 policy, questions, home = Path(sys.argv[1]), read_table(Path(sys.argv[2])), Path(sys.argv[3])
-options = Sampling(samples=128, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)
-request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 128}}, grows="sampling.samples")
+options = Sampling(samples=64, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)
+request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 64}}, grows="sampling.samples")
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()  # its lock is shared by all forks, and dies with its owner
 load_engine("transformers", policy)

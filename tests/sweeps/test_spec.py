@@ -58,7 +58,7 @@ def test_values_are_spelled_as_keys_have_them() -> None:
         ("recipe: ladder\naxes: {seed: [1], 'problems.seed, seed': [1]}", "field seed is in two axes"),
         ("recipe: ladder\naxes: {seed: [1]}\nretry: 1", "retry"),
         ("recipe: nothing\naxes: {seed: [1]}", "no recipe 'nothing'"),
-        ("recipe: ladder\naxes: {rl.nothing: [1]}", "no such field"),
+        ("recipe: ladder\naxes: {rl.nothing: [1]}", "no field 'rl.nothing'"),
         ("recipe: ladder\naxes: {seed: [1, 1]}", "two members are ladder/seed=1"),
         ("recipe: ladder\naxes: {seed: [1]}\nexclude: [{seed: 1}]", "excludes all of its members"),
         ("recipe: ladder\naxes: {seed: [1]}\nexclude: [{rl.kl: 1}]", "rl.kl is not on an axis"),
