@@ -14,7 +14,7 @@ KEY ?= ladder
 INSTALL := UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip install --system-certs --python $(BIN)/python -c constraints.txt
 # One worker a core. Files with the longest tests begin first (tests/conftest.py), so that no core waits for the last.
 # Compiled modules are kept, even where the environment says otherwise: tests start hundreds of processes.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo check lint test ui generated clean
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,20 +34,27 @@ LONGEST_FIRST = (
 """What takes longest, as measured. It begins first, so that no worker waits for another at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker, and all that share the home of e2e on another."""
+    """Sort the longest files to the front; within a file the order stays."""
 
     def place(item: pytest.Item) -> int:
-        return next(
-            (i for i, name in enumerate(LONGEST_FIRST) if item.nodeid.startswith(name)), len(LONGEST_FIRST)
-        )
+        found = (i for i, name in enumerate(LONGEST_FIRST) if item.nodeid.startswith(name))
+        return next(found, len(LONGEST_FIRST))
 
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        shared = file.startswith("tests/e2e/") and not file.endswith("test_sweeps.py")
-        item.add_marker(pytest.mark.xdist_group("e2e" if shared else file))
-    items.sort(key=place)  # stable: within a file the order stays
+    items.sort(key=place)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker for each file, and one for all files of e2e that share a home."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHome(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            alone = not file.startswith("tests/e2e/") or file.endswith("test_sweeps.py")
+            return file if alone else "e2e"
+
+    return ByHome(config, log)
 
 
 MATH_TEXTS = (

@@ -13,7 +13,7 @@ from tiny_experiment import e2h
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS
 
 pytestmark = pytest.mark.slow
-STAGES = 33
+STAGES = 25
 
 
 def _stages(text: str, kind: str) -> set[str]:
@@ -139,7 +139,7 @@ def test_the_report_is_one_page(tiny_home: Path) -> None:
     [
         (["run", "nothing"], "no recipe 'nothing'"),
         (["run", "tiny/rl.speed=1"], "no field 'rl.speed'"),
-        (["run", "tiny", "--select", "rl_polic"], "names no asset"),
+        (["run", "tiny", "--select", "rl_polic"], "names no stage"),
         (["results", "tiny/seed=9"], "has no results yet; run: e2h run tiny/seed=9"),
         (["inspect", "policy", "--key", "tiny"], "no asset 'policy'; there are: base_answers"),
         (["report", "tiny/seed=9"], "has no report yet"),
