@@ -119,6 +119,11 @@ def _state_of_files(packages: tuple[str, ...], _when: float) -> str:
     return digest.hexdigest()
 
 
+def look_again() -> None:
+    """The next version looks at the files, however short ago the last one did."""
+    _state_of_files.cache_clear()
+
+
 @dataclass(frozen=True)
 class _Definition:
     """A definition: its hash, its references, and those that it starts in other processes."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since, code_behind
+from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since, code_behind, look_again
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.request import Artifact, Request
@@ -184,7 +184,9 @@ _EDITED_SECONDS = 60.0  # an edit shortly before the start may also be the cause
 
 
 def _together(code: Mapping[str, Code], files: str, *, fresh: bool) -> str:
-    text = "".join(f"{name}:{part.version(fresh=fresh)};" for name, part in sorted(code.items())) + files
+    if fresh:
+        look_again()
+    text = "".join(f"{name}:{part.version(fresh=False)};" for name, part in sorted(code.items())) + files
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 

@@ -93,9 +93,9 @@ def test_runs_at_once_lose_no_event_on_postgres(on_postgres: Path, tmp_path: Pat
         instance.event_log_storage.set_concurrency_slots("gpu", 4)
         instance.event_log_storage.set_concurrency_slots("cpu", 8)
     toy.resources(tmp_path)
-    write_at_once(tmp_path, on_postgres, processes=4, runs=2)
+    write_at_once(tmp_path, on_postgres, processes=4, runs=1)
     with dg.DagsterInstance.get() as instance:
-        check_nothing_is_lost(instance, runs=8, stages=_STAGES)
+        check_nothing_is_lost(instance, runs=4, stages=_STAGES)
 
 
 def test_runs_at_once_lose_no_event_on_sqlite(tmp_path: Path) -> None:
@@ -106,6 +106,6 @@ def test_runs_at_once_lose_no_event_on_sqlite(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         instance.event_log_storage.set_concurrency_slots("gpu", 2)
         instance.event_log_storage.set_concurrency_slots("cpu", 8)
-    write_at_once(tmp_path, folder, processes=4, runs=2)
+    write_at_once(tmp_path, folder, processes=4, runs=1)
     with dg.DagsterInstance.from_config(str(folder)) as instance:
-        check_nothing_is_lost(instance, runs=8, stages=_STAGES)
+        check_nothing_is_lost(instance, runs=4, stages=_STAGES)
