@@ -31,16 +31,48 @@ LONGEST_FIRST = (
     "tests/orchestration/test_source_watch.py",
     "tests/generation/test_sample_pool.py",
 )
-"""What takes longest, as measured. It begins first, so that no worker waits for another at the end."""
+"""Files that take longest, as measured. They begin first, so that no worker waits for another at the end."""
+SLOW = (
+    *LONGEST_FIRST,
+    "tests/cli/test_sweep.py",
+    "tests/deploy",
+    "tests/generation",
+    "tests/grading/published",
+    "tests/grading/test_fuzz.py",
+    "tests/grading/test_graders.py",
+    "tests/grading/test_real",
+    "tests/grading/test_sharded.py",
+    "tests/grading/test_worker_pool.py",
+    "tests/operations",
+    "tests/orchestration",
+    "tests/recipe/test_recipe_files.py",
+    "tests/report/test_browser.py",
+    "tests/report/test_html.py",
+    "tests/resources",
+    "tests/rewards",
+    "tests/rl/online",
+    "tests/rl/rounds",
+    "tests/rl/test_guards.py",
+    "tests/supervision/test_monte_carlo.py",
+    "tests/supervision/test_real_math.py",
+    "tests/sweeps/test_sensors.py",
+    "tests/training/test_trainer.py",
+    "tests/training/test_sft.py",
+)
+"""Places whose tests take seconds: as if each had the mark `slow`. `make check` leaves them out."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks deselect
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the longest files to the front; within a file the order stays."""
+    """Mark slow places, and sort the longest files to the front; within a file the order stays."""
 
     def place(item: pytest.Item) -> int:
         found = (i for i, name in enumerate(LONGEST_FIRST) if item.nodeid.startswith(name))
         return next(found, len(LONGEST_FIRST))
 
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=place)
 
 
