@@ -465,7 +465,7 @@ def vllm_engine(spec: dict[str, Any]) -> Way:
 
 
 def _ours(engine: Any, spec: dict[str, Any]) -> Way:
-    from e2h_pipeline.generation.engines.protocol import Request, SamplingOptions
+    from e2h_pipeline.generation.engines.protocol import SampleRequest, SamplingOptions
     from e2h_pipeline.generation.noise import stream_key
     from e2h_pipeline.recipe import Sampling
     from e2h_pipeline.solutions import MARKED
@@ -475,7 +475,8 @@ def _ours(engine: Any, spec: dict[str, Any]) -> Way:
 
     def draw(seed: int) -> list[list[int]]:
         requests = [
-            Request(q, MARKED, stream_key(seed, "benchmark", q), spec["samples"]) for q in spec["questions"]
+            SampleRequest(q, MARKED, stream_key(seed, "benchmark", q), spec["samples"])
+            for q in spec["questions"]
         ]
         return [list(s.token_ids) for samples in engine.sample(requests, options) for s in samples]
 

@@ -141,7 +141,7 @@ SOLUTION_SOURCES = Registry(
     "e2h.solutions",
     {
         "reference": "e2h_pipeline.supervision.solutions.reference:Reference",
-        "prm800k": "e2h_pipeline.supervision.solutions.prm800k:Prm800k",
+        "prm800k": "e2h_pipeline.supervision.solutions.prm800k:RightSteps",
         "metamath": "e2h_pipeline.supervision.solutions.metamath:MetaMath",
     },
 )

@@ -44,7 +44,7 @@ _ENDED_BY = re.compile(r"rank +: (\d+) .*\n +exitcode +: -\d+ .*\((SIG\w+)\)")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """The result of a body, and the device it used."""
 
     summary: dict[str, Any]
@@ -108,7 +108,7 @@ class ComputeResource(dg.ConfigurableResource):
             ray_address=os.environ.get("E2H_RAY_ADDRESS", ""),
         )
 
-    def run(self, call: StageCall) -> Outcome:
+    def run(self, call: StageCall) -> StageOutcome:
         """Run a body.
 
         Raises:
@@ -118,7 +118,7 @@ class ComputeResource(dg.ConfigurableResource):
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
         mark_step(call.job.work.folder)
         if self.mode == "in_process":
-            return Outcome(BODIES[call.asset](call.job), device_name())
+            return StageOutcome(BODIES[call.asset](call.job), device_name())
         ray = {"address": self.ray_address, "gpu": call.gpu} if self.mode == "ray" else None
         return _run_worker(call, self._launcher(call), ray)
 
@@ -138,7 +138,7 @@ class ComputeResource(dg.ConfigurableResource):
         return [*command, "--num_processes", str(self.processes), "--main_process_port", "0"]
 
 
-def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None) -> Outcome:
+def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None) -> StageOutcome:
     spec, result = call.job.work.folder / "worker.json", call.job.work.folder / "worker-result.json"
     for left in (result, *call.job.work.folder.glob(ERROR_NOTE.format("*"))):
         left.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None
         worker.wait()
     if worker.returncode or not result.is_file():
         raise _failure(call, worker.returncode, list(tail))
-    return Outcome(**json.loads(result.read_text(encoding="utf-8")))
+    return StageOutcome(**json.loads(result.read_text(encoding="utf-8")))
 
 
 def _failure(call: StageCall, status: int, tail: list[str]) -> dg.Failure:

@@ -17,7 +17,7 @@ from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.shards import complete_shards
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
-from resources.compute import BODIES, ComputeResource, Outcome, StageCall
+from resources.compute import BODIES, ComputeResource, StageCall, StageOutcome
 
 
 def squares(start: int) -> pa.Table:
@@ -83,7 +83,7 @@ def in_endless_shards(job: StageJob) -> dict[str, Any]:
 BODIES.update(in_shards=in_shards, in_broken_shards=in_broken_shards, in_endless_shards=in_endless_shards)
 
 
-def run(body: str, folder: Path, address: str = "") -> Outcome:
+def run(body: str, folder: Path, address: str = "") -> StageOutcome:
     """Run one of these stages like a step, in mode `ray`."""
     for name in ("out", "work"):
         (folder / name).mkdir()

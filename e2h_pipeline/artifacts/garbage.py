@@ -60,7 +60,7 @@ class Garbage:
 
 
 @dataclass
-class Plan:
+class CollectionPlan:
     """What to remove, in order, and what stays."""
 
     garbage: list[Garbage] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Plan:
 
 
 @dataclass
-class Outcome:
+class CollectionOutcome:
     """What was removed, and what was spared because it was asked for after the plan."""
 
     removed: list[Garbage] = field(default_factory=list)
@@ -92,7 +92,7 @@ def plan_collection(
     grows: Mapping[str, str],
     grace_seconds: float = GRACE_SECONDS,
     pools: bool = False,
-) -> Plan:
+) -> CollectionPlan:
     """Plan a collection; nothing is changed.
 
     Args:
@@ -110,7 +110,7 @@ def plan_collection(
     kept = with_ancestors(inventory, {*wanted, *recent, *_being_read(store)})
     families = {place: _family(entry, grows) for place, entry in inventory.entries.items()}
     doomed = [entry for place, entry in inventory.entries.items() if place not in kept]
-    plan = Plan(kept_artifacts=len(kept), inventory=inventory)
+    plan = CollectionPlan(kept_artifacts=len(kept), inventory=inventory)
     found = [
         Garbage(
             "artifact",
@@ -136,14 +136,14 @@ def plan_collection(
 
 
 def collect(
-    store: ArtifactStore, plan: Plan, watch: Callable[[Garbage], None] = lambda _item: None
-) -> Outcome:
+    store: ArtifactStore, plan: CollectionPlan, watch: Callable[[Garbage], None] = lambda _item: None
+) -> CollectionOutcome:
     """Remove the items of a plan, except those asked for since.
 
     Args:
         watch: called after each removal.
     """
-    outcome, spared = Outcome(), set[Place]()
+    outcome, spared = CollectionOutcome(), set[Place]()
     families = set[Place]()  # of spared artifacts: their work stays too
     for item in plan.garbage:
         place = (item.path.parent.name, item.path.name)

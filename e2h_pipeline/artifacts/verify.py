@@ -28,7 +28,7 @@ _REPORT_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Finding:
+class StoreFinding:
     """A problem: its kind, its place, and a description.
 
     Kinds: `damaged` (a file does not match its hash), `missing` (a file is gone), `extra` (a file
@@ -50,7 +50,7 @@ class Verification:
     files: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[StoreFinding] = field(default_factory=list)
 
 
 @dataclass
@@ -86,7 +86,9 @@ def verify_store(
         result.findings.extend(_file_findings(entry, files))
     if places is None:
         result.findings.extend(
-            Finding("foreign", str(path), why) for path, why in inventory.foreign.items() if path.exists()
+            StoreFinding("foreign", str(path), why)
+            for path, why in inventory.foreign.items()
+            if path.exists()
         )
     result.findings = [f for f in result.findings if f.kind != "input" or Path(f.where).exists()]
     result.files, result.bytes = len(files), sum(file.size for file in files.values())
@@ -96,20 +98,24 @@ def verify_store(
     return result
 
 
-def _manifest_findings(entry: Entry, inventory: Inventory) -> Iterator[Finding]:
+def _manifest_findings(entry: Entry, inventory: Inventory) -> Iterator[StoreFinding]:
     where = str(entry.path / MANIFEST_NAME)
     damage = manifest_damage(entry.manifest)
     if damage:
-        yield Finding("manifest", where, damage)
+        yield StoreFinding("manifest", where, damage)
     for place, ref in entry.inputs():
         parent = inventory.entries.get(place)
         if parent is None or parent.manifest.key != ref.key:
-            yield Finding("input", where, f"made from {place[0]} {place[1]}, which is gone from the store")
+            yield StoreFinding(
+                "input", where, f"made from {place[0]} {place[1]}, which is gone from the store"
+            )
         elif parent.manifest.data_version != ref.data_version:
-            yield Finding("input", where, f"{place[0]} {place[1]} was made again since, with other content")
+            yield StoreFinding(
+                "input", where, f"{place[0]} {place[1]} was made again since, with other content"
+            )
 
 
-def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterator[Finding]:
+def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterator[StoreFinding]:
     """Findings from the listing of a folder; files to be hashed are added to `files`."""
     listed = dict(_walk(str(entry.path), ""))
     if not listed and not entry.path.exists():
@@ -118,17 +124,17 @@ def _file_findings(entry: Entry, files: dict[tuple[int, int], _File]) -> Iterato
         found = listed.pop(name, None)
         path = entry.path / name
         if found is None:
-            yield Finding("missing", str(path), "missing from the artifact")
+            yield StoreFinding("missing", str(path), "missing from the artifact")
             continue
         stat = found.stat(follow_symlinks=False)
         if stat.st_size != expected.size:
-            yield Finding("damaged", str(path), f"has {stat.st_size} bytes, not {expected.size}")
+            yield StoreFinding("damaged", str(path), f"has {stat.st_size} bytes, not {expected.size}")
             continue
         file = files.setdefault((stat.st_dev, found.inode()), _File(stat.st_size))
         file.names.append((entry.path, path, expected.sha256))
     listed.pop(MANIFEST_NAME, None)
     for name in listed:
-        yield Finding("extra", str(entry.path / name), "no manifest names it")
+        yield StoreFinding("extra", str(entry.path / name), "no manifest names it")
 
 
 def _walk(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -160,10 +166,10 @@ class _Counter:
 
 def _hash_all(
     files: list[_File], total: int, progress: Callable[[int, int, float], None], threads: int
-) -> Iterator[Finding]:
+) -> Iterator[StoreFinding]:
     started, counter = time.monotonic(), _Counter()
     with ThreadPoolExecutor(threads) as pool:
-        waiting: set[Future[list[Finding]]] = {
+        waiting: set[Future[list[StoreFinding]]] = {
             pool.submit(_check, task, number, counter) for number, task in enumerate(_tasks(files))
         }
         try:
@@ -191,12 +197,12 @@ def _tasks(files: list[_File]) -> Iterator[list[_File]]:
         yield portion
 
 
-def _check(files: list[_File], task: int, counter: _Counter) -> list[Finding]:
+def _check(files: list[_File], task: int, counter: _Counter) -> list[StoreFinding]:
     buffer = memoryview(bytearray(min(_BLOCK, max(file.size for file in files) + 1)))
     return [finding for file in files for finding in _check_one(file, task, counter, buffer)]
 
 
-def _check_one(file: _File, task: int, counter: _Counter, buffer: memoryview) -> Iterator[Finding]:
+def _check_one(file: _File, task: int, counter: _Counter, buffer: memoryview) -> Iterator[StoreFinding]:
     present = [name for name in file.names if name[0].exists()]  # others were removed in between
     if not present:
         return
@@ -211,9 +217,9 @@ def _check_one(file: _File, task: int, counter: _Counter, buffer: memoryview) ->
         finally:
             os.close(handle)
     except OSError as error:
-        yield Finding("damaged", str(path), f"cannot be read ({error.strerror})")
+        yield StoreFinding("damaged", str(path), f"cannot be read ({error.strerror})")
         return
     found = digest.hexdigest()
     for _, path, expected in present:
         if found != expected:
-            yield Finding("damaged", str(path), f"does not match its hash in {MANIFEST_NAME}")
+            yield StoreFinding("damaged", str(path), f"does not match its hash in {MANIFEST_NAME}")

@@ -76,14 +76,14 @@ def run(
     """Materialize an experiment; existing artifacts are reused."""
     key = _checked(key)
     _quiet_libraries()
-    from e2h_pipeline.cli.view import Progress, own_terminal, print_results
+    from e2h_pipeline.cli.view import StageLines, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
     from e2h_pipeline.operations.runner import RunError, RunStopped, run_experiment
 
     with own_terminal() as out:
         out.print(f"[bold]{key}[/bold] in {home()}", soft_wrap=True)
         try:
-            with Progress(out) as progress:
+            with StageLines(out) as progress:
                 run_experiment(key, home(), select, progress.watch)
         except RunError as error:
             raise CommandError(str(error)) from None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
     from rich.table import Table
 
-    from e2h_pipeline.artifacts.garbage import Garbage, Plan
+    from e2h_pipeline.artifacts.garbage import CollectionPlan, Garbage
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.artifacts.verify import Verification
 
@@ -184,7 +184,7 @@ def _print_verification(result: Verification) -> None:
         out.print("[green]all as the manifests say[/green]")
 
 
-def _print_plan(plan: Plan) -> None:
+def _print_plan(plan: CollectionPlan) -> None:
     from rich.box import SIMPLE
     from rich.table import Table
 

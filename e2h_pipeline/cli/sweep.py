@@ -15,7 +15,7 @@ from e2h_pipeline.sweeps.spec import SWEEP_FOLDER, Sweep, SweepError, load_sweep
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from e2h_pipeline.operations.sweep_runner import Outcome
+    from e2h_pipeline.operations.sweep_runner import MemberOutcome
     from e2h_pipeline.sweeps.status import MemberStatus
 
 _STYLES = {"made": "green", "running": "cyan", "failed": "red", "stale": "yellow", "missing": "dim"}
@@ -98,7 +98,7 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
         raise CommandError(f"{len(failed)} of {total} members failed, the first is {failed[0]}")
 
 
-def _print_outcomes(total: int, outcomes: list[Outcome]) -> None:
+def _print_outcomes(total: int, outcomes: list[MemberOutcome]) -> None:
     from e2h_pipeline.cli.view import console
 
     computed = sum(len(outcome.computed) for outcome in outcomes)

@@ -40,7 +40,7 @@ def own_terminal() -> Iterator[Console]:
         yield console(stream)
 
 
-class Progress:
+class StageLines:
     """Prints a line for each finished stage, and below them messages of the running stage."""
 
     def __init__(self, out: Console) -> None:
@@ -48,7 +48,7 @@ class Progress:
         self._status = out.status("starting")
         self._counts = {"computed": 0, "reused": 0, "check_passed": 0, "check_failed": 0}
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> StageLines:
         self._status.start()
         return self
 

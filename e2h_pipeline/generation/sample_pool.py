@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.shards import Call, complete_shards, shard_path
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.loading import cached_engine
-from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions, Watch
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions, Watch
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.search.protocol import Cost, Found, Scorer, SearchMethod, Tools
 from e2h_pipeline.recipe import Search
@@ -154,7 +154,7 @@ def draw_shard(drawing: Drawing, engine: str, seed: int, block: Block) -> pa.Tab
     if not block.count:  # no samples are wanted, so the model is not loaded
         return pool_table([], drawing.domain)
     requests = [
-        Request(
+        SampleRequest(
             row["question"],
             drawing.domain.text,
             stream_key(seed, drawing.stage, row["problem_id"]),
@@ -171,7 +171,7 @@ def draw_shard(drawing: Drawing, engine: str, seed: int, block: Block) -> pa.Tab
     return pool_table(pairs, drawing.domain, costs)
 
 
-def _require_all(method: SearchMethod, requests: Sequence[Request], found: Found) -> None:
+def _require_all(method: SearchMethod, requests: Sequence[SampleRequest], found: Found) -> None:
     wanted = [list(range(r.first, r.first + r.count)) for r in requests]
     if [[sample.index for sample in own] for own in found.samples] != wanted:
         raise ValueError(f"{type(method).__name__}.search returned other samples than those asked for")

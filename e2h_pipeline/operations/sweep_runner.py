@@ -49,7 +49,7 @@ class SweepEvent:
 
 
 @dataclass
-class Outcome:
+class MemberOutcome:
     """The outcome of a member that was run.
 
     Attributes:
@@ -70,7 +70,7 @@ class Outcome:
 
 def run_sweep(
     sweep: Sweep, home: Path, workers: int, watch: Callable[[SweepEvent], None], only_due: bool = True
-) -> list[Outcome]:
+) -> list[MemberOutcome]:
     """Run the missing or stale members of a sweep, `workers` at a time.
 
     A failed member is tried again as often as the sweep says. It does not block the others.
@@ -105,7 +105,7 @@ class _Worker:
         self.process = context.Process(target=_work, args=(theirs, home, sweep.name, sweep.select, log))
         self.process.start()
         theirs.close()
-        self.outcome: Outcome | None = None
+        self.outcome: MemberOutcome | None = None
         self.claimed: Request | None = None
         self.stage = ""
 
@@ -134,12 +134,12 @@ class _Crew:
         self._judge, self._judged = judge, time.monotonic()
         self._workers: list[_Worker] = []
         self._waiting: list[str] = []
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, MemberOutcome] = {}
 
-    def run(self, keys: Sequence[str], workers: int) -> list[Outcome]:
+    def run(self, keys: Sequence[str], workers: int) -> list[MemberOutcome]:
         """Run the members and return their outcomes, in the same order."""
         self._waiting = list(keys)
-        self._outcomes = {key: Outcome(key) for key in keys}
+        self._outcomes = {key: MemberOutcome(key) for key in keys}
         if not keys:
             return []
         try:

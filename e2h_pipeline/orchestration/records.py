@@ -16,7 +16,7 @@ import dagster as dg
 from e2h_pipeline.artifacts.inventory import Place, place_of
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.artifacts.verify import Finding
+from e2h_pipeline.artifacts.verify import StoreFinding
 from e2h_pipeline.orchestration.planning import stage_order
 from e2h_pipeline.stages.spec import EXPERIMENTS
 from resources.store import ARTIFACT_KEY
@@ -97,7 +97,7 @@ def _ours(instance: dg.DagsterInstance, records: Iterable[Record]) -> Iterator[R
 
 def record_findings(
     instance: dg.DagsterInstance, store: ArtifactStore, experiments: Collection[str] | None = None
-) -> list[Finding]:
+) -> list[StoreFinding]:
     """Latest records of stages that are forged or contradict the store.
 
     Args:
@@ -108,7 +108,7 @@ def record_findings(
     for record in latest_records(instance, experiments):
         problem = _problem(store, record) if record.asset in stages or record.key else None
         if problem:
-            found.append(Finding("event", f"{record.asset} of {record.experiment}", problem))
+            found.append(StoreFinding("event", f"{record.asset} of {record.experiment}", problem))
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from e2h_pipeline.report.cells import Cell, Row, TableRow
 from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
-from e2h_pipeline.report.plots import Drawing, Series, interval_panel, legend_of, reliability_panel
+from e2h_pipeline.report.plots import PlotDrawing, Series, interval_panel, legend_of, reliability_panel
 from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 _METRICS = {
@@ -42,7 +42,7 @@ class EvaluatorSection:
     evaluator: str
     columns: tuple[str, ...]
     rows: list[TableRow]
-    panels: list[Drawing]
+    panels: list[PlotDrawing]
 
 
 def evaluator_section(
@@ -85,7 +85,7 @@ def _unit(value: float) -> str:
 
 def _auroc_panel(
     found: Mapping[tuple[str, str], Row], levels: Sequence[str], names: LevelNames
-) -> Drawing | None:
+) -> PlotDrawing | None:
     """AUROC of steps and solutions by level; None where there is none."""
     series = []
     for kind, (label, color, marker) in _KINDS.items():
@@ -97,10 +97,10 @@ def _auroc_panel(
     if not series:
         return None
     svg = interval_panel("AUROC by level", names.labels(levels), series, "AUROC")
-    return Drawing(svg, legend_of(series))
+    return PlotDrawing(svg, legend_of(series))
 
 
-def _reliability_panels(bins: Sequence[Row]) -> list[Drawing]:
+def _reliability_panels(bins: Sequence[Row]) -> list[PlotDrawing]:
     """Share right over score, of easy and hard levels: a panel for steps, one for solutions."""
     panels = []
     for kind, (label, _, _) in _KINDS.items():
@@ -113,5 +113,5 @@ def _reliability_panels(bins: Sequence[Row]) -> list[Drawing]:
         ]
         if series:
             svg = reliability_panel(f"Reliability · {label.lower()}", series)
-            panels.append(Drawing(svg, legend_of(series)))
+            panels.append(PlotDrawing(svg, legend_of(series)))
     return panels

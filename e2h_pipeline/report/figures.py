@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from e2h_pipeline.report.colors import color_of
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.names import marker_of, method_name, policy_name, short_name
-from e2h_pipeline.report.plots import Drawing, Series, accuracy_panel, legend_of, level_bars
+from e2h_pipeline.report.plots import PlotDrawing, Series, accuracy_panel, legend_of, level_bars
 from e2h_pipeline.report.published import published_curves
 from e2h_pipeline.report.results import Measured, Results
 
@@ -54,7 +54,7 @@ def _curve(results: Results, method: str, aggregation: str, levels: str) -> Seri
     )
 
 
-def accuracy_bars(results: Results, benchmark: str, names: LevelNames) -> list[Drawing]:
+def accuracy_bars(results: Results, benchmark: str, names: LevelNames) -> list[PlotDrawing]:
     """Accuracy by level: of reranking methods at the largest N, and of policies' greedy answers."""
     charts = {
         f"{short_name(benchmark)} · reranking, N = {results.n}": _reranking_bars(results),
@@ -65,7 +65,7 @@ def accuracy_bars(results: Results, benchmark: str, names: LevelNames) -> list[D
         series = [one for one in bars if one.x]
         if series:
             svg = level_bars(title, names.labels(results.levels), series)
-            drawings.append(Drawing(svg, legend_of(series)))
+            drawings.append(PlotDrawing(svg, legend_of(series)))
     return drawings
 
 

@@ -66,7 +66,7 @@ class Legend:
     label: str
 
 
-class Drawing(NamedTuple):
+class PlotDrawing(NamedTuple):
     """A figure as an SVG element, and the legend above it."""
 
     svg: str

@@ -14,7 +14,7 @@ from e2h_pipeline.report.cells import Cell, Row, TableRow, accuracy_cell, differ
 from e2h_pipeline.report.colors import level_colors
 from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
 from e2h_pipeline.report.plots import (
-    Drawing,
+    PlotDrawing,
     Series,
     legend_of,
     over_optimization_figure,
@@ -66,10 +66,10 @@ class AuditSection:
     moments: tuple[str, ...]
     rows: list[TableRow]
     findings: list[str]
-    panels: list[Drawing]
+    panels: list[PlotDrawing]
 
 
-def training_panels(folder: Path | None) -> list[Drawing]:
+def training_panels(folder: Path | None) -> list[PlotDrawing]:
     """Panels of the RL curves that are there; a curve may have points at some updates only."""
     if folder is None or not (folder / "curves.jsonl").is_file():
         return []
@@ -83,7 +83,7 @@ def training_panels(folder: Path | None) -> list[Drawing]:
         ]
         if series:
             legend = legend_of(series) if len(named) > 1 else []
-            panels.append(Drawing(training_panel(title, series), legend))
+            panels.append(PlotDrawing(training_panel(title, series), legend))
     return panels
 
 
@@ -115,12 +115,12 @@ def audit_section(folder: Path | None, names: LevelNames = NUMBERED) -> AuditSec
     rows = read_table(folder / "curves.parquet").to_pylist()
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     panels = [
-        Drawing(over_optimization_panel(title, series, chosen), legend_of(series))
+        PlotDrawing(over_optimization_panel(title, series, chosen), legend_of(series))
         for title, series, chosen in _over_kl(rows)
     ]
     by_level = _level_series(rows, names)
     if by_level:
-        panels.append(Drawing(training_panel("Gold accuracy by level, %", by_level), legend_of(by_level)))
+        panels.append(PlotDrawing(training_panel("Gold accuracy by level, %", by_level), legend_of(by_level)))
     return AuditSection(_MOMENTS, _table_rows(rows), _findings(figures, _groups(rows)), panels)
 
 

@@ -15,7 +15,7 @@ from e2h_pipeline.report.colors import color_of
 from e2h_pipeline.report.figures import accuracy_bars, group_title, rerank_curves
 from e2h_pipeline.report.levels import NUMBERED, LevelNames
 from e2h_pipeline.report.names import AS_GIVEN, method_name
-from e2h_pipeline.report.plots import Drawing, Legend
+from e2h_pipeline.report.plots import Legend, PlotDrawing
 from e2h_pipeline.report.published import COLOR as PUBLISHED_COLOR
 from e2h_pipeline.report.published import LABEL as PUBLISHED
 from e2h_pipeline.report.published import published_curves
@@ -62,7 +62,7 @@ class BenchmarkSection:
     n: int
     curves: list[str]
     curve_legend: list[Legend]
-    bars: list[Drawing]
+    bars: list[PlotDrawing]
 
 
 def benchmark_sections(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
 from e2h_pipeline.rewards.scoring import score_solutions
@@ -88,7 +88,7 @@ def draw(
     """Completions of the questions under the live policy; `text` is the domain's format."""
     requests = [
         # By place too: a question that comes twice in an update gets new samples.
-        Request(
+        SampleRequest(
             q.question,
             text,
             stream_key(seed, f"rl/{update}/{i}", q.problem_id),

@@ -17,7 +17,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.report.levels import levels_in
-from e2h_pipeline.stages.pictures import Curve, Panel, bar_picture, curve_picture, training_panels
+from e2h_pipeline.stages.pictures import Panel, PictureCurve, bar_picture, curve_picture, training_panels
 from resources.store import ARTIFACT_KEY
 from resources.tracking import page_address, served_pages
 
@@ -225,9 +225,9 @@ def _audit_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
     ]
 
 
-def _audit_curve(rows: Sequence[Mapping[str, Any]], measure: str) -> Curve:
+def _audit_curve(rows: Sequence[Mapping[str, Any]], measure: str) -> PictureCurve:
     x = [(row["first_update"] + row["last_update"]) / 2 for row in rows]
-    return Curve(f"level {rows[0]['levels']}", x, [100 * row[measure] for row in rows])
+    return PictureCurve(f"level {rows[0]['levels']}", x, [100 * row[measure] for row in rows])
 
 
 def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
@@ -243,7 +243,7 @@ def _accuracy_panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
             y, low, high = (
                 [100 * point[name] for point in points] for name in ("accuracy", "ci_low", "ci_high")
             )
-            curves += [Curve(method, [point["n"] for point in points], y, low, high)] if points else []
+            curves += [PictureCurve(method, [point["n"] for point in points], y, low, high)] if points else []
         panels += [Panel(f"accuracy on {levels} levels, %", curves)] if curves else []
     return panels
 

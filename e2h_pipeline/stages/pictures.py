@@ -30,7 +30,7 @@ _LEVEL = "level "
 
 
 @dataclass(frozen=True)
-class Curve:
+class PictureCurve:
     """Points in the order of x; `low` and `high`, if given, are the ends of intervals."""
 
     label: str
@@ -45,7 +45,7 @@ class Panel:
     """Curves on the same axes."""
 
     title: str
-    curves: Sequence[Curve]
+    curves: Sequence[PictureCurve]
 
 
 def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
@@ -72,7 +72,7 @@ def training_panels(rows: Iterable[Mapping[str, Any]]) -> list[Panel]:
         Panel(
             title.replace("_", " "),
             [
-                Curve(label.replace("_", " "), *zip(*points, strict=True))
+                PictureCurve(label.replace("_", " "), *zip(*points, strict=True))
                 for label, points in sorted(named.items(), key=_in_order)
             ],
         )
@@ -153,7 +153,7 @@ def _bars(title: str, bars: Mapping[str, float]) -> str:
     return "".join(parts)
 
 
-def _thinned(curve: Curve) -> Curve:
+def _thinned(curve: PictureCurve) -> PictureCurve:
     """Every k-th point, and the last one."""
     step = -(-len(curve.x) // _MOST_POINTS)
     if step == 1:
@@ -162,7 +162,7 @@ def _thinned(curve: Curve) -> Curve:
     parts = (
         [values[i] for i in kept] if values else () for values in (curve.x, curve.y, curve.low, curve.high)
     )
-    return Curve(curve.label, *parts)
+    return PictureCurve(curve.label, *parts)
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

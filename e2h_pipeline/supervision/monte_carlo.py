@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.shards import Call, complete_shards
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.loading import cached_engine
-from e2h_pipeline.generation.engines.protocol import Engine, Request
+from e2h_pipeline.generation.engines.protocol import Engine, SampleRequest
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import sampling_options
 from e2h_pipeline.grading.graders import grader
@@ -188,7 +188,7 @@ def _complete_prefixes(
 ) -> Rows:
     """Draw and grade the completions of each (problem id, prefix)."""
     requests = [
-        Request(
+        SampleRequest(
             easy[name]["question"],
             how.domain.text,
             stream_key(how.seed, how.stream, f"{name}\0{prefix}"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.recipe import Sft
     from e2h_pipeline.solutions import TextFormat
-    from e2h_pipeline.training.trainer import Step
+    from e2h_pipeline.training.trainer import TrainingStep
 
 
 def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, work: Work) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, 
     }
 
 
-def next_token_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+def next_token_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
     """`next_token_loss` of a batch."""
     return next_token_loss(run_model(model, batch).logits, batch["labels"], step.total)
 

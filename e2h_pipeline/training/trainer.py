@@ -37,7 +37,7 @@ _REPORTS = 50  # about this many points per curve
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """The state of training when an objective computes the loss of a batch.
 
     Attributes:
@@ -54,7 +54,7 @@ class Step:
     number: int = 0
 
 
-Objective = Callable[["PreTrainedModel", dict[str, Any], Step], "torch.Tensor"]
+Objective = Callable[["PreTrainedModel", dict[str, Any], TrainingStep], "torch.Tensor"]
 """Model, batch of `batches.collate` and step to loss. `batches.run_model` runs the model over the
 batch, and gives hidden states to an objective that asks for them."""
 
@@ -243,7 +243,7 @@ def _objective_trainer(objective: Objective, order: _Order) -> type[Trainer]:
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> torch.Tensor:
             done = self.state.global_step
-            step = Step(num_items_in_batch, done / max(1, self.state.max_steps), done)
+            step = TrainingStep(num_items_in_batch, done / max(1, self.state.max_steps), done)
             # Trainer averages gradients over processes; a sum over a global count must undo that.
             return objective(model, inputs, step) * self.accelerator.num_processes
 

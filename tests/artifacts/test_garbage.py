@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_stores import age, make, place
 
-from e2h_pipeline.artifacts.garbage import Plan, _remove_lock, collect, plan_collection
+from e2h_pipeline.artifacts.garbage import CollectionPlan, _remove_lock, collect, plan_collection
 from e2h_pipeline.artifacts.inventory import take_inventory
 from e2h_pipeline.artifacts.lineage import Node, ancestors, trace
 from e2h_pipeline.artifacts.manifest import InputRef
@@ -30,7 +30,7 @@ from e2h_pipeline.artifacts.verify import verify_store
 GROWS = {"benchmark_samples": "sampling.samples"}
 
 
-def kinds(plan: Plan) -> list[str]:
+def kinds(plan: CollectionPlan) -> list[str]:
     return [item.kind for item in plan.garbage]
 
 

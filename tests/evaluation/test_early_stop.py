@@ -21,7 +21,7 @@ from e2h_pipeline.evaluation.early_stop import (
     watched_steps,
 )
 from e2h_pipeline.evaluation.graded import PoolError, PoolFiles, load_graded, load_step_logits
-from e2h_pipeline.generation.engines.protocol import Request
+from e2h_pipeline.generation.engines.protocol import SampleRequest
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool, sampling_options
@@ -115,7 +115,7 @@ def test_the_replay_predicts_the_engine(
     kept = replay_watch(steps, threshold, every)
     questions = read_table(ladder_tables / "benchmark_questions" / "data.parquet").to_pylist()
     requests = [
-        Request(row["question"], MARKED, stream_key(0, "pool", row["problem_id"]), OPTIONS.samples)
+        SampleRequest(row["question"], MARKED, stream_key(0, "pool", row["problem_id"]), OPTIONS.samples)
         for row in sorted(questions, key=lambda row: row["problem_id"])
     ]
     watch = StepWatch(ladder_evaluator, threshold, every)

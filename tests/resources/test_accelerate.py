@@ -27,7 +27,7 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.solutions import MARKED
-from resources.compute import ComputeResource, Outcome, StageCall
+from resources.compute import ComputeResource, StageCall, StageOutcome
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self").exists(), reason="workers are looked after through /proc"
@@ -51,7 +51,7 @@ class Heard(Reporter):
 
 def run(
     body: str, folder: Path, processes: int, reporter: Reporter | None = None, config: str = ""
-) -> Outcome:
+) -> StageOutcome:
     """Run a body of `distributed_stages` like a step."""
     for name in ("out", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import pytest
 
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.stages.metadata import _by_level, _curves, _figures, _headline, _settings
-from e2h_pipeline.stages.pictures import Curve, Panel, bar_picture, curve_picture, training_panels
+from e2h_pipeline.stages.pictures import Panel, PictureCurve, bar_picture, curve_picture, training_panels
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -119,14 +119,16 @@ def test_a_long_training_is_small_and_quick_and_keeps_its_ends(tmp_path: Path) -
 
 @pytest.mark.parametrize("values", [[0.0], [0.5], [0.0, 0.0], [1e-5, 2e-5], [-3.0, 1e9]])
 def test_any_numbers_can_be_drawn(values: list[float]) -> None:
-    root = _drawn(curve_picture([Panel("loss", [Curve("all", range(1, len(values) + 1), values)])], "update"))
+    root = _drawn(
+        curve_picture([Panel("loss", [PictureCurve("all", range(1, len(values) + 1), values)])], "update")
+    )
     (line,) = _lines(root)
     assert all(36 <= y <= 144 for _, y in line)
     assert "nan" not in ElementTree.tostring(root, encoding="unicode")
 
 
 def test_intervals_are_bands_and_names_are_text() -> None:
-    curve = Curve("<b>&", [1, 2, 64], [50, 60, 70], [40, 50, 60], [60, 70, 80])
+    curve = PictureCurve("<b>&", [1, 2, 64], [50, 60, 70], [40, 50, 60], [60, 70, 80])
     root = _drawn(curve_picture([Panel("<script>", [curve, curve])], "N", doubling=True))
     assert {"<script>", "<b>&<b>&"} <= set(_texts(root))
     x = [x for x, _ in _lines(root)[0]]

@@ -11,7 +11,7 @@ from e2h_pipeline import models
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines import loading
-from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.sample_pool import Drawing, pool_table, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.problems.ladder.checker import step_labels as exact_labels
@@ -48,9 +48,9 @@ class ScriptedEngine:
     """Completes known prefixes with known text, and records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[list[Request]] = []
+        self.asked: list[list[SampleRequest]] = []
 
-    def sample(self, requests: Sequence[Request], options: SamplingOptions) -> list[list[Sample]]:
+    def sample(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> list[list[Sample]]:
         self.asked.append(list(requests))
         return [
             [

@@ -13,7 +13,7 @@ from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.training.batches import WEIGHTS, run_model
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
-from e2h_pipeline.training.trainer import CURVES, Settings, Step, train
+from e2h_pipeline.training.trainer import CURVES, Settings, TrainingStep, train
 
 # 22 examples of different lengths, one without a label
 EXAMPLES = [
@@ -23,7 +23,7 @@ EXAMPLES = [
 SETTINGS = Settings(epochs=3, batch_size=4, learning_rate=1e-2, warmup=0.2, seed=0)
 
 
-def _loss(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], step: Step) -> torch.Tensor:
+def _loss(model: PreTrainedModel, batch: Mapping[str, torch.Tensor], step: TrainingStep) -> torch.Tensor:
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return next_token_loss(logits, batch["labels"], step.total)
 
@@ -130,7 +130,7 @@ def test_padding_has_no_say(ladder_policy: Path, tmp_path: Path) -> None:
     """After the end of a row the objective sees -100 and a zero mask."""
     seen: list[dict[str, torch.Tensor]] = []
 
-    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: TrainingStep) -> torch.Tensor:
         seen.append(batch)
         return _loss(model, batch, step)
 
@@ -153,7 +153,7 @@ def test_padding_has_no_say(ladder_policy: Path, tmp_path: Path) -> None:
 def test_an_epoch_sees_each_example_once(ladder_policy: Path, tmp_path: Path, order: Any) -> None:
     seen: list[list[int]] = []
 
-    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: TrainingStep) -> torch.Tensor:
         rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
         seen.extend(ids[: int(mask.sum())].tolist() for ids, mask in rows)
         return _loss(model, batch, step)
@@ -191,7 +191,7 @@ def test_an_objective_knows_where_training_stands(ladder_policy: Path, tmp_path:
     """It gets the number, progress and labelled positions of the update, also after a stop."""
     seen: dict[int, set[tuple[float, int]]] = {}
 
-    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
+    def watch(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: TrainingStep) -> torch.Tensor:
         seen.setdefault(step.number, set()).add((step.progress, int(step.total)))
         return _loss(model, batch, step)
 
@@ -208,7 +208,7 @@ def test_labels_count_by_their_weights(ladder_policy: Path, tmp_path: Path, pack
     """Labels 1 and 2 with weights 1 and 3, and different lengths: the mean is 7/4 in one or two
     micro-batches."""
 
-    def mean(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: Step) -> torch.Tensor:
+    def mean(model: PreTrainedModel, batch: dict[str, torch.Tensor], step: TrainingStep) -> torch.Tensor:
         chosen = batch["labels"] != IGNORED
         weighted = (batch["labels"] * batch[WEIGHTS])[chosen].sum()
         return weighted / step.total + 0 * run_model(model, batch).logits.sum()

@@ -21,7 +21,7 @@ FinishReason = Literal["stop", "length", "abandoned"]
 
 
 @dataclass(frozen=True)
-class Request:
+class SampleRequest:
     """N completions of one question.
 
     Attributes:
@@ -47,7 +47,7 @@ class Request:
         return self.text.prompt(self.question)
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: Request) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: SampleRequest) -> list[int]:
     """Token ids of prompt and prefix, each tokenized on its own, as `solutions.encode` does."""
     prompt = tokenizer(request.prompt)["input_ids"]
     body, _ = encode_completion(tokenizer, request.prefix, finished=False, text=request.text)
@@ -133,7 +133,7 @@ class Engine(Protocol):
     """Draws samples from one model."""
 
     def sample(
-        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+        self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
     ) -> list[list[Sample]]:
         """Samples of each request, in the order asked; those that `watch` gives up end there."""
         ...

@@ -28,8 +28,8 @@ from e2h_pipeline.generation.engines.cohort import (
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
     FinishReason,
-    Request,
     Sample,
+    SampleRequest,
     SamplingOptions,
     Watch,
     prompt_ids,
@@ -116,7 +116,7 @@ class TransformersEngine:
         self._stops: dict[tuple[str, ...], _Stops] = {}
 
     def sample(
-        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+        self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
     ) -> list[list[Sample]]:
         """Samples of each request, in the order asked. See `Engine`.
 
@@ -131,7 +131,7 @@ class TransformersEngine:
         return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
 
     def _run(
-        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None
+        self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None
     ) -> Iterator[tuple[int, Sample]]:
         """Samples as they end, each with the number of its request."""
         stops = self._stops.get(options.stop)
@@ -159,7 +159,7 @@ class TransformersEngine:
     def _enter(
         self,
         entered: Sequence[tuple[int, int]],
-        requests: Sequence[Request],
+        requests: Sequence[SampleRequest],
         prompts: Sequence[list[int]],
         options: SamplingOptions,
     ) -> tuple[_Rows, Tensor]:
@@ -231,7 +231,7 @@ class TransformersEngine:
             rows.add(own, values, at_temperature)
 
     def _ended(
-        self, rows: _Rows, requests: Sequence[Request], stops: _Stops | None, watch: Watch | None
+        self, rows: _Rows, requests: Sequence[SampleRequest], stops: _Stops | None, watch: Watch | None
     ) -> Iterator[tuple[int, Sample]]:
         """Samples that end with their newest token: it ends the sequence or completes a stop
         string, the limit is reached, or the watch gives the sample up."""
@@ -254,7 +254,7 @@ class TransformersEngine:
             for i in rows.end(self._hopeless(rows, requests, watch)):
                 yield int(rows.request[i]), self._finish(rows, i, "abandoned")
 
-    def _hopeless(self, rows: _Rows, requests: Sequence[Request], watch: Watch) -> NDArray[np.bool_]:
+    def _hopeless(self, rows: _Rows, requests: Sequence[SampleRequest], watch: Watch) -> NDArray[np.bool_]:
         alive = np.flatnonzero(rows.alive)
         of = [requests[rows.request[i]] for i in alive]
         given_up = rows.alive & False
@@ -344,7 +344,7 @@ class _Queue:
     """
 
     def __init__(
-        self, requests: Sequence[Request], prompts: Sequence[list[int]], options: SamplingOptions
+        self, requests: Sequence[SampleRequest], prompts: Sequence[list[int]], options: SamplingOptions
     ) -> None:
         self._prompts, self._budget, self._limit = prompts, options.batch_tokens, options.max_new_tokens
         order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))

@@ -27,8 +27,8 @@ from e2h_pipeline.generation.engines.protocol import (
     Candidate,
     Engine,
     FinishReason,
-    Request,
     Sample,
+    SampleRequest,
     SamplingOptions,
     Watch,
     prompt_ids,
@@ -134,7 +134,7 @@ class VllmEngine:
             raise
 
     def sample(
-        self, requests: Sequence[Request], options: SamplingOptions, watch: Watch | None = None
+        self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
     ) -> list[list[Sample]]:
         """Samples of each request, in the order asked. See `Engine`.
 
@@ -168,7 +168,7 @@ class VllmEngine:
         )
         return [list(itertools.islice(drawn, r.count)) for r in requests]
 
-    def _prompts(self, requests: Sequence[Request]) -> dict[int, dict[str, list[int]]]:
+    def _prompts(self, requests: Sequence[SampleRequest]) -> dict[int, dict[str, list[int]]]:
         """Prompts as vLLM takes them, by the `id` of their request.
 
         Raises:
@@ -187,7 +187,7 @@ class VllmEngine:
 
     def _watched(
         self,
-        wanted: Sequence[tuple[Request, int]],
+        wanted: Sequence[tuple[SampleRequest, int]],
         prompts: Sequence[Any],
         params: Sequence[Any],
         watch: Watch,
@@ -235,7 +235,7 @@ class VllmEngine:
 
 
 def _parameters(
-    wanted: Sequence[tuple[Request, int]], options: SamplingOptions, *, watched: bool
+    wanted: Sequence[tuple[SampleRequest, int]], options: SamplingOptions, *, watched: bool
 ) -> list[SamplingParams]:
     """vLLM's parameters of each sample: greedy, with those of `CounterSampler` in `extra_args`."""
     from vllm import SamplingParams

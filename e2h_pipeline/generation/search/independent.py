@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from e2h_pipeline.generation.engines.protocol import Request, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import SampleRequest, SamplingOptions
 from e2h_pipeline.generation.search.protocol import Found, Tools
 
 
@@ -18,7 +18,7 @@ class Independent:
     needs_scorer = False
 
     def search(
-        self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: Any = None
+        self, tools: Tools, requests: Sequence[SampleRequest], sampling: SamplingOptions, options: Any = None
     ) -> Found:
         """The engine's samples; there are no options."""
         return Found(tools.engine.sample(requests, sampling, tools.watch))

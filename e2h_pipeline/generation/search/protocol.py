@@ -2,7 +2,7 @@
 
 A search method is one file here, or one of an installed package (entry points `e2h.search`), and
 one line in the registry. A method draws with an engine, and may ask a scorer how good the beginning
-of a solution is. It continues a beginning with a `Request` that has it as `prefix`, and a key from
+of a solution is. It continues a beginning with a `SampleRequest` that has it as `prefix`, and a key from
 `noise.branch_key`.
 
 A pool is drawn in separate blocks of samples, so that it survives kills and can grow. The result
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from e2h_pipeline.generation.engines.protocol import Engine, Request, Sample, SamplingOptions, Watch
+from e2h_pipeline.generation.engines.protocol import Engine, Sample, SampleRequest, SamplingOptions, Watch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +97,7 @@ class SearchMethod(Protocol):
     needs_scorer: bool
 
     def search(
-        self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: Any
+        self, tools: Tools, requests: Sequence[SampleRequest], sampling: SamplingOptions, options: Any
     ) -> Found:
         """The samples of each request.
 

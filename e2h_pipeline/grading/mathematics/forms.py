@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise, product
 
-from e2h_pipeline.grading.mathematics.parser import CONSTANTS, Node, parse
+from e2h_pipeline.grading.mathematics.parser import CONSTANTS, ExpressionNode, parse
 from e2h_pipeline.grading.mathematics.tokens import TooBig, Unreadable, clean
 from e2h_pipeline.grading.mathematics.units import measure
 from e2h_pipeline.grading.mathematics.values import (
@@ -93,7 +93,7 @@ def form(text: str) -> Form:
 _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![a-zA-Z])|⇒|∴|=>")
 
 
-def _is_opaque(node: Node) -> bool:
+def _is_opaque(node: ExpressionNode) -> bool:
     return str(node.value).startswith("binder ") or any(_is_opaque(arg) for arg in node.args)
 
 
@@ -162,7 +162,7 @@ def _joins(text: str) -> bool:
 
 def _letter_key(letter: str) -> Key:
     """A letter alone is a choice or an unknown; `\\text{E}` and `E` are the same answer."""
-    return scalar_key(Node("symbol", value=letter))
+    return scalar_key(ExpressionNode("symbol", value=letter))
 
 
 def _words_key(text: str) -> Key:
@@ -180,7 +180,7 @@ def _keys_or_none(text: str) -> tuple[Key, ...]:
 # Trees
 
 
-def _form(node: Node) -> Form:
+def _form(node: ExpressionNode) -> Form:
     if _has(node, "pm"):
         return _both_signs(node)
     if node.kind == "text":
@@ -224,7 +224,7 @@ def _text(text: str) -> Form:
         return Form((_words_key(inner),))
 
 
-def _quantity(node: Node) -> Form:
+def _quantity(node: ExpressionNode) -> Form:
     """A number with words behind it: a known unit is a mark, other words are a comment."""
     value = node
     words: list[str] = []
@@ -233,7 +233,7 @@ def _quantity(node: Node) -> Form:
         value = value.args[0]
     for word in words:
         if word.lower() in _MULTIPLES:
-            value = Node("mul", (value, _number(_MULTIPLES[word.lower()])))
+            value = ExpressionNode("mul", (value, _number(_MULTIPLES[word.lower()])))
     inner = _form(value)
     known = measure(" ".join(word for word in words if word.lower() not in _MULTIPLES))
     if known is None:
@@ -241,7 +241,9 @@ def _quantity(node: Node) -> Form:
     return _measured(inner, _value_of(value), *known)
 
 
-def _measured(inner: Form, value: Node, dimensions: tuple[tuple[str, int], ...], factor: Fraction) -> Form:
+def _measured(
+    inner: Form, value: ExpressionNode, dimensions: tuple[tuple[str, int], ...], factor: Fraction
+) -> Form:
     """A form with the mark of its measure; per cent and degrees have a reading without them."""
     try:
         size = evaluate(value, 0)
@@ -251,9 +253,9 @@ def _measured(inner: Form, value: Node, dimensions: tuple[tuple[str, int], ...],
         return inner
     keys = inner.keys
     if dimensions == (("percent", 1),):
-        keys = (*keys, scalar_key(Node("div", (value, _number(100)))))
+        keys = (*keys, scalar_key(ExpressionNode("div", (value, _number(100)))))
     if dimensions == (("angle", 1),) and factor == 1:
-        keys = (*keys, scalar_key(Node("quantity", (value,), "degree")))
+        keys = (*keys, scalar_key(ExpressionNode("quantity", (value,), "degree")))
     scaled = size * factor if isinstance(size, Fraction) else size * factor.numerator / factor.denominator
     return Form(keys, ("measure", dimensions, number_key(scaled)), inner.name, inner.order)
 
@@ -261,19 +263,19 @@ def _measured(inner: Form, value: Node, dimensions: tuple[tuple[str, int], ...],
 _MULTIPLES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
-def _value_of(node: Node) -> Node:
+def _value_of(node: ExpressionNode) -> ExpressionNode:
     """The last side of `x = 5`."""
     return node.args[-1] if node.kind == "relation" else node
 
 
-def _number(value: int) -> Node:
-    return Node("number", value=Fraction(value))
+def _number(value: int) -> ExpressionNode:
+    return ExpressionNode("number", value=Fraction(value))
 
 
 _RADICES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
-def _based(node: Node) -> Form:
+def _based(node: ExpressionNode) -> Form:
     """`204_5`: the number it is. It does not equal 204, nor 54: the answer is the digits in that base."""
     digits, base = (str(arg.value).replace(",", "") for arg in node.args)
     named = _RADICES.index(base) + 2 if base in _RADICES else 0
@@ -287,24 +289,24 @@ def _based(node: Node) -> Form:
         raise Unreadable(f"{digits} is no number in base {radix}") from None
 
 
-def _ratio(node: Node) -> Form:
+def _ratio(node: ExpressionNode) -> Form:
     """`7:32` up to a common factor; a ratio of two parts is a fraction too."""
     if any(symbols(arg) for arg in node.args):
         keys = tuple(scalar_key(arg) for arg in node.args)
         return Form((("ratio", keys), *((scalar_key(node),) if len(keys) == 2 else ())))
     last = node.args[-1]
-    shares = [scalar_key(Node("div", (arg, last))) for arg in node.args]
+    shares = [scalar_key(ExpressionNode("div", (arg, last))) for arg in node.args]
     return Form((("ratio", tuple(shares)), *(shares[:1] if len(shares) == 2 else ())))
 
 
-def _row_item(row: Node) -> Node:
-    return row.args[0] if len(row.args) == 1 else Node("sequence", row.args, ",")
+def _row_item(row: ExpressionNode) -> ExpressionNode:
+    return row.args[0] if len(row.args) == 1 else ExpressionNode("sequence", row.args, ",")
 
 
 # Lists, sets, intervals
 
 
-def _sequence(node: Node) -> Form:
+def _sequence(node: ExpressionNode) -> Form:
     brackets = str(node.value)
     if not node.args:
         if brackets:
@@ -337,12 +339,12 @@ def _sequence(node: Node) -> Form:
 _WHOLE_LINE: Key = (("constant", "inf", -1), ("constant", "inf"))
 
 
-def _shared_name(items: Sequence[Node]) -> Sequence[Node]:
+def _shared_name(items: Sequence[ExpressionNode]) -> Sequence[ExpressionNode]:
     """`n = 1, 2, 3` names all three."""
     first, others = items[0], items[1:]
     named = first.kind == "relation" and first.value == "=" and first.args[0].kind in ("symbol", "call")
     if named and not any(item.kind in ("relation", "sequence") for item in others):
-        return [first, *(Node("relation", (first.args[0], item), "=") for item in others)]
+        return [first, *(ExpressionNode("relation", (first.args[0], item), "=") for item in others)]
     return items
 
 
@@ -408,22 +410,22 @@ def _as_tuple(rows: tuple[Key, ...]) -> list[Key]:
     return [("tuple", "", tuple(("value", *cell) for cell in cells))]
 
 
-def _set_operation(node: Node) -> Key:
+def _set_operation(node: ExpressionNode) -> Key:
     """Unions and intersections in any order; an interval without some points as a union."""
     if node.kind == "difference":
         pieces = _without_points(*node.args)
         if pieces is None:
             return ("difference", tuple(_form(arg).keys[0] for arg in node.args))
-        node = Node("union", tuple(pieces))
+        node = ExpressionNode("union", tuple(pieces))
     parts = [part for arg in node.args for part in _flattened(arg, node.kind)]
     keys = [_form(part).keys[0] for part in parts]
     return (node.kind, tuple(sorted(set(keys), key=repr)))
 
 
-def _without_points(whole: Node, points: Node) -> list[Node] | None:
+def _without_points(whole: ExpressionNode, points: ExpressionNode) -> list[ExpressionNode] | None:
     """The pieces of an interval (or of the reals) between the points taken out; None if it is more involved."""
-    if whole == Node("constant", value="reals"):
-        whole = Node("sequence", (_MINUS_INFINITY, _INFINITY), "()")
+    if whole == ExpressionNode("constant", value="reals"):
+        whole = ExpressionNode("sequence", (_MINUS_INFINITY, _INFINITY), "()")
     holes = points.args if points.kind == "sequence" and points.value == "{}" else (points,)
     sizes = [_size(_form(hole).keys[0]) for hole in holes]
     if whole.kind != "sequence" or len(whole.args) != 2 or any(size is None for size in sizes):
@@ -440,12 +442,12 @@ def _without_points(whole: Node, points: Node) -> list[Node] | None:
     ends = [whole.args[0], *(hole for _, hole in inside), whole.args[1]]
     last = len(ends) - 2
     return [
-        Node("sequence", pair, (opener if i == 0 else "(") + (closer if i == last else ")"))
+        ExpressionNode("sequence", pair, (opener if i == 0 else "(") + (closer if i == last else ")"))
         for i, pair in enumerate(pairwise(ends))
     ]
 
 
-def _flattened(node: Node, kind: str) -> Iterator[Node]:
+def _flattened(node: ExpressionNode, kind: str) -> Iterator[ExpressionNode]:
     if node.kind == kind and kind != "difference":
         for arg in node.args:
             yield from _flattened(arg, kind)
@@ -453,7 +455,7 @@ def _flattened(node: Node, kind: str) -> Iterator[Node]:
         yield node
 
 
-def _is_infinite(node: Node) -> bool:
+def _is_infinite(node: ExpressionNode) -> bool:
     inner = node.args[-1]
     return inner.kind == "constant" and inner.value == "inf"
 
@@ -463,7 +465,7 @@ def _is_infinite(node: Node) -> bool:
 _INEQUALITIES = {"<": (-1, False), "le": (-1, True), ">": (1, False), "ge": (1, True)}
 
 
-def _relation(node: Node) -> Form:
+def _relation(node: ExpressionNode) -> Form:
     ops, args = str(node.value).split(), list(node.args)
     if "approx" in ops and not (ops[0] == "approx" and _is_name(args[0])):
         args = args[: ops.index("approx") + 1]  # what is exact comes first
@@ -483,20 +485,20 @@ def _relation(node: Node) -> Form:
     if all(op in _INEQUALITIES for op in ops):
         return _inequality(ops, args)
     if ops[0] == "=" and _is_name(args[0]) and len(ops) == 2:
-        return _relation(Node("relation", tuple(args[1:]), ops[1]))
+        return _relation(ExpressionNode("relation", tuple(args[1:]), ops[1]))
     raise Unreadable(f"a relation {' '.join(ops)}")
 
 
-def _unequal(left: Node, right: Node) -> Form:
+def _unequal(left: ExpressionNode, right: ExpressionNode) -> Form:
     """`x \\ne 2`, which is all numbers but 2."""
     keys: list[Key] = [("neq", zero_set_key(_difference(left, right)))]
     if left.kind == "symbol" and not symbols(right):
-        rest = Node("difference", (Node("constant", value="reals"), right))
+        rest = ExpressionNode("difference", (ExpressionNode("constant", value="reals"), right))
         keys.append(_set_operation(rest))
     return Form(tuple(keys))
 
 
-def _equation(left: Node, right: Node, *, chained: bool) -> Form:
+def _equation(left: ExpressionNode, right: ExpressionNode, *, chained: bool) -> Form:
     """`x = 5` is 5 with a name; `2x + z = 1` is an equation up to a factor; `2 + 3 = 5` is 5."""
     keys: list[Key] = []
     name: Key | None = None
@@ -517,16 +519,16 @@ def _equation(left: Node, right: Node, *, chained: bool) -> Form:
     return Form(tuple(keys), marks[0], name, marks[1])
 
 
-def _numerator(node: Node) -> Node:
+def _numerator(node: ExpressionNode) -> ExpressionNode:
     """An expression without letters in denominators: `y - 1/x` as `xy - 1`, which has the same zeros."""
     return _over(node)[0]
 
 
-def _over(node: Node) -> tuple[Node, Node | None]:
+def _over(node: ExpressionNode) -> tuple[ExpressionNode, ExpressionNode | None]:
     """(numerator, denominator with letters or None)."""
     if node.kind == "neg":
         above, below = _over(node.args[0])
-        return Node("neg", (above,)), below
+        return ExpressionNode("neg", (above,)), below
     if node.kind not in ("add", "mul", "div"):
         return node, None
     (a, b), (c, d) = _over(node.args[0]), _over(node.args[1])
@@ -534,28 +536,28 @@ def _over(node: Node) -> tuple[Node, Node | None]:
         return _times(a, c), _product(b, d)
     if node.kind == "div":
         if not symbols(c):
-            return Node("div", (_times(a, d), c)), b
+            return ExpressionNode("div", (_times(a, d), c)), b
         return _times(a, d), _product(b, c)
-    return Node("add", (_times(a, d), _times(c, b))), _product(b, d)
+    return ExpressionNode("add", (_times(a, d), _times(c, b))), _product(b, d)
 
 
-def _times(node: Node, other: Node | None) -> Node:
-    return node if other is None else Node("mul", (node, other))
+def _times(node: ExpressionNode, other: ExpressionNode | None) -> ExpressionNode:
+    return node if other is None else ExpressionNode("mul", (node, other))
 
 
-def _product(one: Node | None, other: Node | None) -> Node | None:
+def _product(one: ExpressionNode | None, other: ExpressionNode | None) -> ExpressionNode | None:
     return other if one is None else _times(one, other)
 
 
-def _is_zero(node: Node) -> bool:
+def _is_zero(node: ExpressionNode) -> bool:
     return node.kind == "number" and node.value == 0
 
 
-def _difference(left: Node, right: Node) -> Node:
-    return Node("add", (left, Node("neg", (right,))))
+def _difference(left: ExpressionNode, right: ExpressionNode) -> ExpressionNode:
+    return ExpressionNode("add", (left, ExpressionNode("neg", (right,))))
 
 
-def _is_name(node: Node) -> bool:
+def _is_name(node: ExpressionNode) -> bool:
     """Whether a node before `=` names the value behind it: `x`, `f(2)`, `(p, q)`, `|AB|`, `a + b`, words."""
     if node.kind == "symbol":
         return True
@@ -571,7 +573,7 @@ def _is_name(node: Node) -> bool:
     return node.kind == "quantity" and _is_name(node.args[0])
 
 
-def _name(node: Node) -> Key | None:
+def _name(node: ExpressionNode) -> Key | None:
     """The mark of a name. Functions and words have none, so `f(x) = ...` equals `y = ...`."""
     if node.kind == "symbol" and not str(node.value).startswith("text "):
         return ("name", node.value)
@@ -581,7 +583,7 @@ def _name(node: Node) -> Key | None:
     return None
 
 
-def _inequality(ops: list[str], args: list[Node]) -> Form:
+def _inequality(ops: list[str], args: list[ExpressionNode]) -> Form:
     """Inequalities up to a positive factor; `a < x < b` and `x > a` are intervals too."""
     parts: list[Key] = []
     for op, left, right in zip(ops, args, args[1:], strict=False):
@@ -599,22 +601,22 @@ def _inequality(ops: list[str], args: list[Node]) -> Form:
     return Form(tuple(keys), None, _name(middle))
 
 
-def _ends_in_infinity(node: Node) -> bool:
+def _ends_in_infinity(node: ExpressionNode) -> bool:
     return (node.kind == "constant" and node.value == "inf") or (node.kind == "neg" and _is_infinite(node))
 
 
-_INFINITY = Node("constant", value="inf")
-_MINUS_INFINITY = Node("neg", (_INFINITY,))
+_INFINITY = ExpressionNode("constant", value="inf")
+_MINUS_INFINITY = ExpressionNode("neg", (_INFINITY,))
 
 
-def _interval(ops: list[str], args: list[Node]) -> tuple[Node, Node] | None:
+def _interval(ops: list[str], args: list[ExpressionNode]) -> tuple[ExpressionNode, ExpressionNode] | None:
     """(unknown, interval) for inequalities that bound one unknown by numbers."""
     unknown = [i for i, arg in enumerate(args) if not _ends_in_infinity(arg) and symbols(arg)]
     if len(unknown) != 1 or len(ops) > 2:
         return None
     place = unknown[0]
     middle = args[place]
-    bounds: dict[int, tuple[Node, bool]] = {-1: (_MINUS_INFINITY, False), 1: (_INFINITY, False)}
+    bounds: dict[int, tuple[ExpressionNode, bool]] = {-1: (_MINUS_INFINITY, False), 1: (_INFINITY, False)}
     for i, op in enumerate(ops):
         sign, closed = _INEQUALITIES[op]
         other = args[i + 1] if i == place else args[i]
@@ -623,25 +625,32 @@ def _interval(ops: list[str], args: list[Node]) -> tuple[Node, Node] | None:
     if not (middle.kind == "call" or _is_name(middle)):
         return None
     (low, low_closed), (high, high_closed) = bounds[-1], bounds[1]
-    inside = Node("sequence", (low, high), ("[" if low_closed else "(") + ("]" if high_closed else ")"))
+    inside = ExpressionNode(
+        "sequence", (low, high), ("[" if low_closed else "(") + ("]" if high_closed else ")")
+    )
     if middle.kind == "call" and middle.value == "abs":
         inner = middle.args[0]
         if low == _MINUS_INFINITY:
-            return inner, Node("sequence", (Node("neg", (high,)), high), "[]" if high_closed else "()")
-        mirrored = Node(
+            return inner, ExpressionNode(
+                "sequence", (ExpressionNode("neg", (high,)), high), "[]" if high_closed else "()"
+            )
+        mirrored = ExpressionNode(
             "sequence",
-            (Node("neg", (high,)) if high != _INFINITY else _MINUS_INFINITY, Node("neg", (low,))),
+            (
+                ExpressionNode("neg", (high,)) if high != _INFINITY else _MINUS_INFINITY,
+                ExpressionNode("neg", (low,)),
+            ),
             ("[" if high_closed else "(") + ("]" if low_closed else ")"),
         )
-        return inner, Node("union", (mirrored, inside))
+        return inner, ExpressionNode("union", (mirrored, inside))
     return middle, inside
 
 
-def _ranges(items: Sequence[Node]) -> Form | None:
+def _ranges(items: Sequence[ExpressionNode]) -> Form | None:
     """`x < -1 or x > 2` as a union of intervals."""
     if len(items) < 2 or any(item.kind != "relation" for item in items):
         return None
-    parts: list[Node] = []
+    parts: list[ExpressionNode] = []
     for item in items:
         ops = str(item.value).split()
         if not all(op in _INEQUALITIES for op in ops):
@@ -652,13 +661,13 @@ def _ranges(items: Sequence[Node]) -> Form | None:
         parts.append(interval[1])
     union = parts[0]
     for part in parts[1:]:
-        union = Node("union", (union, part))
+        union = ExpressionNode("union", (union, part))
     plain = _list([_form(item) for item in items], ordered=False)
     between = _between(parts)
     return Form((_form(between).keys[0] if between else _set_operation(union), *plain.keys))
 
 
-def _between(parts: Sequence[Node]) -> Node | None:
+def _between(parts: Sequence[ExpressionNode]) -> ExpressionNode | None:
     """`x > 2` and `x < 5` as one interval: as a union they would be all numbers."""
     if len(parts) != 2 or any(part.kind != "sequence" for part in parts):
         return None
@@ -668,21 +677,23 @@ def _between(parts: Sequence[Node]) -> Node | None:
     low, high = (_size(_form(end).keys[0]) for end in (lower.args[0], upper.args[1]))
     if low is None or high is None or low >= high:
         return None
-    return Node("sequence", (lower.args[0], upper.args[1]), str(lower.value)[0] + str(upper.value)[1])
+    return ExpressionNode(
+        "sequence", (lower.args[0], upper.args[1]), str(lower.value)[0] + str(upper.value)[1]
+    )
 
 
 # Plus-minus
 
 
-def _has(node: Node, kind: str) -> bool:
+def _has(node: ExpressionNode, kind: str) -> bool:
     return node.kind == kind or any(_has(arg, kind) for arg in node.args)
 
 
-def _count(node: Node, kind: str) -> int:
+def _count(node: ExpressionNode, kind: str) -> int:
     return (node.kind == kind) + sum(_count(arg, kind) for arg in node.args)
 
 
-def _both_signs(node: Node) -> Form:
+def _both_signs(node: ExpressionNode) -> Form:
     """Both values of an expression with a plus-minus sign; with several signs, all combinations of the
     independent ones (`\\pm` goes with `\\mp`)."""
     if node.kind in ("sequence", "matrix") and str(node.value) in (",", "&", ";", "{}", "cases"):
@@ -691,7 +702,7 @@ def _both_signs(node: Node) -> Form:
     return _list([_form(item) for item in _sign_items(node)], ordered=False)
 
 
-def _sign_items(node: Node) -> list[Node]:
+def _sign_items(node: ExpressionNode) -> list[ExpressionNode]:
     count = _count(node, "pm")
     if count == 0:
         return [node]
@@ -699,13 +710,13 @@ def _sign_items(node: Node) -> list[Node]:
         raise TooBig("too many plus-minus signs")
     if node.kind == "sequence":  # (±1, ±2): each sign for itself
         choices = [_sign_items(arg) for arg in node.args]
-        return [Node(node.kind, tuple(choice), node.value) for choice in product(*choices)]
+        return [ExpressionNode(node.kind, tuple(choice), node.value) for choice in product(*choices)]
     return [_signed(node, plus) for plus in (True, False)]
 
 
-def _signed(node: Node, plus: bool) -> Node:
+def _signed(node: ExpressionNode, plus: bool) -> ExpressionNode:
     args = tuple(_signed(arg, plus) for arg in node.args)
     if node.kind != "pm":
-        return Node(node.kind, args, node.value)
+        return ExpressionNode(node.kind, args, node.value)
     add = plus == (node.value == "pm")
-    return Node("add", (args[0], args[1] if add else Node("neg", (args[1],))))
+    return ExpressionNode("add", (args[0], args[1] if add else ExpressionNode("neg", (args[1],))))

@@ -18,7 +18,7 @@ MAX_DEPTH = 60
 _MAX_COMMENT_WORDS = 6
 
 
-class Node(NamedTuple):
+class ExpressionNode(NamedTuple):
     """A tree node. `kind` says what `args` and `value` are:
 
     number (value: Fraction) · symbol, text, constant (value: name) · add, mul (args) · neg, div, pow ·
@@ -29,11 +29,11 @@ class Node(NamedTuple):
     """
 
     kind: str
-    args: tuple[Node, ...] = ()
+    args: tuple[ExpressionNode, ...] = ()
     value: Fraction | str = ""
 
 
-def parse(text: str) -> Node:
+def parse(text: str) -> ExpressionNode:
     """The tree of an answer.
 
     Raises:
@@ -123,18 +123,18 @@ class _Parser:
 
     # Lists and items
 
-    def answer(self) -> Node:
+    def answer(self) -> ExpressionNode:
         node = self.list_until()
         if self.next.kind != "end":
             raise Unreadable(f"'{self.next.text}' at the end")
         return node
 
-    def list_until(self, *closers: str) -> Node:
+    def list_until(self, *closers: str) -> ExpressionNode:
         """Items up to a closing bracket (not taken) or the end; a single item stands for itself."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise TooBig("nested too deeply")
-        groups: list[list[Node]] = [[]]
+        groups: list[list[ExpressionNode]] = [[]]
         joined = False
         while True:
             while self.at_separator():
@@ -151,13 +151,13 @@ class _Parser:
         self.depth -= 1
         return _sequence([group for group in groups if group], joined)
 
-    def item(self) -> Node:
+    def item(self) -> ExpressionNode:
         """A relation or expression and, behind it, a unit or a short comment in words."""
         if self.next.kind == "text" and not self._text_is_operand():
-            return Node("text", value=self.take().text)
+            return ExpressionNode("text", value=self.take().text)
         node = self.relation()
         unit = self.unit()
-        return Node("quantity", (node,), unit) if unit else node
+        return ExpressionNode("quantity", (node,), unit) if unit else node
 
     def _text_is_operand(self) -> bool:
         r"""`\text{Area} = 5` begins an equation, `\text{Evelyn}` is an answer."""
@@ -201,7 +201,7 @@ class _Parser:
 
     # Relations
 
-    def relation(self) -> Node:
+    def relation(self) -> ExpressionNode:
         self.accept("=", "approx")
         args, ops = [self.operand()], []
         while self.at(*_RELATION_OPS):
@@ -209,24 +209,24 @@ class _Parser:
             while self.accept("quad"):
                 pass
             if ops[-1] == "approx" and self.next.kind == "end":
-                args.append(Node("text", value=""))
+                args.append(ExpressionNode("text", value=""))
                 break
             args.append(self.operand())
         if not ops:
             return args[0]
         modulus = self.modulus()
-        return Node("relation", tuple(args + ([modulus] if modulus else [])), " ".join(ops))
+        return ExpressionNode("relation", tuple(args + ([modulus] if modulus else [])), " ".join(ops))
 
-    def operand(self) -> Node:
+    def operand(self) -> ExpressionNode:
         """A side of a relation, with its unit if another side follows."""
         node, start = self.ratio(), self.place
         unit = self.unit() if self.next.kind in ("word", "text") or self.at("$") else ""
         if unit and self.at(*_RELATION_OPS):
-            return Node("quantity", (node,), unit)
+            return ExpressionNode("quantity", (node,), unit)
         self.place = start
         return node
 
-    def modulus(self) -> Node | None:
+    def modulus(self) -> ExpressionNode | None:
         if self.next.kind == "command" and self.next.text in ("pmod", "pod"):
             self.take()
             return self.group()
@@ -239,48 +239,48 @@ class _Parser:
             return node
         return None
 
-    def ratio(self) -> Node:
+    def ratio(self) -> ExpressionNode:
         parts = [self.sets()]
         while self.accept(":"):
             parts.append(self.sets())
-        return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
+        return parts[0] if len(parts) == 1 else ExpressionNode("ratio", tuple(parts))
 
-    def sets(self) -> Node:
+    def sets(self) -> ExpressionNode:
         node = self.sum()
         while self.at("cup", "cap", "setminus"):
             op = {"cup": "union", "cap": "intersection", "setminus": "difference"}[self.take().text]
-            node = Node(op, (node, self.sum()))
+            node = ExpressionNode(op, (node, self.sum()))
         return node
 
     # Expressions
 
-    def sum(self) -> Node:
+    def sum(self) -> ExpressionNode:
         node = self.product()
         while self.at("+", "-", "pm", "mp"):
             op = self.take().text
             right = self.product()
             if op in ("pm", "mp"):
-                node = Node("pm", (node, right), op)
+                node = ExpressionNode("pm", (node, right), op)
             else:
-                node = Node("add", (node, Node("neg", (right,)) if op == "-" else right))
+                node = ExpressionNode("add", (node, ExpressionNode("neg", (right,)) if op == "-" else right))
         return node
 
-    def product(self) -> Node:
+    def product(self) -> ExpressionNode:
         node = self.unary()
         while True:
             if self.accept("*"):
-                node = Node("mul", (node, self.unary()))
+                node = ExpressionNode("mul", (node, self.unary()))
             elif self.accept("/"):
-                node = Node("div", (node, self.unary()))
+                node = ExpressionNode("div", (node, self.unary()))
             elif self.next.kind in ("command", "word") and self.next.text in ("bmod", "mod"):
                 self.take()
-                node = Node("call", (node, self.unary()), "mod")
+                node = ExpressionNode("call", (node, self.unary()), "mod")
             elif self.starts_factor():
                 node = self.juxtaposed(node)
             else:
                 return node
 
-    def juxtaposed(self, node: Node) -> Node:
+    def juxtaposed(self, node: ExpressionNode) -> ExpressionNode:
         """Multiplication without a sign; `2\\frac{5}{8}` and `2 5/8` are mixed numbers."""
         if node.kind == "neg" and self.tokens[self.place - 1].kind == "number":  # -1 1/3
             return _negated(self.juxtaposed(node.args[0]))
@@ -289,17 +289,17 @@ class _Parser:
         right = self.power()
         if whole is not None and isinstance(whole.value, Fraction) and whole.value.denominator == 1:
             if first.text in _FRACTIONS and _proper(right):
-                return Node("add", (whole, right))
+                return ExpressionNode("add", (whole, right))
             if first.kind == "number" and self.at("/"):
                 self.take()
                 below = self.power()
-                fraction = Node("div", (right, below))
+                fraction = ExpressionNode("div", (right, below))
                 if _proper(fraction):
-                    return Node("add", (whole, fraction))
+                    return ExpressionNode("add", (whole, fraction))
                 raise Unreadable("two numbers side by side")
         if right.kind == "number" and first.kind == "number":
             raise Unreadable("two numbers side by side")
-        return Node("mul", (node, right))
+        return ExpressionNode("mul", (node, right))
 
     def starts_factor(self) -> bool:
         token = self.next
@@ -317,7 +317,7 @@ class _Parser:
             return token.text not in _CLOSING_COMMANDS or (token.text == "|" and not self.bars)
         return self.at("(", "\\{", "{", "[") or (self.at("|") and not self.bars)
 
-    def unary(self) -> Node:
+    def unary(self) -> ExpressionNode:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise TooBig("nested too deeply")
@@ -327,23 +327,23 @@ class _Parser:
             node = self.unary()
         elif self.at("pm", "mp"):
             op = self.take().text
-            node = Node("pm", (Node("number", value=Fraction(0)), self.product()), op)
+            node = ExpressionNode("pm", (ExpressionNode("number", value=Fraction(0)), self.product()), op)
         elif self.accept("$"):  # money
-            node = Node("quantity", (self.unary(),), "$")
+            node = ExpressionNode("quantity", (self.unary(),), "$")
         else:
             node = self.power()
         self.depth -= 1
         return node
 
-    def power(self) -> Node:
+    def power(self) -> ExpressionNode:
         node = self.postfix(self.primary())
         if self.accept("^"):
             if self.at_degree():
-                node = Node("quantity", (node,), "degree")
+                node = ExpressionNode("quantity", (node,), "degree")
             elif self.at("'"):
                 pass
             else:
-                node = Node("pow", (node, self.exponent()))
+                node = ExpressionNode("pow", (node, self.exponent()))
             return self.postfix(node)
         return node
 
@@ -358,7 +358,7 @@ class _Parser:
         self.place = start
         return False
 
-    def exponent(self) -> Node:
+    def exponent(self) -> ExpressionNode:
         if self.at("{"):
             return self.group()
         if self.at("-", "+"):
@@ -369,27 +369,27 @@ class _Parser:
             raise Unreadable("an exponent that is a star")
         return self.postfix(self.primary(), subscripts=False)
 
-    def postfix(self, node: Node, subscripts: bool = True) -> Node:
+    def postfix(self, node: ExpressionNode, subscripts: bool = True) -> ExpressionNode:
         while True:
             if self.accept("!"):
                 double = self.at("!") and not self.next.spaced
                 if double:
                     self.take()
-                node = Node("call", (node,), "double factorial" if double else "factorial")
+                node = ExpressionNode("call", (node,), "double factorial" if double else "factorial")
             elif self.accept("%"):
-                node = Node("quantity", (node,), "%")
+                node = ExpressionNode("quantity", (node,), "%")
             elif self.at("'") and node.kind in ("symbol", "call"):
                 self.take()
-                node = Node("symbol", value=_name_of(node) + "'")
+                node = ExpressionNode("symbol", value=_name_of(node) + "'")
             elif subscripts and self.at("_") and node.kind in ("number", "symbol", "text", "call"):
                 node = self.subscript(node)
             elif self.next.kind == "command" and self.next.text == "degree":
                 self.take()
-                node = Node("quantity", (node,), "degree")
+                node = ExpressionNode("quantity", (node,), "degree")
             else:
                 return node
 
-    def subscript(self, node: Node) -> Node:
+    def subscript(self, node: ExpressionNode) -> ExpressionNode:
         """`204_5` is a number in base five, `x_1` a name."""
         self.take()
         digits = self.tokens[self.place - 2].text
@@ -400,10 +400,12 @@ class _Parser:
         else:
             name = self.take().text
         if node.kind in ("number", "text"):
-            return Node("base", (Node("text", value=digits), Node("text", value=name)))
-        return Node("symbol", value=f"{_name_of(node)}_{name}")
+            return ExpressionNode(
+                "base", (ExpressionNode("text", value=digits), ExpressionNode("text", value=name))
+            )
+        return ExpressionNode("symbol", value=f"{_name_of(node)}_{name}")
 
-    def group(self) -> Node:
+    def group(self) -> ExpressionNode:
         """A braced group, or the one token that stands for it (`\\frac12`)."""
         if self.accept("{"):
             outer, self.bars = self.bars, 0
@@ -413,7 +415,7 @@ class _Parser:
             return node
         return self.one_token()
 
-    def one_token(self) -> Node:
+    def one_token(self) -> ExpressionNode:
         """One token as an argument without braces: of a number, its first digit only."""
         token = self.next
         if token.kind == "number" and len(token.text) > 1 and token.text.isdecimal():
@@ -426,13 +428,13 @@ class _Parser:
 
     # Primaries
 
-    def primary(self) -> Node:
+    def primary(self) -> ExpressionNode:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise TooBig("nested too deeply")
         token = self.take()
         if token.kind == "number":
-            node = Node("number", value=token.value)
+            node = ExpressionNode("number", value=token.value)
         elif token.kind == "symbol":
             node = self.symbol(token)
         elif token.kind == "word":
@@ -446,13 +448,13 @@ class _Parser:
         elif token.text == "|":
             node = self.absolute()
         elif token.text == "dots":
-            node = Node("symbol", value="dots")
+            node = ExpressionNode("symbol", value="dots")
         else:
             raise Unreadable(f"'{token.text}' where a value should be")
         self.depth -= 1
         return node
 
-    def symbol(self, token: Token) -> Node:
+    def symbol(self, token: Token) -> ExpressionNode:
         name = token.text
         if name in _APPLIED and [t.text for t in self.tokens[self.place : self.place + 6]] == _INVERSE:
             self.place += 5
@@ -460,37 +462,37 @@ class _Parser:
         if token.text in _APPLIED and self.at("(") and not self.next.spaced:
             self.take()
             return self.applied(name)
-        return Node("symbol", value=token.text)
+        return ExpressionNode("symbol", value=token.text)
 
-    def applied(self, name: str) -> Node:
+    def applied(self, name: str) -> ExpressionNode:
         outer, self.bars = self.bars, 0
         inside = self.list_until(")")
         self.bars = outer
         self.expect(")")
         args = inside.args if inside.kind == "sequence" else (inside,)
-        return Node("call", args, f"f {name}")
+        return ExpressionNode("call", args, f"f {name}")
 
-    def word(self, word: str) -> Node:
+    def word(self, word: str) -> ExpressionNode:
         if word in FUNCTION_WORDS:
             return self.function(word)
         if word in CONSTANTS:
-            return Node("constant", value=CONSTANTS[word])
+            return ExpressionNode("constant", value=CONSTANTS[word])
         if _is_product(word):
-            node = Node("symbol", value=word[0])
+            node = ExpressionNode("symbol", value=word[0])
             for letter in word[1:]:
-                node = Node("mul", (node, Node("symbol", value=letter)))
+                node = ExpressionNode("mul", (node, ExpressionNode("symbol", value=letter)))
             return node
         return self.label(word)
 
-    def label(self, words: str) -> Node:
+    def label(self, words: str) -> ExpressionNode:
         """Words before an equals sign; anywhere else in an expression they are prose."""
         if self.at("_") and words.isalnum():
-            return Node("text", value=words)
+            return ExpressionNode("text", value=words)
         if not self.at("=", "approx"):
             raise Unreadable("prose")
-        return Node("symbol", value=f"text {words}")
+        return ExpressionNode("symbol", value=f"text {words}")
 
-    def bracketed(self, opener: str) -> Node:
+    def bracketed(self, opener: str) -> ExpressionNode:
         outer, self.bars = self.bars, 0
         closers = _CLOSERS[opener]
         inside = self.list_until(*closers, *(("|", "mid", ":") if opener == "\\{" else ()))
@@ -502,56 +504,56 @@ class _Parser:
             is_list = inside.kind == "sequence" and inside.value in (",", ";", "&", "")
             if opener == "{" and not (is_list and inside.args):
                 return inside
-            return Node("sequence", inside.args if is_list else (inside,), "{}")
+            return ExpressionNode("sequence", inside.args if is_list else (inside,), "{}")
         if inside.kind == "sequence" and inside.value in (",", "&"):
-            return Node("sequence", inside.args, opener + closer)
+            return ExpressionNode("sequence", inside.args, opener + closer)
         if opener + closer in ("()", "[]"):
             return inside
         raise Unreadable("an interval with one end")
 
-    def absolute(self) -> Node:
+    def absolute(self) -> ExpressionNode:
         self.bars += 1
         inside = self.sum()
         self.bars -= 1
         if not (self.accept("|") or (self.next.kind == "command" and self.take().text == "|")):
             raise Unreadable("an absolute value that does not end")
-        return Node("call", (inside,), "abs")
+        return ExpressionNode("call", (inside,), "abs")
 
-    def command(self, name: str) -> Node:
+    def command(self, name: str) -> ExpressionNode:
         if name in _FRACTIONS:
-            return Node("div", (self.group(), self.group()))
+            return ExpressionNode("div", (self.group(), self.group()))
         if name in ("binom", "dbinom", "tbinom", "choose"):
-            return Node("call", (self.group(), self.group()), "binomial")
+            return ExpressionNode("call", (self.group(), self.group()), "binomial")
         if name in CONSTANTS:
-            return Node("constant", value=CONSTANTS[name])
+            return ExpressionNode("constant", value=CONSTANTS[name])
         if name in _GREEK:
-            return Node("symbol", value=f"\\{name}")
+            return ExpressionNode("symbol", value=f"\\{name}")
         if name in FUNCTION_WORDS:
             return self.function(name)
         if name == "|":
             return self.absolute()
         if name in ("lfloor", "lceil"):
             inside = self.list_until_command("rfloor" if name == "lfloor" else "rceil")
-            return Node("call", (inside,), name[1:])
+            return ExpressionNode("call", (inside,), name[1:])
         if name == "begin":
             return self.environment()
         if name in _MARKS:
-            return Node("call", (self.group(),), f"mark {name}")
+            return ExpressionNode("call", (self.group(),), f"mark {name}")
         if name in _FIGURES:
-            return Node("call", (self.power(),), f"mark {name}")
+            return ExpressionNode("call", (self.power(),), f"mark {name}")
         if name in _BINDERS:
             return self.binder(name)
         if name in ("boxed", "fbox"):
             return self.group()
         raise Unreadable(f"\\{name} is not known")
 
-    def list_until_command(self, name: str) -> Node:
+    def list_until_command(self, name: str) -> ExpressionNode:
         node = self.sum()
         if not (self.next.kind == "command" and self.take().text == name):
             raise Unreadable(f"\\{name} is missing")
         return node
 
-    def function(self, name: str) -> Node:
+    def function(self, name: str) -> ExpressionNode:
         r"""`\sin^2 x`, `\log_2 8`, `\sqrt[3]{x}`, `gcd(4, 6)`."""
         if name == "sqrt":
             index = None
@@ -559,7 +561,7 @@ class _Parser:
                 index = self.list_until("]")
                 self.expect("]")
             radicand = self.group() if not self.at("(") else self.primary()
-            return Node("call", (radicand, index) if index else (radicand,), "root")
+            return ExpressionNode("call", (radicand, index) if index else (radicand,), "root")
         power = base = None
         if self.accept("_"):
             base = self.group()
@@ -570,59 +572,61 @@ class _Parser:
             base = self.group()
         argument = self.argument()
         args = argument.args if argument.kind == "sequence" else (argument,)
-        if power is not None and power == Node("neg", (Node("number", value=Fraction(1)),)):
+        if power is not None and power == ExpressionNode(
+            "neg", (ExpressionNode("number", value=Fraction(1)),)
+        ):
             name, power = f"arc{name}", None
-        node = Node("call", (*args, base) if base else args, f"{name} base" if base else name)
-        return node if power is None else Node("pow", (node, power))
+        node = ExpressionNode("call", (*args, base) if base else args, f"{name} base" if base else name)
+        return node if power is None else ExpressionNode("pow", (node, power))
 
-    def argument(self) -> Node:
+    def argument(self) -> ExpressionNode:
         r"""What a function without brackets applies to: `\sin 2x` to 2x, `\sin x \cos y` to x."""
         if self.at("("):
             return self.postfix(self.primary())
         node = self.unary() if self.at("-") else self.power()
         while self.starts_factor() and not self.at("(", "[", "\\{") and self.next.text not in FUNCTION_WORDS:
-            node = Node("mul", (node, self.power()))
+            node = ExpressionNode("mul", (node, self.power()))
         return node
 
-    def binder(self, name: str) -> Node:
+    def binder(self, name: str) -> ExpressionNode:
         """Sums, products, integrals and limits: bounds and body, taken as they stand."""
-        bounds = {"_": Node("text"), "^": Node("text")}
+        bounds = {"_": ExpressionNode("text"), "^": ExpressionNode("text")}
         while self.at("_", "^"):
             mark = self.take().text
             bounds[mark] = self.group()
-        return Node("call", (*bounds.values(), self.product()), f"binder {name}")
+        return ExpressionNode("call", (*bounds.values(), self.product()), f"binder {name}")
 
-    def environment(self) -> Node:
+    def environment(self) -> ExpressionNode:
         name = self.braced_name()
         if name not in _ENVIRONMENTS:
             raise Unreadable(f"\\begin{{{name}}} is not known")
         if name == "array" and self.accept("{"):
             while not self.accept("}"):
                 self.take()
-        rows: list[Node] = []
-        cells: list[Node] = []
+        rows: list[ExpressionNode] = []
+        cells: list[ExpressionNode] = []
         while True:
             if self.next.kind == "command" and self.next.text in ("end", "hline"):
                 if self.take().text == "hline":
                     continue
                 break
             if self.accept("\\\\"):
-                rows.append(Node("row", tuple(cells)))
+                rows.append(ExpressionNode("row", tuple(cells)))
                 cells = []
             elif self.accept("&"):
                 continue
             else:
                 cells.append(self.cell())
         if cells:
-            rows.append(Node("row", tuple(cells)))
+            rows.append(ExpressionNode("row", tuple(cells)))
         if self.braced_name() != name:
             raise Unreadable(f"\\end{{{name}}} is missing")
         rows = [row for row in rows if row.args]
         if not rows:
             raise Unreadable("a matrix without entries")
-        return Node("matrix", tuple(rows), _ENVIRONMENTS[name])
+        return ExpressionNode("matrix", tuple(rows), _ENVIRONMENTS[name])
 
-    def cell(self) -> Node:
+    def cell(self) -> ExpressionNode:
         node = self.item()
         while self.accept(","):
             pass
@@ -636,26 +640,29 @@ class _Parser:
         return name
 
 
-def _sequence(groups: list[list[Node]], joined: bool) -> Node:
+def _sequence(groups: list[list[ExpressionNode]], joined: bool) -> ExpressionNode:
     """Items by their separators: `;` groups tuples of equations, `and` makes a list without order."""
     if len(groups) > 1:
-        items = [group[0] if len(group) == 1 else Node("sequence", tuple(group), "()") for group in groups]
-        return Node("sequence", tuple(items), ";")
+        items = [
+            group[0] if len(group) == 1 else ExpressionNode("sequence", tuple(group), "()")
+            for group in groups
+        ]
+        return ExpressionNode("sequence", tuple(items), ";")
     items = groups[0] if groups else []
     if not items:
-        return Node("sequence")
+        return ExpressionNode("sequence")
     if len(items) == 1:
         return items[0]
-    return Node("sequence", tuple(items), "&" if joined else ",")
+    return ExpressionNode("sequence", tuple(items), "&" if joined else ",")
 
 
-def _negated(node: Node) -> Node:
+def _negated(node: ExpressionNode) -> ExpressionNode:
     """A sign goes inside a unit or number base: `-\\$5`, `-37_8`."""
     if node.kind == "quantity":
-        return Node("quantity", (_negated(node.args[0]),), node.value)
+        return ExpressionNode("quantity", (_negated(node.args[0]),), node.value)
     if node.kind == "base":
-        return Node("base", (Node("text", value=f"-{node.args[0].value}"), node.args[1]))
-    return Node("neg", (node,))
+        return ExpressionNode("base", (ExpressionNode("text", value=f"-{node.args[0].value}"), node.args[1]))
+    return ExpressionNode("neg", (node,))
 
 
 def _conjunction(text: str) -> str | None:
@@ -666,7 +673,7 @@ def _conjunction(text: str) -> str | None:
     return None
 
 
-def _proper(node: Node) -> bool:
+def _proper(node: ExpressionNode) -> bool:
     """A fraction of two positive whole numbers, smaller than one."""
     if node.kind != "div" or any(arg.kind != "number" for arg in node.args):
         return False
@@ -688,7 +695,7 @@ def _is_product(word: str) -> bool:
     return word.isascii() and (len(word) <= 3 or (word.isupper() and len(word) <= 5))
 
 
-def _name_of(node: Node) -> str:
+def _name_of(node: ExpressionNode) -> str:
     if isinstance(node.value, str) and node.kind in ("symbol", "text"):
         return node.value
     return f"{node.kind} {node.value} " + " ".join(_name_of(arg) for arg in node.args)

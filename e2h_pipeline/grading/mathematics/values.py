@@ -20,7 +20,7 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
-from e2h_pipeline.grading.mathematics.parser import Node
+from e2h_pipeline.grading.mathematics.parser import ExpressionNode
 from e2h_pipeline.grading.mathematics.tokens import TooBig, Unreadable
 
 Key = tuple[Any, ...]
@@ -68,7 +68,7 @@ def _mp() -> Any:
 # Keys
 
 
-def scalar_key(node: Node) -> Key:
+def scalar_key(node: ExpressionNode) -> Key:
     """The key of an expression that is a number or has letters.
 
     Raises:
@@ -84,7 +84,7 @@ def scalar_key(node: Node) -> Key:
     return ("function", *keys)
 
 
-def zero_set_key(node: Node, directed: bool = False) -> Key:
+def zero_set_key(node: ExpressionNode, directed: bool = False) -> Key:
     """The key of `node = 0` up to a constant factor; of `node > 0` (directed) up to a positive one."""
     found = _values(node, POINTS)
     if any(isinstance(value, tuple) for value in found):
@@ -98,7 +98,7 @@ def zero_set_key(node: Node, directed: bool = False) -> Key:
     return ("zero", *(_rounded_key(_divide(value, unit)) for value in found))
 
 
-def _values(node: Node, points: int) -> list[Number]:
+def _values(node: ExpressionNode, points: int) -> list[Number]:
     """Values at the points, with as many more digits as the largest number on the way has."""
     mp = _mp()
     mp.peak = 0
@@ -183,7 +183,7 @@ def _small_fraction(value: Any) -> Fraction | None:
 
 
 @lru_cache(maxsize=4096)
-def symbols(node: Node) -> frozenset[str]:
+def symbols(node: ExpressionNode) -> frozenset[str]:
     """Names of the letters in an expression that stand for unknown values."""
     if node.kind == "symbol":
         name = str(node.value)
@@ -192,7 +192,7 @@ def symbols(node: Node) -> frozenset[str]:
     return own.union(*(symbols(arg) for arg in node.args))
 
 
-def _is_opaque(node: Node) -> bool:
+def _is_opaque(node: ExpressionNode) -> bool:
     return node.kind == "call" and str(node.value).split()[0] in ("f", "binder", "mark")
 
 
@@ -207,7 +207,7 @@ def _place(name: str, point: int) -> Fraction:
 # Evaluation
 
 
-def evaluate(node: Node, point: int) -> Number:
+def evaluate(node: ExpressionNode, point: int) -> Number:
     """The value at a point: a number, or rows of numbers for a matrix.
 
     Raises:
@@ -262,7 +262,7 @@ def _symbol(name: str, point: int) -> Number:
     return _place(name, point)
 
 
-def _opaque(node: Node, point: int) -> Number:
+def _opaque(node: ExpressionNode, point: int) -> Number:
     """A function we know nothing of: a number that depends on its name and arguments only."""
     parts: list[object] = [node.value]
     for arg in node.args:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.rewards.examples import Row, Rows
     from e2h_pipeline.solutions import TextFormat
     from e2h_pipeline.training.batches import Example
-    from e2h_pipeline.training.trainer import Objective, Step
+    from e2h_pipeline.training.trainer import Objective, TrainingStep
 
 GOAL_FILE, GOAL = "goal.safetensors", "goal"  # beside the model; name of the one tensor in it
 COMPLETION = "completion"  # column of examples: 1 on tokens of the completion, 0 on those of the prompt
@@ -72,7 +72,7 @@ class GoalConditioned(EvaluatorKind):
     def objective(self, options: GoalConditionedReward, seed: int) -> Objective:
         """See `EvaluatorKind.objective`."""
 
-        def loss(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+        def loss(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
             output = run_model(model, batch, output_hidden_states=True)
             ranking = pairwise_loss(output.logits, batch["labels"], step.total)
             draws = _Draws(seed, step.number, options.pairs_per_solution)

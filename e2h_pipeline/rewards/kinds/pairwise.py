@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.rewards.examples import Row, Rows
     from e2h_pipeline.solutions import TextFormat
     from e2h_pipeline.training.batches import Example
-    from e2h_pipeline.training.trainer import Objective, Step
+    from e2h_pipeline.training.trainer import Objective, TrainingStep
 
 
 class Pairwise(EvaluatorKind):
@@ -78,7 +78,7 @@ def pair_examples(rows: Iterable[Row], seed: int, example: Callable[[Row], Examp
     return pairs
 
 
-def pairwise_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+def pairwise_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
     """`pairwise_loss` of a batch."""
     return pairwise_loss(run_model(model, batch).logits, batch["labels"], step.total)
 

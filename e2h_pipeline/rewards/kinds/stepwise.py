@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from e2h_pipeline.training.trainer import Step
+    from e2h_pipeline.training.trainer import TrainingStep
 
 
-def step_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+def step_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
     """`step_loss` of a batch."""
     return step_loss(run_model(model, batch).logits, batch["labels"], step.total, batch.get(WEIGHTS))
 

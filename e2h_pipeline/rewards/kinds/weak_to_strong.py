@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from e2h_pipeline.recipe import WeakToStrongReward
-    from e2h_pipeline.training.trainer import Objective, Step
+    from e2h_pipeline.training.trainer import Objective, TrainingStep
 
 
 class WeakToStrong(Prm):
@@ -34,7 +34,7 @@ class WeakToStrong(Prm):
     def objective(self, options: WeakToStrongReward, seed: int) -> Objective:
         """See `EvaluatorKind.objective`."""
 
-        def loss(model: PreTrainedModel, batch: Mapping[str, Any], step: Step) -> Tensor:
+        def loss(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
             chosen = batch["labels"] != IGNORED
             own, weak = run_model(model, batch).logits.squeeze(-1)[chosen], batch["labels"][chosen]
             confidence = confidence_weight(step.progress, options.confidence, options.confidence_warmup)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.rl.rollouts import Rollout
     from e2h_pipeline.rl.rounds.protocol import Classes
     from e2h_pipeline.training.batches import Example
-    from e2h_pipeline.training.trainer import Objective, Step
+    from e2h_pipeline.training.trainer import Objective, TrainingStep
 
 
 class IterativePreference:
@@ -54,7 +54,7 @@ class IterativePreference:
     def objective(self, options: PreferenceRl) -> Objective:
         """See `RoundsAlgorithm.objective`: mean over pairs of the loss that the recipe names."""
 
-        def loss(model: PreTrainedModel, batch: dict[str, Any], step: Step) -> Tensor:
+        def loss(model: PreTrainedModel, batch: dict[str, Any], step: TrainingStep) -> Tensor:
             from e2h_pipeline.rl.rounds.preference_losses import sequence_logprobs
 
             sums = sequence_logprobs(model, batch["input_ids"], batch["attention_mask"], batch["mask"])

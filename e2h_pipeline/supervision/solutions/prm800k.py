@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.recipe import Prm800kSolutions
 
 
-class Prm800k(SolutionSource):
+class RightSteps(SolutionSource):
     """Rated solutions, up to their last step that is rated right."""
 
     def files(self, options: Prm800kSolutions) -> list[Path]:

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engines.cohort import Cohort, UnsupportedModel
-from e2h_pipeline.generation.engines.protocol import Candidate, Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Candidate, Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.solutions import MARKED
@@ -44,8 +44,8 @@ def tiny(family: str, tokenizer: PreTrainedTokenizerFast, **changed: object) -> 
     return TransformersEngine(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
 
 
-def requests(count: int) -> list[Request]:
-    return [Request(q, MARKED, stream_key(0, "test", q), count) for q in QUESTIONS]
+def requests(count: int) -> list[SampleRequest]:
+    return [SampleRequest(q, MARKED, stream_key(0, "test", q), count) for q in QUESTIONS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -72,7 +72,9 @@ def test_rows_that_leave_and_enter_change_nothing(
     """Uneven requests, in batches of one row, a few rows, or all."""
     engine = tiny(family, ladder_tok)
     counts = [1, 17, 2, 9, 1, 30]
-    asked = [Request(q, MARKED, stream_key(0, "t", q), n) for q, n in zip(QUESTIONS, counts, strict=True)]
+    asked = [
+        SampleRequest(q, MARKED, stream_key(0, "t", q), n) for q, n in zip(QUESTIONS, counts, strict=True)
+    ]
     drawn = engine.sample(asked, SamplingOptions(1.2, 45, batch_tokens=budget))
     alone = [engine.sample([r], SamplingOptions(1.2, 45))[0] for r in asked]
     assert [len(d) for d in drawn] == counts
@@ -182,7 +184,7 @@ def test_what_the_watch_gives_up_ends_there(ladder_tok: PreTrainedTokenizerFast)
 def test_the_watch_sees_the_prefix_too(ladder_tok: PreTrainedTokenizerFast) -> None:
     watch = EveryThird()
     tiny("llama", ladder_tok).sample(
-        [Request("3+5", MARKED, 1, 2, prefix="3+5=1\n\n")], SamplingOptions(1.0, 8), watch
+        [SampleRequest("3+5", MARKED, 1, 2, prefix="3+5=1\n\n")], SamplingOptions(1.0, 8), watch
     )
     assert all(c.completion.startswith("3+5=1\n\n") for c in watch.seen)
 

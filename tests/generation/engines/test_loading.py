@@ -12,7 +12,7 @@ import pytest
 from e2h_pipeline import registry
 from e2h_pipeline.artifacts.code_version import code_of
 from e2h_pipeline.generation.engines.loading import load_engine
-from e2h_pipeline.generation.engines.protocol import Engine, Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Engine, Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.registry import ENGINES, RegistryError
 from e2h_pipeline.solutions import TextFormat
 
@@ -27,7 +27,7 @@ class Parrot:
         return {"parrot": "1.0"}
 
     def sample(
-        self, requests: Sequence[Request], options: SamplingOptions, watch: object = None
+        self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: object = None
     ) -> list[list[Sample]]:
         return [[Sample(i, r.prompt, (1,), "stop", 0.0) for i in range(r.count)] for r in requests]
 
@@ -36,7 +36,7 @@ def test_engines_of_installed_packages_are_found(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(registry, "installed", lambda group: {"parrot": f"{__name__}:Parrot"})
     monkeypatch.setitem(sys.modules, __name__, sys.modules[Parrot.__module__])
     engine = load_engine("parrot", tmp_path)
-    request = Request("1+1", TextFormat(question_heading="# Sum"), 0, 1)
+    request = SampleRequest("1+1", TextFormat(question_heading="# Sum"), 0, 1)
     assert engine.sample([request], SamplingOptions(0, 1))[0][0].completion.startswith("# Sum\n\n1+1")
     with pytest.raises(RegistryError, match="engine: no 'vroom'; there are transformers, vllm, parrot"):
         load_engine("vroom", tmp_path)

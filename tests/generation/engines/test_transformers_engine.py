@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2h_pipeline.generation.engines.loading import load_engine
-from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine, choose
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.solutions import MARKED, encode
@@ -29,8 +29,8 @@ def bpe_engine(bpe_policy: Path) -> TransformersEngine:
     return load_engine("transformers", bpe_policy)  # type: ignore[return-value]
 
 
-def _requests(questions: list[str], count: int = 4) -> list[Request]:
-    return [Request(q, MARKED, stream_key(0, "test", q), count) for q in questions]
+def _requests(questions: list[str], count: int = 4) -> list[SampleRequest]:
+    return [SampleRequest(q, MARKED, stream_key(0, "test", q), count) for q in questions]
 
 
 def _ids(drawn: list[list[Sample]]) -> list[list[tuple[int, ...]]]:
@@ -65,14 +65,15 @@ def test_more_samples_keep_the_first_ones(engine: TransformersEngine) -> None:
     few, many = (engine.sample(_requests(QUESTIONS[:3], n), HOT) for n in (3, 8))
     assert [ids[:3] for ids in _ids(many)] == _ids(few)
     key = stream_key(0, "test", QUESTIONS[0])
-    rest = engine.sample([Request(QUESTIONS[0], MARKED, key, count=5, first=3)], HOT)
+    rest = engine.sample([SampleRequest(QUESTIONS[0], MARKED, key, count=5, first=3)], HOT)
     assert _ids(rest)[0] == _ids(many)[0][3:]
     assert [s.index for s in rest[0]] == [3, 4, 5, 6, 7]
 
 
 def test_another_stream_draws_other_samples(engine: TransformersEngine) -> None:
     drawn = [
-        engine.sample([Request("3+5", MARKED, stream_key(seed, "test", "p"), 4)], HOT)[0] for seed in range(2)
+        engine.sample([SampleRequest("3+5", MARKED, stream_key(seed, "test", "p"), 4)], HOT)[0]
+        for seed in range(2)
     ]
     assert {s.token_ids for s in drawn[0]}.isdisjoint({s.token_ids for s in drawn[1]})
 
@@ -96,7 +97,7 @@ def test_samples_go_on_from_a_prefix(name: str, request: pytest.FixtureRequest) 
     engine: TransformersEngine = request.getfixturevalue(name)
     prefix = "3+5=1\n\n"
     options = SamplingOptions(0.0, 16)
-    requests = [Request("3+5", MARKED, 1, 1, prefix=prefix), Request("1", MARKED, 2, 2)]
+    requests = [SampleRequest("3+5", MARKED, 1, 1, prefix=prefix), SampleRequest("1", MARKED, 2, 2)]
     (one,), others = engine.sample(requests, options)
     prompt = engine.tokenizer(MARKED.prompt("3+5"))["input_ids"]
     body = engine.tokenizer(prefix, add_special_tokens=False)["input_ids"]
@@ -104,7 +105,7 @@ def test_samples_go_on_from_a_prefix(name: str, request: pytest.FixtureRequest) 
     with torch.no_grad():
         greedy = engine.model(input_ids=whole).logits[0].argmax(-1)
     assert greedy[len(prompt) + len(body) - 1 : -1].tolist() == list(one.token_ids)
-    assert _ids(engine.sample([Request("1", MARKED, 2, 2)], options)) == _ids([others])
+    assert _ids(engine.sample([SampleRequest("1", MARKED, 2, 2)], options)) == _ids([others])
     assert encode(engine.tokenizer, "3+5", prefix, finished=False).input_ids == (*prompt, *body)
 
 
@@ -144,9 +145,9 @@ def test_one_token_is_enough_to_stop(engine: TransformersEngine) -> None:
 def test_first_tokens_follow_the_models_distribution(engine: TransformersEngine) -> None:
     """2,000 samples of one question against softmax, by chi-square over the likelier tokens."""
     n = 2000
-    samples = engine.sample([Request("3+5", MARKED, stream_key(5, "test", "p"), n)], SamplingOptions(1.0, 1))[
-        0
-    ]
+    samples = engine.sample(
+        [SampleRequest("3+5", MARKED, stream_key(5, "test", "p"), n)], SamplingOptions(1.0, 1)
+    )[0]
     counts = Counter(s.token_ids[0] for s in samples)
     prompt = torch.tensor([engine.tokenizer(MARKED.prompt("3+5"))["input_ids"]])
     with torch.no_grad():

@@ -16,8 +16,8 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
-    Request,
     Sample,
+    SampleRequest,
     SamplingOptions,
     prompt_ids,
 )
@@ -82,8 +82,8 @@ def engine(policy: Path) -> Iterator[VllmEngine]:
     engine.close()
 
 
-def _requests(questions: Sequence[str], count: int = 4, prefix: str = "") -> list[Request]:
-    return [Request(q, MARKED, stream_key(0, "test", q), count, prefix=prefix) for q in questions]
+def _requests(questions: Sequence[str], count: int = 4, prefix: str = "") -> list[SampleRequest]:
+    return [SampleRequest(q, MARKED, stream_key(0, "test", q), count, prefix=prefix) for q in questions]
 
 
 def _assert_same(found: list[list[Sample]], expected: list[list[Sample]]) -> None:
@@ -161,7 +161,7 @@ class TestVllm:
         options = SamplingOptions(temperature=0.6, max_new_tokens=12, top_k=5)
         for question, samples in zip(QUESTIONS, engine.sample(_requests(QUESTIONS), options), strict=True):
             for sample in samples:
-                prompt = prompt_ids(engine.tokenizer, Request(question, MARKED, 0, 1))
+                prompt = prompt_ids(engine.tokenizer, SampleRequest(question, MARKED, 0, 1))
                 ids = torch.tensor([[*prompt, *sample.token_ids]])
                 with torch.no_grad():
                     scores = embedded.model(input_ids=ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.loading import load_engine
-from e2h_pipeline.generation.engines.protocol import Candidate, Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Candidate, Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import branch_key, stream_key
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
@@ -43,13 +43,13 @@ class BestBeginning:
     Options = Wide
 
     def search(
-        self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: Wide
+        self, tools: Tools, requests: Sequence[SampleRequest], sampling: SamplingOptions, options: Wide
     ) -> Found:
         found = [self._search(tools, request, sampling, options) for request in requests]
         return Found([samples for samples, _ in found], [costs for _, costs in found])
 
     def _search(
-        self, tools: Tools, request: Request, sampling: SamplingOptions, options: Wide
+        self, tools: Tools, request: SampleRequest, sampling: SamplingOptions, options: Wide
     ) -> tuple[list[Sample], list[Cost]]:
         samples, costs = [], []
         half = replace(sampling, max_new_tokens=sampling.max_new_tokens // 2)
@@ -107,7 +107,7 @@ def test_independent_samples_are_the_engines_and_the_watch_sees_them(ladder_poli
             return [candidate.index == 1 for candidate in candidates]
 
     engine, sampling = load_engine("transformers", ladder_policy), SamplingOptions(1.0, 12)
-    requests = [Request("3+5", LADDER.text, stream_key(0, "test", "p"), 3)]
+    requests = [SampleRequest("3+5", LADDER.text, stream_key(0, "test", "p"), 3)]
     found = Independent().search(Tools(engine), requests, sampling)
     assert found == Found(engine.sample(requests, sampling))
     watched = Independent().search(Tools(engine, watch=Impatient()), requests, sampling)
@@ -154,7 +154,7 @@ class Forgetful:
     needs_scorer = False
 
     def search(
-        self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: object
+        self, tools: Tools, requests: Sequence[SampleRequest], sampling: SamplingOptions, options: object
     ) -> Found:
         return Found([own[:-1] for own in tools.engine.sample(requests, sampling)])
 

@@ -28,7 +28,7 @@ from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import MARKED, encode
 from e2h_pipeline.training.batches import collate, packed_attention, together
 from e2h_pipeline.training.next_token import IGNORED
-from e2h_pipeline.training.trainer import Step
+from e2h_pipeline.training.trainer import TrainingStep
 
 RIGHT, UP = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])
 
@@ -123,14 +123,14 @@ def test_draws_depend_on_update_and_pair_not_on_the_batch(
     def loss(batch: list[Any], number: int, **options: Any) -> float:
         objective = GoalConditioned().objective(GoalConditionedReward(**options), 0)
         with torch.no_grad(), packed_attention(model, packing):
-            step = Step(torch.tensor(2 * len(batch)), 0.0, number)
+            step = TrainingStep(torch.tensor(2 * len(batch)), 0.0, number)
             return objective(model, collate(0, packing)(batch), step).item()
 
     blank = {**pairs[1], "labels": [IGNORED] * len(pairs[1]["labels"])}
     alone, beside = loss([pairs[0]], 3), 2 * loss([pairs[0], blank], 3)
     assert beside == pytest.approx(alone, abs=1e-6)  # a blank has no effect
     assert loss([pairs[0]], 4) != pytest.approx(alone, abs=1e-6)
-    plain = pairwise_objective(model, collate(0, False)([pairs[0]]), Step(torch.tensor(2))).item()
+    plain = pairwise_objective(model, collate(0, False)([pairs[0]]), TrainingStep(torch.tensor(2))).item()
     assert loss([pairs[0]], 3, contrastive_weight=0.0) == pytest.approx(plain, abs=1e-6)
     assert 0.626 < 2 * (alone - plain) < 2.627  # lambda is one half
 
@@ -141,7 +141,7 @@ def test_a_completion_of_one_token_is_in_the_ranking_only(ladder_evaluator: Path
         {"input_ids": [4, 5, token], "labels": [IGNORED, IGNORED, label], "completion": [0, 0, 1]}
         for token, label in ((8, 1.0), (9, 0.0))
     )
-    batch, step = collate(0, packing=False)([together(right, wrong)]), Step(torch.tensor(2))
+    batch, step = collate(0, packing=False)([together(right, wrong)]), TrainingStep(torch.tensor(2))
     with torch.no_grad():
         loss = GoalConditioned().objective(GoalConditionedReward(), 0)(model, batch, step)
         assert loss.item() == pairwise_objective(model, batch, step).item()

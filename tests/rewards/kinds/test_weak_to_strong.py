@@ -25,7 +25,7 @@ from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.batches import collate, run_model
 from e2h_pipeline.training.next_token import IGNORED
-from e2h_pipeline.training.trainer import Step
+from e2h_pipeline.training.trainer import TrainingStep
 
 
 def test_the_worked_number() -> None:
@@ -92,10 +92,12 @@ def test_its_weight_follows_the_progress_of_training(ladder_evaluator: Path) -> 
     batch = collate(0, packing=False)(rows)
     objective = WeakToStrong().objective(WeakToStrongReward(confidence=0.5, confidence_warmup=0.2), 0)
     with torch.no_grad():
-        losses = [objective(model, batch, Step(torch.tensor(8), p)).item() for p in (0, 0.1, 0.2, 0.9)]
+        losses = [
+            objective(model, batch, TrainingStep(torch.tensor(8), p)).item() for p in (0, 0.1, 0.2, 0.9)
+        ]
         own = run_model(model, batch).logits[:, -1, 0]
         weak = batch["labels"][:, -1]
-        plain = step_objective(model, batch, Step(torch.tensor(8))).item()
+        plain = step_objective(model, batch, TrainingStep(torch.tensor(8))).item()
     expected = [
         confidence_loss(own, weak, a, balanced_threshold(own, 0.5), 8).item() for a in (0, 0.25, 0.5, 0.5)
     ]

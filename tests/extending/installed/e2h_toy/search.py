@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from e2h_pipeline.generation.engines.protocol import Request, Sample, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import branch_key
 from e2h_pipeline.generation.search.protocol import Cost, Found, Tools
 from e2h_pipeline.recipe import Search
@@ -26,7 +26,11 @@ class BestStep:
     needs_scorer = True
 
     def search(
-        self, tools: Tools, requests: Sequence[Request], sampling: SamplingOptions, options: BestStepSearch
+        self,
+        tools: Tools,
+        requests: Sequence[SampleRequest],
+        sampling: SamplingOptions,
+        options: BestStepSearch,
     ) -> Found:
         """The best of `tries` solutions for each sample."""
         tried = [
@@ -42,13 +46,13 @@ class BestStep:
         return Found(samples, costs)
 
 
-def _branch(request: Request, attempt: int) -> Request:
+def _branch(request: SampleRequest, attempt: int) -> SampleRequest:
     from dataclasses import replace
 
     return replace(request, key=branch_key(request.key, "try", attempt))
 
 
-def _best(tools: Tools, request: Request, choices: Sequence[Sample]) -> Sample:
+def _best(tools: Tools, request: SampleRequest, choices: Sequence[Sample]) -> Sample:
     """The choice with the highest score of its worst step; ties go to the first."""
     assert tools.scorer is not None
     asked = [(request.question, choice.completion, choice.finish_reason == "stop") for choice in choices]
