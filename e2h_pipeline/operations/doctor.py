@@ -22,10 +22,10 @@ from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.instance import dagster_home
 from e2h_pipeline.orchestration.leftovers import Finding, leftovers
-from e2h_pipeline.orchestration.planning import plans
+from e2h_pipeline.orchestration.planning import plans, stage_order
 from e2h_pipeline.recipe import RecipeError
 from e2h_pipeline.registry import RegistryError
-from e2h_pipeline.stages.spec import EXPERIMENTS, STAGES
+from e2h_pipeline.stages.spec import EXPERIMENTS
 from resources.engine import EngineResource
 from resources.mlflow_sender import MlflowSender, tracking_errors
 from resources.outbox import waiting, without_login
@@ -177,11 +177,12 @@ def _schema(instance: dg.DagsterInstance) -> Iterator[Finding]:
 def _made_before(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator[Finding]:
     """Experiments made by another version of the code: a run would make their stages again."""
     keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    engine = EngineResource.from_environment()
     again: list[str] = []
     stages = 0
     for key in keys:
         try:
-            (plan,) = plans(instance, store, [key], EngineResource.from_environment())
+            (plan,) = plans(instance, store, [key], engine)
         except (RecipeError, RegistryError) as error:
             yield Finding("version", key, f"its results stay readable; to run it again: {error}", "note")
             continue
@@ -198,17 +199,10 @@ def _made_before(instance: dg.DagsterInstance, store: ArtifactStore) -> Iterator
             f"them again, their old results stay readable (e2h results): {', '.join(again[:_SHOWN])}"
         )
         yield Finding("version", "experiments", text + (" ..." if len(again) > _SHOWN else ""), "note")
-    gone = sorted({name for name in _recorded_assets(instance) if name not in STAGES} - _watched())
+    recorded = {key.to_user_string() for key in instance.get_asset_keys()}
+    gone = sorted(recorded - {*stage_order(), *(watched.name for watched in WATCHED)})
     if gone:
         yield Finding("version", "assets", f"no longer made, kept for reading: {', '.join(gone)}", "note")
-
-
-def _recorded_assets(instance: dg.DagsterInstance) -> list[str]:
-    return [key.to_user_string() for key in instance.get_asset_keys()]
-
-
-def _watched() -> set[str]:
-    return {watched.name for watched in WATCHED}
 
 
 def _disk(home: Path) -> Finding:

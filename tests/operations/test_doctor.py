@@ -301,3 +301,18 @@ def test_what_another_version_made_is_told_and_left_alone(home: Path) -> None:
     assert "prm.epochs is now reward.training.epochs" in told[old]["text"]
     assert "stay readable" in told[old]["text"] and told[old]["level"] == "note"
     assert "easy_prm" in told["assets"]["text"] and "sft_policy" not in told["assets"]["text"]
+
+
+def test_stages_are_known_where_no_experiment_is_left(home: Path) -> None:
+    """In a process of its own: here, other tests have already imported the stages."""
+    with open_instance(home) as instance:
+        for asset in ("easy_prm", "sft_policy"):
+            instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition="ladder/seed=9"))
+    done = subprocess.run(
+        [sys.executable, "-m", "e2h_pipeline.cli.app", "doctor", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    told = {finding["subject"]: finding for finding in _of(json.loads(done.stdout), "version")}
+    assert "easy_prm" in told["assets"]["text"] and "sft_policy" not in told["assets"]["text"]
