@@ -69,15 +69,13 @@ class Code:
     uses: tuple[Reference, ...]
     packages: tuple[str, ...] = _LIBRARY
 
-    def version(self, *, fresh: bool = True) -> str:
+    def version(self) -> str:
         """Hash of the piece and of all it uses, 16 hex digits, as this process would run it now.
 
-        Args:
-            fresh: look at the files again. False looks at most once in `_SECONDS`, because plans
-                ask for thousands of versions.
+        Files are looked at once in `_SECONDS`, because plans ask for thousands of versions;
+        `look_again` does not wait.
         """
-        files = _state_of_files(self.packages, time.monotonic() if fresh else time.monotonic() // _SECONDS)
-        return _version(self, files)
+        return _version(self, _state_of_files(self.packages, time.monotonic() // _SECONDS))
 
     def load(self) -> None:
         """Import all covered modules of this process, so that later edits do not affect it.
@@ -183,11 +181,6 @@ def code_of(body: Callable[..., Any]) -> Code:
     return Code(hashlib.sha256(text.encode()).hexdigest(), uses)
 
 
-def code_version(body: Callable[..., Any]) -> str:
-    """Version of an asset body: `code_of(body).version()`."""
-    return code_of(body).version()
-
-
 def code_behind(target: str) -> Code:
     """The code of a registry entry `module:Name`; the package of a plugin is followed too."""
     module, _, name = target.partition(":")
@@ -222,11 +215,12 @@ def _closure(seeds: Iterable[Reference], packages: tuple[str, ...]) -> dict[Refe
 
 
 def _resolve(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[Reference, _Definition]]:
-    """The definitions behind a reference, and the import-time code of their module."""
+    """The definitions behind a reference, and the import-time code of their module.
+
+    A whole module is an entry without a hash of its own that refers to all it defines and imports.
+    """
     module, name = reference
-    if not _followed(module, packages):
-        return
-    source = _source(module)
+    source = _source(module) if _followed(module, packages) else None
     if source is None:
         return
     yield (module, ""), source.effects
@@ -237,22 +231,8 @@ def _resolve(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[
     elif name != WHOLE and _source(f"{module}.{name}") is not None:
         yield from _resolve((f"{module}.{name}", WHOLE), packages)
     else:
-        for each, definition in source.definitions.items():
-            yield (module, each), definition
-        for target in source.imported.values():
-            yield from _resolve_once(target, packages)
-
-
-def _resolve_once(reference: Reference, packages: tuple[str, ...]) -> Iterator[tuple[Reference, _Definition]]:
-    """`_resolve` without following imports further, so that circular imports end."""
-    module, name = reference
-    source = _source(module) if _followed(module, packages) else None
-    if source is not None and name in source.definitions:
-        yield reference, source.definitions[name]
-    elif source is not None and name == WHOLE:
-        yield (module, ""), source.effects
-        for each, definition in source.definitions.items():
-            yield (module, each), definition
+        defined = ((module, each) for each in source.definitions)
+        yield (module, WHOLE), _Definition("", (*defined, *source.imported.values()), ())
 
 
 def _followed(module: str, packages: tuple[str, ...]) -> bool:

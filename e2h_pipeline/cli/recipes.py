@@ -53,20 +53,13 @@ def _checked_file(path: Path, folders: list[Path]) -> Recipe:
 
 
 def _list_all(folders: list[Path], as_json: bool) -> None:
-    from rich.box import SIMPLE
-    from rich.markup import escape
-    from rich.table import Table
-
-    from e2h_pipeline.cli.view import console
+    from e2h_pipeline.cli.view import print_recipes
 
     found = {name: Recipe.from_key(name, folders).description for name in recipe_names(folders)}
     if as_json:
         print_json(found)
-        return
-    table = Table("recipe", "what it is", box=SIMPLE)
-    for name, description in found.items():
-        table.add_row(name, escape(description))
-    console().print(table)
+    else:
+        print_recipes(found)
 
 
 def _show(lines: list[FieldLine]) -> None:

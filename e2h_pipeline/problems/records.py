@@ -142,12 +142,6 @@ def gold_table(split: ProblemSplit) -> pa.Table:
     return _with_payload(_with_answers(table, problems), problems)
 
 
-def payload_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """The payload of a row of a table of problems, as `Problem.payload`; empty where the table has
-    none."""
-    return dict(row.get("payload") or ())
-
-
 def _questions(problems: Sequence[Problem]) -> pa.Table:
     import pyarrow as pa
 

@@ -11,16 +11,28 @@ from e2h_pipeline.problems.files import SourceState, file_hashes, look_at_files
 
 
 class Supplied(Protocol):
-    """The part of a source that says which files it reads
-    (`e2h_pipeline/supervision/source.py`)."""
+    """The part of a source that says which files it reads (`e2h_pipeline/supervision/source.py`).
+    A subclass without files need not define these methods."""
 
     def files(self, options: Any) -> list[Path]:
-        """The files; none where nothing is read from files."""
-        ...
+        """The files that the source reads, for the watching sensor and for the key; [] without
+        files.
+
+        Args:
+            options: the section of the recipe that names this source.
+
+        Raises:
+            ProblemError: their place is not configured, or they are missing.
+        """
+        return []
 
     def read(self, options: Any) -> object:
-        """Read all of them."""
-        ...
+        """Read all files once, so that unreadable ones are found before they are used.
+
+        Raises:
+            ProblemError: they cannot be used; the message names file, line or field and the mend.
+        """
+        return None
 
 
 def look_at_supplied(section: str, sources: Sequence[tuple[Supplied, Any]]) -> SourceState:

@@ -7,9 +7,6 @@ from e2h_pipeline.solutions.format import (
     SEPARATOR,
     Solution,
     TextFormat,
-    format_completion,
-    format_prompt,
-    parse_completion,
 )
 from e2h_pipeline.solutions.tokens import (
     EncodedSolution,
@@ -29,9 +26,6 @@ __all__ = [
     "TextFormat",
     "encode",
     "encode_completion",
-    "format_completion",
-    "format_prompt",
-    "parse_completion",
     "segment_ends",
     "token_offsets",
 ]

@@ -101,12 +101,3 @@ class TextFormat:
 
 MARKED = TextFormat()
 """The format of the paper's code, which MATH and the ladder share."""
-
-
-def format_prompt(question: str, heading: str = QUESTION_HEADING) -> str:
-    """`MARKED.prompt`."""
-    return MARKED.headed(heading).prompt(question)
-
-
-format_completion = MARKED.completion
-parse_completion = MARKED.parse

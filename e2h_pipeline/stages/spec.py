@@ -135,7 +135,7 @@ class Stage:
 
     def version(self, recipe: RecipeSlice, engine: str) -> str:
         """Code version of the stage for this recipe, 16 hex digits."""
-        return _together(self.code_behind(recipe, engine), self.files, fresh=False)
+        return _together(self.code_behind(recipe, engine), self.files)
 
     def version_of_all(self) -> str:
         """Code version over all methods, for Dagster to watch.
@@ -146,7 +146,7 @@ class Stage:
         fields += [] if self.samples is never else [ENGINE]
         used = {target: code_behind(target) for target in self.uses_if}
         every = {f"{f}={word}": REGISTRIES[f].code(word) for f in fields for word in REGISTRIES[f].words()}
-        return _together({"body": self.code, **used, **every}, self.files, fresh=False)
+        return _together({"body": self.code, **used, **every}, self.files)
 
     @contextmanager
     def running(self, job: StageJob) -> Iterator[None]:
@@ -169,8 +169,9 @@ class Stage:
             self._require_code(job, began)
 
     def _require_code(self, job: StageJob, began: float) -> None:
+        look_again()
         found = self.code_behind(job.recipe, job.work.engine)
-        if _together(found, self.files, fresh=True) == job.code_version:
+        if _together(found, self.files) == job.code_version:
             return
         files = ", ".join(map(str, changed_since(found.values(), began - _EDITED_SECONDS))) or "its code"
         raise CodeChangedError(
@@ -183,10 +184,8 @@ STAGES: dict[str, Stage] = {}
 _EDITED_SECONDS = 60.0  # an edit shortly before the start may also be the cause
 
 
-def _together(code: Mapping[str, Code], files: str, *, fresh: bool) -> str:
-    if fresh:
-        look_again()
-    text = "".join(f"{name}:{part.version(fresh=False)};" for name, part in sorted(code.items())) + files
+def _together(code: Mapping[str, Code], files: str) -> str:
+    text = "".join(f"{name}:{part.version()};" for name, part in sorted(code.items())) + files
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
@@ -201,19 +200,17 @@ def request_of(
     inputs: Mapping[str, Artifact],
     engine: EngineResource,
     experiment: str,
-    version: str | None = None,
 ) -> Request:
     """A stage's request to the store; its key is known before anything is computed.
 
     Args:
         view: the recipe, narrowed to the parts that the stage reads.
         inputs: the artifacts of `spec.inputs(view)`.
-        version: code version, if already known.
     """
     external = spec.external(view) if spec.external else None
     return Request(
         asset=spec.name,
-        code_version=version or spec.version(view, engine.name),
+        code_version=spec.version(view, engine.name),
         recipe=view.as_dict(),
         inputs={name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()},
         external={"engine": engine.version(), "data": external} if spec.samples(view) else external,

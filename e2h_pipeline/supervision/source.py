@@ -11,36 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from e2h_pipeline.problems.supplied_files import Supplied
 from e2h_pipeline.supervision.rows import Rows
 
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.problems.domain import Domain
     from e2h_pipeline.recipe import Sampling
-
-
-class SuppliedSource(Protocol):
-    """A source that may read supplied files. A subclass without files need not define these
-    methods."""
-
-    def files(self, options: Any) -> list[Path]:
-        """The files that `draw` reads, for the watching sensor and for the key; [] without files.
-
-        Args:
-            options: the section of the recipe that names this source.
-
-        Raises:
-            ProblemError: their place is not configured, or they are missing.
-        """
-        return []
-
-    def read(self, options: Any) -> object:
-        """Read all files once, so that unreadable ones are found before they are used.
-
-        Raises:
-            ProblemError: they cannot be used; the message names file, line or field and the mend.
-        """
-        return None
 
 
 @dataclass(frozen=True)
@@ -92,7 +69,7 @@ METHODS = (STEP_CHECKER, GRADER)
 """Registries that label sources may load from."""
 
 
-class LabelSource(SuppliedSource, Protocol):
+class LabelSource(Supplied, Protocol):
     """Labels steps of solutions of easy problems. The registry's entry is the class; it is made
     without arguments.
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from e2h_pipeline.artifacts import code_version as module
-from e2h_pipeline.artifacts.code_version import changed_since, code_behind, code_of, code_version
+from e2h_pipeline.artifacts.code_version import changed_since, code_behind, code_of, look_again
 
 BODY = '''
 from typing import Any
@@ -53,8 +53,8 @@ def _load(path: Path, text: str) -> Callable[..., Any]:
     ],
 )
 def test_only_what_computes_counts(tmp_path: Path, old: str, new: str, changes: bool) -> None:
-    before = code_version(_load(tmp_path / "one.py", BODY))
-    after = code_version(_load(tmp_path / "two.py", BODY.replace(old, new)))
+    before = code_of(_load(tmp_path / "one.py", BODY)).version()
+    after = code_of(_load(tmp_path / "two.py", BODY.replace(old, new))).version()
     assert (before != after) == changes
 
 
@@ -129,23 +129,21 @@ def test_what_is_used_counts_and_nothing_beside_it(
     library: Path, tmp_path: Path, asset: str, file: str, old: str, new: str, changes: bool
 ) -> None:
     body = _load(tmp_path / "asset.py", asset)
-    before = code_version(body)
-    text = (library / file).read_text()
-    assert old in text
-    (library / file).write_text(text.replace(old, new) + "\n")
-    assert (code_version(body) != before) == changes
+    before = code_of(body).version()
+    _edit(library / file, old, new)
+    assert (code_of(body).version() != before) == changes
 
 
 def test_nothing_is_imported(library: Path, tmp_path: Path) -> None:
     (library / "rl" / "ppo.py").write_text("raise RuntimeError('imported')\n")
-    code_version(_load(tmp_path / "asset.py", PPO))
+    code_of(_load(tmp_path / "asset.py", PPO)).version()
 
 
 def test_an_entry_is_its_definition_and_what_that_uses(library: Path) -> None:
     one, two = (code_behind(f"e2h_pipeline.rl.losses:{name}") for name in ("one", "two"))
     before = one.version(), two.version()
     path = library / "rl" / "losses.py"
-    path.write_text(path.read_text().replace("x / 2", "x / 4") + "\n")
+    _edit(path, "x / 2", "x / 4")
     assert one.version() != before[0]
     assert two.version() == before[1]
     assert changed_since([one], path.stat().st_mtime - 1) and not changed_since(
@@ -182,6 +180,7 @@ def _edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new) + "\n")  # another size: file systems may count whole seconds
+    look_again()
 
 
 def test_an_installed_package_is_followed(installed: Path) -> None:

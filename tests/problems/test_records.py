@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from e2h_pipeline.artifacts.hashing import table_hash
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.grading.verdicts import payload_items
 from e2h_pipeline.problems.records import (
     Problem,
     ProblemError,
@@ -17,7 +18,6 @@ from e2h_pipeline.problems.records import (
     counts_by_level,
     easy_table,
     gold_table,
-    payload_of,
     question_table,
     split_by_supervision,
 )
@@ -181,13 +181,13 @@ def test_a_payload_is_in_easy_and_gold_tables_and_in_no_question(tmp_path: Path)
     for table in (easy_table(split), gold_table(split), question_table(split.hard, with_answers=True)):
         write_table(tmp_path / "data.parquet", table)
         for row in read_table(tmp_path / "data.parquet").to_pylist():
-            assert payload_of(row) == {"tests": f"assert secret {row['problem_id']}", "entry": "f"}
+            assert dict(payload_items(row)) == {"tests": f"assert secret {row['problem_id']}", "entry": "f"}
 
 
 def test_tables_without_a_payload_have_no_column_for_it() -> None:
     split = _split()
     assert "payload" not in (*easy_table(split).column_names, *gold_table(split).column_names)
-    assert payload_of(easy_table(split).to_pylist()[0]) == {}
+    assert dict(payload_items(easy_table(split).to_pylist()[0])) == {}
 
 
 def test_the_content_of_a_payload_is_in_the_data_version() -> None:

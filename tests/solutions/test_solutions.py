@@ -7,10 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.solutions import (
+    MARKED,
     encode,
-    format_completion,
-    format_prompt,
-    parse_completion,
     segment_ends,
     token_offsets,
 )
@@ -25,18 +23,18 @@ PROSE = st.text(alphabet="ab 1✓$=\n", min_size=1).filter(str.strip)
 
 
 def test_the_format_by_hand() -> None:
-    assert format_prompt(" 3+5 ") == "# Question\n\n3+5\n\n# Solution\n\n"
-    assert format_completion(["1+2=3", " 3*2=6\n"], "6") == LADDER
+    assert MARKED.prompt(" 3+5 ") == "# Question\n\n3+5\n\n# Solution\n\n"
+    assert MARKED.completion(["1+2=3", " 3*2=6\n"], "6") == LADDER
 
 
 def test_a_blank_line_inside_a_step_does_not_make_two_steps() -> None:
-    completion = format_completion(["a\n\n \n b", "  ", "c"], "1")
+    completion = MARKED.completion(["a\n\n \n b", "  ", "c"], "1")
     assert completion == "a\n b\n\nc\n\n# Answer\n\n1"
-    assert parse_completion(completion).steps == ("a\n b", "c")
+    assert MARKED.parse(completion).steps == ("a\n b", "c")
 
 
 def test_parsing_by_hand() -> None:
-    solution = parse_completion(LADDER)
+    solution = MARKED.parse(LADDER)
     assert solution.steps == ("1+2=3", "3*2=6")
     assert solution.answer == "6"
     assert [LADDER[a:b] for a, b in solution.spans] == ["1+2=3\n\n", "3*2=6\n\n", "# Answer\n\n6"]
@@ -61,23 +59,23 @@ def test_parsing_by_hand() -> None:
     ],
 )
 def test_answer_and_segment_rules(completion: str, steps: int, answer: str | None, segments: int) -> None:
-    solution = parse_completion(completion)
+    solution = MARKED.parse(completion)
     assert (len(solution.steps), solution.answer, len(solution.spans)) == (steps, answer, segments)
 
 
 @given(st.lists(PROSE, max_size=5), PROSE)
 def test_what_is_formatted_parses_back(steps: list[str], answer: str) -> None:
-    solution = parse_completion(format_completion(steps, answer))
+    solution = MARKED.parse(MARKED.completion(steps, answer))
     assert solution.answer == answer.strip()
     assert len(solution.steps) == len(steps)
-    again = format_completion(solution.steps, solution.answer)
-    assert again == format_completion(steps, answer)
+    again = MARKED.completion(solution.steps, solution.answer)
+    assert again == MARKED.completion(steps, answer)
 
 
 @given(TEXTS)
 @example("\n\na\n\n\n\nb\n\n")
 def test_spans_tile_the_text_but_for_empty_blocks(text: str) -> None:
-    solution = parse_completion(text)
+    solution = MARKED.parse(text)
     at = 0
     for start, stop in solution.spans:
         assert start < stop
@@ -122,7 +120,7 @@ def test_an_unfinished_solution_has_no_end_of_sequence(tok: PreTrainedTokenizerF
 def test_segment_ends_hold_the_last_character(tok: PreTrainedTokenizerFast, completion: str) -> None:
     encoded = encode(tok, "1+2*2", completion)
     offsets = tok(completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    spans = parse_completion(completion).spans
+    spans = MARKED.parse(completion).spans
     assert len(encoded.segment_ends) == len(spans)
     for end, (_, stop) in zip(encoded.segment_ends, spans, strict=True):
         start_of_token, end_of_token = offsets[end - encoded.prompt_tokens]
@@ -136,7 +134,7 @@ def test_a_causal_model_has_read_the_segment_at_its_end_and_not_before(
 ) -> None:
     encoded = encode(bpe_tok, "q", text)
     body = encoded.input_ids[encoded.prompt_tokens :]
-    for end, (_, stop) in zip(encoded.segment_ends, parse_completion(text).spans, strict=True):
+    for end, (_, stop) in zip(encoded.segment_ends, MARKED.parse(text).spans, strict=True):
         at = end - encoded.prompt_tokens
         assert bpe_tok.decode(body[: at + 1]).startswith(text[:stop])
         assert not bpe_tok.decode(body[:at]).startswith(text[:stop])
@@ -166,7 +164,7 @@ def test_offsets_where_the_policy_spelled_the_text_with_other_tokens(
     offsets = token_offsets(bpe_tok, spelled, MATH)
     assert (offsets[0][0], offsets[-1][1]) == (0, len(MATH))
     assert all(before[1] == after[0] for before, after in pairwise(offsets))
-    spans = parse_completion(MATH).spans
+    spans = MARKED.parse(MATH).spans
     for end, (_, stop) in zip(segment_ends(offsets, spans), spans, strict=True):
         assert bpe_tok.decode(spelled[: end + 1]) == MATH[:stop]
 
@@ -180,7 +178,7 @@ def test_a_segment_that_ends_in_a_character_of_several_tokens(bpe_tok: PreTraine
     assert encoded.segment_ends[-1] == len(encoded.input_ids) - 1
     spelled = bpe_tok.convert_tokens_to_ids(list("".join(bpe_tok.tokenize(text))))
     offsets = token_offsets(bpe_tok, spelled, text)
-    assert segment_ends(offsets, parse_completion(text).spans)[-1] == len(spelled) - 1
+    assert segment_ends(offsets, MARKED.parse(text).spans)[-1] == len(spelled) - 1
 
 
 def test_a_special_token_inside_a_completion_has_no_width(ladder_tok: PreTrainedTokenizerFast) -> None:
@@ -188,7 +186,7 @@ def test_a_special_token_inside_a_completion_has_no_width(ladder_tok: PreTrained
     odd = [*ids[:3], ladder_tok.pad_token_id, *ids[3:]]
     offsets = token_offsets(ladder_tok, odd, ladder_tok.decode(odd, skip_special_tokens=True))
     assert offsets[3] == (3, 3)
-    assert segment_ends(offsets, parse_completion(LADDER).spans) == [6, 12, 15]  # one later than without it
+    assert segment_ends(offsets, MARKED.parse(LADDER).spans) == [6, 12, 15]  # one later than without it
 
 
 def test_a_cut_solution_is_spelled_like_the_beginning_of_a_longer_one() -> None:

@@ -95,7 +95,6 @@ def from_prose(text: str) -> str | None:
 
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s${}\\]+)")
-_OPEN_BOX = re.compile(r"\\boxed\s*\{")
 _LONGEST_JOIN = 40
 _TYPESETTING = re.compile(r"\\(?:text|mbox|qquad|quad)|[\s${}()\[\]\\]")
 _JOIN = re.compile(r"[,;]?|(?:.*[\s,])?(?:and|or)")

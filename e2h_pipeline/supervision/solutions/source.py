@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from e2h_pipeline.problems.supplied_files import Supplied
 from e2h_pipeline.supervision.matching import by_question
-from e2h_pipeline.supervision.source import SuppliedSource
 
 if TYPE_CHECKING:
     from e2h_pipeline.problems.jsonl import BadLine
@@ -59,7 +59,7 @@ class DrawnSolutions:
     bad_lines: Sequence[BadLine] = ()
 
 
-class SolutionSource(SuppliedSource, Protocol):
+class SolutionSource(Supplied, Protocol):
     """Gives solutions of easy training problems. The registry's entry is the class; it is made
     without arguments."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from e2h_pipeline.grading.mathematics.extract import extract, final_answer, last_boxed, unwrap_box
 from e2h_pipeline.problems.jsonl import read_jsonl
-from e2h_pipeline.solutions import format_completion
+from e2h_pipeline.solutions import MARKED
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_any_text_is_answered(text: str) -> None:
 @given(st.text(alphabet="0123456789+-{}\\abc "))
 def test_our_format_goes_round(answer: str) -> None:
     expected = unwrap_box(answer) if answer.strip() else None
-    assert final_answer(format_completion(["a step"], answer)) == expected
+    assert final_answer(MARKED.completion(["a step"], answer)) == expected
 
 
 def test_boxes_of_math() -> None:
