@@ -17,6 +17,7 @@ _INSTANCE_CONFIG = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
 run_launcher: {module: resources.launcher, class: HostRunLauncher}
+instance_class: {module: resources.instance, class: HomeInstance}
 """
 
 

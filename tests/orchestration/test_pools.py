@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from multiprocessing import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import dagster as dg
@@ -15,9 +19,11 @@ import toy_stages as toy
 from tiny_experiment import environment
 
 from e2h_pipeline.orchestration.instance import _set_pool_limits, open_instance
+from resources.instance import SlotSafeEventLog
 
 ROOT = Path(__file__).resolve().parents[2]
 CORES = 8
+POOLS = [f"pool {i}" for i in range(20)]
 
 # One run with a stage in the pool "gpu" that notes its beginning and end.
 _RUN = """
@@ -64,6 +70,34 @@ def test_a_limit_that_a_person_set_stays(instance: dg.DagsterInstance, gpu: bool
     instance.event_log_storage.set_concurrency_slots("cpu", 3)  # in place of ours
     _set_pool_limits(instance, gpu=not gpu, cores=4)
     assert limits(instance) == {"cpu": 3, "gpu": 2}
+
+
+def _claims(folder: str, name: str, start: Barrier, found: Queue[tuple[str, int]]) -> None:
+    """Ask for the one slot of each pool in the same instant as the other processes."""
+    storage = SlotSafeEventLog(folder)
+    start.wait()
+    for pool in POOLS:
+        claim = storage.claim_concurrency_slot(pool, run_id=name, step_key="step")
+        found.put((pool, int(claim.is_claimed)))
+        start.wait()
+
+
+def test_of_processes_that_ask_in_the_same_instant_one_gets_the_slot(tmp_path: Path) -> None:
+    storage = SlotSafeEventLog(str(tmp_path))
+    for pool in POOLS:
+        storage.set_concurrency_slots(pool, 1)
+    spawn = multiprocessing.get_context("spawn")
+    start, found = spawn.Barrier(3, timeout=120), spawn.Queue()
+    asking = [spawn.Process(target=_claims, args=(str(tmp_path), name, start, found)) for name in "abc"]
+    for process in asking:
+        process.start()
+    taken = Counter[str]()
+    for _ in range(len(asking) * len(POOLS)):
+        pool, claimed = found.get(timeout=120)
+        taken[pool] += claimed
+    for process in asking:
+        process.join()
+    assert taken == dict.fromkeys(POOLS, 1)
 
 
 def test_runs_that_compete_for_one_slot_take_turns(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Dagster's instance on SQLite, with slots of pools that one step at a time can take.
+
+Dagster reads a free slot and then marks it, in two statements. Postgres locks the row in between;
+SQLite has no row locks, so two runs that ask in the same instant both got the slot, and two stages
+trained on one GPU. dagster.yaml names `HomeInstance` as `instance_class`. It keeps everything where
+Dagster's default does; a `storage` in dagster.yaml (Postgres) takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as db
+import yaml
+from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import ConcurrencySlotsTable
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
+from dagster._utils.concurrency import ConcurrencySlotStatus
+
+
+class SlotSafeEventLog(SqliteEventLogStorage):
+    """An event log in which a slot of a pool goes to one step."""
+
+    def _claim_concurrency_slot(
+        self, concurrency_key: str, run_id: str, step_key: str
+    ) -> ConcurrencySlotStatus:
+        """Take a free slot in one statement, which SQLite carries out under its write lock."""
+        slots = ConcurrencySlotsTable.c
+        free = (
+            db.select(slots.id)
+            .where(slots.concurrency_key == concurrency_key, slots.step_key.is_(None), ~slots.deleted)
+            .limit(1)
+            .scalar_subquery()
+        )
+        claim = db.update(ConcurrencySlotsTable).values(run_id=run_id, step_key=step_key)
+        with self.index_connection() as connection:
+            claimed: int = connection.execute(claim.where(slots.id == free)).rowcount
+        return ConcurrencySlotStatus.CLAIMED if claimed else ConcurrencySlotStatus.BLOCKED
+
+
+class HomeStorage(DagsterSqliteStorage):
+    """Dagster's SQLite storage with that event log."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        self._event_log_storage = SlotSafeEventLog(self._event_log_storage._base_dir)
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> HomeStorage:
+        return cls.from_local(inst_data=inst_data, **config_value)
+
+
+class HomeInstance(DagsterInstance):
+    """Dagster's instance; without a `storage` in dagster.yaml it uses ours."""
+
+    @classmethod
+    def config_schema(cls) -> dict[str, Any]:
+        return {}
+
+    @staticmethod
+    def config_defaults(base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
+        storage = ConfigurableClassData(__name__, HomeStorage.__name__, yaml.dump({"base_dir": base_dir}))
+        return {**InstanceRef.config_defaults(base_dir), "storage": storage}
