@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from assets.watched import MODEL_FILES
@@ -11,12 +13,16 @@ from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.stages.asset import stage
 
 
-def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """Files of a shipped or local model. The recipe has name and commit of a Hub model."""
+def _folders(recipe: RecipeSlice) -> Sequence[Path]:
     from e2h_pipeline.models.base import local_folder
 
     folder = local_folder(recipe.base)
-    return fingerprint(folder) if folder else {}
+    return [folder] if folder else []
+
+
+def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
+    """Files of a shipped or local model. The recipe has name and commit of a Hub model."""
+    return {name: digest for folder in _folders(recipe) for name, digest in fingerprint(folder).items()}
 
 
 @stage(
@@ -26,6 +32,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     kinds={"huggingface", "pytorch"},
     gpu=True,
     external=_fingerprint,
+    outside=_folders,
     watches=[MODEL_FILES],
 )
 def base_model(job: StageJob) -> dict[str, Any]:

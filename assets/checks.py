@@ -106,14 +106,15 @@ def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreRes
     behind this experiment; question tables hold no answers; supervision is on easy levels only."""
     seen = Experiment(context, store)
     audit = {name for name, stage in STAGES.items() if stage.audit}
+    split = {name for name, stage in STAGES.items() if stage.declassifies}
     made = seen.existing(sorted(STAGES))
     recipe = seen.recipe()
     silent = (
         ["benchmark_questions"] if recipe.problems.hard_answers else ["hard_questions", "benchmark_questions"]
     )
     findings = [
-        *graph_findings(_upstream(context), audit),
-        *manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit),
+        *graph_findings(_upstream(context), audit, split),
+        *manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit, split),
         *column_findings({name: made[name].path for name in silent if name in made}),
     ]
     note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from assets.watched import SOLUTION_FILES
@@ -12,13 +14,18 @@ from e2h_pipeline.stages.asset import stage
 _HELD_OUT = ("hard_questions", "benchmark_questions")
 
 
-def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
-    """The files of solutions by other people, if any."""
-    from e2h_pipeline.problems.files import file_hashes
+def _files(recipe: RecipeSlice) -> Sequence[Path]:
     from e2h_pipeline.registry import SOLUTION_SOURCES
 
     options = recipe.solutions
-    return file_hashes(SOLUTION_SOURCES.load(options.source)().files(options))
+    return SOLUTION_SOURCES.load(options.source)().files(options)
+
+
+def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
+    """The files of solutions by other people, if any."""
+    from e2h_pipeline.problems.files import file_hashes
+
+    return file_hashes(_files(recipe))
 
 
 @stage(
@@ -29,6 +36,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     methods=["solutions.source", "problems.source"],
     kinds={"parquet"},
     external=_fingerprint,
+    outside=_files,
     watches=[SOLUTION_FILES],
 )
 def easy_solutions(job: StageJob) -> dict[str, Any]:

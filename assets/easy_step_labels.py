@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from assets.watched import LABEL_FILES
@@ -36,6 +38,10 @@ def _samples(recipe: RecipeSlice) -> bool:
 _SAMPLING = [Where(f"sampling.{field}", _samples) for field in Sampling.model_fields if field != "samples"]
 
 
+def _files(recipe: RecipeSlice) -> Sequence[Path]:
+    return [path for options in recipe.labels for path in LABEL_SOURCES.load(options.source)().files(options)]
+
+
 def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
     """The files of each source that reads files."""
     from e2h_pipeline.problems.files import file_hashes
@@ -57,6 +63,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
     gpu=True,
     samples=_samples,
     external=_fingerprint,
+    outside=_files,
     watches=[LABEL_FILES],
 )
 def easy_step_labels(job: StageJob) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,6 +189,7 @@ def _spec(call: StageCall, result: Path) -> dict[str, Any]:
         "experiment": job.experiment,
         "lineage": list(job.lineage),
         "code_version": job.code_version,
+        "reads": job.reads.as_dict() if job.reads else None,
         "result": str(result),
     }
 
@@ -194,8 +197,10 @@ def _spec(call: StageCall, result: Path) -> dict[str, Any]:
 @contextmanager
 def _supervised(command: list[str], lock_fd: int) -> Iterator[subprocess.Popen[str]]:
     """Start a command under `resources.supervise`; leaving the block ends all its processes."""
+    temporary = tempfile.mkdtemp(prefix="e2h-")  # its own, because others' may hold what it must not read
     environment = {
         **os.environ,
+        "TMPDIR": temporary,
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "E2H_LOCK_FD": str(lock_fd),
@@ -216,6 +221,7 @@ def _supervised(command: list[str], lock_fd: int) -> Iterator[subprocess.Popen[s
         _close(process.stdin)
         process.wait()
         _close(process.stdout)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _close(stream: IO[str] | None) -> None:

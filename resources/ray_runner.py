@@ -20,15 +20,18 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import e2h_pipeline
+from e2h_pipeline.artifacts.reads import Reads, enforced
 from e2h_pipeline.artifacts.shards import Call
 from e2h_pipeline.recipe.plugins import installed
 from e2h_pipeline.registry import REGISTRIES, Registry
+from resources.landlock import restrict
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,11 +67,15 @@ class RayRunner:
         address: as for `ray.init`; "" starts a local cluster.
         gpu: each worker gets a GPU, if the cluster has any.
         threads: cores of a worker, and its torch threads; 0 for OMP_NUM_THREADS or 1.
+        reads: all that the workers may open; None: not checked.
     """
 
-    def __init__(self, address: str = "", *, gpu: bool = False, threads: int = 0) -> None:
+    def __init__(
+        self, address: str = "", *, gpu: bool = False, threads: int = 0, reads: Reads | None = None
+    ) -> None:
         self.address = address
         self.gpu = gpu
+        self.reads = reads
         self.threads = threads or int(os.environ.get("OMP_NUM_THREADS", "1"))
         self.wanted = Surroundings.here()
 
@@ -125,7 +132,7 @@ class RayRunner:
                 max_task_retries=-1,  # any limit could run out before Ray notices that a node is lost
                 runtime_env={"env_vars": environment},
             )
-            .remote(self.wanted)
+            .remote(self.wanted, self.reads)
         )
 
     def _on_gpus(self) -> bool:
@@ -176,8 +183,10 @@ class Surroundings:
 class _Worker:
     """The actor in a worker process. Ray creates it again with the same arguments at a restart."""
 
-    def __init__(self, wanted: Surroundings) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Surroundings, reads: Reads | None = None) -> None:
+        self._wanted, self._reads = wanted, reads
+        if reads:
+            restrict(reads)
         self._checked = False
 
     def check(self) -> None:
@@ -205,7 +214,8 @@ class _Worker:
 
     def call(self, function: Callable[..., pa.Table], *arguments: Any) -> pa.Table:
         """Make a shard. The first one imports code, so the code is checked again afterwards."""
-        table = function(*arguments)
+        with enforced(self._reads) if self._reads else nullcontext():
+            table = function(*arguments)
         if not self._checked:
             self.check()
             self._checked = True

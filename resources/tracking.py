@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
 from resources.mlflow_sender import MlflowSender, tracking_errors
@@ -268,11 +269,13 @@ class TrackedReporter(Reporter):
         points = ((_metric_name(name), float(value), now, step) for name, value in values.items())
         self._points += [point for point in points if math.isfinite(point[1])]
         if len(self._points) >= _BATCH or time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self.flush()
+            with paused():
+                self.flush()
 
     def message(self, text: str) -> None:
         """One line in the step's log."""
-        self._log.info("%s", text)
+        with paused():
+            self._log.info("%s", text)
 
     def flush(self) -> None:
         """Send the buffered points."""

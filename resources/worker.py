@@ -22,12 +22,14 @@ from typing import Any
 from e2h_pipeline.artifacts.commit import device_name
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import read_manifest
+from e2h_pipeline.artifacts.reads import WHAT_IS_OPEN, Reads, UndeclaredReadError
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.shards import LocalRunner
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe
 from resources.compute import BODIES, ERROR_NOTE, REPORT_MARK
+from resources.landlock import restrict
 from resources.ray_runner import RayRunner
 
 
@@ -61,9 +63,19 @@ def main(spec_file: Path) -> None:
 
 
 def _run(spec: Mapping[str, Any]) -> dict[str, Any]:
+    reads = _reads(spec)
+    if reads:
+        restrict(reads)
     _take_own_gpu()
     importlib.import_module(spec["module"])
-    return BODIES[spec["asset"]](_job(spec))
+    try:
+        return BODIES[spec["asset"]](_job(spec))
+    except PermissionError as error:  # from a library that opened a file itself
+        raise UndeclaredReadError(f"{spec['asset']}: {error}. {WHAT_IS_OPEN}") from error
+
+
+def _reads(spec: Mapping[str, Any]) -> Reads | None:
+    return Reads.from_dict(spec["reads"]) if spec["reads"] else None
 
 
 def _rank() -> int:
@@ -110,11 +122,12 @@ def _job(spec: Mapping[str, Any]) -> StageJob:
             recipe_seed=spec["seed"],
             reporter=PipeReporter() if _rank() == 0 else Reporter(),
             engine=spec["engine"],
-            runner=RayRunner(**spec["ray"]) if spec["ray"] else LocalRunner(),
+            runner=RayRunner(**spec["ray"], reads=_reads(spec)) if spec["ray"] else LocalRunner(),
         ),
         experiment=spec["experiment"],
         lineage=spec["lineage"],
         code_version=spec["code_version"],
+        reads=_reads(spec),
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from assets.recipe import recipe
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.stages.asset import stage
 from resources.compute import ComputeResource
@@ -97,7 +98,8 @@ def toy_timed(job: StageJob) -> dict[str, Any]:
 def toy_disturbed(job: StageJob) -> dict[str, Any]:
     """While it runs, calls the function in MEANWHILE once."""
     while MEANWHILE:
-        MEANWHILE.pop()()
+        with paused():  # others do this, not the stage
+            MEANWHILE.pop()()
     return {"epochs": job.recipe.sft.epochs}
 
 
@@ -115,14 +117,14 @@ def toy_endless(job: StageJob) -> dict[str, Any]:
 TOYS = [recipe, toy_easy, toy_gold, toy_policy, toy_score]
 
 
-def resources(home: Path, mode: str = "in_process") -> dict[str, Any]:
+def resources(home: Path, mode: str = "in_process", ray_address: str = "") -> dict[str, Any]:
     """Resources over their own home, without tracking."""
     (home / "recipes").mkdir(parents=True, exist_ok=True)
     if not (home / "recipes" / f"{KEY}.yaml").exists():
         write_recipe(home, RECIPE)
     return {
         "store": StoreResource(home=str(home)),
-        "compute": ComputeResource(mode=mode),
+        "compute": ComputeResource(mode=mode, ray_address=ray_address),
         "engine": EngineResource(),
         "tracking": TrackingResource(enabled=False),
     }
@@ -140,6 +142,7 @@ def materialize(
     assets: list[dg.AssetsDefinition] | None = None,
     mode: str = "in_process",
     raise_on_error: bool = True,
+    ray_address: str = "",
 ) -> dg.ExecuteInProcessResult:
     """Materialize toys for one experiment."""
     instance.add_dynamic_partitions("experiment", [KEY])
@@ -147,7 +150,7 @@ def materialize(
         assets or TOYS,
         instance=instance,
         partition_key=KEY,
-        resources=resources(home, mode),
+        resources=resources(home, mode, ray_address),
         raise_on_error=raise_on_error,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )

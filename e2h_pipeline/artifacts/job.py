@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.reads import Reads
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import RecipeSlice
@@ -24,6 +25,7 @@ class StageJob:
             result.
         lineage: every artifact behind the inputs, as rows of `lineage.as_rows`.
         code_version: of the key; the running code must have it. Empty: not checked.
+        reads: all that the body may open. None: not checked.
     """
 
     recipe: RecipeSlice
@@ -32,6 +34,7 @@ class StageJob:
     experiment: str = ""
     lineage: Sequence[Mapping[str, Any]] = ()
     code_version: str = ""
+    reads: Reads | None = None
 
     @property
     def out(self) -> Path:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2h_pipeline.artifacts.reads import check
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -71,6 +73,8 @@ def table_files(path: Path) -> list[Path]:
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if not parts or not parts[0].is_file():
         raise TableError(f"{path}: no Parquet file there, and no folder with part-*.parquet")
+    for part in parts:
+        check(part)
     return parts
 
 

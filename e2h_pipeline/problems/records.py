@@ -108,6 +108,16 @@ def _sorted(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda p: p.problem_id)
 
 
+def pool_table(pool: ProblemPool) -> pa.Table:
+    """All problems of a pool with all that is known of them, and their `part`: train or benchmark."""
+    import pyarrow as pa
+
+    problems = [*pool.train, *pool.benchmark]
+    part = ["train"] * len(pool.train) + ["benchmark"] * len(pool.benchmark)
+    table = _with_steps(_questions(problems), problems).append_column("part", pa.array(part, pa.string()))
+    return _with_payload(_with_answers(table, problems), problems)
+
+
 def question_table(problems: Sequence[Problem], with_answers: bool = False) -> pa.Table:
     """Questions without anything that tells the answer: `problem_id`, `level`, `subject`,
     `question`.
@@ -126,8 +136,7 @@ def easy_table(split: ProblemSplit) -> pa.Table:
 
     problems = [*split.easy_train, *split.easy_validation]
     side = ["train"] * len(split.easy_train) + ["validation"] * len(split.easy_validation)
-    steps = pa.array([list(p.steps) for p in problems], pa.list_(pa.string()))
-    table = _with_answers(_questions(problems).append_column("steps", steps), problems)
+    table = _with_answers(_with_steps(_questions(problems), problems), problems)
     return _with_payload(table.append_column("split", pa.array(side, pa.string())), problems)
 
 
@@ -153,6 +162,12 @@ def _questions(problems: Sequence[Problem]) -> pa.Table:
             "question": pa.array([p.question for p in problems], pa.string()),
         }
     )
+
+
+def _with_steps(table: pa.Table, problems: Sequence[Problem]) -> pa.Table:
+    import pyarrow as pa
+
+    return table.append_column("steps", pa.array([list(p.steps) for p in problems], pa.list_(pa.string())))
 
 
 def _with_answers(table: pa.Table, problems: Sequence[Problem]) -> pa.Table:

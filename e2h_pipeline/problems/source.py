@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.problems.files import SourceState, look_at_files
@@ -37,6 +38,11 @@ def _reader(options: Problems) -> ProblemReader:
     return reader
 
 
+def source_files(options: Problems) -> list[Path]:
+    """The local files of the source."""
+    return list(_reader(options).files(options))
+
+
 def load_pool(options: Problems) -> ProblemPool:
     """All problems of the recipe's source, before the split.
 
@@ -67,10 +73,13 @@ def source_fingerprint(options: Problems) -> dict[str, str]:
     return dict(_reader(options).fingerprint(options))
 
 
-def describe_source(options: Problems) -> dict[str, Any]:
+def describe_source(options: Problems, pool: ProblemPool) -> dict[str, Any]:
     """Counts by level and what was found on the way (duplicates, exclusions); carries no
-    answers."""
-    pool = load_pool(options)
+    answers.
+
+    Args:
+        pool: `load_pool(options)`.
+    """
     known = [problem for problem in pool.train if problem.level is not None]
     unknown = sorted(problem.problem_id for problem in pool.train if problem.level is None)
     return {

@@ -10,8 +10,9 @@ content hash as data version, so that a change stops where content is equal.
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from e2h_pipeline.artifacts.code_version import code_of
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.lineage import as_rows, trace
+from e2h_pipeline.artifacts.reads import Reads, State, data_places, hub_data, require_unchanged, state_of
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.work import Work
@@ -43,6 +45,8 @@ from e2h_pipeline.stages.spec import (
     load_recipe,
     narrow,
     never,
+    nothing,
+    outside_data,
     request_of,
     seed_of,
 )
@@ -62,6 +66,7 @@ class _Step:
     inputs: Mapping[str, Artifact]
     request: Request
     engine: str
+    outside: State
     lineage: list[dict[str, Any]]
 
 
@@ -75,19 +80,21 @@ def stage(
     reads_if: Mapping[str, Condition] | None = None,
     samples: bool | Condition = False,
     audit: bool = False,
+    declassifies: bool = False,
     gpu: bool = False,
     distributed: bool = False,
     grows: str = "",
     external: Callable[[RecipeSlice], Any] | None = None,
+    outside: Callable[[RecipeSlice], Sequence[Path]] = nothing,
+    fetches: bool = False,
     watches: Iterable[str] = (),
     kinds: Iterable[str] = (),
-    files: str = "",
+    files: Iterable[Path] = (),
     name: str | None = None,
 ) -> Callable[[StageBody], dg.AssetsDefinition]:
     """Make an asset of a body `(StageJob) -> summary`. The body's docstring is the description.
 
     Args:
-        group: Dagster group.
         recipe: `Stage.sections`: all that may shape the result.
         samples: a condition, or True where every recipe makes the body draw with the engine.
         gpu: take a slot of the GPU pool, so that two such stages never share a card.
@@ -105,12 +112,15 @@ def stage(
             sections=tuple(recipe),
             audit=audit,
             code=code_of(body),
-            files=files,
+            files=tuple(files),
+            declassifies=declassifies,
             methods=tuple(methods),
             uses_if=dict(uses_if or {}),
             reads_if=dict(reads_if or {}),
             samples=samples if callable(samples) else (always if samples else never),
             external=external,
+            outside=outside,
+            fetches=fetches,
             distributed=distributed,
             grows=grows,
             gpu=gpu,
@@ -171,7 +181,7 @@ def _asset(
         opened = store.open()
         with tracking.stage_run(store.home_folder, info, context.log) as run:
             artifact, reused = opened.obtain(
-                step.request, lambda draft: _compute(step, draft, compute, run, context.run_id)
+                step.request, lambda draft: _compute(step, draft, opened, compute, run, context.run_id)
             )
             if not reused:
                 run.finish(artifact)
@@ -221,9 +231,10 @@ def _resolve(
     recipe = _recipe(spec, instance, store, experiment)
     view = narrow(recipe, spec.sections)
     inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.inputs(view)}
+    outside = state_of(spec.outside(view))  # before the fingerprint, so that it covers the hashing too
     request = request_of(spec, view, inputs, engine, experiment)
     behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
-    return _Step(spec, recipe, view, inputs, request, engine.name, behind)
+    return _Step(spec, recipe, view, inputs, request, engine.name, outside, behind)
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:
@@ -234,7 +245,9 @@ def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, exp
     return load_recipe(artifact)
 
 
-def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun, run_id: str) -> None:
+def _compute(
+    step: _Step, draft: Draft, store: ArtifactStore, compute: ComputeResource, run: StageRun, run_id: str
+) -> None:
     """Run the body into a draft."""
     draft.run_id, draft.tracking_url = run_id, run.open()
     job = StageJob(
@@ -250,6 +263,7 @@ def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun,
         experiment=step.request.experiment,
         lineage=step.lineage,
         code_version=step.request.code_version,
+        reads=_reads(step, draft, store),
     )
     recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
     spec = step.stage
@@ -257,4 +271,16 @@ def _compute(step: _Step, draft: Draft, compute: ComputeResource, run: StageRun,
         spec.name, spec.module, job, recipe, draft.lock_fd, distributed=spec.distributed, gpu=spec.gpu
     )
     outcome = compute.run(call)
+    require_unchanged(spec.name, step.outside, spec.outside(step.slice))
     draft.summary, draft.device = outcome.summary, outcome.device
+
+
+def _reads(step: _Step, draft: Draft, store: ArtifactStore) -> Reads:
+    """All that the body may open. Closed are the home, and the outside data of every stage."""
+    spec, inputs = step.stage, (artifact.path for artifact in step.inputs.values())
+    fetched = hub_data() if spec.fetches else []
+    return Reads.of(
+        spec.name,
+        open=[*inputs, draft.out, draft.work, *spec.outside(step.slice), *fetched],
+        closed=[store.home, *data_places(), *outside_data(step.recipe)],
+    )

@@ -120,22 +120,46 @@ def reachable(upstream: Mapping[str, Collection[str]], start: str) -> set[str]:
     return found
 
 
-def graph_findings(upstream: Mapping[str, Collection[str]], audit: Collection[str]) -> list[str]:
-    """Stages that depend on gold answers or on an audit stage, without being audit stages."""
+def graph_findings(
+    upstream: Mapping[str, Collection[str]], audit: Collection[str], split: Collection[str] = ()
+) -> list[str]:
+    """Stages that depend on gold answers or on an audit stage, without being audit stages.
+
+    Args:
+        split: stages that may read audit stages, because they leave the answers out.
+    """
+    kept = {name: set(parents) - set(audit if name in split else ()) for name, parents in upstream.items()}
     findings = []
     for asset in sorted(set(upstream) - set(audit)):
-        seen = sorted(reachable(upstream, asset) & {GOLD, *audit})
+        seen = sorted(reachable(kept, asset) & {GOLD, *audit})
         findings += [f"{asset} depends on {', '.join(seen)}"] if seen else []
     return findings
 
 
-def manifest_findings(nodes: Iterable[Node], audit: Collection[str]) -> list[str]:
-    """Artifacts of non-audit stages that were made from gold answers, by their manifests."""
+def manifest_findings(
+    nodes: Iterable[Node], audit: Collection[str], split: Collection[str] = ()
+) -> list[str]:
+    """Artifacts of non-audit stages that were made from those of audit stages, by their manifests.
+
+    Args:
+        split: as for `graph_findings`.
+    """
     findings = []
     for node in nodes:
-        if node.asset not in audit and any(n.asset == GOLD for n in ancestors(node)):
-            findings.append(f"{node.asset} {node.artifact.key[:16]} was made from {GOLD}")
+        if node.asset not in audit and (told := sorted(_told_by(node, {GOLD, *audit}, split))):
+            findings.append(f"{node.asset} {node.artifact.key[:16]} was made from {', '.join(told)}")
     return findings
+
+
+def _told_by(node: Node, audit: Collection[str], split: Collection[str]) -> set[str]:
+    """Audit stages behind an artifact, on ways that do not go through the split."""
+    return {
+        parent.asset
+        for behind in ancestors(node)
+        if behind.asset not in split and behind.asset not in audit
+        for parent in behind.inputs
+        if parent.asset in audit
+    }
 
 
 def column_findings(folders: Mapping[str, Path]) -> list[str]:

@@ -2,8 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import dagster as dg
 
 from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since, code_behind, look_again
+from e2h_pipeline.artifacts.hashing import remembered_hash
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.manifest import InputRef
+from e2h_pipeline.artifacts.reads import enforced
 from e2h_pipeline.artifacts.request import Artifact, Request
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
 from e2h_pipeline.registry import ENGINE, REGISTRIES, chosen_code, only
@@ -37,6 +39,11 @@ def never(_recipe: RecipeSlice) -> bool:
 def always(_recipe: RecipeSlice) -> bool:
     """For every recipe."""
     return True
+
+
+def nothing(_recipe: RecipeSlice) -> Sequence[Path]:
+    """No files."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,18 @@ class Stage:
         reads: upstream assets besides `recipe`.
         sections: parts of the recipe that the body may read.
         audit: this stage may see gold answers; nothing that trains or selects may depend on it.
+        declassifies: this stage may read an audit stage, because it leaves the answers out: the
+            split of the problems, and nothing else.
         code: the body and its dependencies, without the methods that a recipe chooses.
-        files: hash of files that are code but not imported (templates).
+        files: they are code but not imported (templates).
         methods: registry fields; the body uses the chosen entries.
         uses_if: `module:Name` -> condition, for code that the body loads by `registry.resolve`.
         reads_if: upstream asset -> condition on the recipe.
         samples: condition under which the body draws with the engine, which is then in the key.
         external: fingerprint of outside data, from the recipe slice.
+        outside: files and folders outside of the store that the body may open. They must not change
+            while it runs.
+        fetches: the body may read data sets of the Hub, by a commit in `external`.
         distributed: the body may run in several processes under accelerate.
         grows: recipe field with the wanted amount; a larger request extends a smaller one.
         gpu: the body uses a GPU if there is one.
@@ -99,12 +111,15 @@ class Stage:
     sections: tuple[Part, ...]
     audit: bool
     code: Code
-    files: str = ""
+    files: tuple[Path, ...] = ()
+    declassifies: bool = False
     methods: tuple[str | Where, ...] = ()
     uses_if: Mapping[str, Condition] = field(default_factory=dict)
     reads_if: Mapping[str, Condition] = field(default_factory=dict)
     samples: Condition = never
     external: Callable[[RecipeSlice], Any] | None = None
+    outside: Callable[[RecipeSlice], Sequence[Path]] = nothing
+    fetches: bool = False
     distributed: bool = False
     grows: str = ""
     gpu: bool = False
@@ -150,20 +165,22 @@ class Stage:
 
     @contextmanager
     def running(self, job: StageJob) -> Iterator[None]:
-        """Ensure that the body runs the code of the key and uses only declared methods.
+        """Ensure that the body runs the code of the key and uses only what is declared: methods,
+        and files.
 
         All code of the stage is loaded first, so that a later edit of a file cannot get in. Other
         processes read their code from disk, so it is checked again at the end.
 
         Raises:
             CodeChangedError: the code differs from that of the key, at the start or at the end.
+            UndeclaredReadError: the body opened a file that the stage does not declare.
         """
         began = time.time()
         if job.code_version:
             for code in self.code_behind(job.recipe, job.work.engine).values():
                 code.load()
             self._require_code(job, began)
-        with only(self.registries(job.recipe)):
+        with only(self.registries(job.recipe)), enforced(job.reads) if job.reads else nullcontext():
             yield
         if job.code_version:
             self._require_code(job, began)
@@ -184,8 +201,9 @@ STAGES: dict[str, Stage] = {}
 _EDITED_SECONDS = 60.0  # an edit shortly before the start may also be the cause
 
 
-def _together(code: Mapping[str, Code], files: str) -> str:
-    text = "".join(f"{name}:{part.version()};" for name, part in sorted(code.items())) + files
+def _together(code: Mapping[str, Code], files: Iterable[Path]) -> str:
+    text = "".join(f"{name}:{part.version()};" for name, part in sorted(code.items()))
+    text += "".join(f"{path.name}:{remembered_hash(path)};" for path in files)
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
@@ -217,6 +235,16 @@ def request_of(
         experiment=experiment,
         grows=spec.grows,
     )
+
+
+def outside_data(recipe: Recipe) -> list[Path]:
+    """All data outside of the store that any stage reads for this recipe; nothing of a source that
+    cannot be used."""
+    found: list[Path] = []
+    for spec in STAGES.values():
+        with suppress(ValueError, OSError):
+            found += spec.outside(narrow(recipe, spec.sections))
+    return found
 
 
 def load_recipe(artifact: Artifact) -> Recipe:

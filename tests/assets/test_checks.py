@@ -24,6 +24,7 @@ from e2h_pipeline.stages.spec import STAGES
 from resources.compute import BODIES
 
 AUDIT = {
+    "problem_source",
     "gold_answers",
     "rerank_metrics",
     "evaluator_generalization",
@@ -32,6 +33,7 @@ AUDIT = {
     "benchmark_metrics",
     "report",
 }
+SPLIT = {"easy_problems", "hard_questions", "benchmark_questions"}
 
 
 def _graph() -> dict[str, set[str]]:
@@ -45,21 +47,24 @@ def _graph() -> dict[str, set[str]]:
 def test_the_real_graph_keeps_gold_from_training() -> None:
     graph = _graph()
     assert {name for name in graph if name in STAGES and STAGES[name].audit} == AUDIT
-    assert findings.graph_findings(graph, AUDIT) == []
+    assert {name for name in graph if name in STAGES and STAGES[name].declassifies} == SPLIT
+    assert findings.graph_findings(graph, AUDIT, SPLIT) == []
+    assert {name for name in graph if "problem_source" in graph[name]} == {*SPLIT, "gold_answers"}
 
 
 @pytest.mark.parametrize(
     ("asset", "upstream", "says"),
     [
         ("easy_evaluator", "gold_answers", "easy_evaluator depends on gold_answers"),
-        ("rl_policy", "rerank_metrics", "rl_policy depends on gold_answers, rerank_metrics"),
+        ("rl_policy", "rerank_metrics", "rl_policy depends on gold_answers, problem_source, rerank_metrics"),
         ("base_model", "benchmark_metrics", "sft_policy depends on"),
+        ("easy_step_labels", "problem_source", "easy_evaluator depends on problem_source"),
     ],
 )
 def test_a_planted_edge_is_found(asset: str, upstream: str, says: str) -> None:
     graph = _graph()
     graph[asset] = graph[asset] | {upstream}
-    assert any(says in finding for finding in findings.graph_findings(graph, AUDIT))
+    assert any(says in finding for finding in findings.graph_findings(graph, AUDIT, SPLIT))
 
 
 def _make(store: ArtifactStore, asset: str, *inputs: Artifact) -> Artifact:
@@ -75,8 +80,14 @@ def test_a_manifest_that_reaches_gold_is_found(tmp_path: Path) -> None:
     gold = _make(store, "gold_answers")
     evaluator = _make(store, "easy_evaluator", _make(store, "easy_labels", gold))
     metrics = _make(store, "rerank_metrics", gold)
-    found = findings.manifest_findings([trace(store, evaluator), trace(store, metrics)], AUDIT)
-    assert found == [f"easy_evaluator {evaluator.key[:16]} was made from gold_answers"]
+    source = _make(store, "problem_source")
+    policy = _make(store, "sft_policy", _make(store, "easy_problems", source))
+    samples = _make(store, "easy_samples", policy, source)
+    made = [trace(store, artifact) for artifact in (evaluator, metrics, policy, samples)]
+    assert findings.manifest_findings(made, AUDIT, SPLIT) == [
+        f"easy_evaluator {evaluator.key[:16]} was made from gold_answers",
+        f"easy_samples {samples.key[:16]} was made from problem_source",
+    ]
 
 
 @pytest.mark.parametrize("column", ["answer", "payload"])

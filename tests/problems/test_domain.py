@@ -111,7 +111,7 @@ def test_a_domain_of_another_package(hills: Hills) -> None:
     split = load_split(hills)
     assert {p.problem_id for p in (*split.easy_train, *split.easy_validation)} == {"a", "b", "c"}
     assert [p.problem_id for p in split.hard] == ["d", "e"]
-    described = describe_source(hills)
+    described = describe_source(hills, load_pool(hills))
     assert described["benchmark"] == "TOPS"
     assert described["train_by_level"] == {"1": 3, "2": 1, "3": 1}
     assert described["unknown_level"] == ["f"]

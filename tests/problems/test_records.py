@@ -21,7 +21,7 @@ from e2h_pipeline.problems.records import (
     question_table,
     split_by_supervision,
 )
-from e2h_pipeline.problems.source import describe_source, load_split, source_fingerprint
+from e2h_pipeline.problems.source import describe_source, load_pool, load_split, source_fingerprint
 from e2h_pipeline.recipe import LadderProblems, Problems
 
 
@@ -208,6 +208,6 @@ def test_the_ladder_through_the_one_door_of_all_sources() -> None:
         20,
         500,
     ]
-    described = describe_source(options)
+    described = describe_source(options, load_pool(options))
     assert described["benchmark_by_level"] == {"1": 43, "2": 90, "3": 105, "4": 128, "5": 134}
     assert described["fingerprint"] == source_fingerprint(options) == {"generator": "ladder"}

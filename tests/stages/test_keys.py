@@ -149,8 +149,7 @@ def test_a_new_entry_changes_no_key_of_another(edit: Edit, monkeypatch: pytest.M
 def test_an_edit_of_a_domains_reader_re_makes_what_reads_it(edit: Edit) -> None:
     changed = edit("problems/math/problems.py", "class MathReader:", "class MathReader:\n    EDITED = 1\n")
     assert {name for name, _, _ in changed} == {"math"}
-    assert {"problem_source", "easy_problems", "gold_answers"} <= stages(changed)
-    assert not {"sft_policy", "benchmark_samples", "rl_policy", "rerank_metrics"} & stages(changed)
+    assert stages(changed) == {"problem_source"}  # the rest follows if what it reads differs
 
 
 def test_an_edit_of_the_exact_checker_re_makes_labels_and_audits(edit: Edit) -> None:

@@ -27,8 +27,9 @@ def hub_source(options: MathProblems) -> Source:
         ProblemError: they cannot be loaded, or a record cannot be used.
     """
     assert options.hub is not None
-    revision, benchmark_revision = revisions(options.hub_revision)
-    return read_hub(options.hub, HUB_BENCHMARK, revision, benchmark_revision)
+    names = options.hub, HUB_BENCHMARK
+    commits = map(commit_of, names, revisions(options.hub_revision))  # of the fingerprint, not the newest
+    return read_hub(*names, *commits)
 
 
 def read_hub(

@@ -25,13 +25,14 @@ class Problems(Section):
 
     A domain subclasses this section. The subclass lists the levels, easiest first, by number from 1
     and by name where they have names. It also gives the levels that a strict recipe may supervise,
-    and the default grader.
+    the default grader, and whether the problems themselves are drawn from `seed`.
     """
 
     levels: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5)
     level_names: ClassVar[tuple[str, ...]] = ()
     supervisable_levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
     grader: ClassVar[str] = "math"
+    drawn: ClassVar[bool] = False
 
     source: str = Field("ladder", description="The domain of the problems.")
     easy_levels: tuple[int, ...] = Field(
@@ -110,6 +111,7 @@ class LadderProblems(Problems):
     """Problems of the synthetic ladder world, drawn here."""
 
     grader: ClassVar[str] = "exact"
+    drawn: ClassVar[bool] = True
 
     source: Literal["ladder"] = Field("ladder", description="The domain of the problems.")
     train_per_level: int = Field(200, ge=1, description="Problems drawn per level for the training pool.")

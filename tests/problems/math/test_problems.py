@@ -11,7 +11,7 @@ import pytest
 from e2h_pipeline.problems.math.hub import read_hub
 from e2h_pipeline.problems.math.problems import MathReader
 from e2h_pipeline.problems.records import ProblemError, counts_by_level
-from e2h_pipeline.problems.source import describe_source, load_split
+from e2h_pipeline.problems.source import describe_source, load_pool, load_split
 from e2h_pipeline.recipe import MathProblems
 
 READER = MathReader()
@@ -70,7 +70,7 @@ def test_a_small_folder(folder: Path) -> None:
     assert pool.train[1].steps == ("We look at it.", "The answer is $\\boxed{6}$.")
     assert (pool.train[1].answer, pool.train[1].level, pool.train[1].subject) == ("6", 5, "Algebra")
     assert pool.findings["removed_for_benchmark"] == {"by_id": 1, "by_text": 1}
-    described = describe_source(options(folder))
+    described = describe_source(options(folder), load_pool(options(folder)))
     assert described["benchmark"] == "MATH500"
     assert described["unknown_level"] == ["train/algebra/3.json"]
     assert described["train_by_level"] == {"1": 1, "4": 1, "5": 1}
@@ -184,7 +184,8 @@ def test_hub_columns_are_mapped(hub: tuple[str, str]) -> None:
 
 def test_hub_benchmark_leaves_the_pool_by_text(hub: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("e2h_pipeline.problems.math.hub.HUB_BENCHMARK", hub[1])
-    pool = READER.pool(options(hub=hub[0]))
+    commits = "+".join(("a" * 40, "b" * 40))  # a folder has none; only names of the Hub are asked for theirs
+    pool = READER.pool(options(hub=hub[0], hub_revision=commits))
     assert len(pool.train) == 11
     assert sum(p.level is not None for p in pool.train) == 7
     assert pool.findings["removed_for_benchmark"] == {"by_id": 0, "by_text": 1}
@@ -207,7 +208,7 @@ def test_real_math() -> None:
     if not os.environ.get("E2H_DATA_DIR"):
         pytest.skip("E2H_DATA_DIR is not set: no MATH data here")
     real = MathProblems()
-    found = describe_source(real)
+    found = describe_source(real, load_pool(real))
     assert found["math_problems"] == 12_500
     assert found["train_by_level"] == {"1": 958, "2": 2152, "3": 2618, "4": 2776, "5": 3494}
     assert found["benchmark_by_level"] == {"1": 43, "2": 90, "3": 105, "4": 128, "5": 134}
