@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -11,6 +13,7 @@ from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 
 ARTIFACT_KEY = "artifact_key"
+SEAL = "manifest_seal"
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -35,7 +38,7 @@ def latest_artifact(
 
     Raises:
         StoreError: the event names no artifact (anyone with access to the web server can report
-            one), or the artifact is gone or damaged.
+            one), or the artifact is gone, damaged, or another than the one that was recorded.
     """
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[experiment]), limit=1
@@ -49,7 +52,32 @@ def latest_artifact(
             f"the latest materialization of {asset} for {experiment} was reported from outside a run "
             f"and names no artifact; materialize {asset} again"
         )
-    return store.open(asset, str(key.value))
+    artifact = store.open(asset, str(key.value))
+    if not is_recorded(instance, artifact, event.metadata if event else {}):
+        raise StoreError(
+            f"{artifact.path}: not the artifact that Dagster recorded for {experiment}: its manifest was written "
+            f"anew; delete {artifact.path} and materialize {asset} again"
+        )
+    return artifact
+
+
+def is_recorded(instance: dg.DagsterInstance, artifact: Artifact, metadata: Mapping[str, Any]) -> bool:
+    """Whether Dagster has recorded an artifact with this seal: in the event with this metadata, or,
+    where it was removed and made again since, in the run that made it."""
+    seal = artifact.manifest.seal
+    if metadata_text(metadata.get(SEAL)) == seal:
+        return True
+    run = artifact.manifest.run_id
+    if not run or not instance.has_run(run):
+        return False
+    made = instance.all_logs(run, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = (entry.asset_materialization for entry in made)
+    return any(metadata_text(event.metadata.get(SEAL)) == seal for event in events if event)
+
+
+def metadata_text(value: object) -> str:
+    """A metadata value as text; empty where there is none."""
+    return str(getattr(value, "value", "") or "")
 
 
 def input_artifact(

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from e2h_pipeline.artifacts.hashing import digest_json
+
 MANIFEST_NAME = "manifest.json"
 
 # Credentials in their issuers' formats, and logins in URLs: a token can replace the user name.
@@ -80,15 +82,20 @@ class Manifest(BaseModel):
     run_id: str | None = Field(None, description="Dagster run that made it.")
     tracking_url: str | None = Field(None, description="MLflow run of the stage.")
     created: str
+    seal: str = Field("", description="SHA-256 of all other fields. Dagster's record has it too.")
+
+    def expected_seal(self) -> str:
+        """The seal that fits the other fields."""
+        return digest_json(self.model_dump(mode="json", exclude={"seal"}))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` into an artifact folder.
+    """Seal a manifest and write it as `manifest.json` into an artifact folder.
 
     Raises:
         ManifestError: a value looks like a credential, or is not plain JSON.
     """
-    data = manifest.model_dump(mode="json")
+    data = manifest.model_dump(mode="json") | {"seal": manifest.expected_seal()}
     refuse_credentials(manifest.asset, data)
     text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False)
     (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")

@@ -120,13 +120,15 @@ def request_behind(manifest: Manifest, grows: str = "") -> Request:
 def manifest_damage(manifest: Manifest) -> str | None:
     """The contradiction in a manifest, or None.
 
-    The key must be the hash of the request, and the data version the hash of the listed contents.
+    The seal must fit all fields, the key the request, and the data version the listed contents.
     Files are not read.
     """
     if request_behind(manifest).key != manifest.key:
         return "key does not match code version, recipe, inputs and external fingerprint"
     if data_version({name: entry.content for name, entry in manifest.files.items()}) != manifest.data_version:
         return "data_version does not match its files"
+    if manifest.seal != manifest.expected_seal():
+        return "edited since it was sealed" if manifest.seal else "not sealed: an earlier version made it"
     return None
 
 

@@ -8,8 +8,9 @@ and what it was made from.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 
@@ -19,7 +20,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.verify import StoreFinding
 from e2h_pipeline.orchestration.planning import stage_order
 from e2h_pipeline.stages.spec import EXPERIMENTS
-from resources.store import ARTIFACT_KEY
+from resources.store import ARTIFACT_KEY, is_recorded, metadata_text
 
 _MODULE_PATH = re.compile(r"^(?:\w+\.)+(?=\w+:)")  # before the name of an exception
 _DATA_VERSION_TAG = "dagster/data_version"
@@ -29,13 +30,15 @@ _HISTORY = 1000  # records of one asset in one partition that are searched for a
 
 @dataclass(frozen=True)
 class Record:
-    """A materialization. `key`: the artifact's, or empty; `run`: empty for outside reports."""
+    """A materialization. `key`: the artifact's, or empty; `run`: empty for outside reports;
+    `metadata`: of the event."""
 
     asset: str
     experiment: str
     key: str
     data_version: str
     run: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ours(self) -> bool:
@@ -106,13 +109,13 @@ def record_findings(
     stages = set(stage_order())
     found = []
     for record in latest_records(instance, experiments):
-        problem = _problem(store, record) if record.asset in stages or record.key else None
+        problem = _problem(instance, store, record) if record.asset in stages or record.key else None
         if problem:
             found.append(StoreFinding("event", f"{record.asset} of {record.experiment}", problem))
     return found
 
 
-def _problem(store: ArtifactStore, record: Record) -> str | None:
+def _problem(instance: dg.DagsterInstance, store: ArtifactStore, record: Record) -> str | None:
     if not record.run:
         return "its latest materialization was reported from outside a run; materialize it again"
     if not record.key:
@@ -128,6 +131,8 @@ def _problem(store: ArtifactStore, record: Record) -> str | None:
             f"Dagster has data version {record.data_version[:12] or 'none'}, its artifact {artifact.data_version[:12]}; "
             "materialize it again"
         )
+    if not is_recorded(instance, artifact, record.metadata):
+        return f"{artifact.path} was written anew since; delete it and materialize it again"
     return None
 
 
@@ -138,14 +143,11 @@ def _record(record: dg.EventLogRecord) -> Record:
     return Record(
         asset=record.asset_key.to_user_string() if record.asset_key else "",
         experiment=str(record.partition_key or ""),
-        key=_text(metadata.get(ARTIFACT_KEY)),
+        key=metadata_text(metadata.get(ARTIFACT_KEY)),
         data_version=str(tags.get(_DATA_VERSION_TAG, "")),
         run=record.run_id,
+        metadata=metadata,
     )
-
-
-def _text(value: object) -> str:
-    return str(getattr(value, "value", "") or "")
 
 
 def failure_cause(event: dg.DagsterEvent) -> str:

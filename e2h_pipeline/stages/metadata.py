@@ -18,7 +18,7 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.report.levels import levels_in
 from e2h_pipeline.stages.pictures import Panel, PictureCurve, bar_picture, curve_picture, training_panels
-from resources.store import ARTIFACT_KEY
+from resources.store import ARTIFACT_KEY, SEAL
 from resources.tracking import page_address, served_pages
 
 _PREVIEW_ROWS = 5
@@ -43,6 +43,7 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
         **_headline(manifest.summary),
         "data_version": artifact.data_version,
         ARTIFACT_KEY: artifact.key,
+        SEAL: manifest.seal,
         "path": dg.MetadataValue.path(str(artifact.path)),
         "reused": reused,
         "wall_seconds": manifest.wall_seconds,

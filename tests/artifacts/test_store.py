@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from e2h_pipeline.artifacts.manifest import InputRef, ManifestError, read_manifest
+from e2h_pipeline.artifacts.manifest import InputRef, Manifest, ManifestError, read_manifest
 from e2h_pipeline.artifacts.request import Draft, Request, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 
@@ -185,6 +185,25 @@ def test_a_forged_data_version_is_found(tmp_path: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "data_version": "0" * 64}))
     with pytest.raises(StoreError, match="data_version does not match"):
         store.open(REQUEST.asset, REQUEST.key)
+
+
+@pytest.mark.parametrize("field", sorted(Manifest.model_fields))
+def test_no_field_of_a_manifest_can_be_edited(tmp_path: Path, field: str) -> None:
+    """Lineage shows nearly all of them."""
+    store = ArtifactStore(tmp_path)
+    artifact, _ = store.obtain(REQUEST, _write("42"))
+    values = artifact.manifest.model_dump(mode="json")
+    values[field] = _other(values[field])
+    (artifact.path / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(StoreError):
+        store.open(REQUEST.asset, REQUEST.key)
+
+
+def _other(value: object) -> object:
+    """Another value of the same kind."""
+    if isinstance(value, dict):
+        return {name: _other(entry) for name, entry in value.items()} or {"new": {"sha256": "0"}}
+    return value + 1 if isinstance(value, int | float) else f"{value or ''}0"
 
 
 def test_a_folder_without_manifest_is_no_artifact(tmp_path: Path) -> None:

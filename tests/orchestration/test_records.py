@@ -10,9 +10,12 @@ import dagster as dg
 import pytest
 import toy_stages as toy
 
+from e2h_pipeline.artifacts.commit import hash_files
 from e2h_pipeline.artifacts.garbage import collect, plan_collection
+from e2h_pipeline.artifacts.hashing import data_version
 from e2h_pipeline.artifacts.lineage import ancestors, trace
-from e2h_pipeline.artifacts.request import Artifact
+from e2h_pipeline.artifacts.manifest import FileEntry, write_manifest
+from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.verify import verify_store
 from e2h_pipeline.orchestration.records import (
@@ -84,6 +87,51 @@ def test_a_forged_event_is_a_finding_and_decides_nothing(
     assert left(tmp_path) == {"recipe", "toy_easy", "toy_gold", "toy_policy", "toy_score"}
     toy.materialize(tmp_path, instance)
     assert record_findings(instance, store) == []
+
+
+def _rewrite(artifact: Artifact) -> None:
+    """Change the content and make the manifest, with its seal, fit."""
+    (artifact.path / "even.txt").write_text("forged")
+    files = hash_files_but_manifest(artifact.path)
+    versions = {name: entry.content for name, entry in files.items()}
+    forged = artifact.manifest.model_copy(update={"files": files, "data_version": data_version(versions)})
+    write_manifest(artifact.path, forged)
+
+
+def hash_files_but_manifest(folder: Path) -> dict[str, FileEntry]:
+    (folder / "manifest.json").unlink()
+    return hash_files(folder)
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_an_artifact_that_was_written_anew_is_found(
+    tmp_path: Path, instance: dg.DagsterInstance, content: bool
+) -> None:
+    """Even where manifest and seal were made to fit: Dagster's record has the seal."""
+    toy.materialize(tmp_path, instance)
+    score = latest(instance, tmp_path, "toy_score")
+    if content:
+        _rewrite(score)
+    else:
+        write_manifest(score.path, score.manifest.model_copy(update={"created": "2020-01-01T00:00:00+00:00"}))
+    (finding,) = record_findings(instance, ArtifactStore(tmp_path))
+    assert finding.where == f"toy_score of {toy.KEY}"
+    with pytest.raises(
+        StoreError, match=r"not the artifact that Dagster recorded.*materialize toy_score again"
+    ):
+        latest(instance, tmp_path, "toy_score")
+
+
+def test_an_artifact_that_was_removed_and_made_again_is_none(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    toy.materialize(tmp_path, instance)
+    shutil.rmtree(latest(instance, tmp_path, "toy_score").path)
+    other = f"{toy.KEY}/seed=1"  # the same artifacts
+    instance.add_dynamic_partitions("experiment", [other])
+    dg.materialize(toy.TOYS, instance=instance, partition_key=other, resources=toy.resources(tmp_path))
+    assert record_findings(instance, ArtifactStore(tmp_path)) == []
+    assert latest(instance, tmp_path, "toy_score").manifest.experiment == other
 
 
 def test_a_record_whose_artifact_is_gone_or_other_is_a_finding(
