@@ -16,9 +16,11 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.recipe import recipe
+from e2h_pipeline.artifacts.hashing import remembered_hash
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.tables import read_table, write_table
+from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.stages.asset import stage
 from resources.compute import ComputeResource
 from resources.engine import EngineResource
@@ -101,6 +103,27 @@ def toy_disturbed(job: StageJob) -> dict[str, Any]:
         with paused():  # others do this, not the stage
             MEANWHILE.pop()()
     return {"epochs": job.recipe.sft.epochs}
+
+
+def _outside(_recipe: RecipeSlice) -> list[Path]:
+    named = os.environ.get("TOY_OUTSIDE")
+    return [Path(named)] if named else []
+
+
+@stage(
+    group="toy",
+    recipe=["seed"],
+    outside=_outside,
+    external=lambda recipe: {path.name: remembered_hash(path) for path in _outside(recipe)},
+)
+def toy_reader(job: StageJob) -> dict[str, Any]:
+    """Copies the file TOY_OUTSIDE; before and after that, calls the functions in MEANWHILE."""
+    with paused():
+        MEANWHILE.pop(0)()
+    (job.out / "copy.txt").write_text(_outside(job.recipe)[0].read_text())
+    with paused():
+        MEANWHILE.pop(0)()
+    return {}
 
 
 @stage(group="toy", recipe=["seed"])

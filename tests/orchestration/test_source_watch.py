@@ -22,6 +22,9 @@ from assets.problems import benchmark_questions, easy_problems, gold_answers, ha
 from assets.recipe import recipe
 from assets.watched import LABEL_FILES, MODEL_FILES, READABLE, SOLUTION_FILES, WATCHED, problems_readable
 from e2h_pipeline.artifacts import hashing
+from e2h_pipeline.artifacts.lineage import trace
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.definitions import build
 from e2h_pipeline.orchestration.automation import automated
 from e2h_pipeline.orchestration.source_watch import Seen, look, sensor
@@ -31,6 +34,7 @@ from e2h_pipeline.problems.supplied_files import look_at_supplied
 from e2h_pipeline.recipe import Labels, MathProblems, Prm800kLabels, ShepherdLabels
 from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.stages.spec import EXPERIMENTS
+from resources.store import latest_artifact
 
 STAGES = [recipe, problem_source, easy_problems, hard_questions, benchmark_questions, gold_answers]
 RECIPE = """
@@ -168,6 +172,24 @@ def test_a_touched_file_is_quiet(world: World) -> None:
     os.utime(world.one / "math_test.jsonl")
     assert world.watch() == []
     assert world.settle() == []
+
+
+def test_a_file_that_changes_during_a_run_changes_nothing_of_it(world: World) -> None:
+    """All parts of the split come from the state of the files that `problem_source` read."""
+    _write(world.one / "math_train.jsonl.gz", "train", [*range(9), 99])
+    assert world.materialize([recipe, problem_source], "one")
+    _write(world.one / "math_train.jsonl.gz", "train", [*range(9), 77])
+    assert world.materialize([easy_problems, hard_questions, gold_answers], "one")
+    store = ArtifactStore(world.home)
+    read = {}
+    for stage in (easy_problems, hard_questions, gold_answers):
+        made = latest_artifact(world.instance, store, stage.key.to_user_string(), "one")
+        assert made is not None
+        read[made.asset] = " ".join(read_table(made.path / TABLE, ["question"])["question"].to_pylist())
+        (source,) = [node for node in trace(store, made).inputs if node.asset == "problem_source"]
+        assert "math_train.jsonl.gz" in source.artifact.manifest.external
+    assert "$99 + 0$" in read["hard_questions"] and "$99 + 0$" in read["gold_answers"]
+    assert "$77" not in " ".join(read.values())
 
 
 def test_a_changed_file_remakes_what_depends_on_it_and_no_other_experiment(world: World) -> None:

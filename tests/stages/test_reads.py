@@ -135,6 +135,30 @@ def test_data_sets_of_the_hub_are_closed_and_its_models_open(tmp_path: Path) -> 
         (tmp_path / "datasets--org--name" / "blobs" / "x").read_text()
 
 
+def test_a_stage_whose_file_was_swapped_meanwhile_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the file of the fingerprint is back at the end."""
+    file, other = tmp_path / "data.txt", tmp_path / "other.txt"
+    file.write_text("one")
+    other.write_text("two")
+    monkeypatch.setenv("TOY_OUTSIDE", str(file))
+
+    def swap() -> None:
+        file.rename(tmp_path / "third")
+        other.rename(file)
+        (tmp_path / "third").rename(other)
+
+    assets = [toy.recipe, toy.toy_reader]
+    with dg.DagsterInstance.ephemeral() as instance:
+        toy.MEANWHILE[:] = [swap, swap]
+        with pytest.raises(ChangedWhileReadError, match=r"toy_reader: .*data\.txt changed while it was read"):
+            toy.materialize(tmp_path / "home", instance, assets)
+        assert not list((tmp_path / "home" / "store" / "toy_reader").glob("*"))
+        toy.MEANWHILE[:] = [lambda: None, lambda: None]
+        assert toy.computed(toy.materialize(tmp_path / "home", instance, assets)) >= {"toy_reader"}
+
+
 @pytest.mark.parametrize("change", ["edit", "swap and swap back", "new file", "gone"])
 def test_outside_files_that_change_while_they_are_read_are_refused(tmp_path: Path, change: str) -> None:
     file = tmp_path / "folder" / "a.jsonl"
