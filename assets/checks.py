@@ -3,6 +3,11 @@ are possible.
 
 The logic is in `e2h_pipeline/stages/findings.py`; here it is attached to assets. A failed blocking
 check stops downstream stages of the same run, and holds back automation (`on_change`).
+
+The checks of the supervision firewall (`FIREWALL`) sit on everything that trains or selects, and on
+all numbers. A stage's own door (`e2h_pipeline/stages/asset.py`) refuses declared leaks before it
+runs; these checks look at content too, and their failures mark every number of the experiment
+(`e2h_pipeline/orchestration/standing.py`).
 """
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
@@ -11,8 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from e2h_pipeline.artifacts.lineage import trace
+from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
@@ -23,14 +30,25 @@ from e2h_pipeline.stages.findings import (
     manifest_findings,
     metric_findings,
     pool_findings,
-    same_texts,
-    solution_findings,
+    roles,
     split_findings,
+    training_findings,
 )
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
 from resources.store import StoreResource, input_artifact, latest_artifact
+from resources.tracking import TrackingResource
 
 _PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_answers")
+_QUESTIONS = _PARTITIONS[:3]
+_TRAINING_ROWS = ("easy_solutions", "easy_step_labels", "easy_outcome_labels")
+_TRAINS_OR_SELECTS = ("sft_policy", "easy_evaluator", "rl_policy", "benchmark_samples", "rerank_scores")
+_NUMBERS = (
+    "rerank_metrics",
+    "evaluator_generalization",
+    "early_stop_metrics",
+    "rl_audit",
+    "benchmark_metrics",
+)
 
 
 class Experiment:
@@ -54,6 +72,35 @@ class Experiment:
         return load_recipe(self.artifact(RECIPE_ASSET))
 
 
+class Firewall(Experiment):
+    """An experiment as a check of the supervision firewall sees it."""
+
+    def __init__(
+        self, context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> None:
+        super().__init__(context, store)
+        self._context, self._tracking = context, tracking
+        (self._check,) = context.op_execution_context.selected_asset_check_keys
+
+    def result(self, findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
+        """The result of the check. A failure marks the experiment's runs in MLflow, and the next
+        success takes the mark away."""
+        if findings or self._failed_before():
+            verdict = {f"e2h.firewall.{self._check.to_user_string()}": findings[0] if findings else "passed"}
+            self._tracking.mark(self.store.home, self.key, verdict, self._context.log)
+        return _result(findings, **metadata)
+
+    def _failed_before(self) -> bool:
+        status = AssetCheckExecutionRecordStatus
+        records = self._instance.event_log_storage.get_asset_check_execution_history(
+            self._check,
+            limit=1,
+            status={status.FAILED, status.SUCCEEDED},
+            partition_filter=PartitionKeyFilter(key=self.key),
+        )
+        return bool(records) and records[0].status == status.FAILED
+
+
 def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     listed = "\n".join(f"- {finding}" for finding in findings) or "nothing"
     more = f" (and {len(findings) - 1} more findings)" if len(findings) > 1 else ""
@@ -70,56 +117,137 @@ def _result(findings: list[str], **metadata: Any) -> dg.AssetCheckResult:
     partitions_def=EXPERIMENTS,
     blocking=True,
 )
-def split_integrity(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Easy, hard and benchmark problems are disjoint and have the right levels, no benchmark text
-    is among the others, and every hard and benchmark question has its gold answer."""
-    seen = Experiment(context, store)
+def split_integrity(
+    context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
+) -> dg.AssetCheckResult:
+    """Easy, hard and benchmark problems are disjoint by id and by text and have the right levels,
+    and every hard and benchmark question has its gold answer."""
+    seen = Firewall(context, store, tracking)
     parts = seen.existing(_PARTITIONS)
     findings = split_findings(
         {name: artifact.path for name, artifact in parts.items()}, seen.recipe().problems.easy_levels
     )
     counts = {name: read_table(a.path / TABLE, ["problem_id"]).num_rows for name, a in parts.items()}
-    if {"easy_problems", "hard_questions"} <= parts.keys():
-        twice = same_texts(parts["easy_problems"].path, parts["hard_questions"].path)
-        counts["texts_both_easy_and_hard"] = twice
-    return _result(findings, **counts)
+    return seen.result(findings, **counts)
 
 
-@dg.asset_check(
-    asset="easy_solutions",
-    additional_deps=["easy_problems", "hard_questions", "benchmark_questions"],
-    partitions_def=EXPERIMENTS,
-    blocking=True,
-)
-def solutions_of_easy_problems(
-    context: dg.AssetCheckExecutionContext, store: StoreResource
-) -> dg.AssetCheckResult:
-    """Every solution belongs to an easy training problem or to GSM8K, and none to a held-out
-    question (validation, hard or benchmark)."""
-    parts = Experiment(context, store).existing(("easy_solutions", *_PARTITIONS[:3]))
-    return _result(solution_findings({name: artifact.path for name, artifact in parts.items()}))
-
-
-@dg.asset_check(asset="benchmark_metrics", partitions_def=EXPERIMENTS, blocking=True)
-def supervision_firewall(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
-    """Nothing that trains or selects depends on gold answers, in the asset graph or in any manifest
-    behind this experiment; question tables hold no answers; supervision is on easy levels only."""
-    seen = Experiment(context, store)
-    audit = {name for name, stage in STAGES.items() if stage.audit}
-    split = {name for name, stage in STAGES.items() if stage.declassifies}
-    made = seen.existing(sorted(STAGES))
-    recipe = seen.recipe()
-    silent = (
-        ["benchmark_questions"] if recipe.problems.hard_answers else ["hard_questions", "benchmark_questions"]
+def _training_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="rows_of_easy_problems",
+        additional_deps=list(_QUESTIONS),
+        partitions_def=EXPERIMENTS,
+        blocking=True,
+        description="Every row that trains is of an easy problem, by id and by text, and none is the same as a "
+        "hard or benchmark question or a rewording of one.",
     )
-    findings = [
-        *graph_findings(_upstream(context), audit, split),
-        *manifest_findings([trace(seen.store, artifact) for artifact in made.values()], audit, split),
-        *column_findings({name: made[name].path for name in silent if name in made}),
-    ]
-    note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"
-    levels = ", ".join(map(str, recipe.problems.easy_levels))
-    return _result(findings, supervision=note, supervised_levels=levels, artifacts=len(made))
+    def check(
+        context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> dg.AssetCheckResult:
+        seen = Firewall(context, store, tracking)
+        parts = seen.existing((asset, *_QUESTIONS))
+        return seen.result(training_findings(asset, {name: found.path for name, found in parts.items()}))
+
+    return check
+
+
+solutions_of_easy_problems, step_labels_of_easy_problems, outcome_labels_of_easy_problems = map(
+    _training_check, _TRAINING_ROWS
+)
+
+
+def _column_check(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="no_answers",
+        additional_deps=["gold_answers"],
+        partitions_def=EXPERIMENTS,
+        blocking=True,
+        description="No column holds hidden answers, by its name or by its content.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> dg.AssetCheckResult:
+        seen = Firewall(context, store, tracking)
+        if asset == "hard_questions" and seen.recipe().problems.hard_answers:
+            return seen.result(
+                [], compared="no: problems.hard_answers shows them, and the recipe is not strict"
+            )
+        made = seen.existing((asset, "gold_answers"))
+        gold = made.get("gold_answers")
+        findings = column_findings({asset: made[asset].path}, gold.path if gold else None)
+        return seen.result(
+            findings, compared="by name and content" if gold else "by name: no gold_answers yet"
+        )
+
+    return check
+
+
+hard_questions_without_answers, benchmark_questions_without_answers = map(_column_check, _QUESTIONS[1:])
+
+
+def _firewall(asset: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=asset,
+        name="supervision_firewall",
+        partitions_def=EXPERIMENTS,
+        blocking=True,
+        description="Nothing that trains or selects depends on gold answers, in the asset graph or in any manifest "
+        "behind this artifact; the supervised levels are told.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> dg.AssetCheckResult:
+        seen = Firewall(context, store, tracking)
+        audit, split = roles(STAGES)
+        recipe, made = seen.recipe(), ancestors(trace(seen.store, seen.artifact(asset)))
+        findings = [
+            *graph_findings(_upstream(context), audit, split),
+            *manifest_findings(made, audit, split),
+        ]
+        note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"
+        levels = ", ".join(map(str, recipe.problems.easy_levels))
+        return seen.result(findings, supervision=note, supervised_levels=levels, artifacts=len(made))
+
+    return check
+
+
+(
+    sft_policy_firewall,
+    easy_evaluator_firewall,
+    rl_policy_firewall,
+    benchmark_samples_firewall,
+    rerank_scores_firewall,
+    rerank_metrics_firewall,
+    evaluator_generalization_firewall,
+    early_stop_metrics_firewall,
+    rl_audit_firewall,
+    supervision_firewall,
+) = map(_firewall, (*_TRAINS_OR_SELECTS, *_NUMBERS))
+
+FIREWALL = tuple(
+    key
+    for check in (
+        split_integrity,
+        solutions_of_easy_problems,
+        step_labels_of_easy_problems,
+        outcome_labels_of_easy_problems,
+        hard_questions_without_answers,
+        benchmark_questions_without_answers,
+        sft_policy_firewall,
+        easy_evaluator_firewall,
+        rl_policy_firewall,
+        benchmark_samples_firewall,
+        rerank_scores_firewall,
+        rerank_metrics_firewall,
+        evaluator_generalization_firewall,
+        early_stop_metrics_firewall,
+        rl_audit_firewall,
+        supervision_firewall,
+    )
+    for key in check.check_keys
+)
+"""Checks of the supervision firewall: where one fails, no number of the experiment counts."""
 
 
 def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:

@@ -47,4 +47,13 @@ def report(job: StageJob) -> dict[str, Any]:
         lineage=job.lineage,
         out=job.out / "page",
         about=Subject(job.experiment, job.recipe.as_dict(), domain.options.level_names, domain.text),
+        leaks=_leaks(job),
     )
+
+
+def _leaks(job: StageJob) -> list[str]:
+    """What was made from gold answers and must not have been, by the manifests behind the page."""
+    from e2h_pipeline.stages.findings import graph_findings, roles
+    from e2h_pipeline.stages.spec import STAGES
+
+    return graph_findings({row["asset"]: row["inputs"] for row in job.lineage}, *roles(STAGES))

@@ -17,7 +17,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -108,6 +108,23 @@ class MlflowSender:
         for start in range(0, len(params), _PARAMS):
             self.client.log_batch(self.run_id, params=params[start : start + _PARAMS])
         self._log_inputs(entry)
+
+    def tag_experiment(self, experiment: str, tags: Mapping[str, str]) -> None:
+        """Set tags on all runs of an experiment: its stages and their parent.
+
+        Raises:
+            one of `tracking_errors()`: MLflow did not take it.
+        """
+        self.experiment_id = self.find_experiment()
+        self._find_parent(experiment)
+        token: str | None = None
+        while token != "":
+            asked = f"tags.`e2h.experiment` = '{experiment}'"
+            page = self.client.search_runs([self.experiment_id], asked, page_token=token)
+            for run in page:
+                for name, value in tags.items():
+                    self.client.set_tag(run.info.run_id, name, value)
+            token = page.token or ""
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

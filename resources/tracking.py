@@ -50,6 +50,7 @@ class StageInfo:
     dagster_run_id: str
     recipe: Mapping[str, Any]
     inputs: Mapping[str, Artifact]
+    strict: bool = True
 
 
 class TrackingResource(dg.ConfigurableResource):
@@ -73,6 +74,19 @@ class TrackingResource(dg.ConfigurableResource):
             run.end("FAILED")
             raise
         run.end("FINISHED")
+
+    def mark(self, home: Path, experiment: str, tags: Mapping[str, str], log: logging.Logger) -> None:
+        """Set tags on every run of an experiment, such as the firewall's verdict. MLflow is told at
+        once or not at all: Dagster has the verdict too."""
+        if not self.enabled:
+            return
+        uri = self.tracking_uri(home)
+        try:
+            MlflowSender(uri, home, self.name).tag_experiment(experiment, tags)
+        except tracking_errors() as error:
+            log.warning(
+                "MLflow at %s was not told %s (%s)", without_login(uri), dict(tags), _reason(error, uri)
+            )
 
 
 def local_database(home: Path) -> str:
@@ -178,6 +192,7 @@ class StageRun:
                 "e2h.experiment": info.experiment,
                 "e2h.asset": info.asset,
                 "e2h.key": info.key,
+                "e2h.strict": str(info.strict).lower(),
                 **{f"e2h.in.{name}": artifact.data_version for name, artifact in info.inputs.items()},
             },
             "params": _flat(info.recipe),

@@ -22,11 +22,10 @@ run, so that `e2h --help` is quick.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,7 +36,7 @@ from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.grading import grade, rerank
 from e2h_pipeline.cli.recipes import recipes
-from e2h_pipeline.cli.shared import CommandError, Json, print_json
+from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, refuse_leaks
 from e2h_pipeline.cli.store import diff, gc, verify
 from e2h_pipeline.cli.sweep import sweep
 from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key
@@ -72,6 +71,7 @@ def run(
         str | None,
         typer.Option(help="Assets such as 'easy_evaluator,rerank_scores+'. x+ adds dependents, +x inputs."),
     ] = None,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """Materialize an experiment; existing artifacts are reused."""
     key = _checked(key)
@@ -90,8 +90,9 @@ def run(
         except RunStopped as error:
             _fail(str(error), _INTERRUPTED)
     with _experiments() as experiments:
-        if experiments.metrics_artifact(key) is not None:
-            print_results(best_known(experiments.results(key)))
+        rows = experiments.results(key) if experiments.metrics_artifact(key) is not None else []
+    print_results(best_known(rows))
+    refuse_leaks(_leaks(rows), allow_leaks)
 
 
 @app.command()
@@ -104,6 +105,7 @@ def results(
     pool: Annotated[
         bool, typer.Option(help="One table of means over these keys, such as seeds of a recipe.")
     ] = False,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """Accuracy of every policy and method, with intervals."""
     from e2h_pipeline.cli.view import print_results
@@ -121,10 +123,11 @@ def results(
         raise CommandError("no experiment has results yet; run: e2h run")
     else:
         print_results(rows if everything else select(rows))
+    refuse_leaks(_leaks(rows), allow_leaks)
 
 
 @app.command()
-def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
+def lineage(key: Key = DEFAULT_KEY, as_json: Json = False, allow_leaks: AllowLeaks = False) -> None:
     """Trace each benchmark number back to its easy data version."""
     from e2h_pipeline.cli.view import print_lineage
     from e2h_pipeline.orchestration.experiments import tree
@@ -137,6 +140,7 @@ def lineage(key: Key = DEFAULT_KEY, as_json: Json = False) -> None:
         print_json(found)
     else:
         print_lineage(found, node)
+    refuse_leaks(found["leaks"], allow_leaks)
 
 
 @app.command()
@@ -158,17 +162,20 @@ def inspect(
 
 
 @app.command()
-def report(key: Key = DEFAULT_KEY) -> None:
+def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     """Put the report page into E2H_HOME/reports and print its path."""
     from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
+    from e2h_pipeline.report.html import with_leaks
 
     with _experiments() as experiments:
         key = _known(experiments, key)
         page = report_page(experiments.artifact(REPORT_STAGE, key).path)
+        leaks = experiments.standing(key).leaks
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(page, target)
+    target.write_text(with_leaks(page.read_text(encoding="utf-8"), leaks), encoding="utf-8")
     typer.echo(target)
+    refuse_leaks(leaks, allow_leaks)
 
 
 app.command()(recipes)
@@ -193,6 +200,10 @@ def ui(
         serve(home(), port, mlflow_port, typer.echo)
     except UiError as error:
         raise CommandError(str(error)) from None
+
+
+def _leaks(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [leak for row in rows for leak in row["leaks"]]
 
 
 def _checked(key: str) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from e2h_pipeline.artifacts.garbage import GRACE_SECONDS
 from e2h_pipeline.artifacts.home import home
-from e2h_pipeline.cli.shared import CommandError, Json, print_json
+from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, refuse_leaks
 from e2h_pipeline.recipe import canonical_key
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def diff(
     second: Annotated[str, typer.Argument(help="Recipe key, or KEY@PREFIX.")],
     everything: Annotated[bool, typer.Option("--all", help="Include every N and single levels.")] = False,
     as_json: Json = False,
+    allow_leaks: AllowLeaks = False,
 ) -> None:
     """What differs upstream between two results, where it begins, and how the numbers moved."""
     from e2h_pipeline.orchestration.experiments import Experiments
@@ -45,6 +46,7 @@ def diff(
         print_json(found)
     else:
         _print_difference(found)
+    refuse_leaks([*found["first"]["leaks"], *found["second"]["leaks"]], allow_leaks)
 
 
 def verify(
@@ -218,14 +220,15 @@ def _summed(items: Sequence[Garbage]) -> dict[tuple[str, str, str], tuple[int, i
 def _print_difference(found: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
-    from e2h_pipeline.cli.view import console
+    from e2h_pipeline.cli.view import console, marked, print_leaks
 
     out = console()
     for name, side in (("A", found["first"]), ("B", found["second"])):
+        told = escape(marked(side["experiment"], side))
         out.print(
-            f"[bold]{name}[/bold] {escape(side['experiment'])}: {side['asset']} {side['data_version'][:_SHOWN]}",
-            soft_wrap=True,
+            f"[bold]{name}[/bold] {told}: {side['asset']} {side['data_version'][:_SHOWN]}", soft_wrap=True
         )
+        print_leaks(side["experiment"], side["leaks"])
     assets = found["assets"]
     if assets[-1]["same_artifact"]:
         out.print("the same artifact: nothing differs")

@@ -87,13 +87,14 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
         outcomes = run_sweep(chosen, home(), workers, watch)
     except RunStopped as error:
         raise CommandError(str(error)) from None
-    _, page = _look(chosen)
+    rows, page = _look(chosen)
     if as_json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
         _print_outcomes(total, outcomes)
         out.print(str(page), soft_wrap=True, markup=False)
     failed = [outcome.key for outcome in outcomes if outcome.error]
+    failed += [row.member.key for row in rows if row.standing.leaks and row.member.key not in failed]
     if failed:
         raise CommandError(f"{len(failed)} of {total} members failed, the first is {failed[0]}")
 
@@ -150,6 +151,7 @@ def _status_table(rows: list[MemberStatus]) -> Table:
     for row in rows:
         values = [escape(str(value)) for value in row.member.values.values()]
         state = f"[{_STYLES[row.state]}]{row.state}[/{_STYLES[row.state]}]"
+        state += "" if row.standing.strict else " (not strict)"
         table.add_row(*values, state, f"{row.made}/{row.stages}", escape(row.error))
     return table
 

@@ -83,6 +83,21 @@ def print_results(rows: Sequence[Row]) -> None:
         print_titled(*_results_table(benchmark, chosen))
         graders = ", ".join(sorted({row["grader"] for row in chosen if row["grader"]}))
         console().print(f"graded by {escape(graders)}" if graders else "", soft_wrap=True)
+    for recipe, leaks in {row.get("recipe", ""): row.get("leaks", ()) for row in rows}.items():
+        print_leaks(recipe, leaks)
+
+
+def print_leaks(experiment: str, leaks: Iterable[str]) -> None:
+    """A line for each finding of the supervision firewall."""
+    for leak in leaks:
+        console().print(f"[red]LEAK[/red] {escape(experiment)}: {escape(leak)}", soft_wrap=True)
+
+
+def marked(name: str, standing: Mapping[str, Any]) -> str:
+    """An experiment's name, with what a reader must know of its numbers: a leak, or not strict."""
+    notes = ["LEAK"] if standing.get("leaks") else []
+    notes += [] if standing.get("strict", True) else ["not strict"]
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def print_titled(title: str, table: Table) -> None:
@@ -97,9 +112,9 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
     levels, pooled = levels_in(there), pooled_in(there)
     heads = (_level_names(rows) if levels else NUMBERED).columns(levels + pooled)
     recovered = any(row.get("pgr") is not None for row in rows)
-    recipes = {row.get("recipe", "") for row in rows}
+    recipes = {marked(row.get("recipe", ""), row) for row in rows}
     one = len(recipes) == 1  # a single recipe moves into the title, which saves its column
-    about = f" · {recipes.pop()}" if one and any(recipes) else ""
+    about = f" · {escape(recipes.pop())}" if one and any(recipes) else ""
     title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval]"
     table = Table(box=SIMPLE)
     for name in ("policy", "method") if one else ("recipe", "policy", "method"):
@@ -108,7 +123,7 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
         table.add_column(name, justify="right", no_wrap=True)
     for (recipe, policy, method, n), cells in _by_method(rows).items():
         values = [_accuracy(cells.get(group)) for group in levels + pooled]
-        names = [policy, method] if one else [recipe, policy, method]
+        names = [policy, method] if one else [marked(recipe, next(iter(cells.values()))), policy, method]
         table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
     return title, table
 
@@ -153,12 +168,15 @@ def _pgr(row: Row | None) -> str:
 def print_lineage(found: Mapping[str, Any], node: Node) -> None:
     """Print the tree of artifacts, the paths back to the easy data, and the numbers."""
     out = console()
+    if found["leaks"] or not found["strict"]:
+        out.print(f"[bold]{escape(marked(found['experiment'], found))}[/bold]", soft_wrap=True)
     out.print(_tree(node))
     out.print()
     for stage, source in found["sources"].items():
         out.print(f"{stage}: {escape(_way(source))}", soft_wrap=True)
     out.print(_made_table(found["artifacts"]))
     out.print(_numbers_table(found["numbers"]))
+    print_leaks(found["experiment"], found["leaks"])
 
 
 def _tree(node: Node) -> Tree:

@@ -21,6 +21,8 @@ from e2h_pipeline.orchestration.instance import open_instance
 from e2h_pipeline.orchestration.leftovers import own_tags, release_dead_runs
 from e2h_pipeline.orchestration.planning import asset_selection
 from e2h_pipeline.orchestration.records import failure_cause, first_line
+from e2h_pipeline.stages.findings import declared_leaks
+from e2h_pipeline.stages.spec import STAGES
 
 _PARTITIONS = "experiment"
 _LOGGER = "stages"
@@ -65,11 +67,14 @@ def run_experiment(
         tags: additional tags of the Dagster run.
 
     Raises:
-        RunError: a stage or a check failed, or the selection names nothing.
+        RunError: a stage or a check failed, the selection names nothing, or a stage that trains or
+            selects reads gold answers.
         RunStopped: Ctrl-C, after Dagster has closed the run.
     """
     definitions = dg.Definitions.merge(build(), dg.Definitions(loggers={_LOGGER: _stage_logger(watch)}))
     chosen = _selected(definitions, select)
+    if leaks := declared_leaks(STAGES):
+        raise RunError(f"supervision firewall: {leaks[0]}; nothing was run")
     with open_instance(home) as instance:
         release_dead_runs(instance)
         instance.add_dynamic_partitions(_PARTITIONS, [key])

@@ -18,12 +18,18 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
 from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
+from e2h_pipeline.orchestration.standing import (
+    METRIC_STAGES,
+    Standing,
+    failed_checks,
+    manifest_leaks,
+    was_strict,
+)
 from e2h_pipeline.recipe import canonical_key
+from e2h_pipeline.stages.spec import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
 
-# Stages with a metrics.parquet, most complete first.
-METRIC_STAGES = ("benchmark_metrics", "rerank_metrics")
 REPORT_STAGE = "report"
 _PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
 
@@ -56,8 +62,21 @@ class Experiments:
         found = (latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES)
         return next((artifact for artifact in found if artifact), None)
 
+    def standing(self, key: str) -> Standing:
+        """Whether an experiment's numbers count: strictness, and what the firewall found."""
+        artifact = self.metrics_artifact(key)
+        nodes = [trace(self.store, artifact)] if artifact else []
+        return self._standing(key, nodes)
+
+    def _standing(self, key: str, nodes: Sequence[Node]) -> Standing:
+        recipe = latest_artifact(self.instance, self.store, RECIPE_ASSET, key)
+        leaks = [*manifest_leaks(nodes), *failed_checks(self.instance, [key]).get(key, [])]
+        behind = [made.artifact.manifest.recipe for node in nodes for made in ancestors(node)]
+        return Standing(was_strict(recipe.manifest.recipe if recipe else None, behind), tuple(leaks))
+
     def results(self, key: str) -> list[dict[str, Any]]:
-        """Result rows of an experiment, with PGR where its ceiling has been run.
+        """Result rows of an experiment, with PGR where its ceiling has been run. Each row says
+        whether the experiment is strict, and what the firewall found.
 
         Raises:
             StoreError: it has no results yet.
@@ -66,9 +85,11 @@ class Experiments:
         if artifact is None:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")
         metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
-        rows = result_rows(key, metrics, _version_of_each(trace(self.store, artifact)))
+        node = trace(self.store, artifact)
+        rows = result_rows(key, metrics, _version_of_each(node))
         recovered = self._recovered(key, metrics)
-        return [{**row, **recovered.get(_identity(row), {})} for row in rows]
+        standing = self._standing(key, [node]).as_row()
+        return [{**row, **standing, **recovered.get(_identity(row), {})} for row in rows]
 
     def pooled(self, keys: Sequence[str]) -> list[dict[str, Any]]:
         """Result rows over several seeds of one recipe: mean over seeds, interval over problems.
@@ -86,7 +107,10 @@ class Experiments:
         bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
         tables = [read_table(artifact.path / "values.parquet") for artifact in found]
         rows = pooled_over_seeds(tables, tuple(options["easy_levels"]), bootstrap)
-        return [{"recipe": f"mean of {len(keys)}", **row} for row in rows]
+        standings = [self.standing(key) for key in keys]
+        leaks = [f"{key}: {leak}" for key, one in zip(keys, standings, strict=True) for leak in one.leaks]
+        told = Standing(all(one.strict for one in standings), tuple(leaks)).as_row()
+        return [{"recipe": f"mean of {len(keys)}", **row, **told} for row in rows]
 
     def _recovered(
         self, key: str, metrics: Sequence[dict[str, Any]]
@@ -117,8 +141,8 @@ class Experiments:
     def lineage(self, key: str) -> dict[str, Any]:
         """Trace every benchmark number of an experiment back to its easy data.
 
-        Returns {"experiment", "easy_data_version", "numbers": [...], "sources": {stage: {...}},
-        "artifacts": [...]}. A number names its `source`, the stage that made its samples or scores.
+        Returns {"experiment", "strict", "leaks", "easy_data_version", "numbers": [...], "sources":
+        {stage: {...}}, "artifacts": [...]}. A number names its `source`, the stage that made its samples or scores.
         A source lists every path from there to the easy data, nearest first. Artifacts are all
         inputs of the numbers, with code version, Dagster run (None where Dagster has lost it) and
         the address of the MLflow run.
@@ -136,6 +160,7 @@ class Experiments:
         used = {number["source"] for number in numbers}
         return {
             "experiment": key,
+            **self._standing(key, [node]).as_row(),
             "easy_data_version": data_versions(node),
             "artifact": _step(node),
             "numbers": numbers,
@@ -173,9 +198,13 @@ class Experiments:
         options = pair[0].manifest.recipe["evaluation"]
         bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
         values = [read_table(artifact.path / "values.parquet") for artifact in pair]
+        told = [
+            {"experiment": name, **_step(node), **self._standing(name.partition("@")[0], [node]).as_row()}
+            for name, node in zip((first, second), nodes, strict=True)
+        ]
         return {
-            "first": {"experiment": first, **_step(nodes[0])},
-            "second": {"experiment": second, **_step(nodes[1])},
+            "first": told[0],
+            "second": told[1],
             "assets": [as_row(asset) for asset in lineages.assets],
             "roots": [asset.asset for asset in lineages.roots],
             "numbers": moved_rows(

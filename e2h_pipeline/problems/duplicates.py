@@ -1,123 +1,175 @@
-r"""Duplicate problems: a hard problem that is also an easy one, a benchmark problem that was
-trained on.
+r"""Duplicates among problems: what is kept out of supervision, and what is listed for people.
 
-Three keys, each of which ignores more than the one before: white space at the ends; LaTeX spacing
-and the kind of math delimiters (`$`, `\[`); bracket sizes and grouping braces. Near-duplicates are
-pairs with a Jaccard similarity of word 5-grams of at least 0.8 (n-gram decontamination as for
-GPT-3), found through an inverted index.
+`same_problem.py` says when two questions are the same or reworded. An easy problem that matches a
+hard or a benchmark problem is kept out of the easy ones: its solution would show an answer that
+must stay hidden. A hard problem that matches a benchmark problem is kept out of the hard ones.
+
+Problems of one template (Jaccard similarity of word 5-grams of at least 0.8, other numbers) are
+other problems with other answers, and MATH has many. They are listed and stay.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.problems.records import Problem
+from e2h_pipeline.problems.same_problem import KnownQuestions, Match, same_key, same_problem, words
 
-NEAR_THRESHOLD = 0.8
+if TYPE_CHECKING:
+    from e2h_pipeline.problems.records import Problem
+
+TEMPLATE_THRESHOLD = 0.8
 NGRAM = 5
-_SPACING = re.compile(r"\s+|\\[,;:! ]|\\q?quad|\$|\\[\[\]()]")
-_LAYOUT = re.compile(r"\\left|\\right|[{}]")
-_WORD = re.compile(r"\\[a-z]+|[a-z]+|\d+|[^\w\s]")
+_SHOWN = 50
 
 
 @dataclass(frozen=True)
-class NearDuplicate:
-    """Two problems that share most of their 5-grams."""
+class KeptOut:
+    """A problem that was kept out of its part because it matches a problem of another part.
 
-    first: Problem
-    second: Problem
+    Attributes:
+        part, match_part: easy, hard or benchmark.
+    """
+
+    part: str
+    problem: Problem
+    match_part: str
+    match: Match
+
+    def __str__(self) -> str:
+        share = f", similarity {self.match.similarity:.2f}" if self.match.kind == "reworded" else ""
+        level = f"level {self.problem.level}"
+        return (
+            f"{self.part} {self.problem.problem_id} ({level}): {self.match.kind} as {self.match_part} "
+            f"{self.match.name}{share}"
+        )
+
+
+@dataclass(frozen=True)
+class Template:
+    """Two questions of one template, by name."""
+
+    first: str
+    second: str
     similarity: float
 
-
-def exact_key(question: str) -> str:
-    """The question without white space at its ends."""
-    return question.strip()
+    def __str__(self) -> str:
+        return f"{self.first} as {self.second}, similarity {self.similarity:.2f}"
 
 
-def spacing_key(question: str) -> str:
-    r"""Without white space, spacing commands and math delimiters, and with one kind of `\frac`."""
-    return _SPACING.sub("", _one_frac(question))
+def kept_out(
+    part: str, problems: Sequence[Problem], apart: Mapping[str, Sequence[Problem]]
+) -> dict[str, KeptOut]:
+    """The problems of a part that match a problem of another, by id.
+
+    Args:
+        part: their part.
+        apart: part -> its problems; the first that matches is named.
+    """
+    known = {
+        name: KnownQuestions(sorted((p.problem_id, p.question) for p in others))
+        for name, others in apart.items()
+    }
+    found: dict[str, KeptOut] = {}
+    for problem in sorted(problems, key=lambda p: p.problem_id):
+        matches = ((name, questions.find(problem.question)) for name, questions in known.items())
+        for name, match in matches:
+            if match is not None:
+                found[problem.problem_id] = KeptOut(part, problem, name, match)
+                break
+    return found
 
 
-def layout_key(question: str) -> str:
-    r"""`spacing_key` without `\left`, `\right` and braces."""
-    return _LAYOUT.sub("", spacing_key(question))
+def kept_out_summary(problems: Iterable[KeptOut]) -> dict[str, Any]:
+    """Counts by reason, and the problems in words; empty where none was kept out."""
+    found = sorted(problems, key=lambda one: (-one.match.similarity, one.problem.problem_id))
+    if not found:
+        return {}
+    counts = Counter(f"{one.match.kind} as a {one.match_part} problem" for one in found)
+    return {
+        "kept_out": dict(sorted(counts.items())),
+        "kept_out_problems": [str(one) for one in found[:_SHOWN]],
+    }
 
 
-def duplicate_groups(problems: Sequence[Problem], key: Callable[[str], str]) -> list[tuple[Problem, ...]]:
-    """Groups of two and more problems with the same key, in the order of their first members."""
+def duplicate_groups(problems: Sequence[Problem]) -> list[tuple[Problem, ...]]:
+    """Groups of two and more of the same problem, in the order of their first members."""
     groups: defaultdict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
-        groups[key(problem.question)].append(problem)
+        groups[same_key(problem.question)].append(problem)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def near_duplicates(
-    pool: Sequence[Problem], benchmark: Sequence[Problem], threshold: float = NEAR_THRESHOLD
-) -> list[NearDuplicate]:
-    """Pairs (benchmark problem, pool problem) at or above the threshold, most similar first."""
-    grams = [_ngrams(problem.question) for problem in pool]
+def templates(
+    known: Iterable[tuple[str, str]],
+    asked: Iterable[tuple[str, str]],
+    threshold: float = TEMPLATE_THRESHOLD,
+) -> list[Template]:
+    """Pairs (asked, known) of one template that are neither the same nor reworded, most similar
+    first.
+
+    Args:
+        known, asked: (name, question).
+    """
+    known = list(known)
+    grams = [_ngrams(question) for _, question in known]
     index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for place, own in enumerate(grams):
         for gram in own:
             index[gram].append(place)
     found = []
-    for problem in benchmark:
-        own = _ngrams(problem.question)
+    for name, question in asked:
+        own = _ngrams(question)
         shared = Counter(place for gram in own for place in index.get(gram, ()))
         for place, count in shared.items():
             similarity = count / (len(own) + len(grams[place]) - count)
-            if similarity >= threshold:
-                found.append(NearDuplicate(problem, pool[place], similarity))
-    return sorted(found, key=lambda pair: (-pair.similarity, pair.first.problem_id, pair.second.problem_id))
+            other, text = known[place]
+            if similarity >= threshold and not same_problem(question, text):
+                found.append(Template(name, other, similarity))
+    return sorted(found, key=lambda pair: (-pair.similarity, pair.first, pair.second))
 
 
 def _ngrams(question: str) -> set[tuple[str, ...]]:
-    """Distinct 5-grams of words, numbers, commands and signs; the whole text where it is
-    shorter."""
-    words = _WORD.findall(_SPACING.sub(" ", _one_frac(question)).lower())
-    return {tuple(words[i : i + NGRAM]) for i in range(max(1, len(words) - NGRAM + 1))}
-
-
-def _one_frac(text: str) -> str:
-    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    """Distinct 5-grams of words; the whole text where it is shorter."""
+    found = words(question)
+    return {found[i : i + NGRAM] for i in range(max(1, len(found) - NGRAM + 1))}
 
 
 def duplicate_report(
     pool: Sequence[Problem], benchmark: Sequence[Problem], easy_levels: Sequence[int]
 ) -> dict[str, Any]:
-    """Duplicate groups within the pool, how many pool problems are benchmark problems, and
-    near-duplicates of those.
-
-    `crossing` are groups with an easy and a hard member: hard questions whose answer easy
-    supervision shows.
+    """All that people should look at: the same problem twice in the pool, matches between easy, hard
+    and benchmark problems, and pairs of one template with the benchmark.
 
     Args:
         pool: training problems of known level.
 
     Returns JSON data with ids and levels, without answers.
     """
-    keys: dict[str, Callable[[str], str]] = {"exact": exact_key, "spacing": spacing_key, "layout": layout_key}
-    report: dict[str, Any] = {}
-    for name, key in keys.items():
-        groups = duplicate_groups(pool, key)
-        crossing = [g for g in groups if len({p.level in easy_levels for p in g}) == 2]
-        of_benchmark = {key(p.question) for p in benchmark}
-        report[name] = {
-            "groups": [_named(group) for group in groups],
-            "crossing": [_named(group) for group in crossing],
-            "in_benchmark": sum(key(p.question) in of_benchmark for p in pool),
-        }
-    near = near_duplicates(pool, benchmark)
-    report["near_benchmark"] = {
-        "pairs": [[*_named([pair.first, pair.second]), round(pair.similarity, 3)] for pair in near],
-        "benchmark_problems": len({pair.first.problem_id for pair in near}),
+    easy = [p for p in pool if p.level in easy_levels]
+    hard = [p for p in pool if p.level not in easy_levels]
+    matched = {
+        **kept_out("hard", hard, {"benchmark": benchmark}),
+        **kept_out("easy", easy, {"benchmark": benchmark, "hard": hard}),
     }
-    return report
+    pairs = templates(_texts(pool), _texts(benchmark))
+    named = {
+        p.problem_id: name for p, name in zip((*pool, *benchmark), _named((*pool, *benchmark)), strict=True)
+    }
+    return {
+        "same": [_named(group) for group in duplicate_groups(pool)],
+        "matched": [str(one) for one in matched.values()],
+        "template_of_benchmark": {
+            "pairs": [[named[pair.first], named[pair.second], round(pair.similarity, 3)] for pair in pairs],
+            "benchmark_problems": len({pair.first for pair in pairs}),
+        },
+    }
+
+
+def _texts(problems: Iterable[Problem]) -> list[tuple[str, str]]:
+    return [(problem.problem_id, problem.question) for problem in problems]
 
 
 def _named(problems: Iterable[Problem]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Easy problems may show everything. Hard and benchmark problems show their question only. Their
 answers live apart, in `gold_answers`, which only evaluation may read. Problems of unknown level are
-neither easy nor hard.
+neither easy nor hard. An easy problem whose text matches a hard or a benchmark problem is in no
+part, nor is a hard one that matches a benchmark problem.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.problems.duplicates import KeptOut, kept_out
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,20 +64,26 @@ class ProblemPool:
 
 @dataclass(frozen=True)
 class ProblemSplit:
-    """The partitions of supervision. `easy_train` and `easy_validation` are disjoint."""
+    """The partitions of supervision. `easy_train` and `easy_validation` are disjoint.
+
+    Attributes:
+        kept_out: easy and hard problems that match one of another part, and so are in none.
+    """
 
     easy_train: tuple[Problem, ...]
     easy_validation: tuple[Problem, ...]
     hard: tuple[Problem, ...]
     benchmark: tuple[Problem, ...]
+    kept_out: tuple[KeptOut, ...] = ()
 
 
 def split_by_supervision(pool: ProblemPool, options: Problems) -> ProblemSplit:
     """Part a pool by level; hold out easy validation and subsample by `options.seed`.
 
-    Training problems of unknown level are in no part. Every draw is a shuffle seeded with (seed,
-    what is drawn). So one limit leaves the other draws alone, and a raised limit keeps the problems
-    drawn before.
+    Training problems of unknown level are in no part. Problems are kept out by their text before
+    limits, so by all hard and benchmark problems of the source. Every draw is a shuffle seeded with
+    (seed, what is drawn). So one limit leaves the other draws alone, and a raised limit keeps the
+    problems drawn before.
 
     Raises:
         ProblemError: the hold-out leaves no easy problem.
@@ -82,7 +91,12 @@ def split_by_supervision(pool: ProblemPool, options: Problems) -> ProblemSplit:
     known = [p for p in pool.train if p.level is not None]
     easy = [p for p in known if p.level in options.easy_levels]
     hard = [p for p in known if p.level not in options.easy_levels]
-    easy = _draw(easy, None, options.seed, "easy")
+    out = {
+        **kept_out("hard", hard, {"benchmark": pool.benchmark}),
+        **kept_out("easy", easy, {"benchmark": pool.benchmark, "hard": hard}),
+    }
+    easy = [p for p in _draw(easy, None, options.seed, "easy") if p.problem_id not in out]
+    hard = [p for p in _draw(hard, None, options.seed, "hard") if p.problem_id not in out]
     if options.validation >= len(easy):
         raise ProblemError(
             f"problems.validation={options.validation} leaves no easy problem to train on: there are {len(easy)}"
@@ -91,10 +105,11 @@ def split_by_supervision(pool: ProblemPool, options: Problems) -> ProblemSplit:
     return ProblemSplit(
         easy_train=tuple(_sorted(rest[: options.easy_limit])),
         easy_validation=tuple(_sorted(held_out)),
-        hard=tuple(_sorted(_draw(hard, options.hard_limit, options.seed, "hard"))),
+        hard=tuple(_sorted(hard[: options.hard_limit])),
         benchmark=tuple(
             _sorted(_draw(list(pool.benchmark), options.benchmark_limit, options.seed, "benchmark"))
         ),
+        kept_out=tuple(out.values()),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from e2h_pipeline.report.view import benchmark_sections
 from e2h_pipeline.solutions import MARKED, TextFormat
 
 _TEMPLATE = "report.html.j2"
+_LEAK = '<div role="alert" id="leak" style="border:3px solid #c8321e; padding:8px 16px; margin:0 0 20px">'
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class Subject:
 
 
 def write_report(
-    inputs: Mapping[str, Path], lineage: Sequence[Mapping[str, Any]], out: Path, about: Subject
+    inputs: Mapping[str, Path],
+    lineage: Sequence[Mapping[str, Any]],
+    out: Path,
+    about: Subject,
+    leaks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `out/report.html`.
 
@@ -58,6 +64,7 @@ def write_report(
             absent. Others are ignored.
         lineage: a mapping for each artifact, as rows of `artifacts.lineage.as_rows`.
         about: the experiment.
+        leaks: what the supervision firewall found.
 
     Returns:
         Path within `out`, size, and the benchmarks shown.
@@ -83,6 +90,7 @@ def write_report(
         lineage=lineage_section(lineage),
         facts=[],
     )
+    page = with_leaks(page, leaks)
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page, encoding="utf-8")
     return {
@@ -125,6 +133,16 @@ def samples_page(
         lineage=None,
         facts=facts,
     )
+
+
+def with_leaks(page: str, leaks: Sequence[str]) -> str:
+    """A page with what the supervision firewall found above everything else; as it is without
+    leaks. A check may fail after the page was made, so this is done to a finished page."""
+    if not leaks or _LEAK in page:
+        return page
+    listed = "".join(f"<li>{escape(leak)}</li>" for leak in leaks)
+    told = "<p><strong>LEAK: these numbers do not count.</strong> The supervision firewall found:</p>"
+    return page.replace("<body>", f"<body>\n{_LEAK}{told}<ul>{listed}</ul></div>", 1)
 
 
 def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> str:

@@ -15,8 +15,8 @@ def sweep_html(
 
     Args:
         numbers: names of the numbers of each member, in order.
-        members: key, values (by axis), state, made, stages, error, numbers, report (a file beside
-            the page, or "").
+        members: key, values (by axis), state, made, stages, error, strict, numbers, report (a file
+            beside the page, or "").
         told: the time of this state.
     """
     from jinja2 import Environment, PackageLoader, select_autoescape

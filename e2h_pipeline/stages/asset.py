@@ -20,12 +20,13 @@ import dagster as dg
 from e2h_pipeline.artifacts.code_version import code_of
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.lineage import as_rows, trace
+from e2h_pipeline.artifacts.lineage import Node, ancestors, as_rows, trace
 from e2h_pipeline.artifacts.reads import Reads, State, data_places, hub_data, require_unchanged, state_of
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe, RecipeSlice
+from e2h_pipeline.stages.findings import GOLD, manifest_findings, reachable, roles
 from e2h_pipeline.stages.metadata import describe
 from e2h_pipeline.stages.spec import (
     CPU_POOL,
@@ -54,6 +55,10 @@ from resources.compute import BODIES, ComputeResource, StageBody, StageCall
 from resources.engine import EngineResource
 from resources.store import StoreResource, input_artifact
 from resources.tracking import StageInfo, StageRun, TrackingResource
+
+
+class FirewallError(RuntimeError):
+    """A stage that trains or selects would see hidden answers; nothing was computed."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,7 @@ def _asset(
             dagster_run_id=context.run_id,
             recipe=step.request.recipe,
             inputs=step.inputs,
+            strict=step.recipe.strict,
         )
         opened = store.open()
         with tracking.stage_run(store.home_folder, info, context.log) as run:
@@ -233,8 +239,31 @@ def _resolve(
     inputs = {name: input_artifact(instance, store, name, experiment) for name in spec.inputs(view)}
     outside = state_of(spec.outside(view))  # before the fingerprint, so that it covers the hashing too
     request = request_of(spec, view, inputs, engine, experiment)
-    behind = as_rows(*(trace(store, artifact) for artifact in inputs.values()))
-    return _Step(spec, recipe, view, inputs, request, engine.name, outside, behind)
+    nodes = [trace(store, artifact) for artifact in inputs.values()]
+    _require_no_leak(spec, nodes)
+    return _Step(spec, recipe, view, inputs, request, engine.name, outside, as_rows(*nodes))
+
+
+def _require_no_leak(spec: Stage, nodes: Iterable[Node]) -> None:
+    """The supervision firewall at a stage's door: nothing that trains or selects is even started on
+    hidden answers, whatever part of the graph was asked for.
+
+    Raises:
+        FirewallError: the stage, or an input of it, reads gold answers or an audit of them.
+    """
+    if spec.audit or spec.declassifies:
+        return
+    audit, split = roles(STAGES)
+    kept = {name: set(stage.upstream) - (audit if name in split else set()) for name, stage in STAGES.items()}
+    if leaks := sorted(reachable(kept, spec.name) & {GOLD, *audit}):
+        raise FirewallError(
+            f"supervision firewall: {spec.name} reads {', '.join(leaks)}, directly or through other stages, and only "
+            "evaluation may; take it out of `reads`, or declare an audit if the stage neither trains nor selects"
+        )
+    if findings := manifest_findings((made for node in nodes for made in ancestors(node)), audit, split):
+        raise FirewallError(
+            f"supervision firewall: {findings[0]}, and {spec.name} would be made from it; materialize its asset again"
+        )
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:

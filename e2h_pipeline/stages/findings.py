@@ -1,21 +1,28 @@
 """The asset checks as plain functions over tables and graphs.
 
-Each returns a list of findings, empty if all is well.
+Each returns a list of findings, empty if all is well. Questions are compared by content
+(`e2h_pipeline/problems/same_problem.py`), never by id alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.lineage import Node, ancestors
-from e2h_pipeline.artifacts.tables import read_table, table_files
+from e2h_pipeline.artifacts.manifest import MANIFEST_NAME
+from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.problems.same_problem import KnownQuestions, Match, same_problem
+from e2h_pipeline.stages.answer_columns import answer_columns
 from e2h_pipeline.supervision.solutions.metamath import GSM8K_ID
 
-GOLD = "gold_answers"
+if TYPE_CHECKING:
+    from e2h_pipeline.stages.spec import Stage
+
+GOLD, SOLUTIONS = "gold_answers", "easy_solutions"
 BENCHMARK = "benchmark_questions"
 QUESTION_TABLES = ("easy_problems", "hard_questions", BENCHMARK)
 _ANSWER_COLUMNS = frozenset({"answer", "answers", "steps", "solution", "completion", "payload"})
@@ -41,46 +48,65 @@ def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> l
     for first, second in combinations(questions, 2):
         shared = set(ids[first]) & set(ids[second])
         findings += [f"{first} and {second} share {_some(shared)}"] if shared else []
-    for name in [name for name in questions[:-1] if BENCHMARK in rows]:
-        same = _texts(rows[name]) & _texts(rows[BENCHMARK])
-        findings += [f"{name} and {BENCHMARK} share {len(same)} question texts"] if same else []
+    for first, second in combinations(questions, 2):
+        matches = _matches(rows[first], _known(rows[second]))
+        findings += _match_findings(first, second, matches)
     findings += _level_findings(rows, easy_levels)
     return findings + _gold_findings(ids)
 
 
-def same_texts(one: Path, other: Path) -> int:
-    """Number of question texts that two tables share. MATH has a few texts at two levels, and the
-    published split keeps them. So between easy and hard they are counted and shown, not refused."""
-    tables = [read_table(folder / "data.parquet", ["question"]).to_pylist() for folder in (one, other)]
-    return len(_texts(tables[0]) & _texts(tables[1]))
-
-
-def solution_findings(parts: Mapping[str, Path]) -> list[str]:
-    """Does every solution that trains the policy belong to an easy training problem, and none to a
-    held-out question?
+def training_findings(asset: str, parts: Mapping[str, Path]) -> list[str]:
+    """Is every row that trains of an easy problem, by id and by text, and none of a hard or
+    benchmark question, whatever id it carries?
 
     Args:
-        parts: asset name -> folder, for `easy_solutions` and the existing question tables.
+        asset: labels, whose questions are those of easy problems; or `easy_solutions`, whose
+            questions may be rewritten, and of training problems only.
+        parts: asset name -> folder, for `asset` and the existing question tables.
     """
-    rows = {
-        name: read_table(
-            path / "data.parquet", ["problem_id", "question", *(["split"] if name == "easy_problems" else [])]
-        ).to_pylist()
-        for name, path in parts.items()
-    }
-    taught = rows.pop("easy_solutions")
-    easy = {row["problem_id"]: row for row in rows["easy_problems"]}
-    train = {name for name, row in easy.items() if row["split"] == "train"}
-    strangers = {row["problem_id"] for row in taught} - train
-    strangers = {name for name in strangers if not name.startswith(GSM8K_ID)}
-    findings = [f"{_some(strangers)} is not an easy training problem"] if strangers else []
-    apart = [row for row in easy.values() if row["split"] != "train"]
-    apart += [row for name in ("hard_questions", BENCHMARK) for row in rows.get(name, [])]
-    held_out = _texts(apart)
-    # MATH has a few texts at both an easy and a hard level, and the published split keeps both.
-    rewritten = [row for row in taught if row["question"] != easy.get(row["problem_id"], {}).get("question")]
-    if shared := _texts(rewritten) & held_out:
-        findings.append(f"{len(shared)} held-out questions are in the training data, such as {_some(shared)}")
+    rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
+    taught = _distinct(rows.pop(asset))
+    rewritten = asset == SOLUTIONS
+    easy = {r["problem_id"]: r for r in rows["easy_problems"] if not rewritten or r["split"] == "train"}
+    strangers = {row["problem_id"] for row in taught} - easy.keys()
+    if rewritten:
+        strangers = {name for name in strangers if not name.startswith(GSM8K_ID)}
+    kind = "training problem" if rewritten else "problem"
+    findings = [f"{asset}: {_some(strangers)} is not an easy {kind}"] if strangers else []
+    if not rewritten:
+        other = {
+            row["problem_id"]
+            for row in taught
+            if row["problem_id"] in easy
+            and not same_problem(row["question"], easy[row["problem_id"]]["question"])
+        }
+        findings += [f"{asset}: {_some(other)} has the text of another problem"] if other else []
+    for name in ("hard_questions", BENCHMARK):
+        findings += _match_findings(asset, name, _matches(taught, _known(rows.get(name, []))))
+    return findings
+
+
+def _distinct(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first row of each id and question."""
+    return list({(row["problem_id"], row["question"]): row for row in reversed(list(rows))}.values())
+
+
+def _known(rows: Iterable[Mapping[str, Any]]) -> KnownQuestions:
+    return KnownQuestions((row["problem_id"], row["question"]) for row in rows)
+
+
+def _matches(rows: Iterable[Mapping[str, Any]], known: KnownQuestions) -> list[tuple[str, Match]]:
+    found = ((row["problem_id"], known.find(row["question"])) for row in rows)
+    return [(name, match) for name, match in found if match is not None]
+
+
+def _match_findings(first: str, second: str, matches: Sequence[tuple[str, Match]]) -> list[str]:
+    """A finding for each kind of match between two tables."""
+    findings = []
+    for kind in ("same", "reworded"):
+        pairs = [f"{name} as {match.name}" for name, match in matches if match.kind == kind]
+        if pairs:
+            findings.append(f"{first} has {len(pairs)} questions that are {kind} in {second}: {_some(pairs)}")
     return findings
 
 
@@ -102,10 +128,6 @@ def _gold_findings(ids: Mapping[str, list[str]]) -> list[str]:
     if extra := set(ids[GOLD]) - asked:
         findings.append(f"gold answers without a question: {_some(extra)}")
     return findings
-
-
-def _texts(rows: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {" ".join(row["question"].split()) for row in rows}
 
 
 def reachable(upstream: Mapping[str, Collection[str]], start: str) -> set[str]:
@@ -136,6 +158,22 @@ def graph_findings(
     return findings
 
 
+def declared_leaks(stages: Mapping[str, Stage]) -> list[str]:
+    """`graph_findings` by what stages declare, over all recipes; the culprits first."""
+    audit, split = roles(stages)
+    upstream = {name: stage.upstream for name, stage in stages.items()}
+    free = sorted(upstream.keys() - audit - split)
+    direct = {name: sorted({GOLD, *audit} & set(upstream[name])) for name in free}
+    reading = [f"{name} reads {', '.join(seen)}" for name, seen in direct.items() if seen]
+    return reading + graph_findings(upstream, audit, split)
+
+
+def roles(stages: Mapping[str, Stage]) -> tuple[set[str], set[str]]:
+    """Names of audit stages, and of the stages of the split, which leave answers out."""
+    audit = {name for name, stage in stages.items() if stage.audit}
+    return audit, {name for name, stage in stages.items() if stage.declassifies}
+
+
 def manifest_findings(
     nodes: Iterable[Node], audit: Collection[str], split: Collection[str] = ()
 ) -> list[str]:
@@ -162,16 +200,33 @@ def _told_by(node: Node, audit: Collection[str], split: Collection[str]) -> set[
     }
 
 
-def column_findings(folders: Mapping[str, Path]) -> list[str]:
-    """Question tables with a column that could reveal an answer."""
-    import pyarrow.parquet as pq
+def column_findings(folders: Mapping[str, Path], gold: Path | None = None) -> list[str]:
+    """Question tables with a column that could reveal an answer, by its name or by its content.
 
+    Args:
+        gold: folder of `gold_answers`, to compare contents with; None where it is not made yet.
+    """
     findings = []
+    answers = _gold(gold) if gold else {}
     for name, folder in folders.items():
-        for file in table_files(folder / "data.parquet"):
-            told = sorted(_ANSWER_COLUMNS & set(pq.read_schema(file).names))
-            findings += [f"{name} has column {', '.join(told)}"] if told else []
+        table = read_table(folder / "data.parquet")
+        told = sorted(_ANSWER_COLUMNS & set(table.column_names))
+        findings += [f"{name} has column {', '.join(told)}"] if told else []
+        findings += [
+            f"{name} has column {column}, which holds answers: {found.agree} of {found.rows} rows, "
+            f"{found.expected:.1f} expected by chance"
+            for column, found in answer_columns(table, answers).items()
+            if column not in told
+        ]
+        extra = sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
+        extra = [file for file in extra if file not in ("data.parquet", MANIFEST_NAME)]
+        findings += [f"{name} holds {_some(extra)} besides its table"] if extra else []
     return findings
+
+
+def _gold(folder: Path) -> dict[str, str]:
+    rows = read_table(folder / "data.parquet", ["problem_id", "answer"]).to_pylist()
+    return {row["problem_id"]: row["answer"] for row in rows}
 
 
 def pool_findings(pool: Path, questions: Collection[str], samples: int) -> list[str]:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.problems.jsonl import told_bad_lines
 from e2h_pipeline.problems.rated_solutions import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.supervision.matching import by_question, problem_of, segments_of
+from e2h_pipeline.supervision.matching import (
+    OTHER_TEXT,
+    by_question,
+    has_other_text,
+    problem_of,
+    segments_of,
+)
 from e2h_pipeline.supervision.once import LabelOnce
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows, labelled_row
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows
@@ -23,7 +29,8 @@ if TYPE_CHECKING:
 def rated_labels(found: LabelledSolutions, job: LabelJob, neutral: float = UNLABELLED) -> LabelledRows:
     """Rated solutions of easy problems as rows; everything else is counted, not used.
 
-    Problems are matched by id, or by the text of their question where the data has no ids. The same
+    Problems are matched by id, or by the text of their question where the data has no ids. A
+    solution with an easy problem's id and another problem's question is not used. The same
     step after the same steps of a problem is labelled once, in the first solution that has it (as
     in the paper's code, which ignores the question).
 
@@ -41,6 +48,9 @@ def rated_labels(found: LabelledSolutions, job: LabelJob, neutral: float = UNLAB
         problem = problem_of(solution, job.easy, by_text)
         if problem is None:
             dropped[_why_unknown(solution)] += 1
+            continue
+        if has_other_text(solution, problem):
+            dropped[OTHER_TEXT] += 1
             continue
         marks = [meaning[rating] for rating in solution.ratings]
         segments, shared = segments_of(solution.steps, marks, text)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.registry import LABEL_SOURCES
+from e2h_pipeline.supervision.matching import of_easy_problems
 from e2h_pipeline.supervision.once import EarlierLabels
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows, in_order, write_solutions
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows
@@ -80,13 +81,15 @@ def _draw(jobs: Sequence[LabelJob]) -> Iterator[LabelledRows]:
     for job in jobs:
         drawn = LABEL_SOURCES.load(job.options.source)().draw(job)
         known: dict[str, int] = {}
-        rows = in_order(drawn.rows)
+        dropped = Counter(drawn.counts.get("dropped", {}))
+        rows = in_order(of_easy_problems(drawn.rows, job.easy, dropped))
         if job.place:
             rows, known = earlier.new_rows(rows)
         rows = _at_most(rows, job.options.limit, f"{job.stream('labels')}/{job.work.seed}")
         if job is not jobs[-1]:
             earlier.add(rows)
-        yield LabelledRows([{**row, WEIGHT: job.options.weight} for row in rows], {**drawn.counts, **known})
+        counts = {**drawn.counts, **({"dropped": dict(dropped)} if dropped else {}), **known}
+        yield LabelledRows([{**row, WEIGHT: job.options.weight} for row in rows], counts)
 
 
 def _at_most(rows: Rows, limit: int | None, stream: str) -> Rows:

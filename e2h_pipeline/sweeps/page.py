@@ -55,6 +55,7 @@ def _member(experiments: Experiments, row: MemberStatus) -> dict[str, Any]:
         "made": row.made,
         "stages": row.stages,
         "error": row.error,
+        "strict": row.standing.strict,
         "numbers": _headlines(experiments, row),
         "report": _report(experiments, row),
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import dagster as dg
@@ -12,6 +12,8 @@ from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.planning import Plan, plans, running_keys
 from e2h_pipeline.orchestration.records import failure_cause
+from e2h_pipeline.orchestration.standing import Standing, failed_checks, input_leaks, was_strict
+from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.sweeps.selection import selected_stages
 from e2h_pipeline.sweeps.spec import Member, Sweep, members
 from resources.engine import EngineResource
@@ -26,7 +28,9 @@ class MemberStatus:
     Attributes:
         stages, made: number of selected stages, and of those that match recipe, code and inputs.
         run_id: its latest run, if any.
-        error: why that run failed, if the member is "failed".
+        error: why that run failed, or what the supervision firewall found, if the member is
+            "failed".
+        standing: a member with a leak is never "made".
     """
 
     member: Member
@@ -35,6 +39,7 @@ class MemberStatus:
     made: int
     run_id: str = ""
     error: str = ""
+    standing: Standing = field(default_factory=Standing)
 
 
 def sweep_status(instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep) -> list[MemberStatus]:
@@ -43,10 +48,29 @@ def sweep_status(instance: dg.DagsterInstance, store: ArtifactStore, sweep: Swee
     engine = EngineResource.from_environment()
     planned = plans(instance, store, [m.key for m in found], engine, selected_stages(sweep.select))
     running = running_keys(instance)
-    return [_status(instance, member, plan, running) for member, plan in zip(found, planned, strict=True)]
+    standings = _standings(instance, store, planned)
+    return [
+        _status(instance, member, plan, running, standing)
+        for member, plan, standing in zip(found, planned, standings, strict=True)
+    ]
 
 
-def _status(instance: dg.DagsterInstance, member: Member, plan: Plan, running: set[str]) -> MemberStatus:
+def _standings(instance: dg.DagsterInstance, store: ArtifactStore, planned: Sequence[Plan]) -> list[Standing]:
+    """Of each member, from its plan: its artifacts are read already."""
+    failed = failed_checks(instance, [plan.key for plan in planned])
+    found = []
+    for plan in planned:
+        made = {stage.name: stage.artifact.manifest for stage in plan.stages if stage.artifact is not None}
+        leaks = input_leaks({name: manifest.inputs for name, manifest in made.items()})
+        recipe = Recipe.from_key(plan.key, recipe_folders(store.home))
+        strict = was_strict({"strict": recipe.strict}, [manifest.recipe for manifest in made.values()])
+        found.append(Standing(strict, (*leaks, *failed.get(plan.key, []))))
+    return found
+
+
+def _status(
+    instance: dg.DagsterInstance, member: Member, plan: Plan, running: set[str], standing: Standing
+) -> MemberStatus:
     made = sum(stage.state == "made" for stage in plan.stages)
     last = next(iter(instance.get_runs(dg.RunsFilter(tags={"dagster/partition": member.key}), limit=1)), None)
     run_id = last.run_id if last else ""
@@ -56,7 +80,9 @@ def _status(instance: dg.DagsterInstance, member: Member, plan: Plan, running: s
         state = "running"
     elif not plan.done and last and last.status == dg.DagsterRunStatus.FAILURE:
         state, error = "failed", _why(instance, last.run_id)
-    return MemberStatus(member, state, len(plan.stages), made, run_id, error)
+    elif standing.leaks:
+        state, error = "failed", f"supervision firewall: {standing.leaks[0]}"
+    return MemberStatus(member, state, len(plan.stages), made, run_id, error, standing)
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -78,4 +104,5 @@ def as_row(status: MemberStatus) -> Mapping[str, Any]:
         "made": status.made,
         "run_id": status.run_id,
         "error": status.error,
+        **status.standing.as_row(),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 import toy_stages as toy
+from hypothesis import given
+from hypothesis import strategies as st
 
 from assets.checks import split_integrity, supervision_firewall
 from e2h_pipeline.artifacts.lineage import trace
@@ -20,6 +24,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.definitions import build
 from e2h_pipeline.stages import findings
+from e2h_pipeline.stages.answer_columns import answer_columns
 from e2h_pipeline.stages.spec import STAGES
 from resources.compute import BODIES
 
@@ -92,9 +97,71 @@ def test_a_manifest_that_reaches_gold_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["answer", "payload"])
 def test_a_question_table_with_answers_is_found(tmp_path: Path, column: str) -> None:
-    write_table(tmp_path / "hard" / "data.parquet", pa.table({"question": ["1+1"], column: ["2"]}))
+    table = pa.table({"problem_id": ["h"], "question": ["1+1"], column: ["2"]})
+    write_table(tmp_path / "hard" / "data.parquet", table)
     assert findings.column_findings({"hard_questions": tmp_path / "hard"}) == [
         f"hard_questions has column {column}"
+    ]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+@pytest.mark.parametrize("shape", ["plain", "in a list", "boxed", "worked out", "number"])
+def test_a_column_of_answers_is_known_by_its_content(tmp_path: Path, shape: str, share: float) -> None:
+    """Under any name, whole or in part; the same column shuffled is let through, and so is a column
+    of small numbers that are answers by chance."""
+    rng = random.Random(7)
+    ids = [f"h{i}" for i in range(200)]
+    answers = {name: str(rng.randint(0, 40)) for name in ids}
+    told = [answers[name] if i < share * len(ids) else str(rng.randint(0, 40)) for i, name in enumerate(ids)]
+    shown = {
+        "plain": list,
+        "in a list": lambda cells: [["by a book", cell] for cell in cells],
+        "boxed": lambda cells: [f"We see that it is $\\boxed{{{cell}}}$, which is so." for cell in cells],
+        "worked out": lambda cells: [f"1+2=3 and so x={cell}." for cell in cells],
+        "number": lambda cells: [float(cell) for cell in cells],
+    }[shape]
+    chance = [str(i % 5 + 1) for i in range(len(ids))]
+    table = pa.table(
+        {
+            "problem_id": ids,
+            "level": [4 + i % 2 for i in range(len(ids))],
+            "remark": shown(told),
+            "mixed": shown(rng.sample(told, len(told))),
+            "chance": shown(chance),
+        }
+    )
+    write_table(tmp_path / "hard" / "data.parquet", table)
+    gold = pa.table({"problem_id": ids, "answer": [answers[name] for name in ids]})
+    write_table(tmp_path / "gold" / "data.parquet", gold)
+    (found,) = findings.column_findings({"hard_questions": tmp_path / "hard"}, tmp_path / "gold")
+    assert found.startswith("hard_questions has column remark, which holds answers: ")
+    assert findings.column_findings({"hard_questions": tmp_path / "hard"}) == []  # without gold: by name
+
+
+def test_agreement_by_hand() -> None:
+    """Answers 1, 1, 2, 3 beside cells 1, 2, 2, 3: three rows agree. Shuffled, each 1 meets the one
+    cell with a 1 with probability 1/4, the 2 one of two, the 3 one: 1.25 in the mean."""
+    table = pa.table({"problem_id": ["a", "b", "c", "d"], "x": ["1", "2", "2", "3"]})
+    gold = {"a": "1", "b": "1", "c": "2", "d": "3"}
+    found = answer_columns(table, gold, chance=1)["x"]
+    assert (found.rows, found.agree, found.expected) == (4, 3, 1.25)
+    assert found.chance == pytest.approx(math.exp(-(3 * math.log(3 / 1.25) - 3 + 1.25)))
+
+
+@given(st.lists(st.sampled_from("12345"), min_size=30, max_size=200), st.randoms(use_true_random=False))
+def test_a_shuffled_column_is_not_taken_for_answers(answers: list[str], rng: random.Random) -> None:
+    ids = [str(i) for i in range(len(answers))]
+    table = pa.table({"problem_id": ids, "x": rng.sample(answers, len(answers))})
+    gold = dict(zip(ids, answers, strict=True))
+    few = len(set(answers)) < 3  # nearly constant: a shuffle changes little, and tells nothing
+    assert few or answer_columns(table, gold) == {} or table["x"].to_pylist() == answers
+
+
+def test_another_file_beside_the_questions_is_found(tmp_path: Path) -> None:
+    write_table(tmp_path / "hard" / "data.parquet", pa.table({"problem_id": ["a"], "question": ["1+1"]}))
+    (tmp_path / "hard" / "notes.txt").write_text("2")
+    assert findings.column_findings({"hard_questions": tmp_path / "hard"}) == [
+        "hard_questions holds notes.txt besides its table"
     ]
 
 
@@ -146,13 +213,62 @@ def test_split_integrity(tmp_path: Path, changes: dict[str, pa.Table], says: str
 def test_a_benchmark_text_under_another_id_is_found(tmp_path: Path) -> None:
     copied = _rows(["h9"], 5).set_column(2, "question", [["What  is b1?"]])
     found = _split(tmp_path, hard_questions=copied)
-    assert "hard_questions and benchmark_questions share 1 question texts" in found
+    assert "hard_questions has 1 questions that are same in benchmark_questions: h9 as b1" in found
 
 
-def test_a_text_at_two_levels_is_counted_but_allowed(tmp_path: Path) -> None:
-    copied = _rows(["h1"], 5).set_column(2, "question", [["What is e1?"]])
-    assert _split(tmp_path, hard_questions=copied) == []
-    assert findings.same_texts(tmp_path / "easy_problems", tmp_path / "hard_questions") == 1
+@pytest.mark.parametrize(("text", "kind"), [("what is E1", "same"), ("Tell me: what is e1?", "reworded")])
+def test_an_easy_problem_among_the_hard_ones_is_found(tmp_path: Path, text: str, kind: str) -> None:
+    copied = _rows(["h1"], 5).set_column(2, "question", [[text]])
+    assert _split(tmp_path, hard_questions=copied) == [
+        f"easy_problems has 1 questions that are {kind} in hard_questions: e1 as h1"
+    ]
+
+
+def _trained(folder: Path, question: str, problem_id: str = "e1") -> list[str]:
+    """The findings on step labels of one row."""
+    tables = {
+        "easy_problems": _rows(["e1", "e2"], 2, split=["train", "validation"]),
+        "hard_questions": pa.table(
+            {"problem_id": ["h1"], "question": ["Find the greatest prime factor of $2^{16}-1$."]}
+        ),
+        "benchmark_questions": pa.table({"problem_id": ["b1"], "question": ["How many sheep are there?"]}),
+        "easy_step_labels": pa.table({"problem_id": [problem_id], "question": [question]}),
+    }
+    for name, table in tables.items():
+        write_table(folder / name / "data.parquet", table)
+    return findings.training_findings("easy_step_labels", {name: folder / name for name in tables})
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        ("What is e1?", []),
+        ("what is  $e1$", []),
+        ("What is e2?", ["easy_step_labels: e1 has the text of another problem"]),
+        (
+            "how many sheep are there",
+            [
+                "easy_step_labels: e1 has the text of another problem",
+                "easy_step_labels has 1 questions that are same in benchmark_questions: e1 as b1",
+            ],
+        ),
+        (
+            "Find the largest prime factor of $2^{16} - 1$",
+            [
+                "easy_step_labels: e1 has the text of another problem",
+                "easy_step_labels has 1 questions that are reworded in hard_questions: e1 as h1",
+            ],
+        ),
+    ],
+)
+def test_the_text_of_every_row_that_trains_is_looked_at(
+    tmp_path: Path, question: str, says: list[str]
+) -> None:
+    assert _trained(tmp_path, question) == says
+
+
+def test_a_row_that_trains_under_a_hard_id_is_found(tmp_path: Path) -> None:
+    assert _trained(tmp_path, "What is e1?", "h1") == ["easy_step_labels: h1 is not an easy problem"]
 
 
 @pytest.mark.parametrize(

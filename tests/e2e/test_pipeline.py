@@ -96,6 +96,10 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+OF_A_HARD_ONE = "6+6=5 6+6=5"
+"""A step of a hard problem, labelled under the id of an easy one."""
+
+
 @pytest.fixture
 def math_home(tmp_path: Path) -> Path:
     """A home whose recipe reads a folder in MATH's layout (with ladder problems, which fit a tiny
@@ -120,6 +124,7 @@ def math_home(tmp_path: Path) -> Path:
         rated = {"id": f"l{i}", "unique_id": rows[-1]["unique_id"], "problem": chain.question, "level": level}
         labels.append({**rated, "steps": steps, "ratings": [1] * len(steps), "final_answer": None})
         labels.append({**rated, "steps": ["1+1=3"], "ratings": [-1], "final_answer": None})
+    labels.append({**labels[0], "problem": rows[3]["problem"], "steps": [OF_A_HARD_ONE], "ratings": [1]})
     write_lines(tmp_path / "math" / "math_train.jsonl", rows[:40])
     write_lines(tmp_path / "math" / "math_test.jsonl", rows[40:])
     write_lines(tmp_path / "math" / "math500.jsonl", rows[50:])
@@ -152,6 +157,9 @@ def test_one_changed_easy_problem_re_makes_exactly_what_is_below_it(math_home: P
     """The source has changed, so all four parts are cut again. Three are equal to before, and
     stages that depend only on them are not made again."""
     assert run(math_home, "mathlike")["reused"] == set()
+    (labelled,) = (math_home / "store" / "easy_step_labels").glob("*/data.parquet")
+    completions = read_table(labelled)["completion"].to_pylist()
+    assert completions and not any(OF_A_HARD_ONE in text for text in completions)
     (easy,) = (math_home / "store" / "easy_problems").glob("*/data.parquet")
     trained_on = next(row["problem_id"] for row in read_table(easy).to_pylist() if row["split"] == "train")
     for file in (math_home.parent / "math").glob("math_t*.jsonl"):
@@ -199,6 +207,8 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
         texts = [f"{asked} " + "\n".join(step + sign for step in told) for sign in ("ки", "+", "-")]
         labels += [{"input": texts[0], "label": text, "task": "MATH"} for text in texts[1:]]
     records.append({**records[0], "type": "GSM_AnsAug", "query": "1+2+3", "original_question": "1+2+3"})
+    held_out = [p["problem"] for p in problems if p["level"] > 3]
+    records += [{**records[-1], "query": f" $ {text}$."} for text in held_out]  # known by content
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
     write_lines(math_home.parent / "shepherd.jsonl", labels)
 
@@ -207,6 +217,7 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
     (table,) = (math_home / "store" / "easy_solutions").glob("*/data.parquet")
     taught = read_table(table).to_pylist()
     levels = {problem["unique_id"]: problem["level"] for problem in problems}
+    assert not {row["question"].strip(" $.") for row in taught} & set(held_out)
     assert {levels.get(row["problem_id"]) for row in taught} == {1, 2, 3, None}
     assert {row["source"] for row in taught} == {"MATH_AnsAug", "MATH_Rephrased", "GSM_AnsAug"}
     manifest = json.loads((table.parent / "manifest.json").read_text())

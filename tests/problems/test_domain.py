@@ -42,7 +42,9 @@ class HillReader:
         problems = [
             Problem(name, level, "hills", f"How high is {name}?", (), "9") for name, level in levels.items()
         ]
-        return ProblemPool(problems, [Problem("top", 3, "hills", "How high is the top?", (), "10")])
+        return ProblemPool(
+            problems, [Problem("top", 3, "hills", "Which of all hills is the highest?", (), "10")]
+        )
 
     def fingerprint(self, options: Hills) -> Mapping[str, str]:
         return {Path(options.path).name: Path(options.path).read_text()}
@@ -115,7 +117,7 @@ def test_a_domain_of_another_package(hills: Hills) -> None:
     assert described["benchmark"] == "TOPS"
     assert described["train_by_level"] == {"1": 3, "2": 1, "3": 1}
     assert described["unknown_level"] == ["f"]
-    assert described["duplicates"]["exact"]["groups"] == []
+    assert described["duplicates"]["same"] == []
 
 
 def test_the_firewall_is_the_domains(hills: Hills) -> None:

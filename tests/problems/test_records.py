@@ -31,7 +31,7 @@ def _problem(name: str, level: int | None) -> Problem:
 
 POOL = ProblemPool(
     train=[_problem(f"train/{i:03d}", 1 + i % 5) for i in range(100)],
-    benchmark=[_problem(f"test/{i:03d}", 1 + i % 5) for i in range(30)],
+    benchmark=[_problem(f"test/{i}", 1 + i % 5) for i in range(500, 530)],
 )
 
 

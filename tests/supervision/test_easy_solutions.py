@@ -19,7 +19,7 @@ from e2h_pipeline.problems.records import (
 )
 from e2h_pipeline.recipe import FAMILIES
 from e2h_pipeline.solutions import MARKED
-from e2h_pipeline.stages.findings import solution_findings
+from e2h_pipeline.stages.findings import training_findings
 from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
 
 
@@ -30,10 +30,11 @@ def problem(name: str, level: int, question: str) -> Problem:
 TRAIN = (
     problem("train/1", 1, "What is $3 + 4$?"),
     problem("train/2", 3, "What is $14/2$?"),
-    problem("train/6", 3, "What is $\\int_0^7\\,dx$?"),  # there twice, like a few of MATH
+    problem("train/6", 3, "What is $\\int_1^8\\,dx$?"),
 )
-VALIDATION, HARD, BENCHMARK = (
+VALIDATION, TWIN, HARD, BENCHMARK = (
     problem("train/3", 2, "What is $8 - 1$?"),
+    problem("train/7", 3, "What is $\\int_1^8 dx$?"),  # the text of train/6
     problem("train/4", 5, "What is $\\int_0^7 dx$?"),
     problem("test/5", 2, "What is the seventh natural number?"),
 )
@@ -41,7 +42,7 @@ VALIDATION, HARD, BENCHMARK = (
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Path:
-    split = ProblemSplit(TRAIN, (VALIDATION,), (HARD,), (BENCHMARK,))
+    split = ProblemSplit(TRAIN, (VALIDATION, TWIN), (HARD,), (BENCHMARK,))
     write_table(tmp_path / "easy_problems" / "data.parquet", easy_table(split))
     write_table(tmp_path / "hard_questions" / "data.parquet", question_table(split.hard))
     write_table(tmp_path / "benchmark_questions" / "data.parquet", question_table(split.benchmark))
@@ -59,7 +60,7 @@ def written(tables: Path, seed: int = 0, **options: Any) -> tuple[list[dict[str,
 def findings(tables: Path) -> list[str]:
     """The findings of the asset check."""
     names = ("easy_solutions", "easy_problems", "hard_questions", "benchmark_questions")
-    return solution_findings({name: tables / name for name in names})
+    return training_findings("easy_solutions", {name: tables / name for name in names})
 
 
 def rewrite(original: str, query: str = "", kind: str = "MATH_AnsAug", answer: str = "7") -> dict[str, str]:
@@ -123,7 +124,7 @@ def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> Non
     assert rows[3]["completion"] == "We look at it.\n\nWe see 3.\n\n# Answer\n\n3"
     assert summary["dropped"] == {
         "not an easy training problem": 6,
-        "rewritten as a question that is held out": 1,
+        "same as a question that is held out": 1,
         "there already": 1,
     }
     assert summary["by_level"] == {"1": 1, "3": 1, "none": 2}
@@ -220,8 +221,80 @@ def test_the_check_sees_what_must_not_be_learned(tables: Path) -> None:
         write_table(path, pa.Table.from_pylist([{**rows[0], **values}, *rows[1:]], schema=table.schema))
         return findings(tables)
 
-    assert changed(problem_id="train/4") == ["train/4 is not an easy training problem"]
-    assert changed(problem_id="train/3") == ["train/3 is not an easy training problem"]
-    (found,) = changed(question=HARD.question)
-    assert "1 held-out questions are in the training data" in found
+    assert changed(problem_id="train/4") == ["easy_solutions: train/4 is not an easy training problem"]
+    assert changed(problem_id="train/3") == ["easy_solutions: train/3 is not an easy training problem"]
+    assert changed(question=HARD.question) == [
+        "easy_solutions has 1 questions that are same in hard_questions: train/1 as train/4"
+    ]
+    assert changed(question="which is the seventh natural number") == [
+        "easy_solutions has 1 questions that are reworded in benchmark_questions: train/1 as test/5"
+    ]
     assert changed(question="Rewritten.") == []
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "WHAT IS THE SEVENTH NATURAL NUMBER",  # case
+        "What is the seventh natural number.",  # a dot
+        "What is the  seventh\n natural number",
+        "Which is the seventh natural number?",  # a word
+        "What is the seventh natural number, please?",
+        "what is $\\int_0^7 \\, dx$ ...",  # a hard one
+        "Find $\\int_0^7 dx$.",
+    ],
+)
+def test_a_rewritten_question_that_is_held_out_is_left_out(tables: Path, attack: str) -> None:
+    """Under the text of an easy problem as its original, and as GSM8K's."""
+    path = metamath(
+        tables,
+        rewrite(TRAIN[0].question, attack, "MATH_Rephrased"),
+        rewrite("Ann has 3 apples and buys 4. How many?", attack, "GSM_Rephrased", "8"),
+        rewrite(TRAIN[1].question),
+    )
+    rows, summary = written(tables, source="metamath", path=path)
+    assert [row["problem_id"] for row in rows] == ["train/2"]
+    assert sum(summary["dropped"].values()) == 2
+    assert all("as a question that is held out" in reason for reason in summary["dropped"])
+
+
+def test_a_rewritten_question_like_a_held_out_one_is_listed(tables: Path) -> None:
+    text = "Ann buys some apples and some pears and gives half of them to Bob who eats {}"
+    asked = problem("test/8", 5, text.format(14))
+    write_table(tables / "benchmark_questions" / "data.parquet", question_table([BENCHMARK, asked]))
+    path = metamath(tables, rewrite(TRAIN[0].question, text.format(15), "MATH_Rephrased"))
+    rows, summary = written(tables, source="metamath", path=path)
+    assert len(rows) == 1  # another number: another problem
+    assert summary["like_held_out"] == 1
+    assert summary["first_like_held_out"] == ["train/1 as test/8, similarity 0.86"]
+
+
+def test_right_steps_of_another_problem_under_an_easy_id_are_left_out(tables: Path) -> None:
+    path = tables / "labels.jsonl"
+    rated = {"level": 1, "steps": ["a"], "ratings": [1]}
+    lines = [
+        {"unique_id": "train/1", "problem": HARD.question, **rated},
+        {"unique_id": "train/2", "problem": TRAIN[1].question.upper(), **rated},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows, summary = written(tables, source="prm800k", path=str(path))
+    assert [row["problem_id"] for row in rows] == ["train/2"]
+    assert summary["dropped"] == {"its text is not that of the problem its id names": 1}
+
+
+def test_no_source_can_bring_the_id_of_a_held_out_problem(
+    tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one of an installed package."""
+    from e2h_pipeline.supervision.solutions.reference import Reference
+    from e2h_pipeline.supervision.solutions.source import DrawnSolutions, SolutionJob
+
+    def draw(self: Reference, job: SolutionJob) -> DrawnSolutions:
+        stranger = {**job.train[0], "problem_id": "train/4"}
+        return DrawnSolutions(reference_solutions([stranger, job.train[1]], job.text))
+
+    from e2h_pipeline.supervision.solutions.reference import reference_solutions
+
+    monkeypatch.setattr(Reference, "draw", draw)
+    rows, _ = written(tables)
+    assert [row["problem_id"] for row in rows] == ["train/2"]

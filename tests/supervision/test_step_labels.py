@@ -21,7 +21,7 @@ from e2h_pipeline.problems.source import load_split
 from e2h_pipeline.recipe import MathProblems
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.once import LabelOnce
-from e2h_pipeline.supervision.rows import UNLABELLED, until_first_error
+from e2h_pipeline.supervision.rows import UNLABELLED, labelled_row, until_first_error
 
 RIGHT = "1+2=3\n\n3*2=6\n\n# Answer\n\n6"
 WRONG = ["1+2=4", "1+2=3\n\n3*2=5\n\n# Answer\n\n5", "# Answer\n\n6"]
@@ -181,7 +181,7 @@ def _rated(
 def _record(
     steps: list[str], ratings: list[int], name: str = "train/algebra/1", **more: Any
 ) -> dict[str, Any]:
-    return {"unique_id": name, "level": 2, "problem": "q", "steps": steps, "ratings": ratings, **more}
+    return {"unique_id": name, "level": 2, "problem": "1+2*2", "steps": steps, "ratings": ratings, **more}
 
 
 def _human(folder: Path, neutral: str) -> tuple[list[dict], dict]:
@@ -225,6 +225,38 @@ def test_human_ratings_become_a_label_a_segment(
 
 def test_the_question_is_the_problems_own(tmp_path: Path) -> None:
     assert {row["question"] for row in _human(tmp_path, "drop")[0]} == {"1+2*2"}
+
+
+@pytest.mark.parametrize("question", ["1+2*3", "Find the roots of $x^2-1$.", "2+1*2"])
+def test_ratings_of_another_problem_under_an_easy_id_are_left_out(tmp_path: Path, question: str) -> None:
+    """The id is an easy problem's, the text (and so the steps) is not."""
+    other = {**_record(["The steps of a hard problem."], [1]), "problem": question}
+    spelled = {**_record(["Its own, spelled otherwise."], [1]), "problem": " $1 + 2*2$."}
+    rows, summary = _rated(tmp_path, [other, spelled])
+    assert [row["completion"].strip() for row in rows] == ["Its own, spelled otherwise."]
+    assert summary["dropped"] == {"its text is not that of the problem its id names": 1}
+
+
+def test_rows_of_every_source_are_looked_at_by_id_and_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a source that is not ours, and brings rows of its own making."""
+    from e2h_pipeline.supervision.exact_checker import ExactChecker
+    from e2h_pipeline.supervision.source import LabelJob, LabelledRows
+
+    def draw(self: ExactChecker, job: LabelJob) -> LabelledRows:
+        row = labelled_row(job.easy["a"], 0, RIGHT, [1.0, 1.0, 1.0], True)
+        hard = {**row, "sample": 1, "question": "3+4*5"}
+        return LabelledRows([row, hard, {**row, "sample": 2, "problem_id": "hard"}], {"drawn": 3})
+
+    monkeypatch.setattr(ExactChecker, "draw", draw)
+    rows, summary = _label(tmp_path, {"a": [RIGHT], "b": [RIGHT]})
+    assert [row["sample"] for row in rows] == [0]
+    assert summary["drawn"] == 3
+    assert summary["dropped"] == {
+        "its text is not that of the problem its id names": 1,
+        "not an easy problem of this split": 1,
+    }
 
 
 def test_at_most_twenty_bad_lines_are_shown_and_all_are_counted(tmp_path: Path) -> None:
@@ -330,8 +362,8 @@ def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
     """Every PRM800K solution, as if all problems were easy: a label per segment, none after an
     error."""
     human = read_prm800k(data_dir / "steps")
-    names = sorted({solution.unique_id or "" for solution in human.solutions})
-    problems = tuple(Problem(name, 1, "algebra", f"q {name}", ("s",), "a") for name in names)
+    questions = {solution.unique_id or "": solution.question for solution in human.solutions}
+    problems = tuple(Problem(name, 1, "algebra", q, ("s",), "a") for name, q in sorted(questions.items()))
     write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit(problems, (), (), ())))
     options = {"source": "prm800k", "neutral": "drop", "path": str(data_dir / "steps")}
     rows, summary = label_steps(tmp_path, options, domain=MATH)
@@ -356,8 +388,8 @@ def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "source", "wanted"),
     [
-        # 963 of the 1,818 records have easy problems; 432 of them have one quality-control problem
-        ("prm800k_human_1818.jsonl.gz", "prm800k", {"solutions": 497, "problems": 116, "wrong_steps": 346}),
+        # 961 of the 1,818 records have easy problems; 432 of them have one quality-control problem
+        ("prm800k_human_1818.jsonl.gz", "prm800k", {"solutions": 495, "problems": 114, "wrong_steps": 346}),
         # Four of the six problems are in MATH500 and one is not in MATH; train/prealgebra/476 is
         # left
         ("samples_prm800k.jsonl.gz", "prm800k", {"solutions": 5, "problems": 1, "right_steps": 13}),
@@ -374,7 +406,7 @@ def test_real_ratings_of_the_easy_split(
     assert {name: summary[name] for name in wanted} == wanted
     assert summary["bad_lines"] == 0
     assert summary["dropped"]["not an easy problem of this split"] == (
-        {"prm800k_human_1818.jsonl.gz": 855, "samples_prm800k.jsonl.gz": 28}.get(file, 7)
+        {"prm800k_human_1818.jsonl.gz": 857, "samples_prm800k.jsonl.gz": 28}.get(file, 7)
     )
 
 

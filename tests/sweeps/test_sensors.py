@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from planted_checks import WHY, report_check
 from tiny_experiment import new_home
 
 from e2h_pipeline.artifacts.store import ArtifactStore
@@ -22,7 +23,7 @@ from e2h_pipeline.orchestration.planning import add_experiments
 from e2h_pipeline.sweeps.page import write_page
 from e2h_pipeline.sweeps.sensors import changed_sweeps, daily_sweeps, sweep_pages
 from e2h_pipeline.sweeps.spec import Member, load_sweep
-from e2h_pipeline.sweeps.status import MemberStatus
+from e2h_pipeline.sweeps.status import MemberStatus, as_row, sweep_status
 
 SWEEP = """
 recipe: tiny
@@ -237,6 +238,28 @@ def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
     assert "1 made" in page.read_text() and "running" not in page.read_text().split("<body>")[1]
     assert "&lt;script&gt;" in page.read_text() and "<script" not in page.read_text()
     assert pages(instance, later)[0] == "no sweep has a new or changed run"
+    a_member_with_a_leak_is_not_made(instance, home)
+
+
+def a_member_with_a_leak_is_not_made(instance: dg.DagsterInstance, home: Path) -> None:
+    """Of a sweep whose second member is made: a check of the firewall fails, and passes again."""
+    sweep, store = load_sweep("small", [home / "sweeps"]), ArtifactStore(home)
+    report_check(instance, KEYS[1], passed=False)
+    _, row = sweep_status(instance, store, sweep)
+    leak = f"check split_integrity of easy_problems failed: {WHY}"
+    assert (row.state, row.error, row.standing.leaks) == (
+        "failed",
+        f"supervision firewall: {leak}",
+        (leak,),
+    )
+    assert as_row(row)["leaks"] == [leak] and as_row(row)["strict"] is True
+    forged = dg.AssetCheckEvaluation(
+        dg.AssetKey("easy_problems"), "split_integrity", passed=True, metadata={}, partition=KEYS[1]
+    )
+    instance.report_runless_asset_event(forged)  # from outside: it clears nothing
+    assert sweep_status(instance, store, sweep)[1].state == "failed"
+    report_check(instance, KEYS[1], passed=True)
+    assert sweep_status(instance, store, sweep)[1].state == "made"
 
 
 def test_numbers_that_cannot_be_read_leave_the_rest_of_the_page(

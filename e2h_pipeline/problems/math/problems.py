@@ -23,12 +23,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.problems.duplicates import spacing_key
 from e2h_pipeline.problems.files import data_folder, file_hashes
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.math.hub import HUB_BENCHMARK, commit_of, hub_source, revisions
 from e2h_pipeline.problems.math.records import Source, problem_of_record, refuse_repeats
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool, counts_by_level
+from e2h_pipeline.problems.same_problem import same_key
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import MathProblems
@@ -90,12 +90,12 @@ def _without_benchmark(source: Source) -> tuple[list[Problem], dict[str, int]]:
     """The problems of MATH that are not in the benchmark, and how many were taken out by id and by
     text."""
     ids = {problem.problem_id for problem in source.benchmark}
-    texts = {spacing_key(problem.question) for problem in source.benchmark}
+    texts = {same_key(problem.question) for problem in source.benchmark}
     pool, removed = [], Counter({"by_id": 0, "by_text": 0})
     for problem in source.math:
         if problem.problem_id in ids:
             removed["by_id"] += 1
-        elif spacing_key(problem.question) in texts:
+        elif same_key(problem.question) in texts:
             removed["by_text"] += 1
         else:
             pool.append(problem)

@@ -1,7 +1,7 @@
 """Model-written solutions of rewritten problems (MetaMathQA): easy ones of MATH, and all of GSM8K.
 
-GSM8K has no levels and counts as easy (paper). A rewritten question with the text of a held-out one
-is left out, whatever its original.
+GSM8K has no levels and counts as easy (paper). A rewritten question that is a held-out one, or a
+rewording of one, is left out at the door (`easy_solutions.py`), whatever its original.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.hashing import digest_json
-from e2h_pipeline.problems.duplicates import spacing_key
 from e2h_pipeline.problems.files import data_folder
 from e2h_pipeline.problems.jsonl import BadLine, parse_each
 from e2h_pipeline.problems.math.metamath import MATH, RewrittenSolution, read_metamath
 from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.problems.same_problem import same_key
 from e2h_pipeline.supervision.solutions.source import (
     DrawnSolutions,
     Rows,
@@ -85,14 +85,12 @@ def _rewritten(
     by_text, apart = job.by_text(), job.apart
     seen: set[str] = set()
     for each in found:
-        original, question = spacing_key(each.original_question), spacing_key(each.question)
+        original = same_key(each.original_question)
         problem = by_text.get(original)
-        if problem is None and each.origin != MATH and original not in apart:
+        if problem is None and each.origin != MATH and apart.find(each.original_question) is None:
             problem = {"problem_id": GSM8K_ID + digest_json(original)[:16], "level": None}
         if problem is None:
             dropped["not an easy training problem"] += 1
-        elif question in apart:
-            dropped["rewritten as a question that is held out"] += 1
         else:
             completion = job.text.completion(each.steps, each.answer)
             row = whole_solution(problem, each.kind, each.question, completion, job.text)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.problems.math.prm800k import prm800k_files, read_prm800k
 from e2h_pipeline.problems.rated_solutions import RIGHT_RATING, WRONG_RATING, LabelledSolution
-from e2h_pipeline.supervision.matching import problem_of, segments_of
+from e2h_pipeline.supervision.matching import OTHER_TEXT, has_other_text, problem_of, segments_of
 from e2h_pipeline.supervision.solutions.source import (
     DrawnSolutions,
     SolutionJob,
@@ -60,6 +60,9 @@ def _rated_right(
         problem = problem_of(solution, by_id, by_text)
         if problem is None:
             dropped["not an easy training problem"] += 1
+            continue
+        if has_other_text(solution, problem):
+            dropped[OTHER_TEXT] += 1
             continue
         segments, ratings = segments_of(solution.steps, solution.ratings, text)
         learned, last = [], 0

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from e2h_pipeline.problems.same_problem import KnownQuestions
 from e2h_pipeline.problems.supplied_files import Supplied
 from e2h_pipeline.supervision.matching import by_question
 
@@ -27,21 +28,22 @@ class SolutionJob:
     Attributes:
         options: the section of the recipe that names this source.
         train: rows of the easy training problems: id, level, question, steps, answer.
-        apart: `spacing_key` of every held-out question.
+        apart: every held-out question, by content.
         text: format of completions.
         seed: of random draws.
     """
 
     options: Any
     train: Sequence[dict[str, Any]]
-    apart: frozenset[str]
+    apart: KnownQuestions
     text: TextFormat
     seed: int
 
     def by_text(self) -> dict[str, dict[str, Any]]:
-        """Training problems by `spacing_key` of their question. MATH has a few texts at both an
-        easy and a hard level; those are left out here."""
-        return {text: row for text, row in by_question(self.train).items() if text not in self.apart}
+        """Training problems by `same_key` of their question. A text that is also a held-out
+        question's is left out: it fits two problems."""
+        found = by_question(self.train).items()
+        return {text: row for text, row in found if self.apart.find(row["question"]) is None}
 
 
 @dataclass(frozen=True)

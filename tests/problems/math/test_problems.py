@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,10 +76,7 @@ def test_a_small_folder(folder: Path) -> None:
     assert described["unknown_level"] == ["train/algebra/3.json"]
     assert described["train_by_level"] == {"1": 1, "4": 1, "5": 1}
     duplicates = described["duplicates"]
-    assert duplicates["exact"]["groups"] == []
-    assert duplicates["spacing"]["crossing"] == [
-        ["train/algebra/1.json (level 1)", "test/algebra/1.json (level 4)"]
-    ]
+    assert duplicates["matched"] == ["easy train/algebra/1.json (level 1): same as hard test/algebra/1.json"]
 
 
 def test_strict_counts_refuse_anything_else(folder: Path) -> None:
@@ -215,17 +213,22 @@ def test_real_math() -> None:
     assert found["unknown_level"] == ["train/geometry/377.json", "train/geometry/471.json"]
     assert found["fingerprint"]["math500.jsonl"].startswith("35dc4108")  # OpenAI's own file
     same = found["duplicates"]
-    assert [len(same[key]["groups"]) for key in ("exact", "spacing", "layout")] == [1, 7, 10]
-    assert [same[key]["in_benchmark"] for key in ("exact", "spacing", "layout")] == [0, 0, 0]
-    crossing = {name for group in same["spacing"]["crossing"] for name in group}
-    assert crossing == {
-        "train/geometry/6032.json (level 5)",
-        "test/precalculus/24307.json (level 3)",
-        "train/algebra/2197.json (level 5)",
-        "test/intermediate_algebra/965.json (level 2)",
+    assert len(same["same"]) == 10
+    kinds = Counter(
+        (part, kind, other)
+        for one in same["matched"]
+        for part, kind, other in re.findall(r"^(\w+) .*: (\w+) as (\w+) ", one)
+    )
+    assert kinds == {
+        ("hard", "reworded", "benchmark"): 4,
+        ("easy", "reworded", "benchmark"): 19,
+        ("easy", "reworded", "hard"): 28,
+        ("easy", "same", "hard"): 5,
     }
-    assert len(same["near_benchmark"]["pairs"]) == 13
-    assert same["near_benchmark"]["benchmark_problems"] == 8
+    assert (
+        "easy test/precalculus/24307.json (level 3): same as hard train/geometry/6032.json" in same["matched"]
+    )
+    assert same["template_of_benchmark"]["benchmark_problems"] == 8
     assert '"answer"' not in json.dumps(found)
 
 
@@ -233,7 +236,9 @@ def test_real_split() -> None:
     if not os.environ.get("E2H_DATA_DIR"):
         pytest.skip("E2H_DATA_DIR is not set: no MATH data here")
     split = load_split(MathProblems(validation=500))
-    assert len(split.easy_train) + len(split.easy_validation) == 5_728
-    assert len(split.hard) == 6_270
+    kept_out = Counter(one.part for one in split.kept_out)
+    assert kept_out == {"easy": 52, "hard": 4}
+    assert len(split.easy_train) + len(split.easy_validation) == 5_728 - kept_out["easy"]
+    assert len(split.hard) == 6_270 - kept_out["hard"]
     assert counts_by_level(split.benchmark) == {"1": 43, "2": 90, "3": 105, "4": 128, "5": 134}
     assert all(problem.steps for problem in split.easy_train)
