@@ -170,12 +170,13 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     with _experiments() as experiments:
         key = _known(experiments, key)
         page = report_page(experiments.artifact(REPORT_STAGE, key).path)
-        leaks = experiments.standing(key).leaks
+        standing = experiments.standing(key)
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(with_leaks(page.read_text(encoding="utf-8"), leaks), encoding="utf-8")
+    marked = with_leaks(page.read_text(encoding="utf-8"), standing.leaks, standing.outdated)
+    target.write_text(marked, encoding="utf-8")
     typer.echo(target)
-    refuse_leaks(leaks, allow_leaks)
+    refuse_leaks(standing.leaks, allow_leaks)
 
 
 app.command()(recipes)

@@ -220,7 +220,7 @@ def _summed(items: Sequence[Garbage]) -> dict[tuple[str, str, str], tuple[int, i
 def _print_difference(found: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
-    from e2h_pipeline.cli.view import console, marked, print_leaks
+    from e2h_pipeline.cli.view import console, marked, print_notes
 
     out = console()
     for name, side in (("A", found["first"]), ("B", found["second"])):
@@ -228,7 +228,7 @@ def _print_difference(found: Mapping[str, Any]) -> None:
         out.print(
             f"[bold]{name}[/bold] {told}: {side['asset']} {side['data_version'][:_SHOWN]}", soft_wrap=True
         )
-        print_leaks(side["experiment"], side["leaks"])
+        print_notes(side["experiment"], side)
     assets = found["assets"]
     if assets[-1]["same_artifact"]:
         out.print("the same artifact: nothing differs")

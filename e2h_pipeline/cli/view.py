@@ -83,14 +83,16 @@ def print_results(rows: Sequence[Row]) -> None:
         print_titled(*_results_table(benchmark, chosen))
         graders = ", ".join(sorted({row["grader"] for row in chosen if row["grader"]}))
         console().print(f"graded by {escape(graders)}" if graders else "", soft_wrap=True)
-    for recipe, leaks in {row.get("recipe", ""): row.get("leaks", ()) for row in rows}.items():
-        print_leaks(recipe, leaks)
+    for recipe, row in {row.get("recipe", ""): row for row in rows}.items():
+        print_notes(recipe, row)
 
 
-def print_leaks(experiment: str, leaks: Iterable[str]) -> None:
-    """A line for each finding of the supervision firewall."""
-    for leak in leaks:
+def print_notes(experiment: str, standing: Mapping[str, Any]) -> None:
+    """A line for each finding of the supervision firewall, and one for a recipe edited since."""
+    for leak in standing.get("leaks", ()):
         console().print(f"[red]LEAK[/red] {escape(experiment)}: {escape(leak)}", soft_wrap=True)
+    if edited := standing.get("outdated"):
+        console().print(f"[yellow]OUTDATED[/yellow] {escape(experiment)}: {escape(edited)}", soft_wrap=True)
 
 
 def marked(name: str, standing: Mapping[str, Any]) -> str:
@@ -176,7 +178,7 @@ def print_lineage(found: Mapping[str, Any], node: Node) -> None:
         out.print(f"{stage}: {escape(_way(source))}", soft_wrap=True)
     out.print(_made_table(found["artifacts"]))
     out.print(_numbers_table(found["numbers"]))
-    print_leaks(found["experiment"], found["leaks"])
+    print_notes(found["experiment"], found)
 
 
 def _tree(node: Node) -> Tree:

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from e2h_pipeline.artifacts.difference import as_row, compare
+from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_versions, paths, trace
 from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.request import Artifact, StoreError
@@ -23,6 +24,7 @@ from e2h_pipeline.orchestration.standing import (
     Standing,
     failed_checks,
     manifest_leaks,
+    outdated,
     was_strict,
 )
 from e2h_pipeline.recipe import canonical_key
@@ -72,7 +74,9 @@ class Experiments:
         recipe = latest_artifact(self.instance, self.store, RECIPE_ASSET, key)
         leaks = [*manifest_leaks(nodes), *failed_checks(self.instance, [key]).get(key, [])]
         behind = [made.artifact.manifest.recipe for node in nodes for made in ancestors(node)]
-        return Standing(was_strict(recipe.manifest.recipe if recipe else None, behind), tuple(leaks))
+        made_with = recipe.manifest.recipe if recipe else None
+        edited = outdated(key, made_with, recipe_folders(self.store.home))
+        return Standing(was_strict(made_with, behind), tuple(leaks), edited)
 
     def results(self, key: str) -> list[dict[str, Any]]:
         """Result rows of an experiment, with PGR where its ceiling has been run. Each row says
@@ -109,7 +113,9 @@ class Experiments:
         rows = pooled_over_seeds(tables, tuple(options["easy_levels"]), bootstrap)
         standings = [self.standing(key) for key in keys]
         leaks = [f"{key}: {leak}" for key, one in zip(keys, standings, strict=True) for leak in one.leaks]
-        told = Standing(all(one.strict for one in standings), tuple(leaks)).as_row()
+        edited = [f"{key}: {one.outdated}" for key, one in zip(keys, standings, strict=True) if one.outdated]
+        strict = all(one.strict for one in standings)
+        told = Standing(strict, tuple(leaks), "; ".join(edited)).as_row()
         return [{"recipe": f"mean of {len(keys)}", **row, **told} for row in rows]
 
     def _recovered(

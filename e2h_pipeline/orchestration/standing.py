@@ -13,14 +13,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from e2h_pipeline.artifacts.difference import changes
 from e2h_pipeline.artifacts.lineage import Node, ancestors
 from e2h_pipeline.orchestration.planning import stage_order
+from e2h_pipeline.recipe import Recipe, RecipeError
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import graph_findings, manifest_findings, roles
 from e2h_pipeline.stages.spec import STAGES
@@ -30,6 +33,7 @@ METRIC_STAGES = ("benchmark_metrics", "rerank_metrics")
 _SURE_AUDITS = ("problem_source", "gold_answers", *METRIC_STAGES)
 _SURE_SPLIT = ("easy_problems", "hard_questions", "benchmark_questions")
 _QUERIED = 500  # partitions of one query
+_SHOWN = 3
 _HISTORY = 2  # Dagster keeps one report from outside a run of each check and partition
 _FAILED, _PASSED = AssetCheckExecutionRecordStatus.FAILED, AssetCheckExecutionRecordStatus.SUCCEEDED
 
@@ -41,14 +45,17 @@ class Standing:
     Attributes:
         strict: nothing that trains or selects may have seen a hard answer.
         leaks: what the firewall found, in words; empty where all is well.
+        outdated: how the recipe differs today from the one behind the numbers; empty where it does
+            not.
     """
 
     strict: bool = True
     leaks: tuple[str, ...] = ()
+    outdated: str = ""
 
     def as_row(self) -> dict[str, Any]:
         """For tables and JSON."""
-        return {"strict": self.strict, "leaks": list(self.leaks)}
+        return {"strict": self.strict, "leaks": list(self.leaks), "outdated": self.outdated}
 
     @property
     def note(self) -> str:
@@ -128,6 +135,26 @@ def was_strict(recipe: Mapping[str, Any] | None, behind: Iterable[Mapping[str, A
         behind: the slices of recipes that shaped the artifacts behind its numbers.
     """
     return bool((recipe or {}).get("strict", True)) and not any(map(_shows_hard_answers, behind))
+
+
+def outdated(key: str, made_with: Mapping[str, Any] | None, folders: Sequence[Path]) -> str:
+    """How the recipe of a key differs today from the one that its numbers were made with.
+
+    Args:
+        made_with: all values of the latest materialized recipe; None where there is none.
+        folders: the user's own recipes.
+    """
+    if made_with is None:
+        return ""
+    try:
+        now = Recipe.from_key(key, folders).slice(Recipe.model_fields).as_dict()
+    except RecipeError as error:
+        return f"its recipe cannot be read any more ({error})"
+    found = [f"{one.field} is {one.second} now, {one.first} here" for one in changes(made_with, now)]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return (
+        f"its recipe was edited since: {'; '.join(found[:_SHOWN])}{more}; run: e2h run {key}" if found else ""
+    )
 
 
 def _shows_hard_answers(recipe: Mapping[str, Any]) -> bool:

@@ -135,9 +135,13 @@ def samples_page(
     )
 
 
-def with_leaks(page: str, leaks: Sequence[str]) -> str:
-    """A page with what the supervision firewall found above everything else; as it is without
-    leaks. A check may fail after the page was made, so this is done to a finished page."""
+def with_leaks(page: str, leaks: Sequence[str], outdated: str = "") -> str:
+    """A page with what the supervision firewall found above everything else, and how its recipe was
+    edited since; as it is without either. Both may happen after the page was made, so this is done
+    to a finished page."""
+    if outdated:
+        told = f"<p><strong>Outdated:</strong> {escape(outdated)}</p>"
+        page = page.replace("<body>", f"<body>\n{told}", 1)
     if not leaks or _LEAK in page:
         return page
     listed = "".join(f"<li>{escape(leak)}</li>" for leak in leaks)

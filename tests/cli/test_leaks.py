@@ -18,7 +18,8 @@ from tiny_experiment import new_home
 from typer.testing import CliRunner
 
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.cli import view
 from e2h_pipeline.cli.app import app
 from e2h_pipeline.cli.shared import CommandError
@@ -152,3 +153,29 @@ def test_commands_mark_numbers_and_fail_unless_asked(home: Path) -> None:
     assert (traced["strict"], traced["leaks"]) == (True, [LEAK])
     assert f"LEAK {KEY}: {LEAK}" in command("results", KEY)[0]
     assert LEAK in (home / "reports" / "tiny.html").read_text()
+
+
+def test_commands_say_when_the_recipe_was_edited_or_the_numbers_written_anew(home: Path) -> None:
+    with stand_ins() as stages, open_instance(home) as instance:
+        instance.add_dynamic_partitions("experiment", [KEY])
+        dg.materialize(stages, instance=instance, partition_key=KEY, resources=toy.resources(home))
+    recipe = home / "recipes" / "tiny.yaml"
+    recipe.write_text(recipe.read_text() + "seed: 5\n")
+    edited = "its recipe was edited since: seed is 5 now, 0 here; run: e2h run tiny"
+    for one in (("results", KEY), ("results", KEY, "--pool"), ("lineage", KEY), ("diff", KEY, KEY)):
+        told, error = command(*one)
+        assert "OUTDATED" in told and edited in told and not error, one
+        assert edited in command(*one, "--json")[0], one
+    assert command("report", KEY)[1] == ""
+    assert edited in (home / "reports" / "tiny.html").read_text()
+    recipe.unlink()
+    assert "its recipe cannot be read any more" in command("results", KEY)[0]
+    (table,) = (home / "store" / "rerank_metrics").glob("*/metrics.parquet")
+    values = read_table(table)
+    table.unlink()
+    write_table(
+        table, values.set_column(values.column_names.index("accuracy"), "accuracy", [[99.0] * len(values)])
+    )
+    for one in (("results", KEY), ("lineage", KEY), ("report", KEY)):
+        with pytest.raises(StoreError, match=r"metrics\.parquet: does not match its hash"):
+            CliRunner().invoke(app, list(one), catch_exceptions=False)
