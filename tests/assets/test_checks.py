@@ -13,7 +13,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 import toy_stages as toy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.checks import split_integrity, supervision_firewall
@@ -148,6 +148,7 @@ def test_agreement_by_hand() -> None:
     assert found.chance == pytest.approx(math.exp(-(3 * math.log(3 / 1.25) - 3 + 1.25)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("12345"), min_size=30, max_size=200), st.randoms(use_true_random=False))
 def test_a_shuffled_column_is_not_taken_for_answers(answers: list[str], rng: random.Random) -> None:
     ids = [str(i) for i in range(len(answers))]

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from e2h_pipeline.artifacts.hashing import table_hash
@@ -57,6 +57,7 @@ def test_sizes_levels_and_disjointness() -> None:
     assert _ids(split.easy_train) | _ids(split.easy_validation) | _ids(split.hard) == _ids(tuple(POOL.train))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 5))
 def test_a_raised_limit_keeps_what_was_drawn_before(first: int, second: int, seed: int) -> None:
     low, high = sorted((first, second))

@@ -108,6 +108,7 @@ PIECES = (
 questions = st.lists(st.sampled_from(PIECES), min_size=3, max_size=20)
 
 
+@settings(deadline=None)
 @given(questions, st.data())
 def test_spacing_case_and_punctuation_do_not_matter(pieces: list[str], data: st.DataObject) -> None:
     def edited(piece: str) -> str:
@@ -122,6 +123,7 @@ def test_spacing_case_and_punctuation_do_not_matter(pieces: list[str], data: st.
     assert same_key(changed) == same_key(" ".join(pieces))
 
 
+@settings(deadline=None)
 @given(questions, st.data())
 def test_another_word_of_prose_is_a_rewording(pieces: list[str], data: st.DataObject) -> None:
     places = [i for i, piece in enumerate(pieces) if piece.isalpha()]
@@ -135,12 +137,13 @@ def test_another_word_of_prose_is_a_rewording(pieces: list[str], data: st.DataOb
     assert repeated or same_problem(changed, " ".join(pieces))
 
 
+@settings(deadline=None)
 @given(questions, st.integers(100, 999))
 def test_another_number_is_another_problem(pieces: list[str], number: int) -> None:
     assert not same_problem(" ".join([*pieces, str(number)]), " ".join([*pieces, str(number + 1)]))
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_has_a_key_and_matching_is_symmetric(one: str, other: str) -> None:
     assert same_key(one) == same_key(one.strip())
