@@ -28,6 +28,7 @@ from e2h_pipeline.stages.findings import (
     split_findings,
 )
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
+from resources.engine import EngineResource
 from resources.store import StoreResource, input_artifact, latest_artifact
 
 _PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_answers")
@@ -147,6 +148,19 @@ def base_model_as_shipped(
     if found is None:
         return _result([], compared="no: trained with other settings")
     return _result([] if found["alike"] else ["its loss differs from the shipped model's"], **found)
+
+
+@dg.asset_check(asset="base_model", partitions_def=EXPERIMENTS, blocking=True)
+def base_model_fits(
+    context: dg.AssetCheckExecutionContext, store: StoreResource, engine: EngineResource
+) -> dg.AssetCheckResult:
+    """The engine can draw samples of the recipe's length from the base model, and training can use
+    its attention and positions."""
+    from e2h_pipeline.stages.model_fit import model_findings, rl_refusal
+
+    seen = Experiment(context, store)
+    folder, recipe = seen.artifact("base_model").path, seen.recipe()
+    return _result(model_findings(folder, recipe, engine.name), rl=rl_refusal(folder, recipe) or "fits")
 
 
 def _pool_check(

@@ -174,11 +174,12 @@ def ladder_evaluator(tmp_path_factory: pytest.TempPathFactory, ladder_policy: Pa
     import torch
 
     from e2h_pipeline.models.base import save_model
-    from e2h_pipeline.models.load import load_evaluator
+    from e2h_pipeline.models.classifier import score_head
+    from e2h_pipeline.models.load import new_evaluator
 
-    model, tokenizer = load_evaluator(ladder_policy)
+    model, tokenizer = new_evaluator(ladder_policy)
     torch.manual_seed(3)
-    torch.nn.init.normal_(model.score.weight)
+    torch.nn.init.normal_(score_head(model).weight)
     folder = tmp_path_factory.mktemp("ladder-evaluator")
     save_model(model, tokenizer, folder)
     return folder

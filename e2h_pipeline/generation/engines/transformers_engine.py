@@ -24,6 +24,7 @@ from e2h_pipeline.generation.engines.cohort import (
     cohorts_attend,
     decode,
     prefill,
+    probe,
 )
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
@@ -112,6 +113,12 @@ class TransformersEngine:
     """Draw samples from a model in memory. The model's train/eval mode is left as found."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """
+        Raises:
+            UnsupportedModel: the model's attention is not plain full attention.
+        """
+        check_supported(model)
+        probe(model)
         self.model, self.tokenizer = model, tokenizer
         self._stops: dict[tuple[str, ...], _Stops] = {}
 
