@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.models.chat import ChatError, set_up_chat
 from e2h_pipeline.models.classifier import classifier
 from e2h_pipeline.models.probes import TOKENS, reads_ahead
 from e2h_pipeline.models.strict import WeightsError, load_strictly
@@ -53,6 +54,10 @@ def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, An
     """
     shipped = SHIPPED / options.model
     if shipped.parent == SHIPPED and shipped.is_dir():  # a local folder, given as a path, is not ours
+        if options.chat:
+            raise ModelError(
+                f"base.chat: the shipped model '{options.model}' has no chat template: set base.chat=false"
+            )
         corpus = corpus_of(problems)
         if corpus is not None and corpus.shipped == options.model:
             _check_shipped(shipped, options, corpus.knobs(options, problems))
@@ -104,6 +109,12 @@ def _fetch(options: Base, out: Path) -> dict[str, Any]:
         raise ModelError(f"base.model '{options.model}' cannot be loaded: {error}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if options.chat:
+        try:
+            set_up_chat(tokenizer, options)
+        except ChatError as error:
+            raise ModelError(f"base.model '{options.model}': {error}") from None
+        model.config.eos_token_id = tokenizer.eos_token_id
     tokenizer.clean_up_tokenization_spaces = False  # else decoding drops the space in "1 , 2"
     save_model(model, tokenizer, out)
     _require_evaluator(model, options.model)

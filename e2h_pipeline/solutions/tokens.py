@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from e2h_pipeline.solutions.chat import chat_of, chat_tokens
 from e2h_pipeline.solutions.format import MARKED, TextFormat
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ class EncodedSolution:
 
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerBase, question: str, text: TextFormat = MARKED) -> list[int]:
-    """Token ids of the prompt of a question: what the model reads before a solution."""
+    """Token ids of the prompt of a question: what the model reads before a solution.
+
+    A chat model's are those of its template, whatever `text` says of prompts.
+    """
+    chat = chat_of(tokenizer)
+    if chat is not None:
+        return chat_tokens(tokenizer, question, chat)
     return list(tokenizer(text.prompt(question))["input_ids"])
 
 

@@ -128,7 +128,7 @@ def test_what_loses_text_is_refused_with_the_reason(
 
 
 def test_an_end_token_is_needed_and_must_be_special(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no end token.*set eos_token"):
+    with pytest.raises(ModelError, match=r"no end token.*set eos_token"):
         require_carries(_saved(tmp_path / "none", _byte_level(), eos_token=None), MATH)
     with pytest.raises(ModelError, match="no end token"):
         require_carries(_saved(tmp_path / "unknown", _byte_level(), eos_token="<unk>"), MATH)

@@ -25,7 +25,7 @@ class SampleRequest:
     """N completions of one question.
 
     Attributes:
-        question: as its domain has it. A watch reads it; the engine reads `prompt`.
+        question: as its domain has it. A watch reads it; the engine reads `prompt_ids`.
         text: how the question's domain writes prompts and solutions.
         key: stream of the randomness of all its samples (`noise.stream_key`).
         count: samples to draw, the numbers `first` ... `first + count - 1`. None depends on the
@@ -43,7 +43,7 @@ class SampleRequest:
 
     @property
     def prompt(self) -> str:
-        """What the model reads before the prefix."""
+        """The prompt as the domain writes it. Engines read `prompt_ids`: a chat model has its own."""
         return self.text.prompt(self.question)
 
 
