@@ -156,11 +156,11 @@ def base_model_fits(
 ) -> dg.AssetCheckResult:
     """The engine can draw samples of the recipe's length from the base model, and training can use
     its attention and positions."""
-    from e2h_pipeline.stages.model_fit import model_findings, rl_refusal
+    from e2h_pipeline.stages.model_fit import model_findings
 
     seen = Experiment(context, store)
-    folder, recipe = seen.artifact("base_model").path, seen.recipe()
-    return _result(model_findings(folder, recipe, engine.name), rl=rl_refusal(folder, recipe) or "fits")
+    findings, rl = model_findings(seen.artifact("base_model").path, seen.recipe(), engine.name)
+    return _result(findings, reinforcement_learning=rl or "fits")
 
 
 def _pool_check(

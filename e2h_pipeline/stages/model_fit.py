@@ -14,44 +14,50 @@ from e2h_pipeline.registry import DOMAINS, ENGINES
 from e2h_pipeline.solutions import prompt_tokens
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from e2h_pipeline.recipe import Recipe
 
 _EMBEDDED = "transformers"
 
 
-def model_findings(folder: Path, recipe: Recipe, engine: str) -> list[str]:
-    """Reasons why the base model cannot be sampled from, or trained as the recipe says."""
-    from transformers import AutoTokenizer
+def model_findings(folder: Path, recipe: Recipe, engine: str) -> tuple[list[str], str | None]:
+    """What a recipe asks for, and the base model cannot do.
+
+    Returns:
+        Reasons why it cannot be sampled from with the engine, or trained; and why reinforcement
+        learning, which always draws with the embedded engine, cannot use it, or None.
+    """
+    from e2h_pipeline.models.load import load_policy
 
     domain = DOMAINS.load(recipe.problems.source)
-    prompt = len(prompt_tokens(AutoTokenizer.from_pretrained(folder), domain.example.question, domain.text))
-    lengths = {name: prompt + getattr(recipe, name).max_new_tokens for name in ("easy_samples", "sampling")}
-    longest = max(lengths, key=lambda name: lengths[name])
-    found = _refusal(engine, folder, lengths[longest])
-    return [*([f"{longest}: {found}"] if found else []), *_training_findings(folder, recipe)]
+    policy, tokenizer = load_policy(folder)
+    prompt = len(prompt_tokens(tokenizer, domain.example.question, domain.text))
+    drawn = {name: getattr(recipe, name).max_new_tokens for name in ("easy_samples", "sampling")}
+    longest = max(drawn, key=lambda name: drawn[name])
+    found = _refusal(folder, policy, engine, prompt + drawn[longest])
+    rl = _refusal(folder, policy, _EMBEDDED, prompt + getattr(recipe.rl, "max_new_tokens", 0))
+    return [*([f"{longest}: {found}"] if found else []), *_training_findings(policy, recipe)], rl
 
 
-def rl_refusal(folder: Path, recipe: Recipe, tokens: int = 0) -> str | None:
-    """Why reinforcement learning cannot draw from the model, or None. It always uses the embedded
-    engine."""
-    return _refusal(_EMBEDDED, folder, tokens + getattr(recipe.rl, "max_new_tokens", 0))
+def _refusal(folder: Path, policy: PreTrainedModel, engine: str, tokens: int) -> str | None:
+    from e2h_pipeline.generation.engines.embedded import check_loaded
 
-
-def _refusal(engine: str, folder: Path, tokens: int) -> str | None:
     try:
-        ENGINES.load(engine)().check(folder, tokens)
+        if engine == _EMBEDDED:
+            check_loaded(policy, tokens)
+        else:
+            ENGINES.load(engine)().check(folder, tokens)
     except ValueError as error:
         return str(error)
     return None
 
 
-def _training_findings(folder: Path, recipe: Recipe) -> list[str]:
-    from e2h_pipeline.models.load import load_policy
+def _training_findings(policy: PreTrainedModel, recipe: Recipe) -> list[str]:
     from e2h_pipeline.models.probes import learned_positions
     from e2h_pipeline.training.batches import packed_attention
 
-    model, _ = load_policy(folder)
-    positions = learned_positions(model)
+    positions = learned_positions(policy)
     stages: dict[str, Any] = {"sft": recipe.sft, "reward.training": recipe.reward.training}
     found = [
         f"{name}.max_tokens={options.max_tokens}, and the model knows {positions} positions: lower it"
@@ -60,7 +66,7 @@ def _training_findings(folder: Path, recipe: Recipe) -> list[str]:
     ]
     if recipe.reward.training.packing:
         try:
-            with packed_attention(model):
+            with packed_attention(policy):
                 pass
         except ValueError as error:
             found.append(f"reward.training: {error}")

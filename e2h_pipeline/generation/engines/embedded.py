@@ -6,8 +6,24 @@ A separate module, because plans import it and must not load torch.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from e2h_pipeline.generation.engines.protocol import Engine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_loaded(policy: PreTrainedModel, tokens: int) -> None:
+    """`Transformers.check` of a model in memory.
+
+    Raises:
+        UnsupportedModel: its attention over so many tokens is not plain full attention.
+    """
+    from e2h_pipeline.generation.engines.cohort import check_supported, probe
+
+    check_supported(policy, tokens)
+    probe(policy)
 
 
 class Transformers:
@@ -17,7 +33,7 @@ class Transformers:
         """Load the model into this process.
 
         Raises:
-            UnsupportedModel: as `check`.
+            UnsupportedModel: from `TransformersEngine.sample`, at the first sample.
         """
         from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
         from e2h_pipeline.models.load import load_policy
@@ -30,12 +46,9 @@ class Transformers:
         Raises:
             UnsupportedModel: its attention over so many tokens is not plain full attention.
         """
-        from e2h_pipeline.generation.engines.cohort import check_supported, probe
         from e2h_pipeline.models.load import load_policy
 
-        policy, _ = load_policy(model)
-        check_supported(policy, tokens)
-        probe(policy)
+        check_loaded(load_policy(model)[0], tokens)
 
     def version(self) -> dict[str, str]:
         """Empty: the code version covers this engine."""

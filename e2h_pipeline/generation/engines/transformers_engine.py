@@ -113,14 +113,9 @@ class TransformersEngine:
     """Draw samples from a model in memory. The model's train/eval mode is left as found."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        """
-        Raises:
-            UnsupportedModel: the model's attention is not plain full attention.
-        """
-        check_supported(model)
-        probe(model)
         self.model, self.tokenizer = model, tokenizer
         self._stops: dict[tuple[str, ...], _Stops] = {}
+        self._probed = False
 
     def sample(
         self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
@@ -131,6 +126,10 @@ class TransformersEngine:
             UnsupportedModel: the model's attention over that many tokens is not plain full
                 attention.
         """
+        if not self._probed:
+            check_supported(self.model)
+            probe(self.model)
+            self._probed = True
         samples: list[list[Sample]] = [[] for _ in requests]
         with torch.inference_mode(), cohorts_attend(self.model):
             for request, sample in self._run(requests, options, watch):
