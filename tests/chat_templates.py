@@ -1,6 +1,6 @@
 """Chat templates in the manner of three families, and a small tokenizer that has their tokens."""
 
-from tests.conftest import MATH_TEXTS
+from math_texts import MATH_TEXTS
 
 QWEN = (
     "{%- if messages[0].role == 'system' %}{{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}"

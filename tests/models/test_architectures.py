@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, OWN_CLASS, save_tiny, tiny_model
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engines.embedded import Transformers
@@ -20,7 +21,6 @@ from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.batches import collate, packed_attention, run_model
 from e2h_pipeline.training.next_token import IGNORED
 from e2h_pipeline.training.trainer import TrainingStep
-from tests.architectures import ARCHITECTURES, OWN_CLASS, save_tiny, tiny_model
 
 NOT_SERVED = ("falcon", "falcon-alibi", "bloom", "mpt", "stablelm", "gemma2", "gptj")
 SOLUTIONS = [

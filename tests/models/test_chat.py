@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import save_tiny
+from chat_templates import FAMILIES, chat_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from e2h_pipeline.generation.engines.protocol import SampleRequest, SamplingOptions, prompt_ids
@@ -22,8 +24,6 @@ from e2h_pipeline.rl.rollouts import prompt_ids as rollout_prompt
 from e2h_pipeline.solutions import MARKED, encode
 from e2h_pipeline.training.next_token import IGNORED
 from e2h_pipeline.training.sft import sft_example
-from tests.architectures import save_tiny
-from tests.chat_templates import FAMILIES, chat_tokenizer
 
 QUESTION = "What is $3 + 4$?"
 SYSTEM = "Reason step by step."

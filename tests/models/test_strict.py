@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import save_tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -12,7 +13,6 @@ from e2h_pipeline.models.base import SHIPPED, ModelError, get_base_model, save_m
 from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
 from e2h_pipeline.models.strict import WeightsError
 from e2h_pipeline.recipe import Base, LadderProblems
-from tests.architectures import save_tiny
 
 Tensors = dict[str, torch.Tensor]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from math_texts import MATH_TEXTS
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -14,7 +15,6 @@ from e2h_pipeline.problems.domain import PROSE
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.solutions import MARKED
-from tests.conftest import MATH_TEXTS
 
 ENDS = ["<pad>", "</s>", "<unk>", "<s>"]
 NAMED = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<s>"}

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
+from architectures import save_tiny
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.recipe import MathProblems, Recipe
 from e2h_pipeline.stages.model_fit import model_findings
-from tests.architectures import save_tiny
 
 
 def _recipe(**sections: object) -> Recipe:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import rl_runs
 import torch
+from architectures import save_tiny
 from rl_runs import WATCHED, Recorder
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
@@ -35,7 +36,6 @@ from e2h_pipeline.rl.questions import Question, read_questions
 from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.sft import train_sft
-from tests.architectures import save_tiny
 
 FOREIGN = 99.0
 
