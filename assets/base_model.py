@@ -28,7 +28,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 @stage(
     group="policy",
     recipe=["base", "problems.source", "problems.world"],
-    methods=["problems.source/corpus"],
+    methods=["problems.source", "problems.source/corpus"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
     external=_fingerprint,
@@ -38,6 +38,11 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 def base_model(job: StageJob) -> dict[str, Any]:
     """The base model as a Hugging Face folder: shipped, fetched, or trained from scratch on the
     domain's corpus."""
+    from e2h_pipeline.models.tokenizer_fit import require_carries
+    from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.training.from_nothing import make_base_model
 
-    return make_base_model(job.recipe.base, job.recipe.problems, job.work)
+    summary = make_base_model(job.recipe.base, job.recipe.problems, job.work)
+    if not job.recipe.base.train:  # else the tokenizer is the domain's own
+        require_carries(job.out, DOMAINS.load(job.recipe.problems.source))
+    return summary

@@ -35,6 +35,7 @@ from e2h_pipeline.stages.findings import (
     training_findings,
 )
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
+from resources.engine import EngineResource
 from resources.store import StoreResource, input_artifact, latest_artifact
 from resources.tracking import TrackingResource
 
@@ -275,6 +276,19 @@ def base_model_as_shipped(
     if found is None:
         return _result([], compared="no: trained with other settings")
     return _result([] if found["alike"] else ["its loss differs from the shipped model's"], **found)
+
+
+@dg.asset_check(asset="base_model", partitions_def=EXPERIMENTS, blocking=True)
+def base_model_fits(
+    context: dg.AssetCheckExecutionContext, store: StoreResource, engine: EngineResource
+) -> dg.AssetCheckResult:
+    """The engine can draw samples of the recipe's length from the base model, and training can use
+    its attention and positions."""
+    from e2h_pipeline.stages.model_fit import model_findings
+
+    seen = Experiment(context, store)
+    findings, rl = model_findings(seen.artifact("base_model").path, seen.recipe(), engine.name)
+    return _result(findings, reinforcement_learning=rl or "fits")
 
 
 def _pool_check(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from math_texts import MATH_TEXTS
 
 # Must come before any import of torch: results are equal to the bit only on one CPU thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -89,17 +90,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByHome(config, log)
 
 
-MATH_TEXTS = (
-    "# Question\n\nWhat is the value of $\\frac{3}{4}x + 2$ when $x = 8$?\n\n# Solution\n\n"
-    "We substitute $x = 8$ and get $\\frac{3}{4} \\cdot 8 + 2 = 6 + 2$.\n\nSo the value is $\\boxed{8}$.\n\n"
-    "# Answer\n\n8",
-    "Compute $\\sqrt{144} - \\sqrt{81}$.\n\nThe square root of 144 is 12, and the square root of 81 is 9.",
-    "Let $f(x) = x^2 - 4x + 3$. Find the sum of all roots.\n\nBy Vieta's formulas the sum is $4$.",
-    "How many ways can 3 red balls be chosen from 7 balls?\n\nThere are $\\binom{7}{3} = 35$ ways.",
-    "A triangle has sides 5, 12 and 13.\n\nIts area is $\\frac{1}{2} \\cdot 5 \\cdot 12 = \\boxed{30}$.",
-)
-
-
 @pytest.fixture(scope="session")
 def ladder_tok() -> "PreTrainedTokenizerFast":
     """The ladder's tokenizer: a token per character or marker."""
@@ -174,11 +164,12 @@ def ladder_evaluator(tmp_path_factory: pytest.TempPathFactory, ladder_policy: Pa
     import torch
 
     from e2h_pipeline.models.base import save_model
-    from e2h_pipeline.models.load import load_evaluator
+    from e2h_pipeline.models.classifier import score_head
+    from e2h_pipeline.models.load import new_evaluator
 
-    model, tokenizer = load_evaluator(ladder_policy)
+    model, tokenizer = new_evaluator(ladder_policy)
     torch.manual_seed(3)
-    torch.nn.init.normal_(model.score.weight)
+    torch.nn.init.normal_(score_head(model).weight)
     folder = tmp_path_factory.mktemp("ladder-evaluator")
     save_model(model, tokenizer, folder)
     return folder

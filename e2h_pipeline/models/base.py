@@ -13,6 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.models.chat import ChatError, set_up_chat
+from e2h_pipeline.models.classifier import classifier
+from e2h_pipeline.models.probes import TOKENS, reads_ahead
+from e2h_pipeline.models.strict import WeightsError, load_strictly
 from e2h_pipeline.registry import CORPORA
 
 if TYPE_CHECKING:
@@ -50,6 +54,10 @@ def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, An
     """
     shipped = SHIPPED / options.model
     if shipped.parent == SHIPPED and shipped.is_dir():  # a local folder, given as a path, is not ours
+        if options.chat:
+            raise ModelError(
+                f"base.chat: the shipped model '{options.model}' has no chat template: set base.chat=false"
+            )
         corpus = corpus_of(problems)
         if corpus is not None and corpus.shipped == options.model:
             _check_shipped(shipped, options, corpus.knobs(options, problems))
@@ -88,15 +96,47 @@ def _fetch(options: Base, out: Path) -> dict[str, Any]:
         tokenizer = AutoTokenizer.from_pretrained(
             options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
         )
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_strictly(
+            AutoModelForCausalLM,
             options.model,
             revision=options.revision,
             dtype=options.dtype,
             trust_remote_code=options.trust_remote_code,
         )
+    except WeightsError as error:
+        raise ModelError(f"base.model {error}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"base.model '{options.model}' cannot be loaded: {error}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if options.chat:
+        try:
+            set_up_chat(tokenizer, options)
+        except ChatError as error:
+            raise ModelError(f"base.model '{options.model}': {error}") from None
+        model.config.eos_token_id = tokenizer.eos_token_id
+    tokenizer.clean_up_tokenization_spaces = False  # else decoding drops the space in "1 , 2"
     save_model(model, tokenizer, out)
+    _require_evaluator(model, options.model)
     return {"origin": options.model, "revision": options.revision, **folder_size(out)}
+
+
+def _require_evaluator(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model that no evaluator can be made of. It uses the model up.
+
+    Raises:
+        ModelError: attention is not causal, or there is no body to put a head on.
+    """
+    import torch
+
+    if reads_ahead(model.eval()):
+        raise ModelError(
+            f"base.model '{name}': {type(model).__name__} reads later tokens too; take a causal language model"
+        )
+    width = model.config.get_text_config().hidden_size
+    try:
+        evaluator = classifier(model, torch.zeros(1, width), torch.zeros(1))
+        with torch.inference_mode():
+            evaluator(input_ids=torch.tensor([TOKENS], device=model.device))
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"base.model '{name}': no evaluator can be made of it: {error}") from None

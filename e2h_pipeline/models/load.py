@@ -19,6 +19,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from e2h_pipeline.models.classifier import classifier, classifier_class, score_head
+from e2h_pipeline.models.strict import load_strictly
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -41,8 +44,8 @@ class EvaluatorFormat:
     "tokenizer": "..."}` with the tokenizer of the model they were trained from.
 
     Attributes:
-        head: "auto": the token-classification head, new where the checkpoint is a language model;
-            "tiled": the score is the mean of the language-model logits.
+        head: "auto": the token-classification head of the checkpoint; "tiled": the score is the mean
+            of the language-model logits.
         heading: first line of the prompt, where it is not the default.
         step_end: position that scores a step: its last token, or the first newline of the two that
             end it.
@@ -89,36 +92,45 @@ def device() -> str:
 
 
 def load_policy(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model and its tokenizer, in eval mode."""
+    """A causal language model and its tokenizer, in eval mode.
+
+    Raises:
+        WeightsError: its weights do not fit.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model = load_strictly(AutoModelForCausalLM, folder)
     return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def load_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A token-classification model with one score per token, and its tokenizer, in eval mode.
 
-    Weights keep the number format they are stored in. A language model without a head of its own
-    gets a new one, to be trained.
+    Weights keep the number format they are stored in.
 
     Raises:
-        ValueError: a head that is not one linear score, or a bad `evaluator.json`.
+        ValueError: no head, a head that is not one linear score, or a bad `evaluator.json`.
+        WeightsError: its weights do not fit.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     form = read_format(folder)
     config = AutoConfig.from_pretrained(folder)
-    labels = config.num_labels if _is_classifier(config) else 1
     if form.head == "tiled":
         model = _with_head(folder, _tiled_head)
-    elif labels == 1:
-        model = _classifier(folder, 1)
-    elif labels == 2:
+    elif not _is_classifier(config):
+        raise ValueError(
+            f"{folder}: a language model without a head that scores tokens is no evaluator; train one from it "
+            f"(reward.training.init), or name its head in {FORMAT_FILE}"
+        )
+    elif config.num_labels == 1:
+        model = load_classifier(folder, 1)
+    elif config.num_labels == 2:
         model = _with_head(folder, _odds_head)
     else:
         raise ValueError(
-            f"{folder}: a head of {labels} labels is not one score per token; 1 (raw score) and 2 (wrong, right) are"
+            f"{folder}: a head of {config.num_labels} labels is not one score per token; 1 (raw score) and "
+            "2 (wrong, right) are"
         )
     if form.heading is not None:
         setattr(model.config, HEADING_FIELD, form.heading)
@@ -127,34 +139,59 @@ def load_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return model.to(device()).eval(), AutoTokenizer.from_pretrained(form.tokenizer or folder)
 
 
+def new_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An evaluator to be trained: the body of a causal language model and a head of zeros.
+
+    Raises:
+        NoEvaluator: no evaluator can be made of this architecture.
+        WeightsError: its weights do not fit.
+    """
+    from transformers import AutoTokenizer
+
+    model = _with_head(folder, _zero_head)
+    return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def load_classifier(folder: Path, labels: int = 1) -> PreTrainedModel:
+    """The token-classification model of a folder, whatever its architecture."""
+    config = _scoring_config(folder, labels)
+    return load_strictly(classifier_class(config), folder, config=config)
+
+
 def _is_classifier(config: PretrainedConfig) -> bool:
-    return any("TokenClassification" in name for name in config.architectures or ())
+    return any("TokenClassification" in name or _WHOLE in name for name in config.architectures or ())
 
 
-def _classifier(folder: Path, labels: int) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForTokenClassification
+_WHOLE = "SequenceClassification"  # a head that was trained on whole texts; it has no bias
+
+
+def _scoring_config(folder: Path, labels: int) -> PretrainedConfig:
+    from transformers import AutoConfig
 
     # num_labels alone: a copied id2label of another length warns. The generic head has a dropout of
     # 0.1 by default.
     config = AutoConfig.from_pretrained(folder, num_labels=labels)
     config.classifier_dropout = 0.0
-    return AutoModelForTokenClassification.from_pretrained(folder, config=config)
+    if any(_WHOLE in name for name in config.architectures or ()):
+        config.token_classification_bias = False
+    return config
 
 
 def _with_head(
     folder: Path, make: Callable[[Path], tuple[PreTrainedModel, Tensor, Tensor]]
 ) -> PreTrainedModel:
     """An evaluator with the body of another model and a head of one row made from its head."""
-    from transformers import AutoModelForTokenClassification
-
     source, weight, bias = make(folder)
-    config = source.config
-    config.num_labels, config.classifier_dropout = 1, 0.0
-    model = AutoModelForTokenClassification.from_config(config, dtype=source.dtype)
-    setattr(model, model.base_model_prefix, source.base_model)
-    model.score.weight.data = weight.to(source.dtype)
-    model.score.bias.data = bias.to(source.dtype)
-    return model
+    return classifier(source, weight, bias)
+
+
+def _zero_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
+    """A language model, and a head that scores everything 0."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    source = load_strictly(AutoModelForCausalLM, folder)
+    return source, torch.zeros(1, source.config.get_text_config().hidden_size), torch.zeros(1)
 
 
 def _tiled_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
@@ -167,7 +204,7 @@ def _tiled_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    source = AutoModelForCausalLM.from_pretrained(folder)
+    source = load_strictly(AutoModelForCausalLM, folder)
     head: Any = source.get_output_embeddings()
     weight = head.weight.data.float()
     if len(weight.unique(dim=0)) > _TILES:
@@ -186,7 +223,8 @@ def _odds_head(folder: Path) -> tuple[PreTrainedModel, Tensor, Tensor]:
     """Log odds of "right" of a head with the labels wrong and right: difference of the two rows."""
     import torch
 
-    source = _classifier(folder, 2)
-    weight = source.score.weight.data.float()
-    bias = torch.zeros(2) if source.score.bias is None else source.score.bias.data.float()
+    source = load_classifier(folder, 2)
+    head = score_head(source)
+    weight = head.weight.data.float()
+    bias = torch.zeros(2) if head.bias is None else head.bias.data.float()
     return source, weight[1:] - weight[:1], bias[1:] - bias[:1]

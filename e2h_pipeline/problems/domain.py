@@ -108,6 +108,27 @@ class Corpus(Protocol):
 
 
 @dataclass(frozen=True)
+class Example:
+    """A problem with its solution, as a domain writes them: what a tokenizer must be able to carry."""
+
+    question: str
+    steps: tuple[str, ...]
+    answer: str
+
+
+PROSE = Example(
+    "Let $f(x) = 3x^2 - 0.5$ for x >= 0.  What is f(12)?",
+    (
+        "Put 12 for x: $f(12) = 3 \\cdot 12^{2} - 0.5$,\n    and $12^2 = 144$ (not 24).",
+        "So it is 3 * 144 = 432, less 0.5 : that's 431.5 !",
+        'Check: $\\frac{6789}{10} \\neq 431.5$ & 100% of [a, b] <= {c}; "d" ~ e_1 # @ | `g`?',
+    ),
+    "\\boxed{431.5}",
+)
+"""Digits, LaTeX, punctuation, two spaces, an indented line."""
+
+
+@dataclass(frozen=True)
 class Domain:
     """A family of problems with levels and a way to check answers.
 
@@ -125,6 +146,7 @@ class Domain:
             exactly.
         corpus: `module:Name` of its `Corpus`; None where no base model can be trained from nothing.
         text: how prompts and solutions are written.
+        example: a problem with its solution; a base model whose tokenizer loses some of it is refused.
     """
 
     name: str
@@ -135,6 +157,7 @@ class Domain:
     step_checker: str | None = None
     corpus: str | None = None
     text: TextFormat = MARKED
+    example: Example = PROSE
 
     @property
     def levels(self) -> tuple[int, ...]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2h_pipeline.models.classifier import score_head_name
+
 if TYPE_CHECKING:
+    from torch.nn import ModuleList
     from transformers import PreTrainedModel
 
     from e2h_pipeline.recipe import RewardTraining
@@ -29,8 +32,9 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
         raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or do not shard")
     from peft import LoraConfig, TaskType, get_peft_model
     from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
 
-    learning = {id(m) for layer in _decoder(model).layers[options.frozen_layers :] for m in layer.modules()}
+    learning = {id(m) for layer in _layers(model)[options.frozen_layers :] for m in layer.modules()}
     return get_peft_model(
         model,
         LoraConfig(
@@ -38,21 +42,22 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
             r=options.lora_rank,
             lora_alpha=2 * options.lora_rank,
             target_modules=[
-                name for name, m in model.named_modules() if isinstance(m, Linear) and id(m) in learning
+                name
+                for name, m in model.named_modules()
+                if isinstance(m, (Linear, Conv1D)) and id(m) in learning
             ],
-            modules_to_save=["score"],
+            modules_to_save=[score_head_name(model)],
         ),
     )
 
 
 def whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
     """The trained model to save: adapters merged into its weights, shards put together."""
-    from transformers import AutoModelForTokenClassification
-
+    from e2h_pipeline.models.load import load_classifier
     from e2h_pipeline.training.trainer import GATHERED
 
     if (work / GATHERED).is_dir():
-        return AutoModelForTokenClassification.from_pretrained(work / GATHERED)
+        return load_classifier(work / GATHERED)
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
@@ -60,11 +65,23 @@ def freeze_layers(model: PreTrainedModel, layers: int) -> None:
     """Freeze the embedding and the lowest `layers` decoder layers; 0 freezes neither."""
     if layers == 0:
         return
-    decoder = _decoder(model)
-    frozen = [decoder.get_input_embeddings(), *decoder.layers[:layers]]
+    frozen = [model.get_input_embeddings(), *_layers(model)[:layers]]
     for module in frozen:
         module.requires_grad_(False)
 
 
-def _decoder(model: PreTrainedModel) -> PreTrainedModel:
-    return model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
+def _layers(model: PreTrainedModel) -> ModuleList:
+    """The decoder layers, lowest first, whatever the architecture calls them.
+
+    Raises:
+        ValueError: they are not one list.
+    """
+    from torch.nn import ModuleList
+
+    count = model.config.get_text_config().num_hidden_layers
+    lists = [m for m in model.base_model.modules() if isinstance(m, ModuleList) and len(m) == count]
+    if not lists:
+        raise ValueError(
+            f"{type(model).__name__} has no list of {count} layers: set lora_rank and frozen_layers to 0"
+        )
+    return lists[0]

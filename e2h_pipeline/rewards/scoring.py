@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.shards import complete_shards
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.models.classifier import score_head
 from e2h_pipeline.models.load import HEADING_FIELD, STEP_END_FIELD
 from e2h_pipeline.solutions import (
     MARKED,
@@ -240,7 +241,7 @@ def _scores(
         hidden = model.base_model(
             input_ids=padded, use_cache="past_key_values" in kwargs, **kwargs
         ).last_hidden_state
-        flat = iter(model.score(hidden[rows, columns]).squeeze(-1).float().tolist())
+        flat = iter(score_head(model)(hidden[rows, columns]).squeeze(-1).float().tolist())
     return [[next(flat) for _ in own] for own in ends]
 
 

@@ -1,9 +1,9 @@
 """Train an evaluator on easy labels (paper section 3.3): one loop for every kind of
 `rewards.kinds`.
 
-The head is a `*ForTokenClassification` with one label, so that `from_pretrained` and vLLM's pooling
-runner serve it. Quality is measured on easy validation problems, with the saved folder, as others
-will load it; no hard labels are used.
+The model is a `*ForTokenClassification` with one label (`models.classifier`), so that
+`from_pretrained` and vLLM's pooling runner serve it. Quality is measured on easy validation
+problems, with the saved folder, as others will load it; no hard labels are used.
 """
 
 from __future__ import annotations
@@ -91,14 +91,13 @@ def _fresh(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
     """The model before training, with a head of zeros; its tokenizer; the number format it is saved
     in."""
-    from e2h_pipeline.models.load import load_evaluator
+    from e2h_pipeline.models.load import new_evaluator
 
-    model, tokenizer = load_evaluator(init)
+    model, tokenizer = new_evaluator(init)
     stored_as = model.dtype
     if options.mixed_precision:
         model.float()
     setattr(model.config, HEADING_FIELD, text.question_heading)
-    model.score.weight.data.zero_()
     return model, tokenizer, stored_as
 
 

@@ -17,7 +17,7 @@ from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
-from e2h_pipeline.solutions import segment_ends, token_offsets
+from e2h_pipeline.solutions import prompt_tokens, segment_ends, token_offsets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -186,7 +186,7 @@ def reward(
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, question: Question, domain: Domain) -> tuple[int, ...]:
     """Tokens of the prompt of a question."""
-    return tuple(tokenizer(domain.text.prompt(question.question))["input_ids"])
+    return tuple(prompt_tokens(tokenizer, question.question, domain.text))
 
 
 def _finished(sample: Sample) -> bool:

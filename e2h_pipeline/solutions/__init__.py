@@ -12,6 +12,7 @@ from e2h_pipeline.solutions.tokens import (
     EncodedSolution,
     encode,
     encode_completion,
+    prompt_tokens,
     segment_ends,
     token_offsets,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "TextFormat",
     "encode",
     "encode_completion",
+    "prompt_tokens",
     "segment_ends",
     "token_offsets",
 ]

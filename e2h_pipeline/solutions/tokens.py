@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from e2h_pipeline.solutions.chat import chat_of, chat_tokens
 from e2h_pipeline.solutions.format import MARKED, TextFormat
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ class EncodedSolution:
     segment_ends: tuple[int, ...]
 
 
+def prompt_tokens(tokenizer: PreTrainedTokenizerBase, question: str, text: TextFormat = MARKED) -> list[int]:
+    """Token ids of the prompt of a question: what the model reads before a solution.
+
+    A chat model's are those of its template, whatever `text` says of prompts.
+    """
+    chat = chat_of(tokenizer)
+    if chat is not None:
+        return chat_tokens(tokenizer, question, chat)
+    return list(tokenizer(text.prompt(question))["input_ids"])
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     question: str,
@@ -45,7 +57,7 @@ def encode(
         finished: append the end-of-sequence token (the completion was not cut off).
         text: how prompt and solution are written.
     """
-    prompt_ids = tokenizer(text.prompt(question))["input_ids"]
+    prompt_ids = prompt_tokens(tokenizer, question, text)
     body, offsets = encode_completion(tokenizer, completion, finished=finished, text=text)
     ends = segment_ends(offsets, text.parse(completion).spans)
     tail = [tokenizer.eos_token_id] if finished else []

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, window
 from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
@@ -95,25 +96,58 @@ def packed_attention(model: PreTrainedModel, wanted: bool = True) -> Iterator[No
     nothing.
 
     Raises:
-        ValueError: the model has sliding-window attention, which packing does not support.
+        ValueError: the model's attention does not keep packed documents apart, or has sliding windows.
     """
     if not wanted:
         yield
         return
     from transformers import AttentionInterface
 
-    if getattr(model.config, "sliding_window", None) and getattr(model.config, "use_sliding_window", True):
-        raise ValueError(
-            f"{type(model).__name__} has sliding-window attention, which packing does not support: "
-            "set packing=false in its section of the recipe"
-        )
+    if window(model.config):
+        raise _no_packing(model, "has sliding-window attention")
     before = model.config._attn_implementation
     AttentionInterface.register(_PACKED, _document_attention)
     model.set_attn_implementation(_PACKED)
     try:
+        if not _kept_apart(model):
+            raise _no_packing(model, "has an attention of its own")
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def _no_packing(model: PreTrainedModel, reason: str) -> ValueError:
+    return ValueError(
+        f"{type(model).__name__} {reason}, which packing does not support: set packing=false in its section of the "
+        "recipe"
+    )
+
+
+def _kept_apart(model: PreTrainedModel) -> bool:
+    """Whether the second of two packed documents comes out as it does alone. Models that make their
+    own attention ignore ours, and models with ALiBi ignore positions; neither says so."""
+    import torch
+
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return True  # weights come later, from the process that has them
+    documents = [{"input_ids": TOKENS}, {"input_ids": TOKENS[::-1]}]
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            both, alone = (_last_hidden(model, _pack(some)) for some in (documents, documents[1:]))
+    except (RuntimeError, TypeError, ValueError):  # it has no place for what we hand to attention
+        return False
+    finally:
+        model.train(training)
+    return agree(both[:, len(TOKENS) :], alone)
+
+
+def _last_hidden(model: PreTrainedModel, batch: Mapping[str, Any]) -> torch.Tensor:
+    on_device = {
+        name: value if name == "document_lengths" else value.to(model.device) for name, value in batch.items()
+    }
+    return run_model(model, on_device, output_hidden_states=True).hidden_states[-1]
 
 
 def _document_attention(
@@ -125,7 +159,7 @@ def _document_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     document_lengths: Sequence[int] = (),
-    **_: Any,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document of one row.
 
@@ -139,6 +173,8 @@ def _document_attention(
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
+    if asked := [name for name in MORE_THAN_PLAIN if more.get(name) is not None]:
+        raise ValueError(f"{type(module).__name__} attends with {', '.join(asked)}")
     parts = zip(*(t.split(list(document_lengths), 2) for t in (query, key, value)), strict=True)
     attended = [
         scaled_dot_product_attention(

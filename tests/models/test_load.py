@@ -12,12 +12,13 @@ from e2h_pipeline.models.load import (
     STEP_END_FIELD,
     load_evaluator,
     load_policy,
+    new_evaluator,
     read_format,
 )
 
 
 def test_an_evaluator_has_one_score_per_token_and_drops_nothing_out(ladder_policy: Path) -> None:
-    model, tokenizer = load_evaluator(ladder_policy)
+    model, tokenizer = new_evaluator(ladder_policy)
     ids = torch.tensor([tokenizer("1+2*2")["input_ids"]])
     model.train()
     with torch.no_grad():
@@ -27,7 +28,7 @@ def test_an_evaluator_has_one_score_per_token_and_drops_nothing_out(ladder_polic
 
 
 def test_an_evaluator_starts_from_the_policys_weights(ladder_policy: Path) -> None:
-    policy, evaluator = load_policy(ladder_policy)[0], load_evaluator(ladder_policy)[0]
+    policy, evaluator = load_policy(ladder_policy)[0], new_evaluator(ladder_policy)[0]
     body = evaluator.base_model.state_dict()
     assert all(torch.equal(tensor, body[name]) for name, tensor in policy.base_model.state_dict().items())
 

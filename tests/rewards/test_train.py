@@ -14,7 +14,7 @@ from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.base import save_model
-from e2h_pipeline.models.load import load_evaluator, load_policy
+from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
 from e2h_pipeline.recipe import RewardTraining
 from e2h_pipeline.recipe.sections.reward import REWARD
 from e2h_pipeline.rewards.adapters import prepare, whole
@@ -108,7 +108,7 @@ def test_it_starts_at_no_opinion(ladder_policy: Path, labels: Path, tmp_path: Pa
 
 def test_frozen_layers_stay_and_the_others_learn(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
     _train(ladder_policy, labels, tmp_path, epochs=1, frozen_layers=1)
-    before, after = (load_evaluator(folder)[0] for folder in (ladder_policy, tmp_path / "out"))
+    before, after = new_evaluator(ladder_policy)[0], load_evaluator(tmp_path / "out")[0]
     changed = {
         name
         for name, tensor in before.base_model.state_dict().items()
@@ -249,10 +249,11 @@ def test_adapters_learn_and_are_merged_when_saved(ladder_policy: Path, labels: P
     summary = _train(ladder_policy, labels, tmp_path, lora_rank=4, learning_rate=2e-2)
     assert summary["validation_step_auroc"] > 0.9
     names = set(load_evaluator(tmp_path / "out")[0].state_dict())
-    assert names == set(load_evaluator(ladder_policy)[0].state_dict())
+    assert names == set(new_evaluator(ladder_policy)[0].state_dict())
     assert not list((tmp_path / "out").glob("adapter*"))
     before, after = (
-        load_evaluator(folder)[0].base_model.state_dict() for folder in (ladder_policy, tmp_path / "out")
+        model.base_model.state_dict()
+        for model, _ in (new_evaluator(ladder_policy), load_evaluator(tmp_path / "out"))
     )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -296,7 +297,8 @@ def test_a_killed_training_saves_the_same_folder_to_the_bit(
 def test_frozen_layers_have_no_adapters(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
     _train(ladder_policy, labels, tmp_path, lora_rank=2, epochs=1, frozen_layers=1)
     before, after = (
-        load_evaluator(folder)[0].base_model.state_dict() for folder in (ladder_policy, tmp_path / "out")
+        model.base_model.state_dict()
+        for model, _ in (new_evaluator(ladder_policy), load_evaluator(tmp_path / "out"))
     )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -369,7 +371,7 @@ def test_adapters_and_shards_exclude_each_other(
 def test_gathered_shards_are_what_is_saved(
     ladder_evaluator: Path, ladder_policy: Path, tmp_path: Path
 ) -> None:
-    model, _ = load_evaluator(ladder_policy)
+    model, _ = new_evaluator(ladder_policy)
     assert whole(model, tmp_path) is model
     gathered, _ = load_evaluator(ladder_evaluator)
     gathered.save_pretrained(tmp_path / "gathered")

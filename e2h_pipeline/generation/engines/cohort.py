@@ -23,11 +23,11 @@ from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, learned_positions, window
+
 ATTENTION = "e2h_cohorts"
 _ENDS = 4  # most prompt lengths per pass: it computes the logits of every prompt at each of them
 ROOM = 32  # tokens that a row has room for at first; doubled when full
-# Arguments by which a model asks for more than plain attention.
-_MORE = ("softcap", "s_aux", "position_bias")
 
 
 class UnsupportedModel(ValueError):
@@ -187,7 +187,7 @@ def attend(
     Raises:
         UnsupportedModel: the model asks for more than plain attention.
     """
-    asked = [name for name in _MORE if kwargs.get(name) is not None]
+    asked = [name for name in MORE_THAN_PLAIN if kwargs.get(name) is not None]
     if asked:
         raise UnsupportedModel(_refusal(f"{type(module).__name__} attends with {', '.join(asked)}"))
     if not cohorts:
@@ -275,7 +275,7 @@ def decode(model: PreTrainedModel, cohorts: Sequence[Cohort], tokens: Tensor, po
     return found.logits[:, -1]
 
 
-def check_supported(model: PreTrainedModel, length: int) -> None:
+def check_supported(model: PreTrainedModel, length: int = 0) -> None:
     """Refuse a model whose attention over `length` tokens is not plain full attention.
 
     Raises:
@@ -284,14 +284,54 @@ def check_supported(model: PreTrainedModel, length: int) -> None:
     """
     if not getattr(model, "_supports_attention_backend", False):
         raise UnsupportedModel(_refusal(f"{type(model).__name__} has an attention of its own"))
-    window = getattr(model.config, "sliding_window", None)
-    if window and window < length:
+    narrowest = window(model.config)
+    if narrowest and narrowest < length:
         raise UnsupportedModel(
-            _refusal(f"{type(model).__name__} attends to {window} tokens only, and samples may have {length}")
+            _refusal(
+                f"{type(model).__name__} attends to {narrowest} tokens only, and samples may have {length}"
+            )
+        )
+    positions = learned_positions(model)
+    if positions and positions < length:
+        raise UnsupportedModel(
+            f"{type(model).__name__} knows {positions} positions, and prompt and sample may have {length}: "
+            "lower max_new_tokens"
         )
     others = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if others:
         raise UnsupportedModel(_refusal(f"{type(model).__name__} has layers of {', '.join(sorted(others))}"))
+
+
+def probe(model: PreTrainedModel) -> None:
+    """Refuse a model that does not draw from cohorts what it would draw by itself.
+
+    Raises:
+        UnsupportedModel: the model's attention is not plain, though transformers says so.
+    """
+    start, limit, device = len(TOKENS) // 2, len(TOKENS), model.device
+    with torch.inference_mode():
+        ids = torch.tensor([TOKENS], device=device)
+        expected = model(input_ids=ids, use_cache=False).logits[0, start - 1 :]
+        try:
+            with cohorts_attend(model):
+                found = torch.cat(_probed(model, start, limit))
+        except UnsupportedModel:
+            raise
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise UnsupportedModel(_refusal(f"{type(model).__name__}: {error}")) from None
+    if not agree(found, expected):
+        raise UnsupportedModel(_refusal(f"{type(model).__name__} attends in a way of its own"))
+
+
+def _probed(model: PreTrainedModel, start: int, limit: int) -> list[Tensor]:
+    """Logits behind a prompt of `start` tokens, and behind each token fed after it."""
+    layers, logits = prefill(model, [TOKENS[:start]])
+    zero = torch.zeros(1, dtype=torch.long, device=model.device)
+    cohort = Cohort(layers, torch.tensor([start], device=model.device), zero, limit)
+    found = [logits]
+    for place in range(start, limit):
+        found.append(decode(model, [cohort], zero + TOKENS[place], zero + place))
+    return found
 
 
 def _refusal(reason: str) -> str:

@@ -6,8 +6,24 @@ A separate module, because plans import it and must not load torch.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from e2h_pipeline.generation.engines.protocol import Engine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_loaded(policy: PreTrainedModel, tokens: int) -> None:
+    """`Transformers.check` of a model in memory.
+
+    Raises:
+        UnsupportedModel: its attention over so many tokens is not plain full attention.
+    """
+    from e2h_pipeline.generation.engines.cohort import check_supported, probe
+
+    check_supported(policy, tokens)
+    probe(policy)
 
 
 class Transformers:
@@ -23,6 +39,16 @@ class Transformers:
         from e2h_pipeline.models.load import load_policy
 
         return TransformersEngine(*load_policy(model))
+
+    def check(self, model: Path, tokens: int) -> None:
+        """See `EngineEntry`.
+
+        Raises:
+            UnsupportedModel: its attention over so many tokens is not plain full attention.
+        """
+        from e2h_pipeline.models.load import load_policy
+
+        check_loaded(load_policy(model)[0], tokens)
 
     def version(self) -> dict[str, str]:
         """Empty: the code version covers this engine."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from e2h_pipeline.solutions import TextFormat, encode_completion
+from e2h_pipeline.solutions import TextFormat, encode_completion, prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +25,7 @@ class SampleRequest:
     """N completions of one question.
 
     Attributes:
-        question: as its domain has it. A watch reads it; the engine reads `prompt`.
+        question: as its domain has it. A watch reads it; the engine reads `prompt_ids`.
         text: how the question's domain writes prompts and solutions.
         key: stream of the randomness of all its samples (`noise.stream_key`).
         count: samples to draw, the numbers `first` ... `first + count - 1`. None depends on the
@@ -43,13 +43,13 @@ class SampleRequest:
 
     @property
     def prompt(self) -> str:
-        """What the model reads before the prefix."""
+        """The prompt as the domain writes it. Engines read `prompt_ids`: a chat model has its own."""
         return self.text.prompt(self.question)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: SampleRequest) -> list[int]:
     """Token ids of prompt and prefix, each tokenized on its own, as `solutions.encode` does."""
-    prompt = tokenizer(request.prompt)["input_ids"]
+    prompt = prompt_tokens(tokenizer, request.question, request.text)
     body, _ = encode_completion(tokenizer, request.prefix, finished=False, text=request.text)
     return [*prompt, *body]
 
@@ -147,6 +147,18 @@ class EngineEntry(Protocol):
 
     def open(self, model: Path) -> Engine:
         """The engine with the model of a Hugging Face folder."""
+        ...
+
+    def check(self, model: Path, tokens: int) -> None:
+        """Refuse a model before anything is drawn from it.
+
+        Args:
+            model: a Hugging Face folder.
+            tokens: of prompt and sample together, at most.
+
+        Raises:
+            ValueError: the engine cannot serve the model; the message names the reason and the mend.
+        """
         ...
 
     def version(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from e2h_pipeline.generation.engines.cohort import (
     cohorts_attend,
     decode,
     prefill,
+    probe,
 )
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
@@ -114,6 +115,7 @@ class TransformersEngine:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
         self._stops: dict[tuple[str, ...], _Stops] = {}
+        self._probed = False
 
     def sample(
         self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
@@ -124,6 +126,10 @@ class TransformersEngine:
             UnsupportedModel: the model's attention over that many tokens is not plain full
                 attention.
         """
+        if not self._probed:
+            check_supported(self.model)
+            probe(self.model)
+            self._probed = True
         samples: list[list[Sample]] = [[] for _ in requests]
         with torch.inference_mode(), cohorts_attend(self.model):
             for request, sample in self._run(requests, options, watch):

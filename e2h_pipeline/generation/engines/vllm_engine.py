@@ -54,7 +54,7 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-class VllmUnavailable(RuntimeError):
+class VllmUnavailable(ValueError):
     """vLLM is not installed, or cannot serve the model; the message says what to do."""
 
 
@@ -68,6 +68,19 @@ class Vllm:
             VllmUnavailable: from `VllmEngine`.
         """
         return VllmEngine(model)
+
+    def check(self, model: Path, tokens: int) -> None:
+        """See `EngineEntry`. vLLM says the rest when it starts; it ends samples where positions end.
+
+        Raises:
+            VllmUnavailable: vLLM is not installed, or does not support the model's attention on
+                this device.
+        """
+        _import_vllm()
+        from transformers import AutoConfig
+
+        if _on_cpu():
+            _check_heads(model, AutoConfig.from_pretrained(model))
 
     def version(self) -> dict[str, str]:
         """vLLM's own version: in bfloat16 two versions of it draw different samples.
@@ -95,14 +108,7 @@ class VllmEngine:
             VllmUnavailable: vLLM is not installed, or does not support the model's attention on
                 this device.
         """
-        prepare_environment()
-        try:
-            import vllm
-        except ImportError as error:
-            raise VllmUnavailable(
-                f"the vllm engine needs vLLM ({error}): on a CPU scripts/install_vllm_cpu.sh installs it, on a GPU "
-                "pip install '.[vllm]'; or sample with the transformers engine (E2H_ENGINE=transformers)"
-            ) from None
+        vllm = _import_vllm()
         from transformers import AutoConfig, AutoTokenizer
 
         cpu = _on_cpu()
@@ -271,6 +277,23 @@ def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
         start, _, stop = min(((text.index(s), -len(s), s) for s in stops if s in text), default=whole)
         text = text[:start]
     return Sample(index, text, tuple(output.token_ids), reason, output.cumulative_logprob, stop)
+
+
+def _import_vllm() -> Any:
+    """The package `vllm`.
+
+    Raises:
+        VllmUnavailable: it is not installed.
+    """
+    prepare_environment()
+    try:
+        import vllm
+    except ImportError as error:
+        raise VllmUnavailable(
+            f"the vllm engine needs vLLM ({error}): on a CPU scripts/install_vllm_cpu.sh installs it, on a GPU "
+            "pip install '.[vllm]'; or sample with the transformers engine (E2H_ENGINE=transformers)"
+        ) from None
+    return vllm
 
 
 def _on_cpu() -> bool:

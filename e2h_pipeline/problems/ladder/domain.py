@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from e2h_pipeline.grading.mathematics.extract import final_answer
-from e2h_pipeline.problems.domain import Domain
+from e2h_pipeline.problems.domain import Domain, Example
 from e2h_pipeline.problems.ladder.world import TEXT
 from e2h_pipeline.recipe import LadderProblems
 
@@ -16,4 +16,5 @@ LADDER = Domain(
     step_checker="e2h_pipeline.problems.ladder.checker:step_labels",
     corpus="e2h_pipeline.problems.ladder.pretraining:LadderCorpus",
     text=TEXT,
+    example=Example("3+5*2", ("3+5=1", "1*2=2"), "2"),
 )

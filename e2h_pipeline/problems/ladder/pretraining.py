@@ -20,6 +20,9 @@ _NO_KNOBS = {
     "revision",
     "dtype",
     "trust_remote_code",
+    "chat",
+    "system_prompt",
+    "thinking",
 }  # where a ready-made model comes from
 
 

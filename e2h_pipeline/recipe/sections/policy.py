@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from e2h_pipeline.recipe.section import Section
 from e2h_pipeline.recipe.sections.fitting import Fitting
@@ -30,6 +30,19 @@ class Base(Section):
     trust_remote_code: bool = Field(
         False, description="Run the Python a Hub model ships. Leave off unless you have read it."
     )
+    chat: bool = Field(
+        False,
+        description="Ask by the model's own chat template, in every stage; steps and answer stay as the domain writes "
+        "them, and end with the template's end of turn.",
+    )
+    system_prompt: str | None = Field(
+        None,
+        description="chat: the system prompt. It stands before the question where the template has no system role. "
+        "Unset: the template's own, if it has one.",
+    )
+    thinking: bool | None = Field(
+        None, description="chat: `enable_thinking` of the template, on or off. Unset: the template's default."
+    )
     seed: int = Field(0, description="Seed of the corpus and of the training of the base model.")
     hidden: int = Field(64, ge=8, description="Width of the model trained from nothing.")
     layers: int = Field(
@@ -48,6 +61,17 @@ class Base(Section):
     )
     marked: float = Field(0.7, ge=0, le=1, description="Share of corpus documents that are marked homework.")
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
+
+    @model_validator(mode="after")
+    def _chat_is_asked_for(self) -> Base:
+        if self.train and self.chat:
+            raise ValueError(
+                "chat: a model trained from nothing has no chat template; set train or chat to false"
+            )
+        for field in ("system_prompt", "thinking"):
+            if getattr(self, field) is not None and not self.chat:
+                raise ValueError(f"{field} is read by a chat template only: set chat=true, or leave it out")
+        return self
 
 
 class Sft(Fitting):

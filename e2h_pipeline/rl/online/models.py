@@ -133,13 +133,16 @@ class Run(Generic[OptionsOf]):
         """
         from safetensors.torch import load_file
 
+        from e2h_pipeline.models.strict import WeightsError, load_strictly
+
         for name, model in self.trained.items():
-            state = load_file(folder / name / "model.safetensors")
-            missing, unexpected = model.load_state_dict(state, strict=False)
-            if unexpected or any(key != "lm_head.weight" for key in missing):  # tied heads are not stored
+            try:  # by transformers: a file may have other names and more tensors than the model
+                saved = load_strictly(type(model), folder / name, config=model.config, dtype=model.dtype)
+            except WeightsError as error:
                 raise ValueError(
-                    f"{folder / name}: weights do not fit the model; remove the folder to start over"
-                )
+                    f"{folder / name}: weights do not fit the model ({error}); remove the folder to start over"
+                ) from None
+            model.load_state_dict(saved.state_dict())
         tensors = load_file(folder / "optimizers.safetensors")
         for name, optimizer in self.optimizers.items():
             state = optimizer.state_dict()

@@ -46,13 +46,14 @@ class Ppo:
 
     def start(self, job: RlJob[PpoRl]) -> Run[PpoRl]:
         """See `OnlineAlgorithm.start`. The critic is the evaluator with a head of zeros."""
+        from e2h_pipeline.models.classifier import score_head
         from e2h_pipeline.models.load import load_evaluator
         from e2h_pipeline.rl.algorithms import EVALUATOR
         from e2h_pipeline.rl.online.models import Run
 
         run = Run(job)
         critic, _ = load_evaluator(job.inputs[EVALUATOR])
-        for parameter in critic.score.parameters():  # weight, and bias where the head has one
+        for parameter in score_head(critic).parameters():  # weight, and bias where the head has one
             parameter.data.zero_()
         run.train(CRITIC, critic, job.options.value_learning_rate)
         return run

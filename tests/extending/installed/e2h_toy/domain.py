@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from e2h_pipeline.problems.domain import Domain
+from e2h_pipeline.problems.domain import Domain, Example
 from e2h_pipeline.recipe import Problems
 from e2h_pipeline.solutions import TextFormat
 
@@ -42,4 +42,5 @@ REVERSAL = Domain(
     step_checker="e2h_toy.checker:letter_labels",
     corpus="e2h_toy.corpus:ReversalCorpus",
     text=TEXT,
+    example=Example("abd", ("d", "b", "a"), "dba"),
 )

@@ -1,0 +1,73 @@
+"""Whether the stages of a recipe can use its base model: sampling, by the engine at hand, and training.
+
+What a model and a tokenizer must be able to do in any recipe is checked when they are fetched. Here
+are the reasons that depend on the recipe's lengths and on the engine, so a base model that is taken
+from the store is looked at too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.registry import DOMAINS, ENGINES
+from e2h_pipeline.solutions import prompt_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from e2h_pipeline.recipe import Recipe
+
+_EMBEDDED = "transformers"
+
+
+def model_findings(folder: Path, recipe: Recipe, engine: str) -> tuple[list[str], str | None]:
+    """What a recipe asks for, and the base model cannot do.
+
+    Returns:
+        Reasons why it cannot be sampled from with the engine, or trained; and why reinforcement
+        learning, which always draws with the embedded engine, cannot use it, or None.
+    """
+    from e2h_pipeline.models.load import load_policy
+
+    domain = DOMAINS.load(recipe.problems.source)
+    policy, tokenizer = load_policy(folder)
+    prompt = len(prompt_tokens(tokenizer, domain.example.question, domain.text))
+    drawn = {name: getattr(recipe, name).max_new_tokens for name in ("easy_samples", "sampling")}
+    longest = max(drawn, key=lambda name: drawn[name])
+    found = _refusal(folder, policy, engine, prompt + drawn[longest])
+    rl = _refusal(folder, policy, _EMBEDDED, prompt + getattr(recipe.rl, "max_new_tokens", 0))
+    return [*([f"{longest}: {found}"] if found else []), *_training_findings(policy, recipe)], rl
+
+
+def _refusal(folder: Path, policy: PreTrainedModel, engine: str, tokens: int) -> str | None:
+    from e2h_pipeline.generation.engines.embedded import check_loaded
+
+    try:
+        if engine == _EMBEDDED:
+            check_loaded(policy, tokens)
+        else:
+            ENGINES.load(engine)().check(folder, tokens)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _training_findings(policy: PreTrainedModel, recipe: Recipe) -> list[str]:
+    from e2h_pipeline.models.probes import learned_positions
+    from e2h_pipeline.training.batches import packed_attention
+
+    positions = learned_positions(policy)
+    stages: dict[str, Any] = {"sft": recipe.sft, "reward.training": recipe.reward.training}
+    found = [
+        f"{name}.max_tokens={options.max_tokens}, and the model knows {positions} positions: lower it"
+        for name, options in stages.items()
+        if positions and options.max_tokens > positions
+    ]
+    if recipe.reward.training.packing:
+        try:
+            with packed_attention(policy):
+                pass
+        except ValueError as error:
+            found.append(f"reward.training: {error}")
+    return found
