@@ -98,7 +98,7 @@ class Reads:
             return True
         if _below(path, self.closed) or f"/{HUB_DATA}" in path:
             return False
-        return _below(path, libraries) or _is_code(path)
+        return _below(path, libraries) or _belongs_to_code(path)
 
     def refuse(self, path: str) -> UndeclaredReadError:
         """The error for a path."""
@@ -240,9 +240,17 @@ def _package_folders(name: str) -> Iterable[str]:
     return (spec and spec.submodule_search_locations) or ()
 
 
-def _is_code(path: str) -> bool:
-    """Whether it is a module that Python could import from where it is."""
-    return path.endswith(tuple(all_suffixes())) and _below(path, tuple(os.path.realpath(p) for p in sys.path))
+def _belongs_to_code(path: str) -> bool:
+    """Whether it is a module that Python could import from where it is, a file of a package, or
+    what an installed package says of itself."""
+    for place in map(os.path.realpath, sys.path):
+        if not _below(path, [place]):
+            continue
+        top = path[len(place.rstrip("/")) + 1 :].partition("/")[0]
+        package = os.path.exists(os.path.join(place, top, "__init__.py"))
+        if package or top.endswith((".dist-info", ".egg-info")) or path.endswith(tuple(all_suffixes())):
+            return True
+    return False
 
 
 def _real(paths: Iterable[Path]) -> tuple[str, ...]:

@@ -125,6 +125,26 @@ def test_a_place_that_nobody_named_is_closed(monkeypatch: pytest.MonkeyPatch, tm
         assert (tmp_path / "somewhere" / "test.jsonl").read_text() == "{}"
 
 
+def test_files_of_packages_on_the_path_are_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for name in (
+        "pack/__init__.py",
+        "pack/data.json",
+        "pack-1.dist-info/METADATA",
+        "module.py",
+        "data/x.json",
+    ):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("{}")
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    with enforced(_reads(tmp_path)):
+        for name in ("pack/data.json", "pack-1.dist-info/METADATA", "module.py"):
+            assert (site / name).read_text() == "{}"
+    with pytest.raises(UndeclaredReadError), enforced(_reads(tmp_path)):
+        (site / "data" / "x.json").read_text()
+
+
 def test_data_sets_of_the_hub_are_closed_and_its_models_open(tmp_path: Path) -> None:
     for kind in ("models", "datasets"):
         (tmp_path / f"{kind}--org--name" / "blobs").mkdir(parents=True)
