@@ -8,8 +8,9 @@ with their reasons.
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 
@@ -23,6 +24,7 @@ from resources.store import StoreResource
 PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
 LABEL_FILES, MODEL_FILES = "label_files", "base_model_files"
 READABLE = "source_readable"
+_LISTED = 20  # experiments that an alert names
 PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
 """Fields that identify the source of problems, not an experiment's choice of problems."""
 
@@ -61,6 +63,42 @@ class Watched:
     def options(self, recipe: Recipe) -> RecipeSlice:
         """The part of a recipe that defines the data to watch."""
         return narrow(recipe, self.fields)
+
+    def by_source(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """Experiments by the recipe and those overrides that can name other data.
+
+        Thousands of experiments differ in other fields alone. They have the same source, so one of
+        their recipes is parsed for all of them.
+        """
+        found: dict[str, list[str]] = {}
+        for key in keys:
+            name, *overrides = key.split("/")
+            own = [o for o in overrides if any(_reads(part, o.partition("=")[0]) for part in self.fields)]
+            found.setdefault("/".join([name, *own]), []).append(key)
+        return found
+
+
+def _reads(part: Part, field: str) -> bool:
+    """Whether an override of a field can change a part of a recipe."""
+    if isinstance(part, Without):
+        section, _, rest = field.partition(".")
+        return section == part.section and rest not in part.fields
+    name = part if isinstance(part, str) else part.part
+    return f"{field}.".startswith(f"{name}.") or f"{name}.".startswith(f"{field}.")
+
+
+def recipe_of_source(keys: Sequence[str], folders: Sequence[Path]) -> Recipe:
+    """The recipe of one of the experiments on a source: of the first that can be read.
+
+    Raises:
+        RecipeError: none can be read.
+    """
+    for key in keys[:-1]:
+        try:
+            return Recipe.from_key(key, folders)
+        except RecipeError:
+            continue  # an override of old, in another section
+    return Recipe.from_key(keys[-1], folders)
 
 
 def _look_at_problems(recipe: RecipeSlice) -> SourceState:
@@ -132,7 +170,7 @@ def readable_result(errors: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
     Args:
         errors: error -> the experiments whose source cannot be read.
     """
-    findings = [f"{error} ({', '.join(keys)})" for error, keys in errors.items()]
+    findings = [f"{error} ({_listed(keys)})" for error, keys in errors.items()]
     listed = "\n".join(f"- {finding}" for finding in findings) or "nothing"
     return dg.AssetCheckResult(
         passed=not errors,
@@ -144,6 +182,11 @@ def readable_result(errors: Mapping[str, Sequence[str]]) -> dg.AssetCheckResult:
     )
 
 
+def _listed(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return ", ".join(keys[:_LISTED]) + more
+
+
 def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=watched.name,
@@ -152,13 +195,14 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     )
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         errors: dict[str, list[str]] = {}
-        for key in context.instance.get_dynamic_partitions(str(EXPERIMENTS.name)):
+        experiments = context.instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+        for keys in watched.by_source(experiments).values():
             try:
-                recipe = Recipe.from_key(key, recipe_folders(store.home_folder))
+                recipe = recipe_of_source(keys, recipe_folders(store.home_folder))
             except RecipeError:
-                continue  # an old experiment without a recipe
+                continue  # old experiments without a recipe
             if error := watched.look(watched.options(recipe)).error:
-                errors.setdefault(error, []).append(key)
+                errors.setdefault(error, []).extend(keys)
         return readable_result(errors)
 
     return check

@@ -8,10 +8,11 @@ that are missing in the store (E2H_HOME) are run like `e2h run KEY --select +ben
 shared stages are made once. With --collect nothing is run, and rows that were never run are left
 out.
 
-Accuracy is greedy, in % of LADDER500: a mean over seeds with a 95% interval over problems. The
-interval does not cover the spread over seeds, so hard levels are also shown seed by seed.
-Differences are paired, with the table's baseline or the row that the line names. On hard levels PGR
-is (row - SFT) / (ceiling - SFT). Checkpoints are chosen on easy validation. KL is to the SFT
+Accuracy is greedy, in % of LADDER500: a mean over seeds with a 95% interval over seeds and problems
+(statistics/seeds.py); hard levels are also shown seed by seed. Differences are paired by seed and
+problem, with the table's baseline or the row that the line names; they are told from five seeds on,
+with Holm's p-values over the table. On hard levels PGR is (row - SFT) / (ceiling - SFT), told where
+the gap is apart from 0. Checkpoints are chosen on easy validation. KL is to the SFT
 policy, per token, at the chosen checkpoint and at its highest. An error is the first one of a
 solution of a hard question, over all seeds, also if the answer is right. It is a fact (the next
 operation with a wrong result) or belongs to the rest (an operand that is skipped, repeated or
@@ -38,13 +39,16 @@ from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.pooling import untold
 from e2h_pipeline.evaluation.scoreboard import Method, read_values
 from e2h_pipeline.problems.ladder.checker import step_labels
 from e2h_pipeline.problems.ladder.world import parse_question
 from e2h_pipeline.recipe import Recipe, canonical_key
 from e2h_pipeline.solutions import MARKED
-from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals, mean_over_seeds
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import level_groups
+from e2h_pipeline.statistics.multiple import holm
+from e2h_pipeline.statistics.seeds import LEAST_SEEDS, SeedIntervals, seed_intervals, seed_ratio
 
 if TYPE_CHECKING:
     from e2h_pipeline.orchestration.experiments import Experiments
@@ -334,23 +338,41 @@ def describe(table: Table, found: Sequence[Measured]) -> list[dict[str, Any]]:
             "hard_by_seed": {},
             "against": measured.row.against or table.baseline,
             "difference": {},
+            "p_value": {},
+            "holm": {},
             "training": measured.training,
             "errors": measured.errors,
             "easy_data": measured.easy_data,
         }
-        own = _mean(measured, measured.values, problems)
-        for seed in sorted(measured.values):
-            line["hard_by_seed"][seed] = float(_mean(measured, [seed], problems)[masks["hard"]].mean())
+        seeds = sorted(measured.values)
+        own = _values(measured, seeds, problems)
         for group in GROUPS:
-            line["accuracy"][group] = _estimate(own[masks[group]], bootstrap)
+            found_here = seed_intervals(own[:, masks[group], None], bootstrap, (0, 1))
+            line["accuracy"][group] = _estimate(found_here)
+            if group == "hard":
+                line["hard_by_seed"] = dict(zip(seeds, found_here.by_seed[:, 0].tolist(), strict=True))
         baseline = by_name.get(line["against"])
-        if baseline and baseline is not measured and (shared := _shared(measured, baseline)):
-            gain = _mean(measured, shared, problems) - _mean(baseline, shared, problems)
-            line["difference"] = {group: _estimate(gain[masks[group]], bootstrap) for group in GROUPS}
+        if (
+            baseline
+            and baseline is not measured
+            and len(shared := _shared(measured, baseline)) >= LEAST_SEEDS
+        ):
+            gain = _values(measured, shared, problems) - _values(baseline, shared, problems)
+            for group in GROUPS:
+                difference = seed_intervals(gain[:, masks[group], None], bootstrap, (-1, 1))
+                line["difference"][group] = _estimate(difference)
+                line["p_value"][group] = float(difference.p_value[0])
         if ceiling and sft and measured not in (sft, ceiling) and (shared := _shared(measured, ceiling, sft)):
-            weak, ours, full = (_mean(m, shared, problems)[masks["hard"]] for m in (sft, measured, ceiling))
-            line["pgr"] = _gap_recovered(weak, ours, full, bootstrap)
+            weak, ours, full = (
+                _values(m, shared, problems)[:, masks["hard"]] for m in (sft, measured, ceiling)
+            )
+            if (recovered := seed_ratio(ours - weak, full - weak, bootstrap)) is not None:
+                line["pgr"] = recovered
         lines.append(line)
+    compared = [(line, group) for line in lines for group in line["p_value"]]
+    adjusted = holm([line["p_value"][group] for line, group in compared])
+    for (line, group), p in zip(compared, adjusted, strict=True):
+        line["holm"][group] = p
     return lines
 
 
@@ -359,26 +381,13 @@ def _shared(*rows: Measured) -> list[int]:
     return sorted(set.intersection(*(set(row.values) for row in rows)))
 
 
-def _mean(
-    row: Measured, seeds: Sequence[int] | Mapping[int, Values], problems: Sequence[str]
-) -> NDArray[Any]:
-    means = mean_over_seeds([row.values[seed] for seed in seeds])
-    return np.array([means[problem] for problem in problems])
+def _values(row: Measured, seeds: Sequence[int], problems: Sequence[str]) -> NDArray[Any]:
+    """(seeds, problems); every seed has the same problems (`collect`)."""
+    return np.array([[row.values[seed][problem] for problem in problems] for seed in seeds])
 
 
-def _estimate(values: NDArray[Any], bootstrap: Bootstrap) -> Estimate:
-    found = mean_intervals(values[:, None], bootstrap)
+def _estimate(found: SeedIntervals) -> Estimate:
     return float(found.mean[0]), float(found.low[0]), float(found.high[0])
-
-
-def _gap_recovered(
-    weak: NDArray[Any], ours: NDArray[Any], full: NDArray[Any], bootstrap: Bootstrap
-) -> Estimate:
-    """PGR and its interval: numerator and denominator are resampled together."""
-    drawn = bootstrap.counts(len(weak))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = bootstrap.bounds((drawn @ (ours - weak) / (drawn @ (full - weak)))[:, None])
-    return float((ours - weak).sum() / (full - weak).sum()), float(low[0]), float(high[0])
 
 
 def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -405,6 +414,7 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
         cells = [line["row"] + partial, *(_percent(line["accuracy"][group]) for group in GROUPS)]
         cells.append("/".join(f"{100 * value:.1f}" for value in line["hard_by_seed"].values()))
         gain = _percent(line["difference"].get("hard"), signed=True)
+        gain += f" p {line['holm']['hard']:.3f}" if gain else ""
         cells.append(
             gain if line["against"] == table.baseline or not gain else f"{gain} to {line['against']}"
         )
@@ -425,6 +435,9 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
         ]
     for note in notes:
         print(note)
+    if any(untold(len(line["seeds"])) for line in lines):
+        print(untold(min(len(line["seeds"]) for line in lines)))
+    print(f"p after Holm for the {sum(len(line['p_value']) for line in lines)} comparisons of this table")
 
 
 def _percent(estimate: Estimate | None, *, signed: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Request:
     experiment: str = ""
     grows: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 over everything that shapes the content. Inputs count by content, not by their
         own key."""

@@ -103,20 +103,26 @@ def results(
     as_json: Json = False,
     everything: Annotated[bool, typer.Option("--all", help="Include every N and single levels.")] = False,
     pool: Annotated[
-        bool, typer.Option(help="One table of means over these keys, such as seeds of a recipe.")
+        bool,
+        typer.Option(help="Means over the seeds of each recipe, with intervals over seeds and problems."),
     ] = False,
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """Accuracy of every policy and method, with intervals."""
-    from e2h_pipeline.cli.view import print_results
+    from e2h_pipeline.cli.view import print_pooled, print_results
     from e2h_pipeline.evaluation.results import select
 
     with _experiments() as experiments:
         chosen = [_known(experiments, key) for key in keys or []] or experiments.keys()
         if pool and chosen:
-            rows = experiments.pooled(chosen)
-        else:
-            rows = [row for key in chosen for row in experiments.results(key)]
+            found = experiments.pooled(chosen)
+            if as_json:
+                print_json({"results": found.rows, "differences": found.differences})
+            else:
+                print_pooled(found.rows if everything else select(found.rows), found.differences)
+            refuse_leaks(_leaks(found.rows), allow_leaks)
+            return
+        rows = [row for key in chosen for row in experiments.results(key)]
     if as_json:
         print_json(rows)
     elif not rows:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from e2h_pipeline.cli.view import console, print_results, print_titled
+from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 if TYPE_CHECKING:
     from e2h_pipeline.evaluation.outside.grade_lines import Graded, Tally
@@ -191,8 +192,11 @@ def print_reranked(
     rows = result_rows("", metrics, {})
     print_results(rows if everything else [row for row in rows if row in select(rows) or _is_mean(row)])
     if differences:
-        largest = [row for row in differences if row["n"] == summary["samples"]]
-        print_titled("paired differences in points \\[95% interval]", _differences_table(largest))
+        largest = [
+            row for row in differences if row["n"] == summary["samples"] and row["levels"] in POOLED_GROUPS
+        ]
+        title = f"paired differences in points \\[95% interval of each of these {len(largest)} by itself]"
+        print_titled(title, _differences_table(largest))
     for name, value in facts(summary):
         out.print(f"{name}: {escape(value)}", soft_wrap=True)
 
@@ -203,7 +207,7 @@ def _is_mean(row: Mapping[str, Any]) -> bool:
 
 
 def _differences_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    groups = [group for group in ("easy", "hard", "all") if any(row["levels"] == group for row in rows)]
+    groups = [group for group in POOLED_GROUPS if any(row["levels"] == group for row in rows)]
     table = Table(box=SIMPLE)
     table.add_column("difference", no_wrap=True)
     for column in ("N", *groups):

@@ -221,6 +221,7 @@ def _print_difference(found: Mapping[str, Any]) -> None:
     from rich.markup import escape
 
     from e2h_pipeline.cli.view import console, marked, print_notes
+    from e2h_pipeline.statistics.multiple import CLEAR
 
     out = console()
     for name, side in (("A", found["first"]), ("B", found["second"])):
@@ -244,6 +245,11 @@ def _print_difference(found: Mapping[str, Any]) -> None:
     if found["numbers"]:
         out.print("\nAccuracy in %, and B - A with its interval over problems")
         out.print(_moved_table(found["numbers"]))
+        out.print(
+            f"Bold: p below {CLEAR} among all {len(found['numbers'])} comparisons of this table (Holm). One run each: how "
+            "far another seed would move them is in no interval; see e2h results --pool.",
+            soft_wrap=True,
+        )
     for name, only in (("A", found["only_first"]), ("B", found["only_second"])):
         if only:
             out.print(f"only in {name}: {escape(', '.join(only))}", soft_wrap=True)
@@ -284,6 +290,8 @@ def _moved_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     from rich.box import SIMPLE
     from rich.table import Table
 
+    from e2h_pipeline.statistics.multiple import CLEAR
+
     table = Table("benchmark", "policy", "method", "N", "levels", box=SIMPLE)
     for column in ("A", "B", "B - A"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -291,8 +299,7 @@ def _moved_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         moved = f"{100 * row['difference']:+.1f}"
         if row["paired"]:
             moved += f" \\[{100 * row['ci_low']:+.1f}, {100 * row['ci_high']:+.1f}]"
-            clear = row["ci_low"] > 0 or row["ci_high"] < 0
-            moved = f"[bold]{moved}[/bold]" if clear else moved
+            moved = f"[bold]{moved}[/bold]" if row["holm"] < CLEAR else moved
         else:
             moved += " other problems"
         table.add_row(

@@ -122,7 +122,7 @@ def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path]:
     store = ArtifactStore(home())
     with open_instance(home()) as instance:
         rows = sweep_status(instance, store, chosen)
-        return rows, write_page(instance, store, chosen, rows)
+        return rows, write_page(store, chosen, rows)
 
 
 def _print_status(chosen: Sweep, rows: list[MemberStatus], page: Path) -> None:

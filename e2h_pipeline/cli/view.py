@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in, pooled_in
+from e2h_pipeline.statistics.multiple import CLEAR
 
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.lineage import Node
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 150  # columns if the output is not a terminal
 _VERSION_LENGTH = 12
+_SEEDS_A_LINE = 4
 
 Row = dict[str, Any]
 
@@ -102,6 +104,52 @@ def marked(name: str, standing: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(notes)})" if notes else name
 
 
+def print_pooled(rows: Sequence[Row], differences: Sequence[Row]) -> None:
+    """Results over seeds, and the differences that may be told."""
+    from e2h_pipeline.evaluation.pooling import untold
+
+    print_results(rows)
+    out = console()
+    for why in dict.fromkeys(untold(row["seeds"]) for row in rows if untold(row["seeds"])):
+        out.print(why, soft_wrap=True)
+    if not differences:
+        return
+    table = Table(box=SIMPLE)
+    for name in ("comparison", "N"):
+        table.add_column(name, no_wrap=True)
+    groups = pooled_in({row["levels"] for row in differences})
+    for name in groups:
+        table.add_column(name, justify="right", no_wrap=True)
+    for (benchmark, first, second, n), cells in _by_comparison(differences).items():
+        told = [_difference(cells.get(group)) for group in groups]
+        table.add_row(escape(f"{benchmark}: {first} - {second}"), str(n), *told)
+    print_titled(
+        "differences in points \\[95% interval over seeds and problems] p after Holm; below, each seed", table
+    )
+    out.print(
+        f"Bold: p below 0.05 among all {len(differences)} comparisons of this table (Holm). Looks at these numbers "
+        "before the last seed was added are not counted.",
+        soft_wrap=True,
+    )
+
+
+def _by_comparison(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], dict[str, Row]]:
+    found: dict[tuple[str, str, str, int], dict[str, Row]] = {}
+    for row in rows:
+        name = (row["benchmark"], row["first"], row["second"], row["n"])
+        found.setdefault(name, {})[row["levels"]] = row
+    return found
+
+
+def _difference(row: Row | None) -> str:
+    if row is None:
+        return ""
+    value, low, high = (f"{100 * row[name]:+.1f}" for name in ("difference", "ci_low", "ci_high"))
+    told = f"{value} \\[{low}, {high}] p {row['holm']:.3f}"
+    told = f"[bold]{told}[/bold]" if row["holm"] < CLEAR else told
+    return "\n".join([told, *_by_seed(row["by_seed"], "+.1f")])
+
+
 def print_titled(title: str, table: Table) -> None:
     """Print a table below its title; rich breaks a table's own title at the table's width."""
     out = console()
@@ -114,10 +162,11 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
     levels, pooled = levels_in(there), pooled_in(there)
     heads = (_level_names(rows) if levels else NUMBERED).columns(levels + pooled)
     recovered = any(row.get("pgr") is not None for row in rows)
-    recipes = {marked(row.get("recipe", ""), row) for row in rows}
+    recipes = {marked(_recipe(row), row) for row in rows}
     one = len(recipes) == 1  # a single recipe moves into the title, which saves its column
     about = f" · {escape(recipes.pop())}" if one and any(recipes) else ""
-    title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval]"
+    over = " over seeds and problems; below, each seed" if any(row.get("by_seed") for row in rows) else ""
+    title = f"{escape(benchmark)}{about}: accuracy in % \\[95% interval{over}]"
     table = Table(box=SIMPLE)
     for name in ("policy", "method") if one else ("recipe", "policy", "method"):
         table.add_column(name, no_wrap=True)
@@ -146,9 +195,15 @@ def _by_method(rows: Iterable[Row]) -> dict[tuple[str, str, str, int], dict[str,
     """(recipe, policy, method, n) -> level group -> row."""
     found: dict[tuple[str, str, str, int], dict[str, Row]] = {}
     for row in rows:
-        name = (row.get("recipe", ""), row["policy"], method_name(row), row["n"])
+        name = (_recipe(row), row["policy"], method_name(row), row["n"])
         found.setdefault(name, {})[row["levels"]] = row
     return found
+
+
+def _recipe(row: Row) -> str:
+    """The recipe, and of rows over seeds their number."""
+    count = f" ({row['seeds']} seed{'s' if row['seeds'] > 1 else ''})" if "seeds" in row else ""
+    return f"{row.get('recipe', '')}{count}"
 
 
 def method_name(row: Mapping[str, Any]) -> str:
@@ -159,7 +214,19 @@ def method_name(row: Mapping[str, Any]) -> str:
 def _accuracy(row: Row | None) -> str:
     if row is None:
         return ""
-    return f"{100 * row['accuracy']:.1f} \\[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+    estimate = f"{100 * row['accuracy']:.1f} \\[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+    return "\n".join([estimate, *_by_seed(row.get("by_seed", {}), ".1f")])
+
+
+def _by_seed(values: Mapping[str, float], spec: str) -> list[str]:
+    """The seeds' own values in percent, some to a line."""
+    if len(values) < 2:
+        return []
+    told = [format(100 * value, spec) for value in values.values()]
+    return [
+        f"[dim]{' '.join(told[start : start + _SEEDS_A_LINE])}[/dim]"
+        for start in range(0, len(told), _SEEDS_A_LINE)
+    ]
 
 
 def _pgr(row: Row | None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals
 from e2h_pipeline.statistics.levels import level_array, level_groups
+from e2h_pipeline.statistics.multiple import holm, p_value_of_interval
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,8 +42,8 @@ def moved_rows(
 
     Returns:
         {benchmark, policy, method, aggregation, n, levels, first, second, difference, ci_low,
-        ci_high, problems, paired}. Without the same problems and grader on both sides `paired` is
-        False, and there is no interval.
+        ci_high, problems, paired, holm}. Without the same problems and grader on both sides `paired`
+        is False, and there is no interval. `holm` is the p-value of 0 among all paired rows.
     """
     theirs = {(*_name(row), row["levels"]): row for row in second}
     common = [row for row in first if (*_name(row), row["levels"]) in theirs]
@@ -62,8 +63,17 @@ def moved_rows(
                 "ci_high": estimate[1] if estimate else None,
                 "problems": row["problems"],
                 "paired": estimate is not None,
+                "holm": None,
             }
         )
+    return _with_holm(rows, bootstrap.confidence)
+
+
+def _with_holm(rows: list[dict[str, Any]], confidence: float) -> list[dict[str, Any]]:
+    paired = [row for row in rows if row["paired"]]
+    bounds = [(row["difference"], row["ci_low"], row["ci_high"]) for row in paired]
+    for row, p in zip(paired, holm([p_value_of_interval(*b, confidence) for b in bounds]), strict=True):
+        row["holm"] = p
     return rows
 
 

@@ -7,7 +7,6 @@ pass@N at the same N, over more samples), the table has its per-problem values.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.comparisons import between_policies
 from e2h_pipeline.evaluation.graded import GradedPool, PoolError, load_graded, vote_classes
 from e2h_pipeline.evaluation.lengths import lengths_table
 from e2h_pipeline.evaluation.scoreboard import (
-    Difference,
     Method,
     Scoreboard,
     differences_table,
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
     from e2h_pipeline.problems.domain import AnswerOf, Domain
     from e2h_pipeline.recipe import Evaluation
-
-_ORDER = ("base", "sft", "rl")
 
 
 def benchmark_metrics(
@@ -78,7 +75,7 @@ def benchmark_metrics(
     bootstrap = Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed)
     metrics = metrics_table(board, easy_levels, bootstrap)
     differences = _with_rerank_rows(
-        differences_table(board, _policy_differences(board, list(pools)), easy_levels, bootstrap),
+        differences_table(board, between_policies(board.values), easy_levels, bootstrap),
         rerank_metrics,
     )
     write_table(work.out / "metrics.parquet", metrics)
@@ -136,22 +133,6 @@ def _scoreboard(
             raise PoolError(f"{rerank / 'values.parquet'}: other problems than gold_answers; make it again")
         values[method] = np.array([by_problem[problem] for problem in first.problem_ids])
     return Scoreboard(benchmark, grader_version, first.problem_ids, first.levels, values)
-
-
-def _policy_differences(board: Scoreboard, policies: list[str]) -> list[Difference]:
-    """Later policies minus earlier ones, greedy and majority at the largest N they share."""
-    ordered = [p for p in _ORDER if p in policies] + sorted(set(policies) - set(_ORDER))
-    found = []
-    for earlier, later in itertools.combinations(ordered, 2):
-        for method in ("greedy", "majority"):
-            shared = [
-                n
-                for n in {m.n for m in board.values}
-                if all(Method(policy, method, n) in board.values for policy in (earlier, later))
-            ]
-            pair = [Method(policy, method, max(shared)) for policy in (later, earlier)]
-            found.append(Difference(pair[0], pair[1], pair[0].policy_name, pair[1].policy_name))
-    return found
 
 
 def _with_rerank_rows(differences: pa.Table, rerank: Path) -> pa.Table:

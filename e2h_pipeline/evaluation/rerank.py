@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.choices import choices_table
+from e2h_pipeline.evaluation.comparisons import WITHOUT_EVALUATOR, against_majority
 from e2h_pipeline.evaluation.graded import (
     GradedPool,
     PoolFiles,
@@ -27,7 +28,6 @@ from e2h_pipeline.evaluation.graded import (
 )
 from e2h_pipeline.evaluation.lengths import lengths_table
 from e2h_pipeline.evaluation.scoreboard import (
-    Difference,
     Method,
     Scoreboard,
     differences_table,
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     from e2h_pipeline.problems.domain import Domain
     from e2h_pipeline.recipe import Evaluation, Rerank
-
-_WITHOUT_EVALUATOR = ("majority", "pass")
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def rerank_tables(
     board = Scoreboard(origin.benchmark, origin.grader, pool.problem_ids, levels, values)
     return RerankTables(
         metrics_table(board, easy_levels, bootstrap),
-        differences_table(board, _against_majority(board), easy_levels, bootstrap),
+        differences_table(board, against_majority(board.values), easy_levels, bootstrap),
         values_table(board),
     )
 
@@ -175,18 +173,10 @@ def _methods(
 ) -> dict[Method, NDArray[np.float64]]:
     found = {}
     for (method, aggregation), curve in curves.items():
-        evaluator = "" if method in _WITHOUT_EVALUATOR else origin.evaluator
+        evaluator = "" if method in WITHOUT_EVALUATOR else origin.evaluator
         for j, n in enumerate(counts):
             found[Method(origin.policy, method, n, evaluator, aggregation)] = curve[:, j]
     return found
-
-
-def _against_majority(board: Scoreboard) -> list[Difference]:
-    return [
-        Difference(method, Method(method.policy, "majority", method.n), method.name, "majority")
-        for method in board.values
-        if method.method not in _WITHOUT_EVALUATOR
-    ]
 
 
 def _headline(metrics: pa.Table, differences: pa.Table, n: int) -> dict[str, Any]:

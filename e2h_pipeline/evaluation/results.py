@@ -1,18 +1,11 @@
-"""Metrics of one or many experiments as flat result rows, and several seeds pooled into one."""
+"""Metrics of one or many experiments as flat result rows."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
-import numpy as np
-
-from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, read_values
-from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_over_seeds
-from e2h_pipeline.statistics.levels import group_order, level_array
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from e2h_pipeline.statistics.levels import group_order
 
 RESULT_COLUMNS = (
     "recipe",
@@ -61,39 +54,6 @@ def select(
     for row in kept:
         most[_series(row)] = max(most.get(_series(row), 0), row["n"])
     return [row for row in kept if row["n"] == most[_series(row)]]
-
-
-def pooled_over_seeds(
-    values: Sequence[pa.Table], easy_levels: Collection[int], bootstrap: Bootstrap
-) -> list[dict[str, Any]]:
-    """Metrics rows of several seeds of one recipe: mean over seeds, interval over problems.
-
-    Only methods that every seed has are pooled.
-
-    Args:
-        values: the `values.parquet` tables of the seeds, on one benchmark.
-
-    Raises:
-        ValueError: more than one benchmark or grader, or seeds with different problems.
-    """
-    benchmark, grader = (_one(values, column) for column in ("benchmark", "grader"))
-    runs = [read_values(table) for table in values]
-    levels = dict(zip(values[0]["problem_id"].to_pylist(), values[0]["level"].to_pylist(), strict=True))
-    problems = sorted(levels)
-    pooled: dict[Method, Any] = {}
-    for method in runs[0]:
-        if all(method in run for run in runs):
-            means = mean_over_seeds([run[method] for run in runs])
-            pooled[method] = np.array([means[problem] for problem in problems])
-    board = Scoreboard(benchmark, grader, tuple(problems), level_array(levels[p] for p in problems), pooled)
-    return metrics_table(board, easy_levels, bootstrap).to_pylist()
-
-
-def _one(tables: Sequence[pa.Table], column: str) -> str:
-    found = sorted({name for table in tables for name in table[column].unique().to_pylist()})
-    if len(found) != 1:
-        raise ValueError(f"seeds of one {column} can be pooled, these are {', '.join(found)}")
-    return str(found[0])
 
 
 def _series(row: Mapping[str, Any]) -> tuple[Any, ...]:

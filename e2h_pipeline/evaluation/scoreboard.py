@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import level_column, level_groups
+from e2h_pipeline.statistics.seeds import seed_intervals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,9 +56,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """One benchmark: P problems with levels, and each method's expected accuracy on every problem, (P,).
+    """One benchmark: P problems with levels, and each method's expected accuracy on every problem.
 
     Attributes:
+        values: (P,) of one run, or (S, P) of the runs of S seeds.
         grader: version of the grader, without which no number is reported.
         levels: (P,) `UNKNOWN_LEVEL` where a problem has none.
     """
@@ -73,16 +75,25 @@ def metrics_table(board: Scoreboard, easy_levels: Collection[int], bootstrap: Bo
     """Accuracy with interval per method and level group (columns: `metrics_schema`)."""
     import pyarrow as pa
 
+    return pa.Table.from_pylist(metrics_rows(board, easy_levels, bootstrap), metrics_schema())
+
+
+def metrics_rows(
+    board: Scoreboard, easy_levels: Collection[int], bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """The rows of `metrics_table`, and in `by_seed` the accuracy of each seed."""
     methods = list(board.values)
-    values = np.column_stack([board.values[m] for m in methods])
-    rows = [
-        {**_method_columns(board, method), **estimate}
-        for method, estimates in zip(methods, _estimates(board, values, easy_levels, bootstrap), strict=True)
-        for estimate in estimates
+    found = estimates(board, [board.values[m] for m in methods], easy_levels, bootstrap, (0, 1))
+    return [
+        # The p-value is of an accuracy of 0, and says nothing.
+        {
+            **_method_columns(board, method),
+            "accuracy": row.pop("mean"),
+            **{name: value for name, value in row.items() if name != "p_value"},
+        }
+        for method, rows in zip(methods, found, strict=True)
+        for row in rows
     ]
-    return pa.Table.from_pylist(
-        [{"accuracy" if k == "mean" else k: v for k, v in row.items()} for row in rows], metrics_schema()
-    )
 
 
 def differences_table(
@@ -93,21 +104,30 @@ def differences_table(
 
     if not differences:
         return differences_schema().empty_table()
-    values = np.column_stack([board.values[d.first] - board.values[d.second] for d in differences])
-    rows = [
+    return pa.Table.from_pylist(
+        differences_rows(board, differences, easy_levels, bootstrap), differences_schema()
+    )
+
+
+def differences_rows(
+    board: Scoreboard, differences: Sequence[Difference], easy_levels: Collection[int], bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """The rows of `differences_table`, with the difference on each seed and the p-value of 0."""
+    values = [board.values[d.first] - board.values[d.second] for d in differences]
+    return [
         {
             "benchmark": board.benchmark,
             "first": difference.first_name,
             "second": difference.second_name,
             "n": difference.first.n,
-            **{"difference" if k == "mean" else k: v for k, v in estimate.items()},
+            "difference": row.pop("mean"),
+            **row,
         }
-        for difference, estimates in zip(
-            differences, _estimates(board, values, easy_levels, bootstrap), strict=True
+        for difference, rows in zip(
+            differences, estimates(board, values, easy_levels, bootstrap, (-1, 1)), strict=True
         )
-        for estimate in estimates
+        for row in rows
     ]
-    return pa.Table.from_pylist(rows, differences_schema())
 
 
 def values_table(board: Scoreboard) -> pa.Table:
@@ -128,31 +148,43 @@ def values_table(board: Scoreboard) -> pa.Table:
 
 def read_values(table: pa.Table) -> dict[Method, dict[str, float]]:
     """A values table back as method -> problem id -> value."""
-    found: dict[Method, dict[str, float]] = {}
-    for row in table.to_pylist():
-        method = Method(**{c: row[c] for c in ("policy", "method", "n", "evaluator", "aggregation")})
-        found.setdefault(method, {})[row["problem_id"]] = row["value"]
-    return found
+    names = ("policy", "method", "n", "evaluator", "aggregation")
+    named = zip(*(table[name].to_pylist() for name in names), strict=True)
+    found: dict[tuple[Any, ...], dict[str, float]] = {}
+    for name, problem, value in zip(
+        named, table["problem_id"].to_pylist(), table["value"].to_pylist(), strict=True
+    ):
+        found.setdefault(name, {})[problem] = value
+    return {Method(*name): values for name, values in found.items()}
 
 
-def _estimates(
-    board: Scoreboard, values: NDArray[np.float64], easy_levels: Collection[int], bootstrap: Bootstrap
+def estimates(
+    board: Scoreboard,
+    columns: Sequence[NDArray[np.float64]],
+    easy_levels: Collection[int],
+    bootstrap: Bootstrap,
+    span: tuple[float, float],
 ) -> list[list[dict[str, Any]]]:
-    """For each column of (P, columns) values, its estimates by level group."""
-    estimates: list[list[dict[str, Any]]] = [[] for _ in range(values.shape[1])]
+    """For each column of values on the board's problems, (P,) or (S, P), its estimates by level group."""
+    found: list[list[dict[str, Any]]] = [[] for _ in columns]
+    if not columns:
+        return found
+    values = np.stack([np.atleast_2d(column) for column in columns], axis=2)
     for group, mask in level_groups(board.levels, easy_levels).items():
-        found = mean_intervals(values[mask], bootstrap)
-        for column, rows in enumerate(estimates):
+        intervals = seed_intervals(values[:, mask], bootstrap, span)
+        for column, rows in enumerate(found):
             rows.append(
                 {
                     "levels": group,
-                    "mean": found.mean[column],
-                    "ci_low": found.low[column],
-                    "ci_high": found.high[column],
+                    "mean": intervals.mean[column],
+                    "ci_low": intervals.low[column],
+                    "ci_high": intervals.high[column],
                     "problems": int(mask.sum()),
+                    "by_seed": intervals.by_seed[:, column].tolist(),
+                    "p_value": float(intervals.p_value[column]),
                 }
             )
-    return estimates
+    return found
 
 
 def _method_columns(board: Scoreboard, method: Method) -> dict[str, Any]:

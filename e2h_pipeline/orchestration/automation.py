@@ -8,7 +8,10 @@ lose an update that arrives during a long training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import dagster as dg
 
@@ -19,12 +22,15 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.planning import (
     changed_recipes,
 )
-from e2h_pipeline.recipe import RECIPE_FOLDER
+from e2h_pipeline.recipe import RECIPE_FOLDER, RecipeError
 from e2h_pipeline.recipe.describe import recipes_page
-from e2h_pipeline.stages.spec import RECIPE_ASSET
+from e2h_pipeline.recipe.layers import recipe_layers
+from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET
 
 JOB = "experiment"
 _SENSOR_SECONDS = 30
+_COMPARED = 1000  # recipes of one tick
+_SHOWN = 200
 
 
 def on_change() -> dg.AutomationCondition:
@@ -94,17 +100,73 @@ def watch_recipes() -> dg.SensorDefinition:
         description="Makes the recipes of experiments again after an edit of their files; dependents follow.",
     )
     def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        seen, now = context.cursor, _recipe_files()
+        now = _recipe_files()
+        seen = RecipesSeen.read(context.cursor, now)
         changed: list[str] = []
-        if seen not in (None, now):
-            changed = changed_recipes(context.instance, ArtifactStore(home()))
-        context.update_cursor(now)
+        if seen.files != now or seen.left:
+            keys = context.instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+            seen = seen.after_edit(now, keys, recipe_folders(home())) if seen.files != now else seen
+            changed = changed_recipes(context.instance, ArtifactStore(home()), seen.due(keys))
+            seen = seen.after_due(keys)
+        context.update_cursor(json.dumps(asdict(seen)))
         if not changed:
             yield dg.SkipReason("no recipe has changed")
         for key in changed:
             yield dg.RunRequest(partition_key=key, asset_selection=[dg.AssetKey(RECIPE_ASSET)])
 
     return sensor_
+
+
+@dataclass(frozen=True)
+class RecipesSeen:
+    """What `watch_recipes` knows, its cursor: thousands of experiments share a recipe's files, and
+    those of an edited one are worked through some in each tick.
+
+    Attributes:
+        files: hash of all recipe files.
+        recipes: recipe name -> digest of what its files say, at the last edit of any.
+        left: names of edited recipes whose experiments are not all compared yet.
+        after: the last experiment that was compared; experiments are taken in order of their keys.
+    """
+
+    files: str
+    recipes: Mapping[str, str] = field(default_factory=dict)
+    left: Sequence[str] = ()
+    after: str = ""
+
+    @classmethod
+    def read(cls, cursor: str | None, now: str) -> RecipesSeen:
+        """The cursor; of an earlier version or a first look, one that knows no recipe."""
+        try:
+            return cls(now) if cursor is None else cls(**json.loads(cursor))
+        except (ValueError, TypeError):
+            return cls("")
+
+    def after_edit(self, now: str, keys: Iterable[str], folders: Sequence[Path]) -> RecipesSeen:
+        """With the recipes that say something else than before, or were not known."""
+        recipes = {name: _said(name, folders) for name in {key.partition("/")[0] for key in keys}}
+        edited = {name for name, said in recipes.items() if self.recipes.get(name) != said}
+        return RecipesSeen(now, recipes, sorted(edited | set(self.left)))
+
+    def due(self, keys: Iterable[str]) -> list[str]:
+        """The experiments to compare in this tick."""
+        names = set(self.left)
+        return sorted(key for key in keys if key.partition("/")[0] in names and key > self.after)[:_COMPARED]
+
+    def after_due(self, keys: Iterable[str]) -> RecipesSeen:
+        """When those are compared."""
+        due = self.due(keys)
+        if len(due) < _COMPARED:
+            return replace(self, left=(), after="")
+        return replace(self, after=due[-1])
+
+
+def _said(name: str, folders: Sequence[Path]) -> str:
+    """Digest of a recipe's files and defaults. Why it cannot be read, where it cannot: mended, it differs."""
+    try:
+        return digest_json([recipe_layers(name, [*folders, RECIPE_FOLDER]), recipes_page()])
+    except RecipeError as error:
+        return str(error)[:_SHOWN]
 
 
 def _recipe_files() -> str:

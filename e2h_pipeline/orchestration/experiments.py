@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
-from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
+from e2h_pipeline.evaluation.pooling import (
+    Arm,
+    arm_differences,
+    method_differences,
+    pool_arm,
+    pooled_rows,
+    with_holm,
+)
+from e2h_pipeline.evaluation.results import result_rows, select
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -34,6 +42,19 @@ from resources.store import latest_artifact
 
 REPORT_STAGE = "report"
 _PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Results over seeds.
+
+    Attributes:
+        rows: result rows, with `seeds` and `by_seed`.
+        differences: paired ones of recipes with enough seeds, with `p_value` and `holm`.
+    """
+
+    rows: list[dict[str, Any]]
+    differences: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -95,28 +116,48 @@ class Experiments:
         standing = self._standing(key, [node]).as_row()
         return [{**row, **standing, **recovered.get(_identity(row), {})} for row in rows]
 
-    def pooled(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """Result rows over several seeds of one recipe: mean over seeds, interval over problems.
+    def pooled(self, keys: Sequence[str]) -> Pooled:
+        """Results over the seeds of each recipe among the keys, and the differences that may be told.
 
         Raises:
-            StoreError: one of them has no results yet.
+            StoreError: one of them has no results yet, or two are the same results.
+            ValueError: seeds of a recipe that differ in benchmark, grader or problems.
         """
-        found = []
-        for key in keys:
+        rows: list[dict[str, Any]] = []
+        differences: list[dict[str, Any]] = []
+        arms: list[Arm] = []
+        for name, by_seed in seeds_of(keys).items():
+            found = self._of_seeds(by_seed)
+            options = found[0].manifest.recipe["evaluation"]  # the key may be of an earlier version
+            easy, bootstrap = tuple(options["easy_levels"]), bootstrap_of(options)
+            tables = [read_table(artifact.path / "values.parquet") for artifact in found]
+            arm = pool_arm(name, dict(zip(by_seed, tables, strict=True)))
+            told = self._standing_of_all(by_seed.values())
+            rows += [{"recipe": name, **row, **told} for row in pooled_rows(arm, easy, bootstrap)]
+            differences += method_differences(arm, easy, bootstrap)
+            differences += arm_differences(arm, arms[0], easy, bootstrap) if arms else []
+            arms.append(arm)
+        return Pooled(rows, with_holm(differences))
+
+    def _of_seeds(self, keys: Mapping[str, str]) -> list[Artifact]:
+        """The numbers of each key, which must be different ones."""
+        found: dict[str, tuple[str, Artifact]] = {}
+        for key in keys.values():
             artifact = self.metrics_artifact(key)
             if artifact is None:
                 raise StoreError(f"{key} has no results yet; run: e2h run {key}")
-            found.append(artifact)
-        options = found[0].manifest.recipe["evaluation"]  # the key may be of an earlier version
-        bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
-        tables = [read_table(artifact.path / "values.parquet") for artifact in found]
-        rows = pooled_over_seeds(tables, tuple(options["easy_levels"]), bootstrap)
-        standings = [self.standing(key) for key in keys]
-        leaks = [f"{key}: {leak}" for key, one in zip(keys, standings, strict=True) for leak in one.leaks]
-        edited = [f"{key}: {one.outdated}" for key, one in zip(keys, standings, strict=True) if one.outdated]
-        strict = all(one.strict for one in standings)
-        told = Standing(strict, tuple(leaks), "; ".join(edited)).as_row()
-        return [{"recipe": f"mean of {len(keys)}", **row, **told} for row in rows]
+            if artifact.key in found:
+                raise StoreError(f"{found[artifact.key][0]} and {key} are the same results, not two seeds")
+            found[artifact.key] = (key, artifact)
+        return [artifact for _, artifact in found.values()]
+
+    def _standing_of_all(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Of results over several experiments: a leak or an edit of one is one of all."""
+        standings = {key: self.standing(key) for key in keys}
+        leaks = [f"{key}: {leak}" for key, one in standings.items() for leak in one.leaks]
+        edited = [f"{key}: {one.outdated}" for key, one in standings.items() if one.outdated]
+        strict = all(one.strict for one in standings.values())
+        return Standing(strict, tuple(leaks), "; ".join(edited)).as_row()
 
     def _recovered(
         self, key: str, metrics: Sequence[dict[str, Any]]
@@ -202,7 +243,7 @@ class Experiments:
         ]
         shown = metrics if everything else [select(rows) for rows in metrics]
         options = pair[0].manifest.recipe["evaluation"]
-        bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
+        bootstrap = bootstrap_of(options)
         values = [read_table(artifact.path / "values.parquet") for artifact in pair]
         told = [
             {"experiment": name, **_step(node), **self._standing(name.partition("@")[0], [node]).as_row()}
@@ -239,6 +280,22 @@ class Experiments:
         if not made:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")
         return made
+
+
+def seeds_of(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Recipe without its seeds -> name of the seeds -> key. Seed fields are those named `seed`."""
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        name, *parts = key.split("/")
+        seeds = [part for part in parts if part.partition("=")[0].split(".")[-1] == "seed"]
+        rest = [part for part in parts if part not in seeds]
+        found.setdefault("/".join([name, *rest]), {})["/".join(seeds) or "seed of the recipe"] = key
+    return found
+
+
+def bootstrap_of(evaluation: Mapping[str, Any]) -> Bootstrap:
+    """How a recipe makes its intervals."""
+    return Bootstrap(evaluation["bootstrap"], evaluation["confidence"], seed=0)
 
 
 def tree(experiments: Experiments, key: str) -> Node:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import dagster as dg
@@ -59,10 +59,11 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of an experiment, upstream first."""
+    """The selected stages of an experiment, upstream first; `artifacts` has those of all stages."""
 
     key: str
     stages: tuple[PlannedStage, ...]
+    artifacts: Mapping[str, Artifact]
 
     @property
     def done(self) -> bool:
@@ -99,14 +100,14 @@ def plans(
         StoreError: a manifest cannot be read.
     """
     recorded = _recorded(instance, keys, stage_order())
-    return [_plan(store, key, engine, selected, recorded[key]) for key in keys]
+    peek = cache(store.peek)  # experiments of a sweep share most artifacts
+    return [_plan(store, key, engine, selected, recorded[key], peek) for key in keys]
 
 
-def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[str]:
-    """Experiments whose materialized recipe differs from its files.
+def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore, keys: Sequence[str]) -> list[str]:
+    """Those of some experiments whose materialized recipe differs from its files.
 
     Unreadable recipes are left out; `watch_files` and `e2h verify` report them."""
-    keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
     recorded = _recorded(instance, keys, [RECIPE_ASSET])
     found = []
     for key in keys:
@@ -124,7 +125,7 @@ def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore) -> list[
 
 def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:
     """The plan by the store alone. Dagster is not asked, so no stage counts as made."""
-    return _plan(store, key, engine, None, {})
+    return _plan(store, key, engine, None, {}, store.peek)
 
 
 def _plan(
@@ -133,6 +134,7 @@ def _plan(
     engine: EngineResource,
     selected: Collection[str] | None,
     recorded: Mapping[str, str],
+    peek: Callable[[str, str], Artifact | None],
 ) -> Plan:
     recipe = Recipe.from_key(key, recipe_folders(store.home))
     found: dict[str, Artifact] = {}
@@ -140,7 +142,7 @@ def _plan(
     for name in stage_order():
         spec = STAGES[name]
         request = _request(spec, recipe, found, engine, key)
-        artifact = store.peek(name, request.key) if request else None
+        artifact = peek(name, request.key) if request else None
         if artifact:
             found[name] = artifact
         last = recorded.get(name)
@@ -148,7 +150,7 @@ def _plan(
         state: State = "made" if fresh else "missing" if last is None else "stale"
         if selected is None or name in selected:
             stages.append(PlannedStage(name, state, request, artifact))
-    return Plan(key, tuple(stages))
+    return Plan(key, tuple(stages), found)
 
 
 def asset_selection(select: str) -> dg.AssetSelection:
@@ -170,6 +172,16 @@ def running_keys(instance: dg.DagsterInstance) -> set[str]:
     """Experiments with a running or queued Dagster run."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
     return {run.tags[_PARTITION_TAG] for run in runs if _PARTITION_TAG in run.tags}
+
+
+def latest_runs(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, dg.DagsterRun]:
+    """Experiment -> its latest run, of those that have any."""
+    found: dict[str, dg.DagsterRun] = {}
+    for start in range(0, len(keys), _QUERIED):
+        some = dg.RunsFilter(tags={_PARTITION_TAG: list(keys[start : start + _QUERIED])})
+        for run in instance.get_runs(some):  # newest first
+            found.setdefault(run.tags[_PARTITION_TAG], run)
+    return found
 
 
 @lru_cache(maxsize=1)

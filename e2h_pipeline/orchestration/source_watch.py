@@ -1,10 +1,11 @@
 """Watches the outside sources of experiments, and tells Dagster about changes.
 
 The sensor looks at the problems, supplied solutions, step labels and base model of every
-experiment. When content has changed, it reports a new version of `problem_files`, `solution_files`,
-`label_files` or `base_model_files`. Then `on_change` updates the stage that reads it and every
-stage below whose inputs differ. A missing or unreadable source fails the check `source_readable` of
-its asset. Its last good version stays, so nothing is made from damaged files.
+experiment, source by source: thousands of experiments share recipe and files. When content has
+changed, it reports a new version of `problem_files`, `solution_files`, `label_files` or
+`base_model_files` for each of them, some in each tick. Then `on_change` updates the stage that reads
+it and every stage below whose inputs differ. A missing or unreadable source fails the check
+`source_readable` of its asset. Its last good version stays, so nothing is made from damaged files.
 
 A new version is reported both as a materialization and as an observation, because Dagster never
 executes these assets: its conditions read materializations, its page (why something is out of date)
@@ -14,25 +15,31 @@ reads observations.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from assets.watched import READABLE, WATCHED, Watched, readable_result
+from assets.watched import READABLE, WATCHED, Watched, readable_result, recipe_of_source
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.problems.files import SourceState
-from e2h_pipeline.recipe import Recipe, RecipeError
+from e2h_pipeline.recipe import RecipeError
 from e2h_pipeline.stages.spec import EXPERIMENTS
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
-Experiments = dict[str, dict[str, str]]
-"""Experiment -> `version` and `error` at the last look."""
-Seen = dict[str, Experiments]
-"""Watched asset -> its experiments."""
+Sources = dict[str, dict[str, Any]]
+"""Source -> its state: see `_state`."""
+Seen = dict[str, Sources]
+"""Watched asset -> its sources."""
 
 _SECONDS = 60
+_LOOKING_SECONDS = 20.0  # of one tick; the daemon gives a sensor 60
+_REPORTS = 1000  # experiments of one tick; the daemon writes two events for each
 _SHOWN = 12
 _VERSION_TAG = "dagster/data_version"
 
@@ -54,67 +61,147 @@ def sensor() -> dg.SensorDefinition:
                 context.log.error("%s", event.description)
         for error in unknown:
             context.log.warning("not watched: %s", error)
-        watched = len({key for experiments in seen.values() for key in experiments})
-        reason = None if events else f"nothing new in what {watched} experiments read"
+        reason = None if events else f"nothing new in {sum(map(len, seen.values()))} sources"
         return dg.SensorResult(asset_events=events, cursor=json.dumps(seen), skip_reason=reason)
 
     return watch_files
 
 
 def look(
-    instance: dg.DagsterInstance, home_folder: Path, seen: Seen
+    instance: dg.DagsterInstance,
+    home_folder: Path,
+    seen: Seen,
+    reports: int = _REPORTS,
+    seconds: float = _LOOKING_SECONDS,
 ) -> tuple[list[Event], Seen, list[RecipeError]]:
     """Look once at all sources of all experiments in Dagster.
+
+    What a tick has no time for is left to the next one: `seen` says what was looked at and
+    reported.
+
+    Args:
+        reports: most experiments to report in this tick.
+        seconds: no look at another source begins later than this.
 
     Returns:
         The events to report, the states seen, and why the recipes of some experiments cannot be
             read.
     """
-    recipes: dict[str, Recipe] = {}
-    unknown: list[RecipeError] = []
-    for key in instance.get_dynamic_partitions(str(EXPERIMENTS.name)):
-        try:
-            recipes[key] = Recipe.from_key(key, recipe_folders(home_folder))
-        except RecipeError as error:
-            unknown.append(error)
-    events: list[Event] = []
+    tick = _Tick(instance, recipe_folders(home_folder), reports, time.monotonic() + seconds)
+    keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
     now: Seen = {}
     for watched in WATCHED:
-        before = seen.get(watched.name, {})
-        reports, now[watched.name] = _look_at(instance, watched, recipes, before)
-        events += [*reports, *_alerts(watched, before, now[watched.name])]
-    return events, now, unknown
+        experiments, before = watched.by_source(keys), seen.get(watched.name, {})
+        now[watched.name] = tick.look_at(watched, experiments, before)
+        tick.events += _alerts(watched, before, now[watched.name], experiments)
+    return tick.events, now, list(tick.unknown.values())
 
 
-def _look_at(
-    instance: dg.DagsterInstance, watched: Watched, recipes: Mapping[str, Recipe], seen: Experiments
-) -> tuple[list[Event], Experiments]:
-    """Look once at one watched asset; experiments with the same source share the look."""
-    states: dict[str, SourceState] = {}
-    reports: list[Event] = []
-    now: Experiments = {}
-    for key, recipe in recipes.items():
-        options = watched.options(recipe)
-        source = digest_json(options.as_dict())
-        if source not in states:
-            states[source] = watched.look(options)
-        state, before = states[source], seen.get(key, {"version": "", "error": ""})
-        now[key] = {"version": before["version"] if state.error else state.version, "error": state.error}
-        if now[key]["version"] != before["version"]:
-            report = _report(instance, watched, key, state)
-            reports += [report, dg.AssetObservation(report.asset_key, partition=key, tags=report.tags)]
-    return reports, now
+@dataclass
+class _Tick:
+    """One tick of the sensor: what it may still do, and what it has found."""
+
+    instance: dg.DagsterInstance
+    folders: Sequence[Path]
+    reports: int
+    until: float
+    events: list[Event] = field(default_factory=list)
+    unknown: dict[str, RecipeError] = field(default_factory=dict)
+
+    def look_at(self, watched: Watched, experiments: Mapping[str, Sequence[str]], seen: Sources) -> Sources:
+        """Look at the sources of one watched asset, those first that waited longest."""
+        records = _Records(self.instance, dg.AssetKey(watched.name))
+        states: dict[str, SourceState] = {}
+        now = {source: seen[source] for source in experiments if source in seen}
+        for source in sorted(experiments, key=lambda source: seen.get(source, {}).get("looked", 0)):
+            if time.monotonic() > self.until:
+                break
+            try:
+                options = watched.options(recipe_of_source(experiments[source], self.folders))
+            except RecipeError as error:
+                self.unknown[str(error)] = error
+                continue
+            digest = digest_json(options.as_dict())
+            if digest not in states:
+                states[digest] = watched.look(options)
+            now[source] = self._state(watched, experiments[source], states[digest], seen.get(source), records)
+        return now
+
+    def _state(
+        self,
+        watched: Watched,
+        keys: Sequence[str],
+        state: SourceState,
+        before: dict[str, Any] | None,
+        records: _Records,
+    ) -> dict[str, Any]:
+        """The state of a source after this look; reports what is due to its experiments.
+
+        version: last good one; error: why it cannot be read now; stopped: experiments that the error
+        stops; since: Dagster's newest record of the asset when the version was new, so an experiment
+        is due if its own record is not younger; done: digest of the experiments that are not due;
+        looked: time of the look.
+        """
+        fresh: dict[str, Any] = {"version": "", "since": 0, "done": ""}
+        known = before if before and "since" in before else fresh
+        version = known["version"] if state.error else state.version
+        since, done = known["since"], known["done"]
+        if version != known["version"]:
+            since, done = records.newest(), ""
+        everybody = digest_json(sorted(keys))
+        if not state.error and done != everybody:
+            due = [key for key in keys if records.of(key) <= since]
+            for key in due[: self.reports]:
+                report = _report(self.instance, watched, key, state, seen_before=records.of(key) > 0)
+                self.events += [
+                    report,
+                    dg.AssetObservation(report.asset_key, partition=key, tags=report.tags),
+                ]
+            done = everybody if len(due) <= self.reports else ""
+            self.reports -= min(self.reports, len(due))
+        stopped = len(keys) if state.error else 0
+        return {
+            "version": version,
+            "error": state.error,
+            "stopped": stopped,
+            "since": since,
+            "done": done,
+            "looked": int(time.time()),
+        }
 
 
-def _alerts(watched: Watched, before: Experiments, now: Experiments) -> Iterator[dg.AssetCheckEvaluation]:
+class _Records:
+    """Dagster's latest record of a watched asset for each experiment, by number; 0 without one."""
+
+    def __init__(self, instance: dg.DagsterInstance, asset: dg.AssetKey) -> None:
+        self._instance, self._asset = instance, asset
+
+    @cached_property
+    def _latest(self) -> Mapping[str, int]:
+        return self._instance.event_log_storage.get_latest_storage_id_by_partition(
+            self._asset, dg.DagsterEventType.ASSET_MATERIALIZATION
+        )
+
+    def of(self, key: str) -> int:
+        return self._latest.get(key, 0)
+
+    def newest(self) -> int:
+        return max(self._latest.values(), default=0)
+
+
+def _alerts(
+    watched: Watched, before: Sources, now: Sources, experiments: Mapping[str, Sequence[str]]
+) -> Iterator[dg.AssetCheckEvaluation]:
     """The check, if its result has changed.
 
     One for all experiments, so that a missing folder is one alert. Dagster also takes only one
     check per partition from outside of runs (it has a unique index on their empty run id).
     """
-    errors, old = unreadable(now), unreadable(before)
-    if errors != old or (now and not before):
-        result = readable_result(errors)
+    if _errors(before) != _errors(now) or (now and not before):
+        stopped: dict[str, list[str]] = {}
+        for source, (error, _) in sorted(_errors(now).items()):
+            stopped.setdefault(error, []).extend(experiments[source])
+        result = readable_result(stopped)
         yield dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey(watched.name),
             check_name=READABLE,
@@ -125,20 +212,18 @@ def _alerts(watched: Watched, before: Experiments, now: Experiments) -> Iterator
         )
 
 
-def unreadable(seen: Experiments) -> dict[str, list[str]]:
-    """Error -> the experiments that it stops."""
-    errors: dict[str, list[str]] = {}
-    for key, state in sorted(seen.items()):
-        if state["error"]:
-            errors.setdefault(state["error"], []).append(key)
-    return errors
+def _errors(seen: Sources) -> dict[str, tuple[str, int]]:
+    """Source that cannot be read -> why, and how many experiments it stops."""
+    return {
+        source: (state["error"], state.get("stopped", 0)) for source, state in seen.items() if state["error"]
+    }
 
 
 def _report(
-    instance: dg.DagsterInstance, watched: Watched, key: str, state: SourceState
+    instance: dg.DagsterInstance, watched: Watched, key: str, state: SourceState, *, seen_before: bool
 ) -> dg.AssetMaterialization:
     asset = dg.AssetKey(watched.name)
-    lines = changes(_last_parts(instance, asset, key), state.parts)
+    lines = changes(_last_parts(instance, asset, key) if seen_before else None, state.parts)
     return dg.AssetMaterialization(
         asset,
         partition=key,

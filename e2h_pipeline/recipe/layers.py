@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = (
     if path is None:
         raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data = deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML ({error})") from None
     if not isinstance(data, dict):
@@ -54,6 +56,12 @@ def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = (
     if parent in (*above, name) or not isinstance(parent, str) or not RECIPE_NAME.fullmatch(parent):
         raise RecipeError(f"{path}: extends: {parent} is not another recipe's name")
     return [*recipe_layers(parent, folders, (*above, name)), data]
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """YAML is most of the time of a recipe, and thousands of experiments share a file."""
+    return yaml.safe_load(text)
 
 
 def override_layer(overrides: Mapping[str, str], key: str) -> Layer:

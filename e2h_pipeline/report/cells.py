@@ -15,8 +15,8 @@ class Cell:
     """An estimate with its interval, ready to print.
 
     Attributes:
-        clear: the interval of a difference leaves out 0; of an accuracy, that of its difference from
-            what its row is compared with.
+        clear: a difference is apart from 0 among all comparisons of the page (tables.py); of an
+            accuracy, its difference from what its row is compared with.
         problems: how many problems it is a mean over, where that is known.
     """
 
@@ -50,11 +50,11 @@ def difference_cell(row: Row) -> Cell:
     """A difference and its interval in points.
 
     Args:
-        row: `difference`, `ci_low` and `ci_high` in -1 to 1, and `problems`.
+        row: `difference`, `ci_low` and `ci_high` in -1 to 1, `problems`, and `clear` if it was judged.
     """
     low, high = 100 * row["ci_low"], 100 * row["ci_high"]
     interval = f"{_signed(low)} to {_signed(high)}"
-    return Cell(_signed(100 * row["difference"]), interval, low > 0 or high < 0, row["problems"])
+    return Cell(_signed(100 * row["difference"]), interval, row.get("clear", False), row["problems"])
 
 
 def _signed(points: float) -> str:

@@ -22,6 +22,7 @@ from e2h_pipeline.report.rl_view import audit_section, training_panels
 from e2h_pipeline.report.solutions_view import SolutionsSection, solutions_section
 from e2h_pipeline.report.view import benchmark_sections
 from e2h_pipeline.solutions import MARKED, TextFormat
+from e2h_pipeline.statistics.seeds import LEAST_SEEDS
 
 _TEMPLATE = "report.html.j2"
 _LEAK = '<div role="alert" id="leak" style="border:3px solid #c8321e; padding:8px 16px; margin:0 0 20px">'
@@ -74,7 +75,7 @@ def write_report(
         for name in ("metrics", "differences", "lengths")
     )
     names = LevelNames(about.level_names)
-    benchmarks = benchmark_sections(metrics, differences, names)
+    benchmarks = benchmark_sections(metrics, differences, names, about.confidence)
     page = render(
         key=about.key,
         kind="experiment report",
@@ -124,7 +125,7 @@ def samples_page(
         description=description,
         recipe=None,
         confidence=confidence,
-        benchmarks=benchmark_sections(metrics, differences),
+        benchmarks=benchmark_sections(metrics, differences, confidence=confidence),
         costs=[],
         evaluator=None,
         solutions=None,
@@ -163,6 +164,7 @@ def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> st
     return environment.get_template(_TEMPLATE).render(
         key=key,
         recipe=recipe,
+        least_seeds=LEAST_SEEDS,
         recipe_text=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
         **sections,
     )

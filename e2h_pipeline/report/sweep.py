@@ -8,32 +8,30 @@ from typing import Any
 _TEMPLATE = "sweep.html.j2"
 
 
-def sweep_html(
-    name: str, description: str, numbers: Sequence[str], members: Sequence[Mapping[str, Any]], told: str
-) -> str:
+def sweep_html(*, members: Sequence[Mapping[str, Any]], **told: Any) -> str:
     """The page.
 
     Args:
-        numbers: names of the numbers of each member, in order.
-        members: key, values (by axis), state, made, stages, error, strict, numbers, report (a file
-            beside the page, or "").
-        told: the time of this state.
+        members: key, values (by axis), state, made, stages, error, strict, numbers, report (a
+            file beside the page, or "").
+        told: name and description; numbers, the names of the numbers of each member, in order;
+            pooled (sweeps/numbers.py); looks (page.py); stop, the rule that gives members up; told, the
+            time of this state.
     """
-    from jinja2 import Environment, PackageLoader, select_autoescape
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     environment = Environment(
-        loader=PackageLoader("e2h_pipeline", "report"), autoescape=select_autoescape(default=True)
+        loader=PackageLoader("e2h_pipeline", "report"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
     )
     states: dict[str, int] = {}
     for member in members:
         states[member["state"]] = states.get(member["state"], 0) + 1
     return environment.get_template(_TEMPLATE).render(
-        name=name,
-        description=description,
         axes=list(members[0]["values"]) if members else [],
-        numbers=numbers,
         members=members,
         states=states,
         running="running" in states,
-        told=told,
+        **told,
     )

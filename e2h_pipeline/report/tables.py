@@ -10,14 +10,34 @@ from e2h_pipeline.report.names import headed, method_name, policy_name
 from e2h_pipeline.report.results import Measured, Results
 from e2h_pipeline.reranking.aggregate import PREFERRED
 from e2h_pipeline.statistics.levels import POOLED_GROUPS
+from e2h_pipeline.statistics.multiple import CLEAR, holm, p_value_of_interval
 
 Comparison = tuple[str, str, int]
 """First, second and N of a paired difference, as `differences.parquet` names them."""
 
 
+def judged(differences: Sequence[Row], confidence: float) -> list[Row]:
+    """The differences that a page shows: each comparison at its largest N, by pooled level group.
+
+    `clear` says whether one is apart from 0 among all of them (statistics/multiple.py).
+
+    Args:
+        differences: rows of all benchmarks of the page.
+        confidence: coverage of their intervals.
+    """
+    largest: dict[tuple[str, str, str], int] = {}
+    for row in differences:
+        largest[_pair(row)] = max(largest.get(_pair(row), 0), row["n"])
+    shown = [row for row in differences if row["n"] == largest[_pair(row)] and row["levels"] in POOLED_GROUPS]
+    p_values = holm(
+        [p_value_of_interval(row["difference"], row["ci_low"], row["ci_high"], confidence) for row in shown]
+    )
+    return [{**row, "clear": p < CLEAR} for row, p in zip(shown, p_values, strict=True)]
+
+
 def clearly_apart(differences: Sequence[Row]) -> set[tuple[Comparison, str]]:
-    """Comparisons and level groups whose interval leaves out 0."""
-    return {(_comparison(row), row["levels"]) for row in differences if difference_cell(row).clear}
+    """Comparisons and level groups that were judged to be apart from 0."""
+    return {(_comparison(row), row["levels"]) for row in differences if row["clear"]}
 
 
 def policy_rows(results: Results, clear: set[tuple[Comparison, str]]) -> list[TableRow]:
@@ -79,18 +99,18 @@ def aggregation_rows(results: Results) -> list[TableRow]:
 
 
 def difference_rows(differences: Sequence[Row], groups: Sequence[str] = POOLED_GROUPS) -> list[TableRow]:
-    """Each comparison at its largest N, by pooled level group, in the order of the table."""
-    largest: dict[tuple[str, str], int] = {}
-    for row in differences:
-        pair = (row["first"], row["second"])
-        largest[pair] = max(largest.get(pair, 0), row["n"])
+    """Each judged comparison, by pooled level group, in the order of the table."""
     found = {(_comparison(row), row["levels"]): row for row in differences}
     rows = []
-    for (first, second), n in largest.items():
+    for first, second, n in dict.fromkeys(map(_comparison, differences)):
         own = [found.get(((first, second, n), levels)) for levels in groups]
         cells = tuple(difference_cell(row) if row else None for row in own)
         rows.append(TableRow(f"{first} − {second}", f"N = {n}" if n > 1 else "", cells))
     return rows
+
+
+def _pair(row: Row) -> tuple[str, str, str]:
+    return row["benchmark"], row["first"], row["second"]
 
 
 def _comparison(row: Row) -> Comparison:

@@ -24,6 +24,7 @@ from e2h_pipeline.report.tables import (
     aggregation_rows,
     clearly_apart,
     difference_rows,
+    judged,
     policy_rows,
     rerank_rows,
 )
@@ -43,6 +44,7 @@ class BenchmarkSection:
         columns: heads of the columns of `aggregations`: single levels, then `pooled`.
         tiles: the comparisons the experiment is about, and the problems they are on (`tiles_on`).
         n: samples of `rerank_policy` that were reranked; `rerank_note` says how they were scored.
+        comparisons: number of differences that the whole page judges.
         curves: SVG panels that share `curve_legend`.
     """
 
@@ -57,6 +59,7 @@ class BenchmarkSection:
     reranking: list[TableRow]
     aggregations: list[TableRow]
     differences: list[TableRow]
+    comparisons: int
     rerank_policy: str
     rerank_note: str
     n: int
@@ -66,7 +69,10 @@ class BenchmarkSection:
 
 
 def benchmark_sections(
-    metrics: Sequence[Row], differences: Sequence[Row], names: LevelNames = NUMBERED
+    metrics: Sequence[Row],
+    differences: Sequence[Row],
+    names: LevelNames = NUMBERED,
+    confidence: float = 0.95,
 ) -> list[BenchmarkSection]:
     """One section for each benchmark.
 
@@ -74,20 +80,23 @@ def benchmark_sections(
         metrics: rows as in `metrics.parquet`.
         differences: rows as in `differences.parquet`.
         names: what people call the levels.
+        confidence: coverage of the intervals.
     """
+    shown = judged(differences, confidence)
     return [
         _section(
             benchmark,
             Results(row for row in metrics if row["benchmark"] == benchmark),
-            [row for row in differences if row["benchmark"] == benchmark],
+            [row for row in shown if row["benchmark"] == benchmark],
             names,
+            len(shown),
         )
         for benchmark in sorted({row["benchmark"] for row in metrics})
     ]
 
 
 def _section(
-    benchmark: str, results: Results, differences: Sequence[Row], names: LevelNames
+    benchmark: str, results: Results, differences: Sequence[Row], names: LevelNames, comparisons: int
 ) -> BenchmarkSection:
     clear = clearly_apart(differences)
     return BenchmarkSection(
@@ -102,6 +111,7 @@ def _section(
         reranking=rerank_rows(results, clear),
         aggregations=aggregation_rows(results),
         differences=difference_rows(differences, results.pooled),
+        comparisons=comparisons,
         rerank_policy=results.rerank_policy,
         rerank_note=_rerank_note(results),
         n=results.n,

@@ -7,7 +7,6 @@ counts serves every column of a table, so intervals of differences are paired by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,25 +83,3 @@ def ratio_intervals(
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = bootstrap.bounds((drawn @ sums / (drawn @ counts))[:, None])
     return float(sums.sum() / counts.sum()), float(low[0]), float(high[0])
-
-
-def mean_over_seeds(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Per-problem values of several seeds, averaged problem by problem.
-
-    With `mean_intervals` this is a bootstrap with problems as clusters: a drawn problem comes with
-    the runs of all seeds. The interval is about new problems, for the mean over these seeds.
-
-    Args:
-        runs: problem id -> value, one mapping per seed.
-
-    Raises:
-        ValueError: the runs are not about the same problems.
-    """
-    first = set(runs[0])
-    for number, run in enumerate(runs[1:], start=2):
-        if set(run) != first:
-            odd = sorted(set(run) ^ first)[0]
-            raise ValueError(
-                f"run {number} and run 1 differ in problems ({odd}); pool seeds of one benchmark only"
-            )
-    return {problem: float(np.mean([run[problem] for run in runs])) for problem in runs[0]}

@@ -3,51 +3,49 @@ sweep` rewrites it, and so does the daemon for sweeps that it launched."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
-from e2h_pipeline.artifacts.manifest import ManifestError
-from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.artifacts.tables import TableError
-from e2h_pipeline.evaluation.results import select
-from e2h_pipeline.orchestration.experiments import REPORT_STAGE, Experiments, report_page
+from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
 from e2h_pipeline.report.sweep import sweep_html
+from e2h_pipeline.sweeps.numbers import HEADLINES, member_headlines, metrics_of, pooled
 from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
-# Columns of a member's headline number on hard levels: its name, policy and method.
-_HEADLINES = (
-    ("SFT greedy", "sft", "greedy"),
-    ("majority", "sft", "majority"),
-    ("weighted vote", "sft", "weighted-vote"),
-    ("best-of-N", "sft", "best-of-n"),
-    ("RL greedy", "rl", "greedy"),
-)
 
-
-def write_page(
-    instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus]
-) -> Path:
+def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus]) -> Path:
     """Write the page to E2H_HOME/reports and say where."""
-    experiments = Experiments(instance, store)
-    shown = [_member(experiments, row) for row in rows]
-    page = store.home / "reports" / f"sweep-{sweep.name}.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    temporary = page.with_suffix(f".{os.getpid()}.tmp")  # a command and the daemon may write at the same time
-    names = [name for name, *_ in _HEADLINES]
-    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    temporary.write_text(sweep_html(sweep.name, sweep.description, names, shown, now), encoding="utf-8")
-    temporary.replace(page)
+    folder = store.home / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    # Numbers of members that are not made may be of another recipe.
+    metrics = {
+        row.member.key: found
+        for row in rows
+        if row.state == "made" and (found := metrics_of(row.artifacts)) is not None
+    }
+    page = folder / f"sweep-{sweep.name}.html"
+    text = sweep_html(
+        name=sweep.name,
+        description=sweep.description,
+        numbers=[name for name, *_ in HEADLINES],
+        members=[_member(store, row, metrics.get(row.member.key)) for row in rows],
+        pooled=pooled(store, metrics),
+        looks=_looks(folder / f"sweep-{sweep.name}.looks.json", metrics),
+        stop=sweep.stop.rule,
+        told=_now(),
+    )
+    _replace(page, text)
     return page
 
 
-def _member(experiments: Experiments, row: MemberStatus) -> dict[str, Any]:
+def _member(store: ArtifactStore, row: MemberStatus, metrics: Artifact | None) -> dict[str, Any]:
     return {
         "key": row.member.key,
         "values": dict(row.member.values),
@@ -56,37 +54,46 @@ def _member(experiments: Experiments, row: MemberStatus) -> dict[str, Any]:
         "stages": row.stages,
         "error": row.error,
         "strict": row.standing.strict,
-        "numbers": _headlines(experiments, row),
-        "report": _report(experiments, row),
+        "numbers": member_headlines(store, metrics) if metrics else [None] * len(HEADLINES),
+        "report": _report(store, row),
     }
 
 
-def _report(experiments: Experiments, row: MemberStatus) -> str:
+def _report(store: ArtifactStore, row: MemberStatus) -> str:
     """Relative link from the page to the member's report; empty if missing or outdated."""
-    try:
-        page = report_page(experiments.artifact(REPORT_STAGE, row.member.key).path)
-    except (StoreError, ManifestError):
+    artifact = row.artifacts.get(REPORT_STAGE) if row.state == "made" else None
+    if artifact is None:
         return ""
-    return os.path.relpath(page, experiments.store.home / "reports") if row.state == "made" else ""
-
-
-def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, str] | None]:
-    """Accuracy on hard levels with interval, for the largest N and the recipe's first aggregation.
-
-    None for a member that is not made, because its last numbers may be of another recipe, and for
-    unreadable results, which `e2h results` and `e2h verify` report."""
-    found: dict[tuple[str, str], tuple[str, str]] = {}
-    for result in select(_results(experiments, row), levels=("hard",)):
-        interval = f"[{100 * result['ci_low']:.1f}, {100 * result['ci_high']:.1f}]"
-        told = (f"{100 * result['accuracy']:.1f}", interval)
-        found.setdefault((result["policy"], result["method"]), told)
-    return [found.get((policy, method)) for _, policy, method in _HEADLINES]
-
-
-def _results(experiments: Experiments, row: MemberStatus) -> list[dict[str, Any]]:
     try:
-        if row.state != "made" or experiments.metrics_artifact(row.member.key) is None:
-            return []
-        return experiments.results(row.member.key)
-    except (StoreError, ManifestError, TableError):
-        return []
+        return os.path.relpath(report_page(artifact.path), store.home / "reports")
+    except StoreError:
+        return ""
+
+
+def _looks(file: Path, metrics: Mapping[str, Artifact]) -> dict[str, Any]:
+    """How often the page has shown other numbers, and since when; noted beside the page.
+
+    A comparison that is looked at after every new seed is clear by chance more often than its
+    p-value says, so the page tells how often that was.
+    """
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the first look, or a note that somebody damaged
+        before = {"looks": 0, "first": _now(), "numbers": ""}
+    numbers = digest_json({key: artifact.key for key, artifact in metrics.items()})
+    if not metrics or numbers == before["numbers"]:
+        return dict(before)
+    now = {**before, "looks": before["looks"] + 1, "numbers": numbers}
+    _replace(file, json.dumps(now))
+    return now
+
+
+def _replace(file: Path, text: str) -> None:
+    """A command and the daemon may write at the same time."""
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -174,7 +174,7 @@ def sweep_pages() -> dg.SensorDefinition:
             try:
                 sweep = load_sweep(name, folders)
                 rows = sweep_status(context.instance, store, sweep)
-                written.append(str(write_page(context.instance, store, sweep, rows)))
+                written.append(str(write_page(store, sweep, rows)))
             except UNUSABLE as error:
                 context.log.error("sweep %s: %s", name, error)
         context.update_cursor(str(began))

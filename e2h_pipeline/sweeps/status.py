@@ -9,8 +9,9 @@ from typing import Any, Literal
 import dagster as dg
 
 from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.orchestration.planning import Plan, plans, running_keys
+from e2h_pipeline.orchestration.planning import Plan, latest_runs, plans, running_keys
 from e2h_pipeline.orchestration.records import failure_cause
 from e2h_pipeline.orchestration.standing import Standing, failed_checks, input_leaks, was_strict
 from e2h_pipeline.recipe import Recipe
@@ -31,6 +32,7 @@ class MemberStatus:
         error: why that run failed, or what the supervision firewall found, if the member is
             "failed".
         standing: a member with a leak is never "made".
+        artifacts: what the store has for its recipe, code and inputs, by stage.
     """
 
     member: Member
@@ -40,6 +42,7 @@ class MemberStatus:
     run_id: str = ""
     error: str = ""
     standing: Standing = field(default_factory=Standing)
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
 
 
 def sweep_status(instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep) -> list[MemberStatus]:
@@ -48,9 +51,10 @@ def sweep_status(instance: dg.DagsterInstance, store: ArtifactStore, sweep: Swee
     engine = EngineResource.from_environment()
     planned = plans(instance, store, [m.key for m in found], engine, selected_stages(sweep.select))
     running = running_keys(instance)
+    runs = latest_runs(instance, [member.key for member in found])
     standings = _standings(instance, store, planned)
     return [
-        _status(instance, member, plan, running, standing)
+        _status(instance, member, plan, running, standing, runs.get(member.key))
         for member, plan, standing in zip(found, planned, standings, strict=True)
     ]
 
@@ -69,10 +73,14 @@ def _standings(instance: dg.DagsterInstance, store: ArtifactStore, planned: Sequ
 
 
 def _status(
-    instance: dg.DagsterInstance, member: Member, plan: Plan, running: set[str], standing: Standing
+    instance: dg.DagsterInstance,
+    member: Member,
+    plan: Plan,
+    running: set[str],
+    standing: Standing,
+    last: dg.DagsterRun | None,
 ) -> MemberStatus:
     made = sum(stage.state == "made" for stage in plan.stages)
-    last = next(iter(instance.get_runs(dg.RunsFilter(tags={"dagster/partition": member.key}), limit=1)), None)
     run_id = last.run_id if last else ""
     state: MemberState = plan.state
     error = ""
@@ -82,7 +90,7 @@ def _status(
         state, error = "failed", _why(instance, last.run_id)
     elif standing.leaks:
         state, error = "failed", f"supervision firewall: {standing.leaks[0]}"
-    return MemberStatus(member, state, len(plan.stages), made, run_id, error, standing)
+    return MemberStatus(member, state, len(plan.stages), made, run_id, error, standing, plan.artifacts)
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:

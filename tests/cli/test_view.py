@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from e2h_pipeline.cli import view
-from e2h_pipeline.cli.view import print_results
+from e2h_pipeline.cli.view import print_pooled, print_results
 from e2h_pipeline.recipe import LadderProblems
 
 
@@ -69,3 +69,36 @@ def test_levels_go_by_the_names_of_their_domain(
 def test_results_stay_readable_without_their_recipe(capsys: pytest.CaptureFixture[str], recipe: str) -> None:
     print_results(rows(["1", "2", "all"], recipe))
     assert heads(capsys.readouterr().out)[-3:] == ["1", "2", "all"]
+
+
+def test_results_over_seeds_show_the_seeds_and_do_not_tell_differences_of_few(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few = [{**row, "seeds": 3, "by_seed": {"1": 0.41, "2": 0.52, "3": 0.57}} for row in rows(["hard"])]
+    print_pooled(few, [])
+    shown = capsys.readouterr().out
+    assert "ladder (3 seeds)" in shown and "50.0 [40.0, 60.0]" in shown and "41.0 52.0 57.0" in shown
+    assert "3 seeds: differences between methods are not told below 5 seeds" in shown
+
+
+def test_differences_over_seeds_are_marked_among_all_of_their_table(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    enough = [{**row, "seeds": 5, "by_seed": {str(s): 0.5 for s in range(5)}} for row in rows(["hard"])]
+    difference = {
+        "benchmark": "B",
+        "first": "rl greedy, ladder",
+        "second": "sft greedy",
+        "n": 1,
+        "levels": "hard",
+        "difference": 0.05,
+        "ci_low": 0.01,
+        "ci_high": 0.09,
+        "by_seed": {str(s): 0.01 * s for s in range(5)},
+        "holm": 0.0421,
+    }
+    print_pooled(enough, [difference, {**difference, "levels": "all"}])
+    shown = capsys.readouterr().out
+    assert "not told" not in shown
+    assert "+5.0 [+1.0, +9.0] p 0.042" in shown and "+0.0 +1.0 +2.0 +3.0" in shown
+    assert "among all 2 comparisons" in shown

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from e2h_pipeline.evaluation.results import RESULT_COLUMNS, pooled_over_seeds, result_rows, select
-from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, values_table
+from e2h_pipeline.evaluation.results import RESULT_COLUMNS, result_rows, select
+from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 MAJORITY = [Method("sft", "majority", n) for n in (1, 2)]
@@ -23,22 +23,3 @@ def test_rows_are_flat_and_carry_their_data() -> None:
     short = select(rows)
     assert [(r["n"], r["levels"]) for r in short] == [(2, "easy"), (2, "hard"), (2, "all")]
     assert short[0]["accuracy"] == pytest.approx(1 / 3)
-
-
-def test_seeds_pool_to_the_mean_over_seeds() -> None:
-    tables = [values_table(board(v)) for v in ([1, 0, 0, 1, 0], [1, 1, 0, 1, 0])]
-    pooled = pooled_over_seeds(tables, (1, 2, 3), Bootstrap(100))
-    accuracy = {r["levels"]: r["accuracy"] for r in pooled if r["n"] == 2}
-    assert accuracy["2"] == 0.5 and accuracy["all"] == pytest.approx(0.5)
-
-
-def test_benchmarks_are_never_pooled() -> None:
-    tables = [values_table(board([1, 0], name)) for name in ("LADDER500", "MATH500")]
-    with pytest.raises(ValueError, match="LADDER500, MATH500"):
-        pooled_over_seeds(tables, (1,), Bootstrap(100))
-
-
-def test_what_two_graders_decided_is_never_pooled() -> None:
-    tables = [values_table(board([1, 0], grader=grader)) for grader in ("exact/1", "math/1")]
-    with pytest.raises(ValueError, match="seeds of one grader can be pooled, these are exact/1, math/1"):
-        pooled_over_seeds(tables, (1,), Bootstrap(100))

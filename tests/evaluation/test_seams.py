@@ -17,7 +17,8 @@ from e2h_pipeline.evaluation.generalization import evaluator_generalization
 from e2h_pipeline.evaluation.graded import PoolFiles
 from e2h_pipeline.evaluation.moved import moved_rows
 from e2h_pipeline.evaluation.policies import benchmark_metrics
-from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows
+from e2h_pipeline.evaluation.pooling import pool_arm, pooled_rows
+from e2h_pipeline.evaluation.results import result_rows
 from e2h_pipeline.problems.ladder.checker import step_labels
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Evaluation
@@ -71,7 +72,7 @@ def test_groups_follow_the_levels_of_the_data(
     assert all(row["level"] == levels[int(row["problem_id"][1:])] for row in chosen)
     # Later tables have the same groups in the same order.
     metrics = read_table(world / "benchmark" / "metrics.parquet").to_pylist()
-    pooled = pooled_over_seeds([values, values], easy, Bootstrap(100))
+    pooled = pooled_rows(pool_arm("toy", {"one": values, "two": values}), easy, Bootstrap(100))
     for rows in (result_rows("toy", metrics, {}), pooled):
         assert list(dict.fromkeys(row["levels"] for row in rows)) == groups
     moved = moved_rows(metrics, metrics, (values, values), easy, Bootstrap(100))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals, mean_over_seeds, ratio_intervals
+from e2h_pipeline.statistics.bootstrap import Bootstrap, mean_intervals, ratio_intervals
 
 
 def test_interval_of_a_proportion_matches_the_normal_one() -> None:
@@ -47,9 +47,3 @@ def test_ratio_weighs_problems_by_their_items() -> None:
     estimate, low, high = ratio_intervals(np.array([1.0, 9.0]), np.array([2, 10]), Bootstrap(300))
     assert estimate == pytest.approx(10 / 12)
     assert low == pytest.approx(0.5) and high == pytest.approx(0.9)
-
-
-def test_seeds_are_averaged_problem_by_problem() -> None:
-    assert mean_over_seeds([{"a": 1.0, "b": 0.0}, {"b": 1.0, "a": 1.0}]) == {"a": 1.0, "b": 0.5}
-    with pytest.raises(ValueError, match=r"run 2 and run 1 differ in problems \(b\)"):
-        mean_over_seeds([{"a": 1.0, "b": 0.0}, {"a": 1.0}])

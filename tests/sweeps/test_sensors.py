@@ -270,5 +270,5 @@ def test_numbers_that_cannot_be_read_leave_the_rest_of_the_page(
     instance.report_runless_asset_event(dg.AssetMaterialization("report", partition="tiny"))
     rows = [MemberStatus(Member("tiny", {"seed": 0}), "made", made=7, stages=7)]
     write(home, SWEEP)
-    page = write_page(instance, ArtifactStore(home), load_sweep("small", [home / "sweeps"]), rows)
+    page = write_page(ArtifactStore(home), load_sweep("small", [home / "sweeps"]), rows)
     assert "7/7" in page.read_text()

@@ -1,0 +1,113 @@
+"""The page of a sweep over real artifacts: arms over seeds, comparisons, and earlier looks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.artifacts.tables import write_table
+from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table, values_table
+from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.sweeps.page import write_page
+from e2h_pipeline.sweeps.spec import Member, Sweep
+from e2h_pipeline.sweeps.status import MemberStatus
+
+EASY = [1, 2, 3]
+LEVELS = np.repeat(np.arange(1, 6), 12)
+EVALUATION = {"easy_levels": EASY, "bootstrap": 100, "confidence": 0.95, "ceiling": None}
+GAIN = {"sft": 0.0, "orm": 0.0, "prm": 0.15}
+
+
+def numbers(store: ArtifactStore, reward: str, seed: int) -> Artifact:
+    """A table of metrics: the seed moves all policies alike, and the reward moves RL alone."""
+    rng = np.random.default_rng(seed)
+    answers = np.clip(0.4 + rng.normal(0, 0.1) + rng.normal(0, 0.1, len(LEVELS)), 0, 1)
+    vote = np.clip(answers + 0.1, 0, 1)
+    values = {
+        Method("sft", "greedy", 1): answers,
+        Method("rl", "greedy", 1): np.clip(answers + GAIN[reward] + rng.normal(0, 0.01, len(LEVELS)), 0, 1),
+        Method("sft", "weighted-vote", 8, reward, "last"): answers,
+        Method("sft", "weighted-vote", 8, reward, "product"): vote,
+    }
+    board = Scoreboard("TEST", "exact/1", tuple(f"p{i:03}" for i in range(len(LEVELS))), LEVELS, values)
+
+    def make(draft: Draft) -> None:
+        write_table(draft.out / "metrics.parquet", metrics_table(board, EASY, Bootstrap(100)))
+        write_table(draft.out / "values.parquet", values_table(board))
+
+    recipe = {"evaluation": EVALUATION, "reward": reward, "seed": seed}
+    return store.obtain(Request("benchmark_metrics", "c0de", recipe, {}), make)[0]
+
+
+def members(store: ArtifactStore, rewards: list[str], seeds: int) -> list[MemberStatus]:
+    return [
+        MemberStatus(
+            Member(f"tiny/reward.kind={reward}/seed={seed}", {"reward.kind": reward, "seed": seed}),
+            "made",
+            stages=7,
+            made=7,
+            artifacts={"benchmark_metrics": numbers(store, reward, seed)},
+        )
+        for reward in rewards
+        for seed in range(seeds)
+    ]
+
+
+def page(store: ArtifactStore, rows: list[MemberStatus]) -> str:
+    sweep = Sweep(name="rewards", recipe="tiny", axes={"seed": [0]})
+    return write_page(store, sweep, rows).read_text(encoding="utf-8")
+
+
+def words(text: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", text.split("<body>")[1]).split())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+def test_few_seeds_are_pooled_and_their_difference_is_not_told(store: ArtifactStore) -> None:
+    shown = words(page(store, members(store, ["orm", "prm"], 3)))
+    assert "3 seeds: differences between methods are not told below 5 seeds" in shown
+    assert "Against the first recipe" not in shown
+    arm = re.search(r"tiny/reward.kind=orm 3 (\S+) \[\S+ \S+\] (\S+) / (\S+) / (\S+)", shown)
+    assert arm is not None
+    mean, *seeds = map(float, arm.groups())
+    assert mean == pytest.approx(np.mean(seeds), abs=0.1)
+
+
+def test_arms_with_enough_seeds_are_compared_and_marked_among_all(store: ArtifactStore) -> None:
+    text = page(store, members(store, ["orm", "prm", "sft"], 6))
+    shown = words(text)
+    assert "correction for the 6 comparisons of this page" in shown  # 2 arms, 3 headlines
+    assert "not told" not in shown
+    bold = re.findall(r"<td>([^<]*)</td><td>1</td><td>6</td>\s*<td class=\"number\"><b>", text)
+    assert bold == ["rl greedy, tiny/reward.kind=prm − tiny/reward.kind=orm"]
+
+
+def test_the_aggregation_shown_is_that_of_the_report(store: ArtifactStore) -> None:
+    """Before, the first of the alphabet."""
+    (row,) = members(store, ["orm"], 1)
+    vote = page(store, [row]).split('<td class="number">')[3]
+    sft = page(store, [row]).split('<td class="number">')[1]
+    assert float(vote[:4]) - float(sft[:4]) == pytest.approx(10, abs=1)
+
+
+def test_a_page_says_how_often_its_numbers_were_looked_at(store: ArtifactStore) -> None:
+    rows = members(store, ["orm", "prm"], 2)
+    assert "looked at" not in words(page(store, []))
+    assert "looked at 1 time since" in words(page(store, rows[:2]))
+    assert "looked at 1 time since" in words(page(store, rows[:2]))  # nothing new to see
+    assert "looked at 2 times since" in words(page(store, rows))
+
+
+def test_a_damaged_artifact_is_left_out_of_the_pool(store: ArtifactStore) -> None:
+    rows = members(store, ["orm"], 3)
+    (rows[0].artifacts["benchmark_metrics"].path / "values.parquet").write_bytes(b"rot")
+    assert "tiny/reward.kind=orm 2 " in words(page(store, rows))
