@@ -62,6 +62,13 @@ class Watched:
         """The part of a recipe that defines the data to watch."""
         return narrow(recipe, self.fields)
 
+    def state(self, options: RecipeSlice) -> SourceState:
+        """`look`, where an unexpected error is a state too: it must not stop other experiments."""
+        try:
+            return self.look(options)
+        except Exception as error:  # noqa: BLE001 -- installed sources raise what they like
+            return SourceState(error=f"{self.name}: {type(error).__name__}: {error}")
+
 
 def _look_at_problems(recipe: RecipeSlice) -> SourceState:
     from e2h_pipeline.problems.source import look_at_source
@@ -157,7 +164,7 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
                 recipe = Recipe.from_key(key, recipe_folders(store.home_folder))
             except RecipeError:
                 continue  # an old experiment without a recipe
-            if error := watched.look(watched.options(recipe)).error:
+            if error := watched.state(watched.options(recipe)).error:
                 errors.setdefault(error, []).append(key)
         return readable_result(errors)
 

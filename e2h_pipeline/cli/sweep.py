@@ -10,7 +10,7 @@ import typer
 
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
-from e2h_pipeline.sweeps.spec import SWEEP_FOLDER, Sweep, SweepError, load_sweep, members, sweep_names
+from e2h_pipeline.sweeps.spec import SWEEP_FOLDER, Sweep, SweepError, load_sweep, members, shown, sweep_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -172,7 +172,8 @@ def _print_sweeps(folders: list[Path], as_json: bool) -> None:
             rows[name] = {"error": str(error)}
             lines.append(f"[bold]{escape(name)}[/bold]  [red]cannot be used[/red]  {escape(str(error))}")
             continue
-        rows[name] = one.model_dump(mode="json")
+        axes = {axis: list(map(shown, values)) for axis, values in one.axes.items()}
+        rows[name] = {**one.model_dump(mode="json"), "axes": axes}
         lines.append(f"[bold]{name}[/bold] ({count} members)  {escape(one.description)}")
     if as_json:
         print_json(rows)

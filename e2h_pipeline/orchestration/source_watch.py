@@ -97,7 +97,7 @@ def _look_at(
         options = watched.options(recipe)
         source = digest_json(options.as_dict())
         if source not in states:
-            states[source] = watched.look(options)
+            states[source] = watched.state(options)
         state, before = states[source], seen.get(key, {"version": "", "error": ""})
         now[key] = {"version": before["version"] if state.error else state.version, "error": state.error}
         if now[key]["version"] != before["version"]:
