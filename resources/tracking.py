@@ -256,6 +256,8 @@ def _result(artifact: Artifact) -> Entry:
     now = _now()
     numbers = {**_numbers(artifact.manifest.summary), "wall_seconds": artifact.manifest.wall_seconds}
     tags = {"e2h.data_version": artifact.data_version, "e2h.path": str(artifact.path)}
+    if artifact.manifest.summary.get("stopped"):
+        tags["e2h.stopped"] = str(artifact.manifest.summary["stopped"])[:_VALUE_LENGTH]
     name = f"{artifact.asset}-{artifact.data_version[:_DIGEST_LENGTH]}"
     is_model = (artifact.path / "config.json").is_file()
     return {

@@ -18,7 +18,7 @@ from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
-from e2h_pipeline.evaluation.results import pooled_over_seeds, result_rows, select
+from e2h_pipeline.evaluation.results import marked_stopped, pooled_over_seeds, result_rows, select
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -28,6 +28,7 @@ from e2h_pipeline.orchestration.standing import (
     was_strict,
 )
 from e2h_pipeline.recipe import canonical_key
+from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.stages.spec import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
@@ -90,7 +91,7 @@ class Experiments:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")
         metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
         node = trace(self.store, artifact)
-        rows = result_rows(key, metrics, _version_of_each(node))
+        rows = marked_stopped(result_rows(key, metrics, _version_of_each(node)), _stopped(node))
         recovered = self._recovered(key, metrics)
         standing = self._standing(key, [node]).as_row()
         return [{**row, **standing, **recovered.get(_identity(row), {})} for row in rows]
@@ -111,12 +112,14 @@ class Experiments:
         bootstrap = Bootstrap(options["bootstrap"], options["confidence"], seed=0)
         tables = [read_table(artifact.path / "values.parquet") for artifact in found]
         rows = pooled_over_seeds(tables, tuple(options["easy_levels"]), bootstrap)
+        stops = {key: _stopped(trace(self.store, a)) for key, a in zip(keys, found, strict=True)}
+        stopped = "; ".join(f"{key}: {why}" for key, why in stops.items() if why)
         standings = [self.standing(key) for key in keys]
         leaks = [f"{key}: {leak}" for key, one in zip(keys, standings, strict=True) for leak in one.leaks]
         edited = [f"{key}: {one.outdated}" for key, one in zip(keys, standings, strict=True) if one.outdated]
         strict = all(one.strict for one in standings)
         told = Standing(strict, tuple(leaks), "; ".join(edited)).as_row()
-        return [{"recipe": f"mean of {len(keys)}", **row, **told} for row in rows]
+        return marked_stopped([{"recipe": f"mean of {len(keys)}", **row, **told} for row in rows], stopped)
 
     def _recovered(
         self, key: str, metrics: Sequence[dict[str, Any]]
@@ -304,6 +307,12 @@ def _source(node: Node, stage: str) -> dict[str, Any]:
 
 def _step(node: Node) -> dict[str, str]:
     return {"asset": node.asset, "data_version": node.artifact.data_version, "key": node.artifact.key}
+
+
+def _stopped(node: Node) -> str:
+    """Why a guard stopped the training of the policy behind some numbers; empty where none did."""
+    policies = (n.artifact.manifest.summary for n in ancestors(node) if n.asset == "rl_policy")
+    return "; ".join(finding for summary in policies for finding in stop_findings(summary))
 
 
 def _version_of_each(node: Node) -> dict[str, str]:
