@@ -89,7 +89,9 @@ def share(folder: Path) -> None:
     """
     files, folders = ((place.stat().st_mode & 0o777) for place in (folder / MANIFEST_NAME, folder))
     for path in folder.rglob("*"):
-        path.chmod(folders if path.is_dir() else files)
+        wanted = folders if path.is_dir() else files
+        if path.stat().st_mode & 0o777 != wanted:
+            path.chmod(wanted)
 
 
 def sync_tree(folder: Path) -> None:

@@ -41,7 +41,7 @@ def locked(path: Path) -> int:
 def alone(path: Path) -> Iterator[None]:
     """Hold a lock file; waits for other processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
