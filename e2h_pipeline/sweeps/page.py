@@ -78,7 +78,8 @@ def _headlines(experiments: Experiments, row: MemberStatus) -> list[tuple[str, s
     found: dict[tuple[str, str], tuple[str, str]] = {}
     for result in select(_results(experiments, row), levels=("hard",)):
         interval = f"[{100 * result['ci_low']:.1f}, {100 * result['ci_high']:.1f}]"
-        told = (f"{100 * result['accuracy']:.1f}", interval)
+        mark = ", training stopped by a guard" if result.get("stopped") else ""
+        told = (f"{100 * result['accuracy']:.1f}", interval + mark)
         found.setdefault((result["policy"], result["method"]), told)
     return [found.get((policy, method)) for _, policy, method in _HEADLINES]
 
