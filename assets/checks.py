@@ -32,6 +32,7 @@ from e2h_pipeline.stages.findings import (
     pool_findings,
     roles,
     split_findings,
+    stop_findings,
     training_findings,
 )
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
@@ -258,6 +259,18 @@ def _upstream(context: dg.AssetCheckExecutionContext) -> dict[str, set[str]]:
         key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
         for key in graph.get_all_asset_keys()
     }
+
+
+@dg.asset_check(asset="rl_policy", partitions_def=EXPERIMENTS)
+def training_not_stopped(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+    """No guard (`rl.guards`) stopped the training.
+
+    A warning: the last good policy is kept, and its numbers are sound. They are numbers of a shorter
+    training, so results and the report say so too.
+    """
+    summary = Experiment(context, store).artifact("rl_policy").manifest.summary
+    counts = {name: summary[name] for name in ("updates", "best_update") if name in summary}
+    return _result(stop_findings(summary), **counts)._replace(severity=dg.AssetCheckSeverity.WARN)
 
 
 @dg.asset_check(asset="base_model", partitions_def=EXPERIMENTS)

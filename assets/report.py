@@ -36,17 +36,25 @@ def report(job: StageJob) -> dict[str, Any]:
     The page shows times, so its data version is made from the artifacts it shows.
     """
     from e2h_pipeline.report.html import Subject, write_report
+    from e2h_pipeline.stages.findings import stop_findings
 
     shown = {name: artifact.data_version for name, artifact in job.inputs.items()}
     (job.out / "sources.json").write_text(
         json.dumps(shown, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
+    policy = job.inputs.get("rl_policy")
     domain = DOMAINS.load(job.recipe.problems.source)
     return write_report(
         inputs={name: artifact.path for name, artifact in job.inputs.items()},
         lineage=job.lineage,
         out=job.out / "page",
-        about=Subject(job.experiment, job.recipe.as_dict(), domain.options.level_names, domain.text),
+        about=Subject(
+            job.experiment,
+            job.recipe.as_dict(),
+            domain.options.level_names,
+            domain.text,
+            stopped="; ".join(stop_findings(policy.manifest.summary)) if policy else "",
+        ),
         leaks=_leaks(job),
     )
 

@@ -64,6 +64,13 @@ class Watched:
         """The part of a recipe that defines the data to watch."""
         return narrow(recipe, self.fields)
 
+    def state(self, options: RecipeSlice) -> SourceState:
+        """`look`, where an unexpected error is a state too: it must not stop other experiments."""
+        try:
+            return self.look(options)
+        except Exception as error:  # noqa: BLE001 -- installed sources raise what they like
+            return SourceState(error=f"{self.name}: {type(error).__name__}: {error}")
+
     def by_source(self, keys: Iterable[str]) -> dict[str, list[str]]:
         """Experiments by the recipe and those overrides that can name other data.
 
@@ -201,7 +208,7 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
                 recipe = recipe_of_source(keys, recipe_folders(store.home_folder))
             except RecipeError:
                 continue  # old experiments without a recipe
-            if error := watched.look(watched.options(recipe)).error:
+            if error := watched.state(watched.options(recipe)).error:
                 errors.setdefault(error, []).extend(keys)
         return readable_result(errors)
 

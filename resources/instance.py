@@ -9,17 +9,26 @@ Dagster's default does; a `storage` in dagster.yaml (Postgres) takes its place.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as db
 import yaml
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.schema import ConcurrencySlotsTable
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from dagster._utils.concurrency import ConcurrencySlotStatus
+
+from e2h_pipeline.artifacts.home import writable
+from e2h_pipeline.artifacts.locks import alone
+
+_LOCK = ".lock"
 
 
 class SlotSafeEventLog(SqliteEventLogStorage):
@@ -41,17 +50,47 @@ class SlotSafeEventLog(SqliteEventLogStorage):
             claimed: int = connection.execute(claim.where(slots.id == free)).rowcount
         return ConcurrencySlotStatus.CLAIMED if claimed else ConcurrencySlotStatus.BLOCKED
 
+    def conn_string_for_shard(self, shard_name: str) -> str:
+        """The URL of the index (`index`) or of a run's log."""
+        return database_url(Path(self._base_dir) / f"{shard_name}.db")
+
 
 class HomeStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage with that event log."""
+    """Dagster's SQLite storage with that event log.
+
+    One process at a time makes or opens it: otherwise the first processes of a home fail, because
+    each makes the tables. A folder that can only be read is opened without making anything.
+    """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
-        self._event_log_storage = SlotSafeEventLog(self._event_log_storage._base_dir)
+        folder = Path(base_dir)
+        if writable(folder):
+            with alone(folder / _LOCK):
+                super().__init__(base_dir, inst_data)
+                self._event_log_storage = SlotSafeEventLog(self._event_log_storage._base_dir)
+            return
+        DagsterStorage.__init__(self)  # type: ignore[arg-type]
+        self.base_dir, self._inst_data = base_dir, inst_data
+        self._run_storage = SqliteRunStorage(database_url(folder / "history" / "runs.db"))
+        self._event_log_storage = SlotSafeEventLog(str(folder / "history" / "runs"))
+        self._schedule_storage = SqliteScheduleStorage(database_url(folder / "schedules" / "schedules.db"))
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> HomeStorage:
         return cls.from_local(inst_data=inst_data, **config_value)
+
+
+def database_url(path: Path) -> str:
+    """SQLAlchemy's URL of a database.
+
+    SQLite makes files beside a database in order to read it, which a folder that can only be read
+    forbids. It does not need them where nobody writes: without such files the database is complete.
+    """
+    if writable(path.parent):
+        return f"sqlite:///{path}"
+    log = path.with_name(f"{path.name}-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
+    return f"sqlite:///file:{path}?{how}&uri=true"
 
 
 class HomeInstance(DagsterInstance):

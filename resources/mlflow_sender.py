@@ -13,7 +13,6 @@ logged only if the run has none.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -23,11 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.artifacts.locks import alone
 from resources.outbox import Entry
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+SQLITE_LOCK = "mlflow.lock"
 TRACKING_ID = "e2h.tracking_id"
 _POINTS = 500  # MLflow takes at most 1,000 metrics in one call
 _PARAMS = 100  # MLflow's limit for one call
@@ -132,8 +133,7 @@ class MlflowSender:
         if not self._uri.startswith("sqlite:"):
             yield
             return
-        with (self._home / "mlflow.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone(self._home / SQLITE_LOCK):
             yield
 
     def _find_again(self, tracking_id: str) -> str:

@@ -23,12 +23,14 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.locks import alone
 from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
-from resources.mlflow_sender import MlflowSender, tracking_errors
+from resources.mlflow_sender import SQLITE_LOCK, MlflowSender, tracking_errors
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
+DATABASE = "mlflow.db"
 NAME = "e2h"  # of the MLflow experiment
 PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where `e2h ui` serves MLflow, if not at the port below
 MLFLOW_PORT = 5000  # of `make ui`, and MLflow's own default
@@ -91,7 +93,16 @@ class TrackingResource(dg.ConfigurableResource):
 
 def local_database(home: Path) -> str:
     """The SQLite database of runs, used without a server."""
-    return f"sqlite:///{home / 'mlflow.db'}"
+    return f"sqlite:///{home / DATABASE}"
+
+
+def make_database(home: Path) -> None:
+    """Make the SQLite database of runs, if it is missing, before a server does: a stage that runs may
+    make it too, and MLflow breaks where two processes do."""
+    with alone(home / SQLITE_LOCK):  # so another process has finished it, where it exists
+        missing = not (home / DATABASE).exists()
+    if missing:
+        MlflowSender(local_database(home), home, NAME).find_experiment()
 
 
 class StageRun:
@@ -245,6 +256,8 @@ def _result(artifact: Artifact) -> Entry:
     now = _now()
     numbers = {**_numbers(artifact.manifest.summary), "wall_seconds": artifact.manifest.wall_seconds}
     tags = {"e2h.data_version": artifact.data_version, "e2h.path": str(artifact.path)}
+    if artifact.manifest.summary.get("stopped"):
+        tags["e2h.stopped"] = str(artifact.manifest.summary["stopped"])[:_VALUE_LENGTH]
     name = f"{artifact.asset}-{artifact.data_version[:_DIGEST_LENGTH]}"
     is_model = (artifact.path / "config.json").is_file()
     return {

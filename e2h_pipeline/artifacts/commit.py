@@ -83,6 +83,17 @@ def hash_files(folder: Path) -> dict[str, FileEntry]:
     return files
 
 
+def share(folder: Path) -> None:
+    """Give all files of an artifact the mode of its manifest, and all folders the mode of their top:
+    what the umask says. Some libraries make files that only their owner can read (safetensors: 600).
+    """
+    files, folders = ((place.stat().st_mode & 0o777) for place in (folder / MANIFEST_NAME, folder))
+    for path in folder.rglob("*"):
+        wanted = folders if path.is_dir() else files
+        if path.stat().st_mode & 0o777 != wanted:
+            path.chmod(wanted)
+
+
 def sync_tree(folder: Path) -> None:
     """Wait until a folder and all below it are on disk."""
     for path in [folder, *folder.rglob("*")]:

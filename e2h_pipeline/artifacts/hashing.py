@@ -41,6 +41,14 @@ def byte_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def byte_hash_or_error(path: Path) -> str:
+    """`byte_hash`, or why the file cannot be read: a state to compare with the next look."""
+    try:
+        return byte_hash(path)
+    except OSError as error:
+        return str(error.strerror or error)
+
+
 def content_hash(path: Path, known_bytes: str | None = None) -> str:
     """SHA-256 of a file's meaning, hex. `known_bytes` saves a read where the meaning is bytes."""
     if path.suffix == ".parquet":

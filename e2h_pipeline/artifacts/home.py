@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 
 HOME_VARIABLE = "E2H_HOME"
+_IN_URLS = "%?#"
 _PROJECT = Path(__file__).resolve().parents[2]
+
+
+class HomeError(RuntimeError):
+    """The home folder cannot be used; one line for people."""
 
 
 def home() -> Path:
@@ -14,11 +19,28 @@ def home() -> Path:
 
     The project is where the package was installed from with `pip install -e`, so the answer does
     not depend on the working directory; a package installed as a wheel uses `~/.e2h`.
+
+    Raises:
+        HomeError: its path has a character that would lead databases elsewhere.
     """
     named = os.environ.get(HOME_VARIABLE)
     if named:
-        return Path(named).expanduser().resolve()
-    return (_PROJECT if (_PROJECT / "pyproject.toml").is_file() else Path.home()) / ".e2h"
+        return _checked(Path(named).expanduser().resolve())
+    return _checked((_PROJECT if (_PROJECT / "pyproject.toml").is_file() else Path.home()) / ".e2h")
+
+
+def _checked(folder: Path) -> Path:
+    """Dagster and MLflow name their databases by URLs, in which these characters have a meaning."""
+    bad = [sign for sign in str(folder) if sign in _IN_URLS or not sign.isprintable()]
+    if bad:
+        raise HomeError(f"{HOME_VARIABLE} {str(folder)!r} contains {bad[0]!r}; choose a path without it")
+    return folder
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in the folder that it would be made in."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return os.access(there, os.W_OK | os.X_OK)
 
 
 def project_file(name: str) -> Path | None:

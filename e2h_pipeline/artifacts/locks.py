@@ -14,8 +14,8 @@ from e2h_pipeline.artifacts.request import Request
 
 def lock_is_held(path: Path) -> bool:
     """Whether some process holds a lock file now."""
-    try:
-        handle = os.open(path, os.O_RDWR)
+    try:  # NFS wants a lock to be writable; a home that can only be read has no choice
+        handle = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
@@ -34,6 +34,18 @@ def locked(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX)
         if _is_named(handle, path):
             return handle
+        os.close(handle)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold a lock file; waits for other processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
         os.close(handle)
 
 

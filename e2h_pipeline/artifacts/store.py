@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from e2h_pipeline.artifacts.commit import build_manifest, hash_files, sync_tree
+from e2h_pipeline.artifacts.commit import build_manifest, hash_files, share, sync_tree
 from e2h_pipeline.artifacts.hashing import byte_hash
 from e2h_pipeline.artifacts.locks import lock_is_held, locked, note_inputs
 from e2h_pipeline.artifacts.manifest import (
@@ -275,6 +275,7 @@ class ArtifactStore:
     def _commit(self, request: Request, draft: Draft, seconds: float) -> None:
         manifest = build_manifest(request, draft, hash_files(draft.out), seconds)
         write_manifest(draft.out, manifest)
+        share(draft.out)
         sync_tree(draft.out)
         final = self.folder(request.asset, request.key)
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -29,14 +29,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from e2h_pipeline.artifacts.home import home, recipe_folders
+from e2h_pipeline.artifacts.home import HomeError, home, recipe_folders, writable
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.grading import grade, rerank
 from e2h_pipeline.cli.recipes import recipes
-from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, refuse_leaks
+from e2h_pipeline.cli.shared import (
+    AllowLeaks,
+    CommandError,
+    Json,
+    drop_output,
+    own_streams,
+    print_json,
+    refuse_leaks,
+)
 from e2h_pipeline.cli.store import diff, gc, verify
 from e2h_pipeline.cli.sweep import sweep
 from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key
@@ -57,11 +65,25 @@ Key = Annotated[str, typer.Argument(help="Recipe name plus overrides: ladder/rl.
 def main() -> None:
     """Entry point: user errors become one line and status 1."""
     try:
-        app()
-    except (RecipeError, SweepError, StoreError, ManifestError, TableError, CommandError) as error:
+        own_streams()
+        _run_app()
+    except (RecipeError, SweepError, StoreError, ManifestError, TableError, CommandError, HomeError) as error:
         _fail(str(error))
+    except OSError as error:  # a full disk, a folder that can only be read, a device that is gone
+        drop_output()
+        _fail(
+            f"{error.filename}: {error.strerror}" if error.filename else f"output: {error.strerror or error}"
+        )
     except KeyboardInterrupt:
         _fail("stopped", _INTERRUPTED)
+
+
+def _run_app() -> None:
+    """Run the command, and write all its output: at the end of the process it is too late for errors."""
+    try:
+        app()
+    finally:
+        sys.stdout.flush()
 
 
 @app.command()
@@ -169,7 +191,10 @@ def inspect(
 
 @app.command()
 def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
-    """Put the report page into E2H_HOME/reports and print its path."""
+    """Put the report page into E2H_HOME/reports and print its path.
+
+    In a home that can only be read, print its path in the store.
+    """
     from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
     from e2h_pipeline.report.html import with_leaks
 
@@ -178,10 +203,15 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
         page = report_page(experiments.artifact(REPORT_STAGE, key).path)
         standing = experiments.standing(key)
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    marked = with_leaks(page.read_text(encoding="utf-8"), standing.leaks, standing.outdated)
-    target.write_text(marked, encoding="utf-8")
-    typer.echo(target)
+    if writable(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        marked = with_leaks(page.read_text(encoding="utf-8"), standing.leaks, standing.outdated)
+        target.write_text(marked, encoding="utf-8")
+        typer.echo(target)
+    else:  # the page of the store has no marks
+        typer.echo(page)
+        for line in standing.outdated:
+            typer.echo(f"e2h: {line}", err=True)
     refuse_leaks(standing.leaks, allow_leaks)
 
 
@@ -241,9 +271,9 @@ def _asset_name(name: str, experiments: Experiments) -> str:
 def _experiments() -> Iterator[Experiments]:
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.experiments import Experiments
-    from e2h_pipeline.orchestration.instance import open_instance
+    from e2h_pipeline.orchestration.instance import open_to_read
 
-    with open_instance(home()) as instance:
+    with open_to_read(home()) as instance:
         yield Experiments(instance, ArtifactStore(home()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from e2h_pipeline.artifacts.json_text import json_text
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _json_lines(lines: Sequence[Graded], judges: Sequence[Grader]) -> Iterator[s
 
     for line in lines:
         record = compared_record(line, judges) if len(judges) > 1 else graded_record(line, judges[0])
-        yield json.dumps(record) + "\n"
+        yield json_text(record) + "\n"
 
 
 @contextmanager
@@ -206,6 +206,8 @@ def _explained() -> Iterator[None]:
 def _opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
     """The file or stdin, and its name for messages."""
     if file == "-":
+        if sys.stdin is None:
+            raise CommandError("stdin is closed; name a file of JSON lines")
         yield sys.stdin.buffer, "stdin"
         return
     with ExitStack() as stack:

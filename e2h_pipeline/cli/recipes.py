@@ -9,7 +9,7 @@ import typer
 
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
-from e2h_pipeline.recipe import Recipe, recipe_names
+from e2h_pipeline.recipe import Recipe, RecipeError, recipe_names
 from e2h_pipeline.recipe.describe import FieldLine, resolved
 
 
@@ -55,11 +55,18 @@ def _checked_file(path: Path, folders: list[Path]) -> Recipe:
 def _list_all(folders: list[Path], as_json: bool) -> None:
     from e2h_pipeline.cli.view import print_recipes
 
-    found = {name: Recipe.from_key(name, folders).description for name in recipe_names(folders)}
+    found = {name: _description(name, folders) for name in recipe_names(folders)}
     if as_json:
         print_json(found)
     else:
         print_recipes(found)
+
+
+def _description(name: str, folders: list[Path]) -> str:
+    try:
+        return Recipe.from_key(name, folders).description
+    except RecipeError as error:  # the others are listed all the same
+        return f"cannot be used: {error}"
 
 
 def _show(lines: list[FieldLine]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
+import sys
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
+
+from e2h_pipeline.artifacts.json_text import json_text
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
@@ -35,6 +38,33 @@ def refuse_leaks(leaks: Iterable[str], allowed: bool) -> None:
         )
 
 
+def own_streams() -> None:
+    """Occupy the standard streams that a caller has closed.
+
+    Else the next file that is opened, such as a database, gets their number and their output.
+
+    Raises:
+        CommandError: there is nowhere to write to.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- lives as long as the process
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        raise CommandError("stdout is closed; redirect it to a file or to /dev/null")
+
+
+def drop_output() -> None:
+    """Send what is left of the output nowhere: stdout cannot take it, and Python would try again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
 def print_json(value: Any) -> None:
     """Indented JSON on stdout."""
-    typer.echo(json.dumps(value, indent=1, default=str))
+    typer.echo(json_text(value, indent=1))

@@ -93,7 +93,7 @@ def gc(
     from e2h_pipeline.orchestration.planning import stage_order  # fills STAGES
     from e2h_pipeline.orchestration.records import wanted_places
 
-    with _opened() as (instance, store):
+    with _opened(change=yes) as (instance, store):
         plan = plan_collection(store, wanted_places(instance), _grows(stage_order()), 60 * grace, pools)
     if not as_json:
         _print_plan(plan)
@@ -117,11 +117,11 @@ def gc(
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[DagsterInstance, ArtifactStore]]:
+def _opened(change: bool = False) -> Iterator[tuple[DagsterInstance, ArtifactStore]]:
     from e2h_pipeline.artifacts.store import ArtifactStore
-    from e2h_pipeline.orchestration.instance import open_instance
+    from e2h_pipeline.orchestration.instance import open_instance, open_to_read
 
-    with open_instance(home()) as instance:
+    with (open_instance if change else open_to_read)(home()) as instance:
         yield instance, ArtifactStore(home())
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
+from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders, writable
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
-from e2h_pipeline.sweeps.spec import SWEEP_FOLDER, Sweep, SweepError, load_sweep, members, sweep_names
+from e2h_pipeline.sweeps.spec import SWEEP_FOLDER, Sweep, SweepError, load_sweep, members, shown, sweep_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,20 +112,20 @@ def _print_outcomes(total: int, outcomes: list[MemberOutcome]) -> None:
     )
 
 
-def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path]:
-    """The state of the members, and the page that shows it, newly written."""
+def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path | None]:
+    """The state of the members, and the page that shows it, newly written where the home allows it."""
     from e2h_pipeline.artifacts.store import ArtifactStore
-    from e2h_pipeline.orchestration.instance import open_instance
+    from e2h_pipeline.orchestration.instance import open_to_read
     from e2h_pipeline.sweeps.page import write_page
     from e2h_pipeline.sweeps.status import sweep_status
 
     store = ArtifactStore(home())
-    with open_instance(home()) as instance:
+    with open_to_read(home()) as instance:
         rows = sweep_status(instance, store, chosen)
-        return rows, write_page(store, chosen, rows)
+        return rows, write_page(store, chosen, rows) if writable(home() / "reports") else None
 
 
-def _print_status(chosen: Sweep, rows: list[MemberStatus], page: Path) -> None:
+def _print_status(chosen: Sweep, rows: list[MemberStatus], page: Path | None) -> None:
     from e2h_pipeline.cli.view import console, print_titled
 
     counts = ", ".join(
@@ -134,7 +134,8 @@ def _print_status(chosen: Sweep, rows: list[MemberStatus], page: Path) -> None:
         if any(row.state == state for row in rows)
     )
     print_titled(f"{chosen.name}: {len(rows)} members, {counts}", _status_table(rows))
-    console().print(str(page), soft_wrap=True, markup=False)
+    if page:
+        console().print(str(page), soft_wrap=True, markup=False)
 
 
 def _status_table(rows: list[MemberStatus]) -> Table:
@@ -172,7 +173,8 @@ def _print_sweeps(folders: list[Path], as_json: bool) -> None:
             rows[name] = {"error": str(error)}
             lines.append(f"[bold]{escape(name)}[/bold]  [red]cannot be used[/red]  {escape(str(error))}")
             continue
-        rows[name] = one.model_dump(mode="json")
+        axes = {axis: list(map(shown, values)) for axis, values in one.axes.items()}
+        rows[name] = {**one.model_dump(mode="json"), "axes": axes}
         lines.append(f"[bold]{name}[/bold] ({count} members)  {escape(one.description)}")
     if as_json:
         print_json(rows)

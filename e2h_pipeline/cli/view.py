@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 150  # columns if the output is not a terminal
 _VERSION_LENGTH = 12
 _SEEDS_A_LINE = 4
+STOPPED = "*"  # behind a policy whose training a guard stopped
 
 Row = dict[str, Any]
 
@@ -85,6 +86,10 @@ def print_results(rows: Sequence[Row]) -> None:
         print_titled(*_results_table(benchmark, chosen))
         graders = ", ".join(sorted({row["grader"] for row in chosen if row["grader"]}))
         console().print(f"graded by {escape(graders)}" if graders else "", soft_wrap=True)
+        for recipe, why in dict.fromkeys(
+            (r.get("recipe", ""), r["stopped"]) for r in chosen if r.get("stopped")
+        ):
+            console().print(f"[yellow]{STOPPED} {escape(recipe)}: rl {escape(why)}[/yellow]", soft_wrap=True)
     for recipe, row in {row.get("recipe", ""): row for row in rows}.items():
         print_notes(recipe, row)
 
@@ -174,6 +179,7 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
         table.add_column(name, justify="right", no_wrap=True)
     for (recipe, policy, method, n), cells in _by_method(rows).items():
         values = [_accuracy(cells.get(group)) for group in levels + pooled]
+        policy += STOPPED * any(row.get("stopped") for row in cells.values())
         names = [policy, method] if one else [marked(recipe, next(iter(cells.values()))), policy, method]
         table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
     return title, table

@@ -40,6 +40,12 @@ def result_rows(
     return [{column: row[column] for column in RESULT_COLUMNS} for row in sorted(rows, key=_order)]
 
 
+def marked_stopped(rows: Iterable[Mapping[str, Any]], why: str) -> list[dict[str, Any]]:
+    """Rows of the trained policy with `stopped`, why a guard ended its training; all others as they
+    are."""
+    return [{**row, "stopped": why} if why and row["policy"] == "rl" else dict(row) for row in rows]
+
+
 def select(
     rows: Iterable[Mapping[str, Any]],
     *,

@@ -17,10 +17,11 @@ import dagster as dg
 from dagster._daemon.controller import all_daemons_live
 
 from assets.watched import WATCHED
+from e2h_pipeline.artifacts.home import writable
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.orchestration.instance import dagster_home
+from e2h_pipeline.orchestration.instance import dagster_home, open_to_read
 from e2h_pipeline.orchestration.leftovers import Finding, leftovers
 from e2h_pipeline.orchestration.planning import plans, stage_order
 from e2h_pipeline.recipe import RecipeError
@@ -72,8 +73,10 @@ def unmended(found: Sequence[Finding]) -> list[Finding]:
 
 
 def _instance(home: Path) -> dg.DagsterInstance:
-    os.environ["DAGSTER_HOME"] = str(dagster_home(home))
-    return dg.DagsterInstance.get()
+    if writable(home / "dagster"):
+        os.environ["DAGSTER_HOME"] = str(dagster_home(home))
+        return dg.DagsterInstance.get()  # not `open_instance`, whose limits of pools may be a finding
+    return open_to_read(home)
 
 
 def _findings(instance: dg.DagsterInstance, home: Path, gone: Collection[str]) -> Iterator[Finding]:

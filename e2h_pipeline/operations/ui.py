@@ -19,7 +19,7 @@ from types import FrameType
 
 from e2h_pipeline.orchestration.instance import dagster_home, open_instance
 from e2h_pipeline.orchestration.leftovers import release_dead_runs
-from resources.tracking import PORT_VARIABLE, local_database
+from resources.tracking import PORT_VARIABLE, local_database, make_database
 
 HOST = "127.0.0.1"
 _START_SECONDS = 180
@@ -42,6 +42,7 @@ def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None])
         release_dead_runs(instance)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
         signal.signal(number, _interrupt)
+    make_database(home)
     servers: list[subprocess.Popen[bytes]] = []
     try:
         told = {"DAGSTER_HOME": str(dagster_home(home)), PORT_VARIABLE: str(mlflow_port)}

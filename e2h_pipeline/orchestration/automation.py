@@ -16,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.watched import WATCHED
-from e2h_pipeline.artifacts.hashing import byte_hash, digest_json
+from e2h_pipeline.artifacts.hashing import byte_hash_or_error, digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.planning import (
@@ -25,6 +25,7 @@ from e2h_pipeline.orchestration.planning import (
 from e2h_pipeline.recipe import RECIPE_FOLDER, RecipeError
 from e2h_pipeline.recipe.describe import recipes_page
 from e2h_pipeline.recipe.layers import recipe_layers
+from e2h_pipeline.recipe.yaml_files import yaml_files
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET
 
 JOB = "experiment"
@@ -171,9 +172,8 @@ def _said(name: str, folders: Sequence[Path]) -> str:
 
 def _recipe_files() -> str:
     """Hash of all recipe files and of this process's defaults; edited defaults need a reload."""
-    folders = [*recipe_folders(home()), RECIPE_FOLDER]
-    files = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
-    return digest_json([[str(path), byte_hash(path)] for path in files] + [recipes_page()])
+    files = yaml_files([*recipe_folders(home()), RECIPE_FOLDER])
+    return digest_json([[str(path), byte_hash_or_error(path)] for path in files] + [recipes_page()])
 
 
 def experiment_job() -> dg.UnresolvedAssetJobDefinition:

@@ -26,7 +26,7 @@ from e2h_pipeline.evaluation.pooling import (
     pooled_rows,
     with_holm,
 )
-from e2h_pipeline.evaluation.results import result_rows, select
+from e2h_pipeline.evaluation.results import marked_stopped, result_rows, select
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -36,6 +36,7 @@ from e2h_pipeline.orchestration.standing import (
     was_strict,
 )
 from e2h_pipeline.recipe import canonical_key
+from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.stages.spec import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
@@ -111,7 +112,7 @@ class Experiments:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")
         metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
         node = trace(self.store, artifact)
-        rows = result_rows(key, metrics, _version_of_each(node))
+        rows = marked_stopped(result_rows(key, metrics, _version_of_each(node)), _stopped(node))
         recovered = self._recovered(key, metrics)
         standing = self._standing(key, [node]).as_row()
         return [{**row, **standing, **recovered.get(_identity(row), {})} for row in rows]
@@ -133,7 +134,11 @@ class Experiments:
             tables = [read_table(artifact.path / "values.parquet") for artifact in found]
             arm = pool_arm(name, dict(zip(by_seed, tables, strict=True)))
             told = self._standing_of_all(by_seed.values())
-            rows += [{"recipe": name, **row, **told} for row in pooled_rows(arm, easy, bootstrap)]
+            pooled = [{"recipe": name, **row, **told} for row in pooled_rows(arm, easy, bootstrap)]
+            stops = {
+                key: _stopped(trace(self.store, a)) for key, a in zip(by_seed.values(), found, strict=True)
+            }
+            rows += marked_stopped(pooled, "; ".join(f"{key}: {why}" for key, why in stops.items() if why))
             differences += method_differences(arm, easy, bootstrap)
             differences += arm_differences(arm, arms[0], easy, bootstrap) if arms else []
             arms.append(arm)
@@ -361,6 +366,12 @@ def _source(node: Node, stage: str) -> dict[str, Any]:
 
 def _step(node: Node) -> dict[str, str]:
     return {"asset": node.asset, "data_version": node.artifact.data_version, "key": node.artifact.key}
+
+
+def _stopped(node: Node) -> str:
+    """Why a guard stopped the training of the policy behind some numbers; empty where none did."""
+    policies = (n.artifact.manifest.summary for n in ancestors(node) if n.asset == "rl_policy")
+    return "; ".join(finding for summary in policies for finding in stop_findings(summary))
 
 
 def _version_of_each(node: Node) -> dict[str, str]:

@@ -9,9 +9,11 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.storage.runs import SqliteRunStorage
 
-from e2h_pipeline.artifacts.home import project_file
+from e2h_pipeline.artifacts.home import HomeError, project_file, writable
+from e2h_pipeline.artifacts.locks import alone
 from e2h_pipeline.stages.spec import CPU_POOL, GPU_POOL
 
+_LOCK = ".lock"
 _OUR_LIMITS = "e2h/pool_limits"  # a note in Dagster's database
 _INSTANCE_CONFIG = """\
 telemetry: {enabled: false}
@@ -22,12 +24,33 @@ instance_class: {module: resources.instance, class: HomeInstance}
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
-    """The Dagster instance of a home folder, made on first use."""
-    folder = dagster_home(home)
-    os.environ["DAGSTER_HOME"] = str(folder)
+    """The Dagster instance of a home folder, made on first use by one process alone.
+
+    Raises:
+        HomeError: the home can only be read.
+    """
+    if not writable(home / "dagster"):
+        raise HomeError(f"{home} can only be read; set E2H_HOME to a folder that can be written")
+    os.environ["DAGSTER_HOME"] = str(dagster_home(home))
     instance = dg.DagsterInstance.get()
-    _set_pool_limits(instance, _has_gpu(), os.cpu_count() or 1)
+    with alone(home / _LOCK):
+        _set_pool_limits(instance, _has_gpu(), os.cpu_count() or 1)
     return instance
+
+
+def open_to_read(home: Path) -> dg.DagsterInstance:
+    """`open_instance` for commands that change nothing: a home that can only be read will do.
+
+    Raises:
+        HomeError: there is nothing in such a home.
+    """
+    folder = home / "dagster"
+    if writable(folder):
+        return open_instance(home)
+    if not (folder / "dagster.yaml").exists():
+        raise HomeError(f"{home} can only be read, and nothing was ever run in it")
+    os.environ["DAGSTER_HOME"] = str(folder)
+    return dg.DagsterInstance.get()
 
 
 def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> None:
@@ -62,7 +85,12 @@ def dagster_home(home: Path) -> Path:
     """E2H_HOME/dagster; its dagster.yaml links to the project's, so edits there take effect."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    config, shipped = folder / "dagster.yaml", project_file("dagster.yaml")
+    with alone(home / _LOCK):
+        _write_config(folder / "dagster.yaml", project_file("dagster.yaml"))
+    return folder
+
+
+def _write_config(config: Path, shipped: Path | None) -> None:
     if shipped and config.is_symlink() and config.resolve() != shipped:
         config.unlink()
     if not config.exists():
@@ -71,4 +99,3 @@ def dagster_home(home: Path) -> Path:
             config.symlink_to(shipped)
         else:
             config.write_text(_INSTANCE_CONFIG, encoding="utf-8")
-    return folder

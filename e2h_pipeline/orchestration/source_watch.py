@@ -123,7 +123,7 @@ class _Tick:
                 continue
             digest = digest_json(options.as_dict())
             if digest not in states:
-                states[digest] = watched.look(options)
+                states[digest] = watched.state(options)
             now[source] = self._state(watched, experiments[source], states[digest], seen.get(source), records)
         return now
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 _SHOWN_BAD_LINES = 20
 _CHUNK = 1 << 20  # characters of an array that are read at once
 _LARGEST = 1 << 24  # characters of an element at most, or a broken file would be read whole
+_LONGEST_LINE = 1 << 25  # bytes; reading JSON takes many times its size in memory
 _SPACE = re.compile(r"[ \t\r\n]*")
 _MEND = "not an array of JSON objects; fetch the file again, or call it .jsonl if there is one on each line"
 _DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -90,10 +91,16 @@ def parse_each(path: Path, parse: Callable[[dict[str, Any], Path, int], T]) -> I
 
 
 def _lines(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, bytes]]:
-    """(line number from 1, bytes) of every line that is not blank."""
+    """(line number from 1, bytes) of every line that is not blank; the beginning of one that is too
+    long."""
     number = 0
+    lines = _unpacked(file, name)
     try:
-        for number, line in enumerate(_unpacked(file, name), start=1):
+        while line := lines.readline(_LONGEST_LINE + 1):
+            number += 1
+            rest = line
+            while len(rest) > _LONGEST_LINE and not rest.endswith(b"\n"):
+                rest = lines.readline(_LONGEST_LINE + 1)
             if line.strip():
                 yield number, line
     except _DAMAGED as error:
@@ -105,7 +112,7 @@ def _lines(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, bytes]]:
 def _elements(file: IO[bytes], name: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number from 1, object) of every element of an array, read piece by piece: it may be larger
     than memory."""
-    text = io.TextIOWrapper(_unpacked(file, name), encoding="utf-8")
+    text = io.TextIOWrapper(_unpacked(file, name), encoding="utf-8-sig")
     decode = json.JSONDecoder().raw_decode
     buffer, at, number, expected = "", 0, 0, "["
     while expected and (piece := _piece(text, name, number)):
@@ -166,8 +173,12 @@ def field(record: dict[str, Any], name: str, kind: type, path: Path | str, line:
 
 
 def _record(line: bytes, path: Path | str, number: int) -> dict[str, Any]:
+    if len(line) > _LONGEST_LINE:
+        raise ProblemError(
+            f"{path}:{number}: longer than {_LONGEST_LINE >> 20} MiB; shorten or delete the line"
+        )
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ProblemError(f"{path}:{number}: not UTF-8; save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:

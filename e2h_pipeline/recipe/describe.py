@@ -24,6 +24,10 @@ A recipe is a YAML file of the sections below, in `E2H_HOME/recipes/` or shipped
 extend another (`extends: ladder`). A key is its name and overrides: `ladder/rl.updates=50/seed=1`.
 `e2h recipes NAME` shows a recipe with all its values, `e2h recipes --check FILE` reports the errors of a file.
 
+Values are read by the type of their field, as in YAML 1.2. A text that looks like a number stays a text where the
+field is a text. What YAML 1.1 reads in another way is refused: leading zeros (`010`), `yes` and `no`, `1_000`, `1:30`;
+so are tags and merge keys (`<<`).
+
 Some sections have different fields for each method; one field names the method (`rl.algorithm`). A field of
 another method is an error. A file may also set fields for methods that it does not choose, under `when`:
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from e2h_pipeline.recipe.section import RecipeError, did_you_mean
+from e2h_pipeline.recipe.yaml_files import yaml_files
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 DEFAULT_KEY = "ladder"
@@ -30,7 +31,7 @@ def canonical_key(key: str) -> str:
 
 def recipe_names(folders: Iterable[Path] = ()) -> list[str]:
     """Names of all recipes that can be found."""
-    return sorted({path.stem for folder in [*folders, RECIPE_FOLDER] for path in Path(folder).glob("*.yaml")})
+    return sorted({path.stem for path in yaml_files([*folders, RECIPE_FOLDER])})
 
 
 def split_key(key: str) -> tuple[str, dict[str, str]]:

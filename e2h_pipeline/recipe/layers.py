@@ -12,22 +12,22 @@ union keyed by the method's name (`families`) have two rules of their own:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
-from functools import lru_cache
 from pathlib import Path
+from types import NoneType
 from typing import Any
-
-import yaml
 
 from e2h_pipeline.recipe.families import FAMILIES
 from e2h_pipeline.recipe.keys import RECIPE_NAME, recipe_names
 from e2h_pipeline.recipe.old_spellings import refuse_old_spelling
+from e2h_pipeline.recipe.scalars import Plain, typed
 from e2h_pipeline.recipe.section import Family, RecipeError
+from e2h_pipeline.recipe.yaml_files import read_yaml
 
 Layer = dict[str, Any]
 WHEN = "when"
+_NAME_OR_NONE: frozenset[type] = frozenset({str, NoneType})
+_DIGITS = 9
 _LISTS = ("labels",)
 """Families with a list of sections in a recipe; keys set their fields by number
 (`labels.0.weight`)."""
@@ -37,31 +37,23 @@ def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = (
     """The data of the files that a recipe file extends, then its own.
 
     Raises:
-        RecipeError: no such file, not YAML, not a mapping, or it extends itself.
+        RecipeError: no such file, not readable as YAML, not a mapping, or it extends itself.
     """
-    path = next((p for folder in folders if (p := Path(folder) / f"{name}.yaml").is_file()), None)
+    path = next((p for folder in folders if (p := Path(folder) / f"{name}.yaml").exists()), None)
     if path is None:
         raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
-    try:
-        data = deepcopy(_parsed(path.read_text(encoding="utf-8"))) or {}
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML ({error})") from None
+    data = read_yaml(path)
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {type(data).__name__}")
-    parent = data.pop("extends", None)
+        kind = "list" if isinstance(data, list) else "text"
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {kind}")
+    parent = typed(data.pop("extends", None), _NAME_OR_NONE)
     for field in _fields(data):
         refuse_old_spelling(field, str(path))
     if parent is None:
         return [data]
     if parent in (*above, name) or not isinstance(parent, str) or not RECIPE_NAME.fullmatch(parent):
-        raise RecipeError(f"{path}: extends: {parent} is not another recipe's name")
+        raise RecipeError(f"{path}: extends: {str(parent)[:60]} is not another recipe's name")
     return [*recipe_layers(parent, folders, (*above, name)), data]
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> Any:
-    """YAML is most of the time of a recipe, and thousands of experiments share a file."""
-    return yaml.safe_load(text)
 
 
 def override_layer(overrides: Mapping[str, str], key: str) -> Layer:
@@ -79,18 +71,13 @@ def override_layer(overrides: Mapping[str, str], key: str) -> Layer:
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise RecipeError(f"{field} in key '{key}': {parent} is not a section")
-        node[leaf] = parse_value(text)
+        node[leaf] = _value(text)
     return layer
 
 
-def parse_value(text: str) -> Any:
-    """A value of a key as YAML reads it; commas make a list."""
-    if "," in text:
-        return [parse_value(item) for item in text.split(",") if item]
-    try:  # YAML reads 2e-5 as a string
-        return float(text) if re.fullmatch(r"[0-9.]+e[+-]?[0-9]+", text) else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
-        return text
+def _value(text: str) -> Any:
+    """A value of a key, to be typed by its field; commas make a list."""
+    return [Plain(item) for item in text.split(",") if item] if "," in text else Plain(text)
 
 
 def laid_together(layers: Sequence[Layer]) -> Layer:
@@ -125,7 +112,7 @@ def _one_method(family: Family, values: Sequence[Any]) -> Layer:
     """A section of methods from its layers."""
     for value in values:
         if not isinstance(value, Mapping):
-            raise RecipeError(f"{family.section}: a mapping of fields is expected, not '{value}'")
+            raise RecipeError(f"{family.section}: a mapping of fields is expected, not '{str(value)[:60]}'")
     words = list(_words(family, values))
     chosen = words[-1] if words else family.default
     merged: Layer = {}
@@ -136,8 +123,19 @@ def _one_method(family: Family, values: Sequence[Any]) -> Layer:
                 shared = family.shared(before, after)
                 own = {field: found for field, found in own.items() if field in shared}
         merged = laid_over(merged, own)
-        merged = laid_over(merged, value.get(WHEN, {}).get(chosen, {}))
+        merged = laid_over(merged, _when(family, value, chosen))
     return {**merged, family.tag: chosen}
+
+
+def _when(family: Family, value: Mapping[str, Any], chosen: str) -> Mapping[str, Any]:
+    """The fields that a layer has for the chosen method."""
+    cases = value.get(WHEN, {})
+    fields = cases.get(chosen, {}) if isinstance(cases, Mapping) else cases
+    if not isinstance(fields, Mapping):
+        raise RecipeError(
+            f"{family.section}.{WHEN}: methods with their fields are expected, not '{str(fields)[:60]}'"
+        )
+    return fields
 
 
 def _words(family: Family, values: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -157,7 +155,7 @@ def _list_of_methods(family: Family, values: Sequence[Any]) -> list[Layer]:
             found = [[each] for each in value]
         elif isinstance(value, Mapping) and all(str(field).isdecimal() for field in value):
             for number, change in value.items():
-                if int(number) >= len(found):
+                if len(number) > _DIGITS or int(number) >= len(found):
                     raise RecipeError(f"{family.section}.{number}: there are {len(found)}, numbered from 0")
                 found[int(number)].append(change)
         elif len(found) > 1:

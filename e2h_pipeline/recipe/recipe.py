@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,13 @@ class Recipe(Section):
         name, overrides = split_key(key)
         layers = [*recipe_layers(name, [*folders, RECIPE_FOLDER]), override_layer(overrides, key)]
         try:
-            recipe = cls.model_validate({**laid_together(layers), "name": name})
+            data = laid_together(layers)
+            recipe = cls.model_validate({**data, "name": name})
         except ValidationError as error:
-            raise RecipeError(
-                f"recipe key '{key}': {explain_validation(error, _known_fields(layers))}"
-            ) from None
+            why = explain_validation(error, _known_fields(data))
+            raise RecipeError(f"recipe key '{key}': {why}") from None
+        except RecipeError as error:
+            raise RecipeError(f"recipe key '{key}': {error}") from None
         _refuse_remote_code(recipe, overrides)
         return recipe
 
@@ -146,16 +148,15 @@ class RecipeSlice:
         return self._recipe.model_dump(mode="json", include=set(self.sections))
 
 
-def _known_fields(layers: Sequence[Layer]) -> dict[str, Iterable[str]]:
+def _known_fields(data: Layer) -> dict[str, Iterable[str]]:
     """Fields that a recipe could have, by section; of a section with methods, those of the chosen
     one."""
-    data = laid_together(layers)
     known: dict[str, Iterable[str]] = {"": Recipe.model_fields}
     for name, field in Recipe.model_fields.items():
         family = FAMILIES.get(name)
         if family is not None:
             value = data.get(name, {})
-            first = value[0] if isinstance(value, list) else value
+            first = next(iter(value), {}) if isinstance(value, list) else value
             known[name] = family.member(first.get(family.tag, family.default)).model_fields
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             known[name] = field.annotation.model_fields

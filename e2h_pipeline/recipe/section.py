@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from e2h_pipeline.recipe.plugins import installed, options_of
+from e2h_pipeline.recipe.scalars import kinds, typed
 
 
 class RecipeError(ValueError):
@@ -21,6 +23,23 @@ class Section(BaseModel):
     """A part of a recipe. Unknown fields are refused; values never change after parsing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed_by_field(cls, data: Any) -> Any:
+        """Text of files and keys as the type of its field."""
+        if not isinstance(data, Mapping):
+            return data
+        return {name: cls._typed(name, value) for name, value in data.items()}
+
+    @classmethod
+    def _typed(cls, name: str, value: Any) -> Any:
+        try:
+            return typed(value, _kinds(cls, name))
+        except ValueError as error:
+            why = PydanticCustomError("scalar", "{why}", {"why": str(error)})
+            line = InitErrorDetails(type=why, loc=(name,), input=value)
+            raise ValidationError.from_exception_data(cls.__name__, [line]) from None
 
 
 @dataclass(frozen=True)
@@ -63,7 +82,10 @@ class Family:
             raise RecipeError(
                 f"no '{word}'{did_you_mean(word, self.words())}; there are {', '.join(self.words())}"
             )
-        options = options_of(self.group, word) or self.base
+        try:
+            options = options_of(self.group, word) or self.base
+        except (ImportError, AttributeError) as error:
+            raise RecipeError(f"'{word}' ({self.group}) cannot be loaded: {error}") from None
         if not (isinstance(options, type) and issubclass(options, self.base)):
             raise RecipeError(
                 f"Options of '{word}' ({self.group}) must be a subclass of {self.base.__name__}"
@@ -103,6 +125,12 @@ class Family:
 
     def _owners(self, field: str) -> list[str]:
         return [word for word, section in self.members.items() if field in section.model_fields]
+
+
+@cache
+def _kinds(section: type[Section], name: str) -> frozenset[type]:
+    field = section.model_fields.get(name)
+    return kinds(field.annotation) if field else frozenset()
 
 
 def did_you_mean(word: str, known: Any) -> str:

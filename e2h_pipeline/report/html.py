@@ -37,12 +37,14 @@ class Subject:
         recipe: as plain JSON data.
         level_names: of its domain, easiest first; none where levels have numbers alone.
         text: how its domain writes solutions.
+        stopped: why a guard stopped the training of its policy; empty where none did.
     """
 
     key: str
     recipe: Mapping[str, Any]
     level_names: tuple[str, ...] = ()
     text: TextFormat = MARKED
+    stopped: str = ""
 
     @property
     def confidence(self) -> float:
@@ -81,6 +83,7 @@ def write_report(
         kind="experiment report",
         description=about.recipe.get("description", ""),
         recipe=about.recipe,
+        stopped=about.stopped,
         confidence=about.confidence,
         benchmarks=benchmarks,
         costs=cost_panels(metrics, lengths),
@@ -124,6 +127,7 @@ def samples_page(
         kind="samples made elsewhere",
         description=description,
         recipe=None,
+        stopped="",
         confidence=confidence,
         benchmarks=benchmark_sections(metrics, differences, confidence=confidence),
         costs=[],

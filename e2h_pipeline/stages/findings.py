@@ -55,6 +55,20 @@ def split_findings(parts: Mapping[str, Path], easy_levels: Collection[int]) -> l
     return findings + _gold_findings(ids)
 
 
+def stop_findings(summary: Mapping[str, Any]) -> list[str]:
+    """Did a guard stop the training of a policy?
+
+    Args:
+        summary: of the policy's manifest.
+    """
+    if not summary.get("stopped"):
+        return []
+    return [
+        f"stopped after {summary['updates']} updates: {summary['stopped']}; the policy is that of update "
+        f"{summary['best_update']}"
+    ]
+
+
 def training_findings(asset: str, parts: Mapping[str, Path]) -> list[str]:
     """Is every row that trains of an easy problem, by id and by text, and none of a hard or
     benchmark question, whatever id it carries?

@@ -66,16 +66,23 @@ def metrics_of(artifacts: Mapping[str, Artifact]) -> Artifact | None:
     return next((artifacts[stage] for stage in METRIC_STAGES if stage in artifacts), None)
 
 
-def member_headlines(store: ArtifactStore, metrics: Artifact) -> list[Told | None]:
+def member_headlines(store: ArtifactStore, metrics: Artifact, stopped: bool) -> list[Told | None]:
     """Accuracy on hard levels with its interval over problems; None for each if it cannot be read.
 
-    `e2h results` and `e2h verify` report what is unreadable."""
+    `e2h results` and `e2h verify` report what is unreadable.
+
+    Args:
+        stopped: a guard stopped the training of the policy; this stands beside its numbers.
+    """
     try:
         folder = store.open(metrics.asset, metrics.key).path
         rows = read_table(folder / "metrics.parquet").to_pylist()
     except (StoreError, ManifestError, TableError):
         return [None] * len(HEADLINES)
-    return _headlines(rows)
+    return [
+        (told[0], f"{told[1]}, training stopped by a guard") if told and stopped and policy == "rl" else told
+        for told, (_, policy, _) in zip(_headlines(rows), HEADLINES, strict=True)
+    ]
 
 
 def pooled(store: ArtifactStore, metrics: Mapping[str, Artifact]) -> Pooled:

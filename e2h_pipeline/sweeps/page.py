@@ -15,6 +15,7 @@ from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
 from e2h_pipeline.report.sweep import sweep_html
+from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.sweeps.numbers import HEADLINES, member_headlines, metrics_of, pooled
 from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
@@ -54,9 +55,15 @@ def _member(store: ArtifactStore, row: MemberStatus, metrics: Artifact | None) -
         "stages": row.stages,
         "error": row.error,
         "strict": row.standing.strict,
-        "numbers": member_headlines(store, metrics) if metrics else [None] * len(HEADLINES),
+        "numbers": member_headlines(store, metrics, _stopped(row)) if metrics else [None] * len(HEADLINES),
         "report": _report(store, row),
     }
+
+
+def _stopped(row: MemberStatus) -> bool:
+    """Whether a guard stopped the training of the member's policy."""
+    policy = row.artifacts.get("rl_policy")
+    return policy is not None and bool(stop_findings(policy.manifest.summary))
 
 
 def _report(store: ArtifactStore, row: MemberStatus) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from e2h_pipeline.artifacts.hashing import byte_hash
+from e2h_pipeline.artifacts.hashing import byte_hash_or_error
 from e2h_pipeline.artifacts.home import home, recipe_folders, sweep_folders
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
@@ -24,6 +24,7 @@ from e2h_pipeline.orchestration.planning import (
     running_keys,
 )
 from e2h_pipeline.recipe import RecipeError
+from e2h_pipeline.recipe.yaml_files import yaml_files
 from e2h_pipeline.sweeps.selection import selected_stages
 from e2h_pipeline.sweeps.spec import Sweep, SweepError, load_sweep, members, sweep_names
 from resources.engine import EngineResource
@@ -131,7 +132,7 @@ def changed_sweeps() -> dg.SensorDefinition:
     )
     def sensor_(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         folders = sweep_folders(home())
-        now = {path.stem: byte_hash(path) for folder in folders for path in sorted(folder.glob("*.yaml"))}
+        now = {path.stem: byte_hash_or_error(path) for path in yaml_files(folders)}
         seen = now if context.cursor is None else json.loads(context.cursor)
         requests: list[dg.RunRequest] = []
         refused, launched = [], set[str]()

@@ -16,6 +16,7 @@ A sweep stores no state: it follows from the file's keys, the recipe files and t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
+from e2h_pipeline.recipe import Recipe, RecipeError, Section, canonical_key
+from e2h_pipeline.recipe.scalars import untyped
+from e2h_pipeline.recipe.yaml_files import read_yaml, yaml_files
 
 SWEEP_FOLDER = Path(__file__).parent
 MOST_MEMBERS = 1000
@@ -34,17 +36,18 @@ MOST_MEMBERS = 1000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _FIELD = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
-Scalar = bool | int | float | str
+_MOST_COMBINATIONS = 100 * MOST_MEMBERS
+
+Value = str | list[str]
+"""The text of a value, as written: the recipe's field decides its type."""
 
 
 class SweepError(ValueError):
     """A sweep file cannot be used; the message names the file, the field and the mend."""
 
 
-class Stop(BaseModel):
+class Stop(Section):
     """The rule that gives up members during training (sweeps/learning_curves.py)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: Literal["never", "median", "predicted"] = Field(
         "never", description="never; median: below the median; predicted: predicted to end below the best."
@@ -53,21 +56,21 @@ class Stop(BaseModel):
     confidence: float = Field(0.95, gt=0.5, lt=1, description="predicted: of ending below the best so far.")
 
 
-class Sweep(BaseModel):
+class Sweep(Section):
     """A sweep file. Unknown fields are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="File name of the sweep, without .yaml.")
     description: str = Field("", description="One sentence for people.")
     recipe: str = Field(description="Recipe key that members add overrides to.")
-    axes: dict[str, list[Scalar | list[Scalar]]] = Field(
+    axes: dict[str, list[Value]] = Field(
         description="Dotted field -> its values. Fields joined by commas move together."
     )
-    exclude: list[dict[str, Scalar | list[Scalar]]] = Field(
+    exclude: list[dict[str, Value]] = Field(
         default_factory=list, description="Leaves out members with all values of one of these."
     )
-    select: str = Field("", description="Assets to materialize, as in `e2h run --select`; all if empty.")
+    select: str = Field(
+        "", max_length=500, description="Assets to materialize, as in `e2h run --select`; all if empty."
+    )
     retries: int = Field(0, ge=0, le=10, description="How often a failed member is tried again.")
     priority: int = Field(
         0,
@@ -94,7 +97,7 @@ class Sweep(BaseModel):
 
 @dataclass(frozen=True)
 class Member:
-    """One experiment of a sweep: its recipe key, and its value on each field."""
+    """One experiment of a sweep: its recipe key, and its value on each field (numbers as such)."""
 
     key: str
     values: Mapping[str, Any]
@@ -112,19 +115,23 @@ def members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[Member]:
         SweepError: a member's key is not a recipe, two members are equal, or there are too many or
             none.
     """
+    combinations = math.prod(map(len, sweep.axes.values()))
+    if combinations > _MOST_COMBINATIONS:
+        raise SweepError(f"sweep {sweep.name} has {combinations:.0e} combinations; cut an axis")
     found: dict[str, Member] = {}
-    for values in _grid(sweep.axes):
+    for texts in _grid(sweep.axes):
+        values = {field: shown(text) for field, text in texts.items()}
         if any(_has(values, left_out) for left_out in sweep.exclude):
             continue
-        overrides = (f"{field}={spell(value)}" for field, value in values.items())
+        overrides = (f"{field}={spell(text)}" for field, text in texts.items())
         try:
             key = canonical_key("/".join([sweep.recipe, *overrides]))
-            Recipe.from_key(key, recipe_folders)
+            recipe = Recipe.from_key(key, recipe_folders)
         except RecipeError as error:
             raise SweepError(f"sweep {sweep.name}: {error}") from None
-        if key in found:
+        if recipe.digest() in found:
             raise SweepError(f"sweep {sweep.name}: two members are {key}; values of an axis must differ")
-        found[key] = Member(key, values)
+        found[recipe.digest()] = Member(key, values)
         if len(found) > MOST_MEMBERS:
             raise SweepError(f"sweep {sweep.name} has more than {MOST_MEMBERS} members; cut an axis")
     if not found:
@@ -164,9 +171,8 @@ def sweep_names(folders: Iterable[Path] = ()) -> list[str]:
 def _files(folders: Iterable[Path]) -> dict[str, Path]:
     """Name -> file; the first folder wins."""
     found: dict[str, Path] = {}
-    for folder in [*folders, SWEEP_FOLDER]:
-        for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
+    for path in yaml_files([*folders, SWEEP_FOLDER]):
+        found.setdefault(path.stem, path)
     return found
 
 
@@ -179,13 +185,12 @@ def read_sweep(path: Path) -> Sweep:
     if not _NAME.fullmatch(path.stem):
         raise SweepError(f"{path}: a sweep's file name is lower-case letters, digits, - and _")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SweepError(f"{path}: cannot be read ({error.strerror}); mend its permissions") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        data = read_yaml(path)
+    except RecipeError as error:
+        raise SweepError(str(error)) from None
     if not isinstance(data, dict):
-        raise SweepError(f"{path}: a sweep is a mapping with recipe and axes, not a {type(data).__name__}")
+        kind = "list" if isinstance(data, list) else "text"
+        raise SweepError(f"{path}: a sweep is a mapping with recipe and axes, not a {kind}")
     try:
         return Sweep.model_validate({**data, "name": path.stem})
     except ValidationError as error:
@@ -203,4 +208,9 @@ def _has(values: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     unknown = [field for field in wanted if field not in values]
     if unknown:
         raise SweepError(f"exclude: {unknown[0]} is not on an axis")
-    return all(values[field] == value for field, value in wanted.items())
+    return all(values[field] == shown(text) for field, text in wanted.items())
+
+
+def shown(text: Value) -> Any:
+    """A value for people and JSON: numbers as such."""
+    return list(map(untyped, text)) if isinstance(text, list) else untyped(text)

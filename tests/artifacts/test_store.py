@@ -34,6 +34,26 @@ def _never(_draft: Draft) -> None:
     raise AssertionError("computed twice")
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_files_of_an_artifact_can_be_read_as_the_umask_says(tmp_path: Path, mask: int) -> None:
+    """safetensors makes files of mode 600, whatever the umask."""
+
+    def make(draft: Draft) -> None:
+        (draft.out / "model").mkdir(mode=0o700)
+        for name in ("weights", "model/weights"):
+            (draft.out / name).write_text("")
+            (draft.out / name).chmod(0o600)
+
+    before = os.umask(mask)
+    try:
+        made, _ = ArtifactStore(tmp_path).obtain(REQUEST, make)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in made.path.rglob("*")}
+    assert modes == {"model": 0o777 & ~mask, "weights": 0o666 & ~mask, "manifest.json": 0o666 & ~mask}
+    assert {path.stat().st_mode & 0o777 for path in made.path.rglob("weights")} == {0o666 & ~mask}
+
+
 def test_equal_requests_are_made_once(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     made, reused = store.obtain(REQUEST, _write("42"))

@@ -30,6 +30,18 @@ def rows(groups: list[str], recipe: str = "ladder") -> list[dict[str, Any]]:
     ]
 
 
+def test_a_policy_whose_training_a_guard_stopped_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = [
+        {**row, "policy": "rl", "stopped": "stopped after 3 updates: kl [/] is 9"} for row in rows(["hard"])
+    ]
+    print_results([*rows(["hard"]), *stopped])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if "weighted-vote" in line] == ["self_play", "rl*"]
+    assert "* ladder: rl stopped after 3 updates: kl [/] is 9" in lines
+    print_results(rows(["hard"]))
+    assert "*" not in capsys.readouterr().out
+
+
 def heads(text: str) -> list[str]:
     return next(line for line in text.splitlines() if "policy" in line).split()
 

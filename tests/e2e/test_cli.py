@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from read_only import python_without_writing
 from tiny_experiment import e2h
 
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS
@@ -32,7 +33,7 @@ def test_other_easy_data_remakes_exactly_what_is_below(tiny_home: Path) -> None:
     done = e2h(tiny_home, "run", "tiny/problems.easy_limit=24")
     assert done.returncode == 0, done.stderr
     assert _stages(done.stdout, "reused") == {"problem_source", "base_model", "base_answers"}
-    assert f"{STAGES - 3} stages computed, 3 reused; 26 checks passed, 0 failed" in done.stdout
+    assert f"{STAGES - 3} stages computed, 3 reused; 27 checks passed, 0 failed" in done.stdout
 
 
 def test_the_pool_reads_the_evaluator_only_where_it_gives_samples_up(tiny_home: Path) -> None:
@@ -132,6 +133,32 @@ def test_the_report_is_one_page(tiny_home: Path) -> None:
     page = Path(done.stdout.strip())
     assert page == tiny_home / "reports" / "tiny.html"
     assert "LADDER500" in page.read_text()
+
+
+_READING = (
+    "results tiny --json",
+    "lineage tiny --json",
+    "verify --json",
+    "inspect sft_policy --key tiny --json",
+    "report tiny",
+    "diff tiny tiny --json",
+    "sweep evaluators --status --json",
+    "gc --json",
+)
+_ALL = f"""
+from typer.testing import CliRunner
+from e2h_pipeline.cli.app import app
+
+for command in {_READING}:
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 0, (command, done.output, done.exception)
+    print(command, len(done.stdout) > 0, sep=": ")
+"""
+
+
+def test_commands_that_read_need_no_home_that_can_be_written(tiny_home: Path) -> None:
+    said = python_without_writing(tiny_home, _ALL).splitlines()
+    assert said == [f"{command}: True" for command in _READING]
 
 
 @pytest.mark.parametrize(

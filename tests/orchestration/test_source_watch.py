@@ -298,6 +298,51 @@ def test_an_experiment_whose_recipe_is_gone_does_not_stop_the_watch(world: World
     assert len(seen) == len(WATCHED) and len(events) == 7 * len(WATCHED)
 
 
+BAD_RECIPES = {
+    "aliases": "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(40)),
+    "no UTF-8": "description: caf\udce9\n",
+    "digits": f"seed: {'9' * 6000}\n",
+    "deep": "rl: " + "[" * 5000,
+    "octal": "seed: 010\n",
+    "empty": "",
+    "a folder": None,
+}
+
+
+def test_bad_recipes_do_not_stop_the_watch_of_the_others(world: World) -> None:
+    for name, text in BAD_RECIPES.items():
+        path = world.home / "recipes" / f"{name.replace(' ', '-').lower()}.yaml"
+        if text is None:
+            path.mkdir()
+        else:
+            path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        world.instance.add_dynamic_partitions("experiment", [path.stem])
+    _write(world.one / "math_test.jsonl", "test", [*range(9), 99])
+    events, _, unknown = look(world.instance, world.home, world._seen)
+    assert {event.partition for event in events} == {"one"}
+    assert len(unknown) == len(BAD_RECIPES)
+    assert all("\n" not in str(error) for error in unknown)
+
+
+def test_a_source_that_breaks_does_not_stop_the_watch_of_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Installed label sources are other people's code."""
+
+    def broken(self: object, options: object) -> list[Path]:
+        raise LookupError("not thought of")
+
+    monkeypatch.setattr(LABEL_SOURCES.load("prm800k"), "files", broken)
+    path = world.home / "recipes" / "two.yaml"
+    path.write_text(path.read_text() + "labels: {source: prm800k}\n")
+    _write(world.one / "math_test.jsonl", "test", [*range(9), 99])
+    *events, alert = world.watch()
+    assert {event.partition for event in events if not isinstance(event, dg.AssetCheckEvaluation)} == {"one"}
+    assert isinstance(alert, dg.AssetCheckEvaluation) and "LookupError: not thought of" in str(
+        alert.description
+    )
+
+
 def test_the_check_in_the_ui_says_the_same(world: World) -> None:
     (world.two / "math500.jsonl").unlink()
     result = dg.materialize(

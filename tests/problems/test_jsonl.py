@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2h_pipeline.problems import jsonl
-from e2h_pipeline.problems.jsonl import BadLine, field, parse_each
+from e2h_pipeline.problems.jsonl import BadLine, field, parse_each, read_jsonl
 from e2h_pipeline.problems.records import ProblemError
 
 TEXTS = st.text(alphabet='ab[]{},:"\\ \n\u00e9\U0001d11e', max_size=12)
@@ -80,3 +80,33 @@ def test_an_element_that_is_refused_comes_as_a_bad_line(tmp_path: Path) -> None:
     path.write_text('[{"a": 1}, {"b": 2}, {"a": 3}]')
     found = list(parse_each(path, lambda record, path, line: field(record, "a", int, path, line)))
     assert found == [1, BadLine("x.json", 2, "no field 'a'; there are b"), 3]
+
+
+def test_a_line_that_is_too_long_is_one_bad_line_and_is_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "_LONGEST_LINE", 100)
+    path = tmp_path / "lines.jsonl"
+    fits = '{"a": "' + "x" * 90 + '"}\n'
+    path.write_text(fits + '{"a": "' + "x" * 5000 + '"}\n' + '{"a": "last"}\n' + "[" * 300)
+    first, long, last, end = parse_each(path, lambda record, *_: record["a"])
+    assert (first, last) == ("x" * 90, "last")
+    assert [str(bad) for bad in (long, end)] == [
+        f"lines.jsonl:{line}: longer than 0 MiB; shorten or delete the line" for line in (2, 4)
+    ]
+    with pytest.raises(ProblemError, match=r"lines\.jsonl:2: longer than"):
+        list(read_jsonl(path))
+    assert max(len(line) for _, line in jsonl._lines(path.open("rb"), path)) == 101
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_byte_order_mark_is_no_error(tmp_path: Path, packed: bool) -> None:
+    """Windows' editors and spreadsheets write one."""
+    pack = gzip.compress if packed else bytes
+    end = ".gz" if packed else ""
+    lines, array = tmp_path / f"lines.jsonl{end}", tmp_path / f"array.json{end}"
+    lines.write_bytes(pack(b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n'))
+    array.write_bytes(pack(b'\xef\xbb\xbf[{"a": 1}, {"a": 2}]'))
+    for path in (lines, array):
+        assert list(parse_each(path, lambda record, *_: record["a"])) == [1, 2]
+    assert [record["a"] for _, record in read_jsonl(lines)] == [1, 2]

@@ -71,6 +71,10 @@ def test_the_recipes_that_an_edit_changes_are_made_again_and_no_others(
 def test_a_recipe_that_cannot_be_read_holds_up_no_other(home: Path, instance: dg.DagsterInstance) -> None:
     _, cursor = _look(instance, None)
     (home / "recipes" / "ladder.yaml").write_text("no: [recipe")
+    (home / "recipes" / "folder.yaml").mkdir()
+    (home / "recipes" / "gone.yaml").symlink_to("nowhere")
+    (home / "recipes" / "bytes.yaml").write_bytes(b"\xff\xfe")
+    instance.add_dynamic_partitions("experiment", ["folder", "gone", "bytes"])
     _edit(home, RECIPE.replace("sft: {epochs: 2", "sft: {epochs: 3"))
     assert _look(instance, cursor)[0] == KEYS[:2]
 

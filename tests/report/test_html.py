@@ -106,10 +106,14 @@ LINEAGE = [
 
 
 def page(
-    inputs: dict[str, Path], out: Path, key: str = "ladder/seed=1", description: str = "A world."
+    inputs: dict[str, Path],
+    out: Path,
+    key: str = "ladder/seed=1",
+    description: str = "A world.",
+    stopped: str = "",
 ) -> str:
     recipe = {"name": "ladder", "description": description, "evaluation": {"confidence": 0.95}}
-    write_report(inputs, LINEAGE, out, Subject(key, recipe))
+    write_report(inputs, LINEAGE, out, Subject(key, recipe, stopped=stopped))
     return (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -140,6 +144,12 @@ def test_text_from_recipes_and_keys_is_escaped(inputs: dict[str, Path], tmp_path
     assert "<script>alert" not in text
     assert "<img src=q>" not in text
     assert "&lt;script&gt;alert(1)" in text
+
+
+def test_a_training_that_a_guard_stopped_is_told_at_the_top(inputs: dict[str, Path], tmp_path: Path) -> None:
+    text = page(inputs, tmp_path / "out", stopped="stopped after 3 updates: <kl>")
+    assert "Training of the rl policy stopped after 3 updates: &lt;kl&gt;" in text.partition("<nav>")[0]
+    assert "Training of the rl policy" not in page(inputs, tmp_path / "whole")
 
 
 def test_synthetic_numbers_share_no_table_with_math500(inputs: dict[str, Path], tmp_path: Path) -> None:

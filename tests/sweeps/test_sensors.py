@@ -148,22 +148,44 @@ def test_two_sweeps_that_share_a_member_launch_it_once(home: Path, instance: dg.
         ("recipe: nothing\naxes: {seed: [1]}\ndaily: true", "no recipe 'nothing'"),
         ("recipe: tiny\naxes: {seed: [1]}\ndaily: true\nselect: +easy_pm", "'+easy_pm' names no stage"),
         ("recipe: tiny\naxes: {seed: [1]}\ndaily: true\nselect: 'a ('", "select: "),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(40)),
+            "more than",
+        ),
+        ("description: caf\udce9", "not UTF-8"),
+        (f"recipe: tiny\naxes: {{seed: [{'9' * 6000}]}}\ndaily: true", "recipe key is longer"),
+        ("axes: " + "[" * 5000, "nested deeper"),
+        (None, "nothing to do in 0 sweeps"),
     ],
-    ids=["no YAML", "no recipe", "no stage", "no selection"],
+    ids=[
+        "no YAML",
+        "no recipe",
+        "no stage",
+        "no selection",
+        "aliases",
+        "no UTF-8",
+        "digits",
+        "deep",
+        "no file",
+    ],
 )
 def test_a_sweep_that_cannot_be_used_holds_up_no_other(
-    home: Path, instance: dg.DagsterInstance, text: str, says: str
+    home: Path, instance: dg.DagsterInstance, text: str | None, says: str
 ) -> None:
-    write(home, text, "bad")
+    bad = home / "sweeps" / "bad.yaml"
+    bad.parent.mkdir(exist_ok=True)
+    if text is None:
+        bad.mkdir()
+    else:
+        bad.write_bytes(text.encode("utf-8", "surrogateescape"))
     assert says in night(instance).skip_message
     write(home, SWEEP)
     assert [request.partition_key for request in night(instance).run_requests] == KEYS
-    (home / "sweeps" / "bad.yaml").write_text(text)
     launched, cursor, _ = look(instance, "{}")
     assert [request.partition_key for request in launched] == KEYS
     launched, _, why = look(instance, cursor)
     assert not launched
-    assert why == "cannot be used, see the log: bad"
+    assert why == ("cannot be used, see the log: bad" if text else "no new or edited sweep file")
 
 
 def test_the_sensor_launches_a_file_that_is_new_or_edited_once(

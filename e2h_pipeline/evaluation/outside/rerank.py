@@ -6,10 +6,11 @@ JSON lines, a problem each:
      "responses": ["... so \\boxed{5}.", "..."], "step_scores": [[0.9, 0.8], [0.4]]}
 
 `answers` (null: there is none) may replace `responses`. `finish_reasons` beside `responses` say
-which were cut off ("length") and so have no answer. `level` is a whole number from 1. A problem
-without one counts among all problems, not as easy or hard. `scores` has a number per sample,
-`step_scores` one per step. They are probabilities, or logits where the caller says so; then the
-sigmoid is taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight.
+which were cut off ("length") and so have no answer. `level` is a whole number from 1, or such a
+number as MATH writes it ("Level 3"). A problem without one counts among all problems, not as easy
+or hard. `scores` has a number per sample, `step_scores` one per step. They are probabilities, which
+float32 may round to a little more than 1, or logits where the caller says so; then the sigmoid is
+taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight.
 
 Every problem must have equally many samples: a curve whose problems change with N compares
 different problems. `limit` takes the first samples of each.
@@ -18,6 +19,7 @@ different problems. `limit` takes the first samples of each.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 NO_POLICY = "samples"  # nobody says who drew them
 SCORE = "score"  # in the place of an aggregation: `scores` need none
+_ROUNDING = 1e-5  # a probability may be so far outside [0, 1]: float32 and bfloat16 sums of a softmax
+_LEVEL = re.compile(r"(?:[Ll]evel )?([0-9]{1,9})")
 _SCORE_FIELDS = ("scores", "step_scores")
 _FIELDS = ("problem_id", "level", "gold", "responses", "finish_reasons", "answers", *_SCORE_FIELDS)
 
@@ -268,8 +272,12 @@ def _list(record: dict[str, Any], name: str, where: str, count: int | None = Non
 
 def _level(record: dict[str, Any], where: str) -> int | None:
     level = record.get("level")
-    if level is None:
+    if level is None or level == "Level ?":
         return None
+    if isinstance(level, str) and (match := _LEVEL.fullmatch(level.strip())):
+        level = int(match[1])
+    if isinstance(level, float) and level.is_integer():
+        level = int(level)
     if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= HIGHEST_LEVEL:
         raise ProblemError(
             f"{where}: 'level' must be a whole number from 1 to {HIGHEST_LEVEL}, not {level!r:.60}; leave it out where "
@@ -282,14 +290,19 @@ def _numbers(values: Any, what: str, logits: bool) -> list[float]:
     if not isinstance(values, list):
         raise ProblemError(f"{what} must be a list of numbers, not {json_name(values)}")
     for i, value in enumerate(values):
+        if isinstance(value, list):
+            raise ProblemError(
+                f"{what}: entry {i} is a list; a sample has one number in 'scores', and a list with a number per step"
+                " in 'step_scores'"
+            )
         if not _is_finite(value):
             raise ProblemError(f"{what}: entry {i} must be a finite number, not {value!r:.60}")
-        if not logits and not 0 <= value <= 1:
+        if not logits and not -_ROUNDING <= value <= 1 + _ROUNDING:
             raise ProblemError(
                 f"{what}: entry {i} is {value:g}; scores are probabilities from 0 to 1."
                 " If these are logits or raw rewards, say --logits: the sigmoid of each is taken"
             )
-    return [float(value) for value in values]
+    return [float(value) if logits else min(max(float(value), 0.0), 1.0) for value in values]
 
 
 def _is_finite(value: Any) -> bool:

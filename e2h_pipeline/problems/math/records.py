@@ -14,7 +14,7 @@ from e2h_pipeline.problems.jsonl import field
 from e2h_pipeline.problems.math.steps import split_steps
 from e2h_pipeline.problems.records import Problem, ProblemError
 
-_LEVEL_TEXT = re.compile(r"Level ([1-5])")
+_LEVEL_TEXT = re.compile(r"(?:[Ll]evel )?([1-5])")
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ def problem_of_record(record: dict[str, Any], problem_id: str, where: Path | str
 
 
 def _level(record: dict[str, Any], where: Path | str, line: int) -> int | None:
-    """1-5 from a number or "Level 3"; None for null and "Level ?"."""
+    """1-5 from a number, "3" or "Level 3"; None for null and "Level ?"."""
     if "level" not in record:
         raise ProblemError(f"{where}:{line}: no field 'level'; give 1-5, or null where it is not known")
     value = record["level"]
     if value is None or value == "Level ?":
         return None
-    match = _LEVEL_TEXT.fullmatch(f"Level {value}" if isinstance(value, int) else str(value))
+    match = _LEVEL_TEXT.fullmatch(str(value).strip())
     if not match:
         raise ProblemError(f"{where}:{line}: level {value!r} is not 1-5; use null where it is not known")
     return int(match[1])

@@ -1,6 +1,6 @@
 """Step labels in the format of Math-Shepherd (Wang et al. 2024, arXiv 2312.08935).
 
-A line has `input`, `label` and `task`. `input` is the question and the solution, `Step 1: ...
+A line has `input`, `label` and, if its author kept it, `task`. `input` is the question and the solution, `Step 1: ...
 ки\\nStep 2: ...`, with the step tag `ки` behind every step; `label` is the same text with `+`
 (right) or `-` (wrong) in place of each tag. The last step ends with `The answer is: ...`, which
 becomes the answer block and shares the step's rating, as in the paper's code. `Step n:` is layout
@@ -28,6 +28,7 @@ from e2h_pipeline.solutions import ANSWER_MARKER, SEPARATOR
 STEP_TAG = "ки"
 _RATINGS = {"+": RIGHT_RATING, "-": WRONG_RATING}
 _FIRST_STEP = "Step 1:"
+_SENTENCE_ENDS = ".?!:;)]}$\"'\u201d\u2019\n"
 _NUMBER = re.compile(r"Step \d+:\s*")
 _ANSWER = re.compile(r"\s*The answer is:?\s*(.+?)\s*$", re.DOTALL)
 
@@ -60,9 +61,12 @@ def _read(record: dict[str, Any], path: Path, line: int) -> tuple[LabelledSoluti
     if rest.strip():
         raise ProblemError(f"{where}: text behind the last step tag: {rest.strip()[:40]!r}")
     ratings = _ratings(pieces, labelled, where)
-    question, marker, first = pieces[0].rpartition(_FIRST_STEP)
+    question, marker, first = _parted(pieces[0])
     if not marker or not question.strip():
         raise ProblemError(f"{where}: no '{_FIRST_STEP}' between question and solution")
+    for number, piece in enumerate(pieces[1:], start=2):
+        if not _NUMBER.match(piece.strip()):
+            raise ProblemError(f"{where}: step {number} does not begin with 'Step {number}:'")
     steps = [_NUMBER.sub("", piece.strip(), count=1) for piece in (marker + first, *pieces[1:])]
     if not all(steps):
         raise ProblemError(f"{where}: step {steps.index('') + 1} is empty")
@@ -72,7 +76,20 @@ def _read(record: dict[str, Any], path: Path, line: int) -> tuple[LabelledSoluti
     solution = LabelledSolution(
         path.name, line, None, None, question.strip(), tuple(steps), tuple(_RATINGS[r] for r in ratings)
     )
-    return solution, field(record, "task", str, path, line)
+    return solution, "unknown" if record.get("task") is None else field(record, "task", str, path, line)
+
+
+def _parted(piece: str) -> tuple[str, str, str]:
+    """The question, `Step 1:`, and the first step.
+
+    Both may speak of a step 1. The solution begins with the last `Step 1:` that begins a sentence,
+    or with the last of all.
+    """
+    places = [match.start() for match in re.finditer(_FIRST_STEP, piece)]
+    starts = [place for place in places if piece[:place].rstrip(" ").endswith(tuple(_SENTENCE_ENDS))]
+    if not starts:
+        return piece.rpartition(_FIRST_STEP)
+    return piece[: starts[-1]], _FIRST_STEP, piece[starts[-1] + len(_FIRST_STEP) :]
 
 
 def _ratings(pieces: list[str], labelled: str, where: str) -> str:

@@ -196,7 +196,15 @@ def test_the_first_samples_can_be_taken() -> None:
         ({"gold": [1]}, "s.jsonl:1: 'gold' must be text, not a list"),
         ({"level": 0}, "'level' must be a whole number from 1 to 127, not 0; leave it out"),
         ({"level": 128}, "'level' must be a whole number from 1 to 127, not 128"),
-        ({"level": "Level 3"}, "'level' must be a whole number from 1 to 127, not 'Level 3'"),
+        ({"level": "Level 200"}, "'level' must be a whole number from 1 to 127, not 200"),
+        ({"level": "hard"}, "'level' must be a whole number from 1 to 127, not 'hard'"),
+        ({"level": 1.5}, "'level' must be a whole number from 1 to 127, not 1.5"),
+        (
+            {"scores": [[0.5, 0.4], [0.1]]},
+            "'scores': entry 0 is a list.* with a number per step in 'step_scores'",
+        ),
+        ({"step_scores": [[[0.5]], [0.1]]}, "'step_scores' of sample 0: entry 0 is a list"),
+        ({"scores": [0.5, 1.001]}, "entry 1 is 1.001; scores are probabilities from 0 to 1"),
         ({"level": True}, "'level' must be a whole number"),
         ({"answers": "12"}, "'answers' must be a list with an entry per sample, not '12'"),
         ({"answers": []}, "'answers' is empty"),
@@ -305,3 +313,23 @@ def test_gzipped_files_are_read(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(json.dumps(problem(1, ["1"])).encode()))
     with path.open("rb") as file:
         assert read_samples(file, str(path))[0].answers == ["1"]
+
+
+def test_what_people_write_otherwise_means_the_same() -> None:
+    """MATH's own levels, a probability that float32 rounded beyond 1, and Windows' byte-order mark."""
+    plain = [
+        problem(1, ["1", "2"], level=2, scores=[1, 0]),
+        problem(2, ["1", "1"], level=None, scores=[1, 1]),
+    ]
+    odd = [
+        problem(1, ["1", "2"], level="Level 2", scores=[1.0000001, -1e-9]),
+        problem(2, ["1", "1"], level="Level ?", scores=[1.0, 1.000001]),
+    ]
+    text = "".join(json.dumps(record) + "\n" for record in odd)
+    read = read_samples(io.BytesIO(b"\xef\xbb\xbf" + text.encode()), "s.jsonl")
+    assert [(p.level, p.scores) for p in read] == [(2, [1.0, 0.0]), (None, [1.0, 1.0])]
+    assert reranked(odd).tables.metrics == reranked(plain).tables.metrics
+    (logit,) = read_samples(
+        io.BytesIO(json.dumps(problem(1, ["1"], scores=[1.0000001])).encode()), "s", logits=True
+    )
+    assert logit.scores == [1.0000001]

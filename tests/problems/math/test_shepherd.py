@@ -46,10 +46,38 @@ def test_a_bare_answer_is_an_answer_block_and_a_solution_may_have_none(tmp_path:
     assert [s.steps for s in found.solutions] == [("# Answer\n\n5",), ("a", "b")]
 
 
-def test_a_question_may_speak_of_steps(tmp_path: Path) -> None:
-    question = "In Step 1: of a recipe we add 2. What then?"
-    (solution,) = read_shepherd(write(tmp_path / "x.jsonl", line(question, ["b"], "+"))).solutions
-    assert (solution.question, solution.steps) == (question, ("b",))
+@pytest.mark.parametrize(
+    ("question", "step"),
+    [
+        ("In Step 1: of a recipe we add 2. What then?", "b"),
+        ("Step 1: double it. Step 2: add 3. What is $y$?", "we double"),
+        ("Follow these.\nStep 1: double it.\nStep 2: add 3.\nWhat is $y$?", "we double"),
+        ("What does the procedure give?", "As in Step 1: of it, we double"),
+        ("Step 1: double it. What is $y$?", "By Step 1: it is 4"),
+    ],
+)
+def test_a_question_and_a_step_may_speak_of_steps(tmp_path: Path, question: str, step: str) -> None:
+    (solution,) = read_shepherd(write(tmp_path / "x.jsonl", line(question, [step, "c"], "+-"))).solutions
+    assert (solution.question, solution.steps) == (question, (step, "c"))
+
+
+@pytest.mark.parametrize("task", [{}, {"task": None}])
+def test_a_line_without_a_task_is_read(tmp_path: Path, task: dict[str, Any]) -> None:
+    bare = {name: value for name, value in GOOD.items() if name != "task"} | task
+    found = read_shepherd(write(tmp_path / "x.jsonl", bare, GOOD))
+    assert len(found.solutions) == 2 and not found.bad_lines
+    assert found.counts == {"records": 2, "task_unknown": 1, "task_MATH": 1}
+
+
+def test_a_solution_without_numbers_is_not_cut_within_its_question(tmp_path: Path) -> None:
+    bare = "Step 1: double it. What is $y$? We double.{} Then we add.{}"
+    record = {"input": bare.format(STEP_TAG, STEP_TAG), "label": bare.format("+", "-"), "task": "MATH"}
+    found = read_shepherd(write(tmp_path / "x.jsonl", record, GOOD))
+    (bad,) = found.bad_lines
+    assert bad.reason == "no 'Step 1:' between question and solution"
+    asked = {name: f"Do this. {text}" for name, text in record.items() if name != "task"}
+    (bad,) = read_shepherd(write(tmp_path / "y.jsonl", asked, GOOD)).bad_lines
+    assert bad.reason == "step 2 does not begin with 'Step 2:'"
 
 
 @pytest.mark.parametrize(
