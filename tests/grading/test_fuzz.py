@@ -43,7 +43,8 @@ WORDS = r"""
     \ge \neq \begin{pmatrix} \end{pmatrix} \\ & \{ \} \% \$ \, \; \! \circ \boxed \binom { } ( ) [ ] ^ _ + - * / = < >
     , . : ; ! | ' $ % 0 1 2 3 7 10 12 0.5 .25 1,000 x y n a i e and or x= ^{\circ} ^\circ _{5} _8 ^2 ^{-1} \text{or}
     \text{(A)} ² π √ − ½ ° ∞ × ٣ ５
-    \setminus \mid \choose \mathbb{R} \mathbb{Z} \dots ... 1.234567 0.1666... 000 x_1= f(x)= y= \sin(x)= \boxed{} \\\\ \text{and}
+    \setminus \mid \choose \mathbb{R} \mathbb{Z} \dots ...
+    1.234567 0.1666... 000 x_1= f(x)= y= \sin(x)= \boxed{} \\\\ \text{and}
     **7** `7` "7" </answer> all real numbers except three to _7_ |x-2|< \color{red} C(5,2) [[1,2],[3,4]] ∪
 """
 TOKENS = (*WORDS.split(), r"\text{ cm}", " ", "\n")

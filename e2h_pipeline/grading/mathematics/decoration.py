@@ -36,8 +36,11 @@ def undecorated(text: str) -> str:
 
 def _trimmed(text: str) -> str:
     for _ in range(_LONGEST_TAIL):
-        tail = None if text.endswith("\\ ") else _AT_END.search(text, max(0, len(text) - _LONGEST_TAIL))
-        shorter = _AT_START.sub("", text[: tail.start()] if tail else text)
+        end = text[-_LONGEST_TAIL:]
+        plain = end[-1:].isalnum() and "<" not in end and "\\" not in end
+        tail = None if plain or text.endswith("\\ ") else _AT_END.search(text, len(text) - len(end))
+        shorter = text[: tail.start()] if tail else text
+        shorter = shorter if shorter[:1].isalnum() else _AT_START.sub("", shorter)
         if shorter == text:
             break
         text = shorter

@@ -251,6 +251,8 @@ _NUMBER_WORDS = {
 
 def _phrase(text: str) -> Form | None:
     """Words that say a set, a ratio, or yes or no."""
+    if " " not in text and "real" not in text:
+        return None
     reals = _ALL_REALS.fullmatch(text.replace("$", ""))
     if reals is not None:
         if not reals["holes"]:

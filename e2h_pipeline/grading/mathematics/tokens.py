@@ -174,32 +174,35 @@ def clean(text: str) -> str:
     text = _LAYOUT.sub(" ", _SIZES.sub("", text))
     text = _GLUED_WORD.sub(r" \1 ", _GLUED_QUAD.sub(r"\\\1 ", _JOINED_DIGITS.sub("", text)))
     text = _SPACING.sub(" ", text).strip()
-    text = _SPACED_THOUSANDS.sub(_ungrouped, text)
-    text = _SPACED_DECIMALS.sub(lambda run: run[0].replace(" ", ""), text)
+    if " " in text or "'" in text or text.count(".") > 1:
+        text = _SPACED_THOUSANDS.sub(_ungrouped, text)
+        text = _SPACED_DECIMALS.sub(lambda run: run[0].replace(" ", ""), text)
     text = _GLUED_FUNCTION.sub(r"\\\1 ", text)
     return text[:-1] if text.endswith(".") and not text.endswith("..") else text
 
 
 _NEW_LINE = re.compile(r"(?<!\\)\\\\\s*(?=[a-zA-Z](?:_\d)?\s*=)")  # between equations: x=1 \\ y=2
 _SPELLINGS = (
-    (re.compile(r"\{\s*([^{}\\]{1,20})\\choose\s*([^{}\\]{1,20})\}"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?:\{\})?[_^]\{?(\d{1,4})\}?C_\{?(\d{1,4})\}?"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<![a-zA-Z\\])C\((\d{1,4}), ?(\d{1,4})\)"), r"\\binom{\1}{\2}"),
-    (re.compile(r"(?<=\d) ?x ?(?=10\s?\^)"), r"\\times "),
-    (re.compile(r"&\s*(?==|<|>|\\[lg]eq?(?![a-zA-Z]))|(?<==)\s*&"), " "),
-    (re.compile(r"(?<=\d) ?(k?m|cm|ft|mi)/(s|h|hr|min)(?:\^?\{?(2)\}?)?$"), r"\\text{ \1/\2^\3}"),
+    ("\\choose", re.compile(r"\{\s*([^{}\\]{1,20})\\choose\s*([^{}\\]{1,20})\}"), r"\\binom{\1}{\2}"),
+    ("C_", re.compile(r"(?:\{\})?[_^]\{?(\d{1,4})\}?C_\{?(\d{1,4})\}?"), r"\\binom{\1}{\2}"),
+    ("C(", re.compile(r"(?<![a-zA-Z\\])C\((\d{1,4}), ?(\d{1,4})\)"), r"\\binom{\1}{\2}"),
+    ("10", re.compile(r"(?<=\d) ?x ?(?=10\s?\^)"), r"\\times "),
+    ("&", re.compile(r"&\s*(?==|<|>|\\[lg]eq?(?![a-zA-Z]))|(?<==)\s*&"), " "),
+    ("/", re.compile(r"(?<=\d) ?(k?m|cm|ft|mi)/(s|h|hr|min)(?:\^?\{?(2)\}?)?$"), r"\\text{ \1/\2^\3}"),
     (
+        "",
         re.compile(r"(?:\^\s*\{?\\circ\}?|°) ?(?:\\(?:text|mathrm)\s*\{ ?)?([CF])(?![a-zA-Z])\}?$"),
         r"\\text{ degrees \1}",
     ),
 )
-"""Ways to write a thing, and the one that the parser reads."""
+"""What a text has to hold, ways to write a thing, and the one that the parser reads."""
 _ENDLESS = re.compile(r"(\d{0,30}\.)(\d{2,60})\s*(?:\.\.\.|\\[lc]?dots(?![a-zA-Z])|…)")
 
 
 def _respelled(text: str) -> str:
-    for pattern, spelling in _SPELLINGS:
-        text = pattern.sub(spelling, text)
+    for needed, pattern, spelling in _SPELLINGS:
+        if needed in text:
+            text = pattern.sub(spelling, text)
     return _ENDLESS.sub(_endless, text) if "." in text else text
 
 
@@ -218,6 +221,8 @@ def _endless(match: re.Match[str]) -> str:
 
 def undoubled(text: str) -> str:
     r"""Text with half its backslashes where all come in pairs (`\\\\frac{1}{2}`), as they do in a quoted string."""
+    if "\\\\" not in text:
+        return text
     for _ in range(2):
         runs = _BACKSLASHES.findall(text)
         if not runs or any(len(run) % 2 for run in runs) or _QUOTED.search(text) is None:
