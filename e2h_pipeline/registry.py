@@ -197,6 +197,7 @@ GRADERS = Registry(
     "e2h.graders",
     {
         "math": "e2h_pipeline.grading.mathematics.grader:MathGrader",
+        "math-exact": "e2h_pipeline.grading.mathematics.unrounded:UnroundedMathGrader",
         "exact": "e2h_pipeline.grading.exact:ExactGrader",
         "math-verify": "e2h_pipeline.grading.published.math_verify:MathVerifyGrader",
         "prm800k": "e2h_pipeline.grading.published.compat:Prm800kGrader",

@@ -23,7 +23,7 @@ class Grade:
 
     Attributes:
         tier: the rule that decided, such as `text`, `form` or `sympy`.
-        ms: milliseconds spent on it; 0 where an earlier pair had the same answer.
+        ms: milliseconds of CPU time spent on it; 0 where an earlier pair had the same answer.
     """
 
     verdict: Verdict

@@ -2,10 +2,10 @@
 
 It imports nothing of this package but the task's own file, so it runs as a plain script with a clean
 import path. Requests and replies are JSON lines. `{"task": file}` is answered by `"ready"`; after that
-each `{"gold": ..., "answer": ...}` is answered by a verdict word and milliseconds. Three things keep
-it harmless: the parent kills it when a pair takes too long, the kernel kills it when a pair takes too
-much CPU time (also inside one long C-level multiplication, where no Python handler would run), and its
-memory is limited. It leaves when its input closes or its parent is gone.
+each `{"gold": ..., "answer": ...}` is answered by a verdict word and milliseconds of CPU time. Three things keep
+it harmless: the kernel kills it when a pair takes too much CPU time (also inside one long C-level
+multiplication, where no Python handler would run), its memory is limited, and the parent kills it when
+it hangs. It leaves when its input closes or its parent is gone.
 
 A task is a file with `compare(gold, answer) -> str` and `WARM_UP`, a pair that is equal: comparing it
 imports and compiles what the task needs, outside any pair's time. Only the parent says which file.
@@ -29,6 +29,7 @@ from typing import Any, TextIO
 Compare = Callable[[str, str], str]
 
 _POLL_SECONDS = 5.0
+_START_CPU_SECONDS = 300.0  # for the imports of a task
 
 
 def main() -> None:
@@ -46,15 +47,16 @@ def main() -> None:
             compare = tasks.get(file)
             _reply(replies, word)
         elif compare is not None:
-            start = time.perf_counter()
+            start = time.process_time()
             signal.setitimer(signal.ITIMER_PROF, cpu_seconds)  # default action of SIGPROF: the process ends
             verdict = compare(request["gold"], request["answer"])
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _reply(replies, [verdict, 1000 * (time.perf_counter() - start)])
+            _reply(replies, [verdict, 1000 * (time.process_time() - start)])
 
 
 def _prepare(file: str, tasks: dict[str, Compare]) -> str:
     """Load a task and compare its warm-up pair; `ready`, or what is broken."""
+    signal.setitimer(signal.ITIMER_PROF, _START_CPU_SECONDS)
     try:
         spec = importlib.util.spec_from_file_location(Path(file).stem, file)
         assert spec is not None and spec.loader is not None
@@ -63,6 +65,7 @@ def _prepare(file: str, tasks: dict[str, Compare]) -> str:
         verdict = module.compare(*module.WARM_UP)
     except Exception as error:  # noqa: BLE001 - whatever is broken, the parent has to hear of it
         return f"broken {type(error).__name__}: {error}"
+    signal.setitimer(signal.ITIMER_PROF, 0)
     if verdict != "equal":
         return f"broken {module.WARM_UP} are {verdict}"
     tasks[file] = module.compare

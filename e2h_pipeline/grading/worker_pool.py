@@ -3,9 +3,10 @@
 Why own processes and not a pool from the standard library: there a timed-out task keeps its worker
 (verl, AReaL), a signal handler cannot interrupt one long multiplication, and signals do not work off
 the main thread. Here one pair is one request on a pipe. A pair may take `cpu_seconds` of its worker's
-CPU time (counted by the kernel, so that a busy machine does not change verdicts) and four times that
-on the clock, after which the parent kills and replaces the worker. While there is plenty of work a
-second pair waits in the pipe of each worker, so that no worker waits for the parent.
+CPU time, counted by the kernel, so that a busy machine does not change verdicts. The clock decides
+nothing: the parent waits for a worker that computes, however slowly, and for one that starts slowly.
+It kills a worker only if that has used no CPU time at all for `hang_seconds`. While there is plenty of
+work a second pair waits in the pipe of each worker, so that no worker waits for the parent.
 
 What a worker computes is a *task*: a module that the worker loads by its file and the parent never
 imports (`e2h_pipeline.grading.tasks`). Callers name it by its exact module name, which code versions
@@ -27,19 +28,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 WORKER = "e2h_pipeline.grading.worker"
 """The script of the child processes. Code versions take this name for an import of it."""
 CPU_SECONDS = 3.0
 MEMORY_BYTES = 1 << 30
-_WALL_FACTOR = 4  # the clock limit, for a worker that waits or is starved
-_START_SECONDS = 120.0  # importing sympy on a busy machine
+HANG_SECONDS = 600.0
+"""Without any CPU time, while this process looks on: a worker that is stopped or waits forever."""
+_LOOK_SECONDS = 5.0  # between two looks at the CPU time of a silent worker
 _MAX_REQUEST_BYTES = 30_000  # less than a pipe holds, so that writing does not block
 _KEPT_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
 
 Reply = tuple[str, float]
-"""`equal`, `different` or `undecided`, and the milliseconds that the worker took."""
+"""`equal`, `different` or `undecided`, and the milliseconds of CPU time that the worker took."""
 
 
 class GradingError(RuntimeError):
@@ -50,15 +54,26 @@ class WorkerPool:
     """A few workers, started on first use; a context manager that leaves none behind.
 
     Every worker can do every task; it imports what a task needs when that is first asked for.
+
+    Args:
+        workers: how many; one per core, at most 8, where None.
+        cpu_seconds: CPU time a pair may take before it is undecided.
+        memory_bytes: memory of a worker.
+        hang_seconds: how long a worker may be silent without using CPU time.
     """
 
     def __init__(
-        self, workers: int | None = None, cpu_seconds: float = CPU_SECONDS, memory_bytes: int = MEMORY_BYTES
+        self,
+        workers: int | None = None,
+        cpu_seconds: float = CPU_SECONDS,
+        memory_bytes: int = MEMORY_BYTES,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         given = int(os.environ.get("E2H_GRADING_WORKERS", "0"))  # where this process is one of several
         self.size = workers or given or min(8, len(os.sched_getaffinity(0)))
         self.cpu_seconds = cpu_seconds
         self.memory_bytes = memory_bytes
+        self.hang_seconds = hang_seconds
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
 
@@ -117,34 +132,32 @@ class WorkerPool:
                 self._workers.remove(worker)
             elif waiting and worker.task != task:
                 worker.prepare(task)
-        seconds = _WALL_FACTOR * self.cpu_seconds
         for depth in (1, 2):
             for worker in self._workers:
                 if not waiting or (depth == 2 and not _may_wait(waiting, requests, self.size)):
                     break
                 if worker.ready and len(worker.jobs) < depth:
                     job = waiting.popleft()
-                    worker.send(job, requests[job], seconds)
+                    worker.send(job, requests[job])
         starting = sum(not w.ready for w in self._workers)
         while starting < len(waiting) and len(self._workers) < self.size:
-            worker = _Worker(self.cpu_seconds, self.memory_bytes)
+            worker = _Worker(self.cpu_seconds, self.memory_bytes, self.hang_seconds)
             self._workers.append(worker)
             worker.prepare(task)
             starting += 1
 
     def _wait_for_news(self) -> list[_Worker]:
-        """Workers with something to read or past their deadline."""
+        """Workers with something to read, or that hang."""
         busy = [w for w in self._workers if not w.idle]
-        patience = max(0.0, min(w.deadline for w in busy) - time.monotonic())
+        patience = min(_LOOK_SECONDS, self.hang_seconds / 4)
         readable = set(select.select([w.reader for w in busy], [], [], patience)[0])
-        now = time.monotonic()
-        return [w for w in busy if w.reader in readable or now >= w.deadline]
+        return [w for w in busy if w.reader in readable or w.hangs()]
 
 
 class _Worker:
     """One child process. It gets ready for a `task`, is idle, or is at work on the first of `jobs`."""
 
-    def __init__(self, cpu_seconds: float, memory_bytes: int) -> None:
+    def __init__(self, cpu_seconds: float, memory_bytes: int, hang_seconds: float) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-P", _file_of(WORKER), str(cpu_seconds), str(memory_bytes)],
             stdin=subprocess.PIPE,
@@ -159,8 +172,9 @@ class _Worker:
         self.ready = False
         self.dead = False
         self.jobs: deque[int] = deque()
-        self.deadline = 0.0
-        self._seconds = 0.0
+        self._cpu_seconds, self._hang_seconds = cpu_seconds, hang_seconds
+        self._silent, self._looked = 0.0, time.monotonic()
+        self._ticks: int | None = -1
         self._read = b""
 
     @property
@@ -169,22 +183,37 @@ class _Worker:
 
     def prepare(self, task: str) -> None:
         """Have it import what the task needs, outside any pair's time."""
-        self.task, self.ready, self.deadline = task, False, time.monotonic() + _START_SECONDS
+        self.task, self.ready = task, False
+        self._seen()
         self._write(json.dumps({"task": _file_of(task)}).encode() + b"\n")
 
-    def send(self, job: int, request: bytes, seconds: float) -> None:
-        """Hand over one pair, which may take so long on the clock once its turn has come."""
+    def send(self, job: int, request: bytes) -> None:
+        """Hand over one pair."""
         self.jobs.append(job)
-        self._seconds = seconds
-        if len(self.jobs) == 1:
-            self.deadline = time.monotonic() + seconds
+        self._seen()
         self._write(request)
+
+    def hangs(self) -> bool:
+        """Whether it has said nothing and used no CPU time for too long, or has died.
+
+        A look counts no more seconds than there are between looks, so that time in which this process
+        was stopped, with its workers, does not count.
+        """
+        ticks, now = _cpu_ticks(self.process.pid), time.monotonic()
+        if ticks != self._ticks:
+            self._seen()
+        self._silent += min(now - self._looked, _LOOK_SECONDS)
+        self._looked, self._ticks = now, ticks
+        return ticks is None or self._silent >= self._hang_seconds
+
+    def _seen(self) -> None:
+        self._silent, self._looked = 0.0, time.monotonic()
 
     def take_replies(self) -> list[tuple[int, Reply]]:
         """The replies that have come in. The first job is `undecided` if the worker died or had to be
         killed over it; those behind it stay in `jobs`."""
         if not select.select([self.reader], [], [], 0)[0]:
-            return self._give_up("no reply in time")
+            return self._give_up("it hangs")
         chunk = os.read(self.reader, 65536)
         if not chunk:
             return self._give_up("it died")
@@ -194,7 +223,7 @@ class _Worker:
             if self.ready:
                 word, ms = json.loads(line)
                 replies.append((self.jobs.popleft(), (str(word), float(ms))))
-                self.deadline = time.monotonic() + self._seconds
+                self._seen()
             else:
                 self._take_start(json.loads(line))
         return replies
@@ -209,10 +238,8 @@ class _Worker:
                 pipe.close()
 
     def _write(self, line: bytes) -> None:
-        try:
+        with suppress(BrokenPipeError):  # it has just died: its pipe reads as ended at the next look
             os.write(self.writer, line)
-        except BrokenPipeError:
-            self.deadline = 0.0  # it has just died; the next look finds it so
 
     def _take_start(self, word: str) -> None:
         if word != "ready":
@@ -225,7 +252,18 @@ class _Worker:
             raise GradingError(
                 f"a worker for {self.task} cannot start: {why} (exit status {self.process.returncode})"
             )
-        return [(self.jobs.popleft(), ("undecided", 1000 * self._seconds))]
+        return [(self.jobs.popleft(), ("undecided", 1000 * self._cpu_seconds))]
+
+
+def _cpu_ticks(pid: int) -> int | None:
+    """CPU time of a process in clock ticks; None if it has ended."""
+    try:
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[11]) + int(fields[12])
 
 
 def _file_of(module: str) -> str:

@@ -17,7 +17,8 @@ def test_every_entry_grades_under_its_word(word: str) -> None:
     with grader(word, workers=1) as judge:
         assert verdicts_of(judge, [("7", "7"), ("7", "8")]) == [Verdict.EQUAL, Verdict.DIFFERENT]
         assert judge.classes([["7", None, "8", "7"]]) == [[0, None, 1, 0]]
-        assert judge.name == word and judge.version and judge.undecided == 0 and not judge.reads_problem
+        assert judge.name == word and judge.version and judge.undecided == 0
+        assert judge.reads_problem == (word in ("math", "math-exact"))
 
 
 def test_the_words_are_those_of_the_recipe() -> None:
@@ -39,6 +40,7 @@ def test_a_stage_must_declare_graders() -> None:
         ("exact", set()),
         ("e2h-string", set()),
         ("math", {"worker.py", "tasks/math_verify.py"}),
+        ("math-exact", {"worker.py", "tasks/math_verify.py"}),
         ("math-verify", {"worker.py", "tasks/math_verify.py"}),
         ("prm800k", {"worker.py", "tasks/prm800k.py"}),
     ],

@@ -28,10 +28,8 @@ CPU_SECONDS = 0.3
 """CPU time of a worker per pair, in these tests."""
 OWN_SECONDS = 1.5
 """CPU time that one text may cost in our own process, all pairs and a megabyte included."""
-LONGEST_MS = 10_000.0
-"""Of a pair on the clock: workers have four times their CPU time, and this machine may be busy."""
-CLOCK_SECONDS = 30.0
-"""Of a few pairs, with time to replace killed workers."""
+LONGEST_MS = 1000 * OWN_SECONDS
+"""CPU time of a pair."""
 MEMORY_BYTES = 300 << 20
 """Growth of our own process; workers have a limit of their own."""
 
@@ -109,6 +107,14 @@ ALGEBRA = {
     "set of sets": r"\{" * 300 + "1" + r"\}" * 300,
     "large matrix": r"\begin{pmatrix}" + r"\\".join("&".join("1" * 30) for _ in range(30)) + r"\end{pmatrix}",
     "union": r" \cup ".join(f"({n},{n}.5]" for n in range(150)),
+    "set algebra": r"[0,9] \setminus " + r" \setminus ".join(rf"\{{{n}/7\}}" for n in range(60)),
+    "nested sets": "(" * 50 + r"\{1\}" + r" \cup \{2\})" * 50,
+    "decimals": ",".join(f"0.{n:06d}" for n in range(200)),
+    "assignments": ",".join(f"x_{{{n}}}={n}" for n in range(200)),
+    "groups of digits": "1" + " 000" * 450,
+    "endless": "0." + "123" * 19 + "...",
+    "conditions": r"\{x \mid " + ", ".join(rf"x \ne {n}" for n in range(200)) + r"\}",
+    "linear": "<".join(f"{n}x+{n}" for n in range(1, 150)),
     "equation": "+".join(f"{n}x^{{{n}}}" for n in range(1, 150)) + "=0",
     "chain of inequalities": "<".join(f"x_{{{n}}}" for n in range(200)),
     "plus or minus": r"1" + r" \pm 1" * 200,
@@ -305,21 +311,21 @@ def forget_memory_peak() -> int:
 
 
 class Stopwatch:
-    """Names texts that took too long, in CPU time of this process or on the clock."""
+    """Names texts that took too long, in CPU time of this process."""
 
     def __init__(self) -> None:
         self.late: list[str] = []
 
     def split(self, name: str, own: float = OWN_SECONDS) -> None:
         """End the time of `name` and begin the next."""
-        cpu, clock = time.process_time() - self._cpu, time.monotonic() - self._clock
-        if cpu > own or clock > CLOCK_SECONDS:
-            self.late.append(f"{name}: {cpu:.1f} s of CPU, {clock:.1f} s")
+        cpu = time.process_time() - self._cpu
+        if cpu > own:
+            self.late.append(f"{name}: {cpu:.1f} s of CPU")
         self.start()
 
     def start(self) -> None:
         """Begin the time of the next name."""
-        self._cpu, self._clock = time.process_time(), time.monotonic()
+        self._cpu = time.process_time()
 
 
 @pytest.mark.parametrize("mode", GRADERS.entries)
@@ -366,9 +372,9 @@ def test_hostile_answers_against_each_other(judge: Grader) -> None:
 def test_classes_of_hostile_answers(judge: Grader) -> None:
     """All texts as answers of one problem: the groups are the same in reverse order."""
     texts = list(HOSTILE.values())
-    start = time.monotonic()
+    start = time.process_time()
     forward, backward = judge.classes([texts, texts[::-1]])
-    assert time.monotonic() - start < 2 * CLOCK_SECONDS
+    assert time.process_time() - start < OWN_SECONDS * len(texts) / 10
     assert partition(texts, forward) == partition(texts[::-1], backward)
 
 
@@ -412,7 +418,12 @@ CLOSE = [
 
 @pytest.mark.parametrize(("a", "b"), CLOSE)
 def test_close_values_stay_apart(judge: Grader, a: str, b: str) -> None:
-    assert EQUAL not in verdicts_of(judge, [(a, b), (b, a)])
+    """Only an answer that is the gold value rounded is let through, and told; voters are exact."""
+    for grade in grades_of(judge, [(a, b), (b, a)]):
+        assert grade.verdict is not EQUAL or grade.tier == "rounded"
+    assert len(set(judge.classes([[a, b]])[0])) == 2
+    with grader("math-exact", workers=1) as exact:
+        assert EQUAL not in verdicts_of(exact, [(a, b), (b, a)])
 
 
 FORMATS = (

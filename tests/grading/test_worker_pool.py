@@ -3,10 +3,12 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -89,7 +91,52 @@ def test_a_killed_pair_takes_none_with_it() -> None:
 def test_time_is_told() -> None:
     with WorkerPool(workers=1, cpu_seconds=0.3) as pool:
         (_, quick), (word, slow) = pool.compare_timed([("x+1", "1+x"), ("x", HARD)], PRM800K)
-    assert 0 < quick < slow and word == "undecided"
+    assert 0 <= quick < slow and word == "undecided"
+
+
+@pytest.mark.parametrize("when", ["idle", "starting"])
+def test_a_worker_that_is_slow_on_the_clock_is_waited_for(when: str) -> None:
+    """It is stopped for ten times its CPU time: as on a machine with much else to do."""
+    with WorkerPool(workers=1, cpu_seconds=0.3) as pool:
+        if when == "idle":
+            assert pool.compare([("x", "y")], PRM800K) == ["different"]
+        thread = threading.Thread(target=stop_for_a_while, args=(pool, 3.0))
+        thread.start()
+        if when == "idle":
+            wait_until(lambda: state_of(pool._workers[0].process.pid) == "T")
+        words = pool.compare([("x/3", "x/3+0"), ("x", HARD)], PRM800K)
+        thread.join()
+    assert words == ["equal", "undecided"]
+
+
+def stop_for_a_while(pool: WorkerPool, seconds: float) -> None:
+    wait_until(lambda: bool(pool._workers))
+    pid = pool._workers[0].process.pid
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_worker_that_hangs_is_replaced() -> None:
+    before = children_of(os.getpid())
+    with WorkerPool(workers=1, hang_seconds=0.5) as pool:
+        assert pool.compare([("x", "y")], PRM800K) == ["different"]
+        process = pool._workers[0].process
+        os.kill(process.pid, signal.SIGSTOP)
+        assert pool.compare([("x", "x*1")], PRM800K) == ["undecided"]
+        assert process.poll() is not None
+        pool.hang_seconds = 600  # a new worker needs its time
+        assert pool.compare([("x", "x*1")], PRM800K) == ["equal"]
+    assert children_of(os.getpid()) == before
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.01)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_math_verify_agrees_with_what_was_recorded(shared_pool: WorkerPool) -> None:
@@ -108,7 +155,6 @@ def test_math_verify_agrees_with_what_was_recorded(shared_pool: WorkerPool) -> N
 
 @pytest.mark.parametrize("task", [MATH_VERIFY, PRM800K])
 def test_hostile_text_leaves_no_process(task: str) -> None:
-    start = time.perf_counter()
     before = children_of(os.getpid())
     with WorkerPool(workers=2, cpu_seconds=0.5) as pool:
         words = pool.compare([("x/3", text) for text in HOSTILE], task)
@@ -117,7 +163,6 @@ def test_hostile_text_leaves_no_process(task: str) -> None:
         assert pool.compare([("1/2", "0.5")], task) == ["equal"]  # still at work
     assert children_of(os.getpid()) == before
     assert not Path("/pwned").exists() and not Path("pwned").exists()
-    assert time.perf_counter() - start < 60
 
 
 def test_memory_is_limited() -> None:

@@ -5,7 +5,8 @@ r"""Grading JSON lines: one gold answer and one prediction a line, as a stream o
 
 A `prediction` is graded as it stands (null: there is none); in a `response` the answer is looked
 for, and one that was cut off (`finish_reason` "length") has none. A line without an answer is
-different, by the tier `no-answer`. What else a line holds is kept.
+different, by the tier `no-answer`. A `question` (or `problem`), where a line has one, says whether a
+list has an order (see docs/grading.md). What else a line holds is kept.
 """
 
 from __future__ import annotations
@@ -198,6 +199,12 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
+def _gold(item: Item) -> Gold:
+    """The right answer and, where the line has it, the problem's words."""
+    question = item.record.get("question", item.record.get("problem"))
+    return Gold(item.gold, question if isinstance(question, str) else "")
+
+
 def _grades(batch: Sequence[Item], judge: Grader) -> list[Grade]:
-    found = iter(judge.grade_pairs([(Gold(i.gold), i.answer) for i in batch if i.answer is not None]))
+    found = iter(judge.grade_pairs([(_gold(i), i.answer) for i in batch if i.answer is not None]))
     return [NO_ANSWER if item.answer is None else next(found) for item in batch]

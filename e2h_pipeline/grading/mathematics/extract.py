@@ -63,13 +63,13 @@ def extract(response: str, finished: bool = True, lenient: bool = True) -> Extra
 def last_boxed(text: str) -> str | None:
     r"""Content of the balanced `\boxed{}` (or `\fbox{}`) that opens last, else the last bare `\boxed 5`.
 
-    Escaped braces (`\{`) do not count as braces. An empty box is no answer.
+    Escaped braces (`\{`) do not count as braces. A box that is empty or holds a placeholder is no answer.
     """
-    boxes = _boxes(text)
+    boxes = _answer_boxes(text)
     if boxes:
-        return text[boxes[-1][1] : boxes[-1][2]].strip() or None
-    bare = _BARE_BOX.findall(text)
-    return bare[-1] if bare else None
+        return text[boxes[-1][1] : boxes[-1][2]].strip()
+    bare = _bare_box(text)
+    return None if bare is None else bare[1]
 
 
 def unwrap_box(answer: str) -> str:
@@ -93,11 +93,31 @@ def from_prose(text: str) -> str | None:
 
 # Boxes
 
-_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}\\]+)")
-_LONGEST_JOIN = 40
+_BOX_TOKEN = re.compile(r"\\{1,4}(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+_BARE_BOX = re.compile(
+    r"\\boxed\s+((?![aI](?![a-zA-Z]))(?:[a-zA-Z](?![a-zA-Z])|[^\s${}\\a-zA-Z])[^\s${}\\]*)"
+)
+_PLACEHOLDER = re.compile(
+    r"(?:\\(?:text|mathrm|textbf)\s*)?[\s{<\[(]*(?:(?:the |your )?(?:final )?(?:answer|result|solution|value)(?: here)?"
+    r"|\.{2,}|…|\\(?:l|c)?dots|_+|\\_+|\?+|\\square|\\cdot|)[\s}>\])]*",
+    re.IGNORECASE,
+)
+_BLANK = re.compile(r"\s*")
+_LONGEST_PLACEHOLDER = 60
+_LONGEST_JOIN = 100
 _TYPESETTING = re.compile(r"\\(?:text|mbox|qquad|quad)|[\s${}()\[\]\\]")
-_JOIN = re.compile(r"[,;]?|(?:.*[\s,])?(?:and|or)")
+_JOIN = re.compile(
+    r"[,;]?"
+    r"|(?:[^.!?]{0,40}[\s,;])?(?:and|or)"
+    r"|(?:[^.!?]{0,40}?[\s,;])?(?:and|or|,|;)(?:\s+[^.!?,;]{1,60})?"
+    r"|[^!?]{0,60}\b(?:second|third|fourth|other|another|next one|also|ii|iii|b|c)\b[^!?]{0,40}"
+)
+_SAID_AGAIN = re.compile(
+    r"\\approx|≈|\b(?:equivalent\w*|simpl\w+|i\.?e|that is|which is|other words|decimals?|approx\w*|about|therefore"
+    r"|thus|hence|so|then|final\w*|answer|express\w*|convert\w*|round\w*|equals?|becomes|gives|gets?|but|wait|actually"
+    r"|instead|not|mistake|correct\w*|also be|can be|written|form|same|we|since|because|note|step|now|next)\b",
+    re.IGNORECASE,
+)
 
 
 def _boxes(text: str) -> list[tuple[int, int, int]]:
@@ -121,25 +141,45 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
     return sorted(found)
 
 
+def _answer_boxes(text: str) -> list[tuple[int, int, int]]:
+    """`_boxes` without those that are empty or hold a placeholder."""
+    return [box for box in _boxes(text) if not _is_placeholder(text, *box[1:])]
+
+
+def _is_placeholder(text: str, start: int, end: int) -> bool:
+    if _BLANK.fullmatch(text, start, end):
+        return True
+    return end - start <= _LONGEST_PLACEHOLDER and _PLACEHOLDER.fullmatch(text, start, end) is not None
+
+
+def _bare_box(text: str) -> re.Match[str] | None:
+    """The last `\\boxed 5`; a word behind `\\boxed` only mentions it."""
+    bare = list(_BARE_BOX.finditer(text))
+    return bare[-1] if bare else None
+
+
 def _boxed(text: str) -> Extraction | None:
     """The last box, with the boxes before it that it is joined to."""
-    boxes = _boxes(text)
+    boxes = _answer_boxes(text)
     if not boxes:
-        bare = list(_BARE_BOX.finditer(text))
-        return Extraction(bare[-1][1], bare[-1].start(1), bare[-1].end(1), "boxed") if bare else None
+        bare = _bare_box(text)
+        return Extraction(bare[1], bare.start(1), bare.end(1), "boxed") if bare else None
     first = len(boxes) - 1
     while first and _joined(text, boxes[first - 1][2] + 1, boxes[first][0]):
         first -= 1
-    contents = dict.fromkeys(text[start:end].strip() for _, start, end in boxes[first:])
-    answer = ", ".join(content for content in contents if content)
-    return Extraction(answer, boxes[first][1], boxes[-1][2], "boxed") if answer else None
+    contents = list(dict.fromkeys(text[start:end].strip() for _, start, end in boxes[first:]))
+    either = " or " in text[boxes[first][2] + 1 : boxes[-1][0]] and len(contents) == 2
+    return Extraction(
+        (" \\text{ or } " if either else ", ").join(contents), boxes[first][1], boxes[-1][2], "boxed"
+    )
 
 
 def _joined(text: str, start: int, end: int) -> bool:
-    """Whether two boxes are one answer: side by side, or with a comma, `and` or `or` between them."""
+    """Whether two boxes are one answer; see the module."""
     if not 0 <= end - start <= _LONGEST_JOIN or "\n\n" in text[start:end]:
         return False
-    return _JOIN.fullmatch(_TYPESETTING.sub(" ", text[start:end]).strip()) is not None
+    between = _TYPESETTING.sub(" ", text[start:end]).strip()
+    return _JOIN.fullmatch(between) is not None and _SAID_AGAIN.search(between) is None
 
 
 # Markers
@@ -148,9 +188,12 @@ _FINAL = re.compile(r"final answer\s*(?:is|:|=)(?:\s*\*\*)?\s*:?", re.IGNORECASE
 _TAG = re.compile(r"<answer>\s*(?=\S)", re.IGNORECASE)
 _HASH = re.compile(r"(?<!#)####(?!#)[ \t]*(?=\S)")
 ANSWER_IS = re.compile(
-    r"(?:answer|r[ée]ponse|result|respuesta|antwort|ответ)\b\s*(?:is|are|est|es|ist|should be|:|=|\*\*:?)(?:\*\*)?\s*:?"
+    r"(?:answer|ans|r[ée]ponse|result|respuesta|antwort|ответ)\b\s*(?:to (?:the|this) \w+ )?"
+    r"(?:is|are|est|es|ist|(?:should|must|will|would) be|equals|comes out (?:to be|to|as)|:|=|\*\*:?|__:?)"
+    r"(?:\*\*|__)?\s*:?"
+    r"|^[#*_ \t]*(?:final )?answer[*_: \t]*\n+(?=\s*\S)"
     r"|答案\s*(?:是|为|：|:)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _STRONG = {"final-answer": _FINAL, "hash": _HASH, "tag": _TAG}
 _STOP = re.compile(r"\s*(?:I hope it is correct|\\?</[a-z]*>?)")

@@ -3,7 +3,9 @@ r"""Our own grader of MATH-style answers: canonical forms, a dictionary, and wor
 Tiers, in order: `text` (the same text), `size` (too long to read), `unread` (one of them is neither mathematics
 that we know nor words: different, because nothing is guessed), `form` (both are read; see `forms`), `sympy` (both
 are read, but one holds a sum, integral or limit: math_verify evaluates it, in a worker that is killed at
-its limits). Equality is symmetric by construction, and transitive within a problem through `classes`.
+its limits), `rounded` (the answer is the gold answer with decimals rounded; see `rounding`), `order` (they
+are lists in different orders, and the problem asks for all of something; see `wording`). Apart from
+`rounded` equality is symmetric by construction, and transitive within a problem through `classes`.
 """
 
 from __future__ import annotations
@@ -11,29 +13,33 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import TypeVar
 
-from e2h_pipeline.grading.mathematics.extract import ANSWER_IS, extract, from_prose, last_boxed, unwrap_box
-from e2h_pipeline.grading.mathematics.forms import Form, form
+from e2h_pipeline.grading.mathematics.decoration import undecorated
+from e2h_pipeline.grading.mathematics.extract import ANSWER_IS, extract, from_prose, last_boxed
+from e2h_pipeline.grading.mathematics.forms import Form, conclusion_of, form
+from e2h_pipeline.grading.mathematics.rounding import Written, has_long_decimal, is_rounded, written
 from e2h_pipeline.grading.mathematics.tokens import MAX_CHARACTERS, TooBig, Unreadable
-from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
+from e2h_pipeline.grading.mathematics.wording import is_order_free
+from e2h_pipeline.grading.verdicts import Gold, Grade, Pair, Verdict
 from e2h_pipeline.grading.worker_pool import WorkerPool
 
-REVISION = 1
+REVISION = 2
 """Raise when a rule changes: the version stands in every result."""
 
 _SYMPY_TASK = "e2h_pipeline.grading.tasks.math_verify"
 """Compares what holds a sum, integral or limit. Code versions take the exact name of a module for an import."""
 _REMEMBERED = 300_000
-_DELIMITERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 _PROSE = re.compile(
     r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}|(?<![\\a-zA-Z{])[a-zA-Z]{2,} [a-zA-Z]{2,}|[^\W\d_a-zA-Z]{2,}|<answer>"
 )
 _DOLLARS = re.compile(r"(?<!\\)\$")
 _DOUBLED_BOX = re.compile(r"\\\\boxed\s*\{")
 
+_T = TypeVar("_T")
 Read = Form | None
 """A form; None where the text is not mathematics that we can read."""
 
@@ -42,14 +48,17 @@ class MathGrader:
     """Grades answers by canonical form; see the module."""
 
     name = "math"
-    reads_problem = False
+    rounds = True
+    reads_problem = True
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._forms: dict[str, Read] = {}
         self._asked: dict[tuple[str, str], Grade] = {}
         self.undecided = 0
-        self.version = f"math/{REVISION} mpmath/{version('mpmath')} math-verify/{version('math-verify')}"
+        self.version = (
+            f"{self.name}/{REVISION} mpmath/{version('mpmath')} math-verify/{version('math-verify')}"
+        )
 
     @classmethod
     @contextmanager
@@ -63,13 +72,13 @@ class MathGrader:
         grades: list[Grade | None] = []
         left: dict[tuple[str, str], list[int]] = {}
         for i, (gold, answer) in enumerate(pairs):
-            start = time.perf_counter()
-            found = self._compare(gold.answer, answer)
+            start = time.process_time()
+            found = self._compare(gold, answer)
             if found is None:
                 left.setdefault(_in_order(gold.answer, answer), []).append(i)
                 grades.append(None)
             else:
-                grades.append(Grade(*found, ms=(time.perf_counter() - start) * 1000))
+                grades.append(Grade(*found, ms=(time.process_time() - start) * 1000))
         self._ask(list(left))
         for pair, places in left.items():
             for place in places:
@@ -97,18 +106,26 @@ class MathGrader:
         self._forms[answer] = found = read(answer)
         return found
 
-    def _compare(self, gold: str, answer: str) -> tuple[Verdict, str] | None:
+    def _compare(self, gold: Gold, answer: str) -> tuple[Verdict, str] | None:
         """The verdict and tier of a pair, None for a pair that a worker has to decide."""
-        if gold == answer or gold.split() == answer.split():
+        right = gold.answer
+        if right == answer or right.split() == answer.split():
             return Verdict.EQUAL, "text"
-        one, other = self.read(gold), self.read(answer)
+        one, other = self.read(right), self.read(answer)
         if one is not None and other is not None:
             if one.equals(other):
+                if not one.ordered_like(other) and is_order_free(gold.question) is False:
+                    return Verdict.DIFFERENT, "order"
                 return Verdict.EQUAL, "form"
+            if one.equals(other, True) and is_order_free(gold.question):
+                return Verdict.EQUAL, "order"
             if one.opaque or other.opaque:
                 return None
-            return Verdict.DIFFERENT if one.certain and other.certain else Verdict.UNDECIDED, "form"
-        if max(len(gold), len(answer)) > MAX_CHARACTERS:
+            if not (one.certain and other.certain):
+                return Verdict.UNDECIDED, "form"
+            rounded = self.rounds and has_long_decimal(answer) and _is_rounded(right, answer)
+            return (Verdict.EQUAL, "rounded") if rounded else (Verdict.DIFFERENT, "form")
+        if max(len(right), len(answer)) > MAX_CHARACTERS:
             return Verdict.UNDECIDED, "size"
         return Verdict.DIFFERENT, "unread"
 
@@ -162,34 +179,55 @@ class MathGrader:
 
 def read(answer: str) -> Read:
     """The form of an answer; None where it is not mathematics that we can read, or too long."""
+    try:
+        return _read_by(form, answer)
+    except TooBig:
+        return Form((("text", undecorated(answer)),), certain=False)
+
+
+def _is_rounded(gold: str, answer: str) -> bool:
+    """Whether an answer is the gold answer with decimals rounded."""
+    try:
+        right, given = _read_by(_written, gold), _read_by(_written, answer)
+        return bool(right and given and is_rounded(right.tree, given.tree, given.decimals))
+    except (TooBig, RecursionError):
+        return False
+
+
+def _written(text: str) -> Written:
+    return written(conclusion_of(text))
+
+
+def _read_by(reader: Callable[[str], _T], answer: str) -> _T | None:
+    """What a reader makes of an answer, as mathematics or else as the mathematics in a sentence."""
     if len(answer) > MAX_CHARACTERS:  # no answer, but a whole response may hold one
         found = extract(answer)
-        return None if found is None or len(found.answer) > MAX_CHARACTERS else read(found.answer)
-    text = _undelimited(answer.replace("\x0c", "\\f").replace("\x08", "\\b"))  # escapes that ate a backslash
+        return None if found is None or len(found.answer) > MAX_CHARACTERS else _read_by(reader, found.answer)
+    text = undecorated(answer.replace("\x0c", "\\f").replace("\x08", "\\b"))  # escapes that ate a backslash
     for attempt in (_as_mathematics, _as_sentence):
         try:
-            return attempt(text)
+            return attempt(reader, text)
         except TooBig:
-            return Form((("text", text),), certain=False)
+            raise
         except Unreadable:
             continue
     return None
 
 
-def _as_mathematics(text: str) -> Form:
+def _as_mathematics(reader: Callable[[str], _T], text: str) -> _T:
     if "\\boxed" in text or not text or "<answer>" in text or ANSWER_IS.search(text):
         raise Unreadable("a sentence")
     if len(_DOLLARS.findall(text)) > 1:
         raise Unreadable("mathematics between dollar signs")
-    return form(text)
+    return reader(text)
 
 
-def _as_sentence(text: str) -> Form:
+def _as_sentence(reader: Callable[[str], _T], text: str) -> _T:
     """The answer in a sentence, or in mathematics with several `$`."""
     plain = _DOLLARS.sub(" ", text)
     if plain != text and "\\boxed" not in text:
         try:
-            return form(plain.strip())
+            return reader(plain.strip())
         except TooBig:
             raise
         except Unreadable:
@@ -200,25 +238,7 @@ def _as_sentence(text: str) -> Form:
     found = from_prose(text)
     if found is None or found == text:
         raise Unreadable("no answer in the sentence")
-    return form(_DOLLARS.sub(" ", _undelimited(found)).strip())
-
-
-def _undelimited(text: str) -> str:
-    """Without outer box, dollar signs and the like, and the full stop behind."""
-    text = text.strip()
-    for _ in range(4):
-        before = text
-        text = unwrap_box(text)
-        for opener, closer in _DELIMITERS:
-            wrapped = text.startswith(opener) and text.endswith(closer) and not text.endswith("\\$")
-            inner = text[len(opener) : -len(closer)] if wrapped else ""
-            if inner.strip() and opener not in inner and closer not in inner:
-                text = inner.strip()
-        text = text.rstrip("\\").rstrip() if not text.endswith("\\ ") else text
-        text = text.removesuffix(".").strip() if not text.endswith("..") else text
-        if text == before:
-            break
-    return text
+    return reader(_DOLLARS.sub(" ", undecorated(found)).strip())
 
 
 def _in_order(one: str, other: str) -> tuple[str, str]:

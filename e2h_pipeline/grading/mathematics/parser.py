@@ -45,6 +45,7 @@ def parse(text: str) -> ExpressionNode:
 _FRACTIONS = ("frac", "dfrac", "tfrac", "cfrac")
 _CLOSERS = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",)}
 _RELATION_OPS = ("=", "<", ">", "le", "ge", "neq", "approx", "in", "equiv", "to")
+_PROPERTY_MARKS = ("|", "mid", ":", "in")
 _SEPARATORS = (",", ";", "quad", "and", "or")
 CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "Infinity": "inf", "oo": "inf", "emptyset": "empty",
               "varnothing": "empty", "mathbbR": "reals", "mathbbZ": "integers", "mathbbN": "naturals",
@@ -52,7 +53,7 @@ CONSTANTS = {"pi": "pi", "infty": "inf", "infinity": "inf", "Infinity": "inf", "
 _ENVIRONMENTS = {
     "pmatrix": "matrix", "bmatrix": "matrix", "matrix": "matrix", "array": "matrix", "smallmatrix": "matrix",
     "Bmatrix": "matrix", "vmatrix": "determinant", "cases": "cases", "aligned": "cases", "align*": "cases",
-    "Vmatrix": "matrix",
+    "Vmatrix": "matrix", "align": "cases", "gathered": "cases", "gather": "cases", "split": "cases", "gather*": "cases",
 }  # fmt: skip
 _GREEK = frozenset((
     "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota",
@@ -87,6 +88,8 @@ class _Parser:
         self.place = 0
         self.depth = 0
         self.bars = 0
+        self.side = -1  # where a side of a relation began
+        self.colon_ends = False  # before the colon of a set by its property
 
     # Reading tokens
 
@@ -95,7 +98,8 @@ class _Parser:
         return self.tokens[self.place]
 
     def at(self, *ops: str) -> bool:
-        return self.next.kind == "op" and self.next.text in ops
+        token = self.tokens[self.place]
+        return token.kind == "op" and token.text in ops
 
     def take(self) -> Token:
         token = self.next
@@ -105,7 +109,8 @@ class _Parser:
         return token
 
     def accept(self, *ops: str) -> bool:
-        if self.at(*ops):
+        token = self.tokens[self.place]
+        if token.kind == "op" and token.text in ops:
             self.place += 1
             return True
         return False
@@ -219,6 +224,7 @@ class _Parser:
 
     def operand(self) -> ExpressionNode:
         """A side of a relation, with its unit if another side follows."""
+        self.side = self.place
         node, start = self.ratio(), self.place
         unit = self.unit() if self.next.kind in ("word", "text") or self.at("$") else ""
         if unit and self.at(*_RELATION_OPS):
@@ -241,7 +247,7 @@ class _Parser:
 
     def ratio(self) -> ExpressionNode:
         parts = [self.sets()]
-        while self.accept(":"):
+        while not self.colon_ends and self.accept(":"):
             parts.append(self.sets())
         return parts[0] if len(parts) == 1 else ExpressionNode("ratio", tuple(parts))
 
@@ -297,8 +303,12 @@ class _Parser:
                 if _proper(fraction):
                     return ExpressionNode("add", (whole, fraction))
                 raise Unreadable("two numbers side by side")
+        if whole is not None and right.kind == "quantity" and _proper(right.args[0]):  # 3\frac12 %
+            return ExpressionNode("quantity", (ExpressionNode("add", (whole, right.args[0])),), right.value)
         if right.kind == "number" and first.kind == "number":
             raise Unreadable("two numbers side by side")
+        if _is_group(node) and _is_group(right):
+            raise Unreadable("two points side by side")
         return ExpressionNode("mul", (node, right))
 
     def starts_factor(self) -> bool:
@@ -391,8 +401,9 @@ class _Parser:
 
     def subscript(self, node: ExpressionNode) -> ExpressionNode:
         """`204_5` is a number in base five, `x_1` a name."""
+        bracketed = self.tokens[self.place - 1].text == ")"
         self.take()
-        digits = self.tokens[self.place - 2].text
+        digits = self.tokens[self.place - 2 - bracketed].text
         name = ""
         if self.accept("{"):
             while not self.accept("}"):
@@ -459,10 +470,21 @@ class _Parser:
         if name in _APPLIED and [t.text for t in self.tokens[self.place : self.place + 6]] == _INVERSE:
             self.place += 5
             name += "^-1"
-        if token.text in _APPLIED and self.at("(") and not self.next.spaced:
+        if self.at("(") and not self.next.spaced and (token.text in _APPLIED or self._names_a_function()):
             self.take()
             return self.applied(name)
         return ExpressionNode("symbol", value=token.text)
+
+    def _names_a_function(self) -> bool:
+        """Whether a side of an equation is a letter with letters in brackets: `p(x) = ...`, not `x(x+1) = 0`."""
+        if self.side != self.place - 1:
+            return False
+        place = self.place + 1
+        while self.tokens[place].kind == "symbol" and self.tokens[place + 1].text == ",":
+            place += 2
+        kinds = [token.kind for token in self.tokens[place : place + 3]]
+        texts = [token.text for token in self.tokens[place : place + 3]]
+        return kinds == ["symbol", "op", "op"] and texts[1:] == [")", "="]
 
     def applied(self, name: str) -> ExpressionNode:
         outer, self.bars = self.bars, 0
@@ -495,14 +517,29 @@ class _Parser:
     def bracketed(self, opener: str) -> ExpressionNode:
         outer, self.bars = self.bars, 0
         closers = _CLOSERS[opener]
-        inside = self.list_until(*closers, *(("|", "mid", ":") if opener == "\\{" else ()))
-        if opener == "\\{" and self.at("|", "mid", ":"):
+        if (
+            opener == "\\{"
+            and self.next.kind == "symbol"
+            and self.tokens[self.place + 1].text in _PROPERTY_MARKS
+        ):
+            self.bars, self.colon_ends = 1, True
+            inside = self.list_until("|", "mid", ":", "\\}")
+            self.bars, self.colon_ends = 0, False
+            if self.accept("|", "mid", ":"):
+                inside = self.by_property(inside)
+        else:
+            inside = self.list_until(*closers, *(("|", "mid", ":") if opener == "\\{" else ()))
+        if self.at("|", "mid", ":"):
             raise Unreadable("a set by its property")
         self.bars = outer
         closer = self.expect(*closers)
+        if inside.kind == "sequence" and inside.value == ";" and not any(map(_is_group, inside.args)):
+            inside = ExpressionNode("sequence", inside.args, ",")  # (1; 2)
         if opener in ("{", "\\{"):
             is_list = inside.kind == "sequence" and inside.value in (",", ";", "&", "")
             if opener == "{" and not (is_list and inside.args):
+                return inside
+            if _is_condition(inside):
                 return inside
             return ExpressionNode("sequence", inside.args if is_list else (inside,), "{}")
         if inside.kind == "sequence" and inside.value in (",", "&"):
@@ -510,6 +547,17 @@ class _Parser:
         if opener + closer in ("()", "[]"):
             return inside
         raise Unreadable("an interval with one end")
+
+    def by_property(self, member: ExpressionNode) -> ExpressionNode:
+        r"""`\{x \mid x > 3\}` as `x > 3`, `\{x \in \mathbb{R} : x \ne 3\}` too."""
+        name = member.args[0] if member.kind == "relation" and member.value == "in" else member
+        if name.kind != "symbol" or (name != member and member.args[1].value != "reals"):
+            raise Unreadable("a set by its property")
+        found = self.list_until("\\}")
+        conditions = found.args if found.kind == "sequence" else (found,)
+        if not all(part.kind == "relation" and name in part.args for part in conditions):
+            raise Unreadable("a set by its property")
+        return found
 
     def absolute(self) -> ExpressionNode:
         self.bars += 1
@@ -624,7 +672,8 @@ class _Parser:
         rows = [row for row in rows if row.args]
         if not rows:
             raise Unreadable("a matrix without entries")
-        return ExpressionNode("matrix", tuple(rows), _ENVIRONMENTS[name])
+        listed = all(len(row.args) == 1 and row.args[0].kind == "relation" for row in rows)
+        return ExpressionNode("matrix", tuple(rows), "cases" if listed else _ENVIRONMENTS[name])
 
     def cell(self) -> ExpressionNode:
         node = self.item()
@@ -654,6 +703,18 @@ def _sequence(groups: list[list[ExpressionNode]], joined: bool) -> ExpressionNod
     if len(items) == 1:
         return items[0]
     return ExpressionNode("sequence", tuple(items), "&" if joined else ",")
+
+
+def _is_group(node: ExpressionNode) -> bool:
+    """Several items between two `;`."""
+    return node.kind == "sequence" and node.value == "()"
+
+
+def _is_condition(node: ExpressionNode) -> bool:
+    """Relations: in braces they are the set of what fulfils them."""
+    if node.kind == "sequence":
+        return bool(node.args) and all(map(_is_condition, node.args))
+    return node.kind == "relation"
 
 
 def _negated(node: ExpressionNode) -> ExpressionNode:

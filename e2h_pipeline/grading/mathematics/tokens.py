@@ -100,11 +100,24 @@ _GLUED_QUAD = re.compile(r"\\(q?quad)(?=[a-zA-Z])")
 _GLUED_FUNCTION = re.compile(
     r"\\(arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|ln|log|pi|cdot)(?=[a-zA-Z])(?!h(?![a-zA-Z])|s(?![a-zA-Z]))"
 )
+_BACKSLASHES = re.compile(r"\\+")
+_QUOTED = re.compile(r"\\\\[a-zA-Z(){}\[\]%$,;:!|]")
+_EMPHASIS = re.compile(
+    r"\\(?:text)?color\s*\{[a-zA-Z!\d]+\}|\\colorbox\s*\{[a-zA-Z]+\}|\\tag\*?\s*\{[^{}]*\}|\\ensuremath(?![a-zA-Z])|\\text\s*\{\s*\}"
+    r"|\\(?:mathbf|mathrm|mathit|mathsf|boldsymbol|bm|textbf|textit|emph|underline|text)\s*(?=\{[^{}]*[\\{])"
+)
+"""Commands that only change how their argument looks; those of letters only where it is more than words."""
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z(\[{])")
+_SPACED_THOUSANDS = re.compile(
+    r"(?<![\d.,'’_^])(?<![\d}\])] )[1-9]\d{0,2}(?:(?:(?: \d{3})+|(?:['’]\d{3})+)(?:\.\d+)?|(?:\.\d{3}){2,})"
+    r"(?![\d'’]|[.,]\d)(?! ?/)(?! \d)"
+)
+"""`1 234 567.8`, `1'234'567` and `1.234.567` (at least two points), the whole of it."""
+_SPACED_DECIMALS = re.compile(r"(?<=\d)\.(?:\d{3} )+\d{1,3}(?![\d ])")
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
-    |(?P<repeating>\d*\.\d*\\(?:overline|bar)\s*(?:\{\d+\}|\d))
+    |(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s*(?:\{\d+\}|\d)|\d+\.\(\d+\))
     |(?P<thousands>[1-9]\d{0,2}(?:,\d{3})+(?![\d])(?:\.\d+)?)
     |(?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)
     |\\(?P<texted>text(?:bf|it|rm|sf|tt|normal|sc|up|md)?|mbox|hbox|mathrm|mathbf|mathit|mathsf|boldsymbol
@@ -144,6 +157,9 @@ _NAMED_OPERATORS = {
 
 def clean(text: str) -> str:
     """Text with unusual characters spelled out and layout removed. Linear in the text."""
+    if "\\begin" not in text:
+        text = _NEW_LINE.sub(", ", text)
+    text = _respelled(_EMPHASIS.sub(" ", undoubled(text)))
     if not text.isascii():
         text = _SUPERSCRIPT_RUN.sub(lambda run: "^{" + run[0].translate(_SUPERSCRIPTS) + "}", text)
         text = _SUBSCRIPT_RUN.sub(lambda run: "_{" + run[0].translate(_SUBSCRIPTS) + "}", text)
@@ -158,8 +174,66 @@ def clean(text: str) -> str:
     text = _LAYOUT.sub(" ", _SIZES.sub("", text))
     text = _GLUED_WORD.sub(r" \1 ", _GLUED_QUAD.sub(r"\\\1 ", _JOINED_DIGITS.sub("", text)))
     text = _SPACING.sub(" ", text).strip()
+    if " " in text or "'" in text or text.count(".") > 1:
+        text = _SPACED_THOUSANDS.sub(_ungrouped, text)
+        text = _SPACED_DECIMALS.sub(lambda run: run[0].replace(" ", ""), text)
     text = _GLUED_FUNCTION.sub(r"\\\1 ", text)
     return text[:-1] if text.endswith(".") and not text.endswith("..") else text
+
+
+_NEW_LINE = re.compile(r"(?<!\\)\\\\\s*(?=[a-zA-Z](?:_\d)?\s*=)")  # between equations: x=1 \\ y=2
+_SPELLINGS = (
+    ("\\choose", re.compile(r"\{\s*([^{}\\]{1,20})\\choose\s*([^{}\\]{1,20})\}"), r"\\binom{\1}{\2}"),
+    ("C_", re.compile(r"(?:\{\})?[_^]\{?(\d{1,4})\}?C_\{?(\d{1,4})\}?"), r"\\binom{\1}{\2}"),
+    ("C(", re.compile(r"(?<![a-zA-Z\\])C\((\d{1,4}), ?(\d{1,4})\)"), r"\\binom{\1}{\2}"),
+    ("10", re.compile(r"(?<=\d) ?x ?(?=10\s?\^)"), r"\\times "),
+    ("&", re.compile(r"&\s*(?==|<|>|\\[lg]eq?(?![a-zA-Z]))|(?<==)\s*&"), " "),
+    ("/", re.compile(r"(?<=\d) ?(k?m|cm|ft|mi)/(s|h|hr|min)(?:\^?\{?(2)\}?)?$"), r"\\text{ \1/\2^\3}"),
+    (
+        "",
+        re.compile(r"(?:\^\s*\{?\\circ\}?|°) ?(?:\\(?:text|mathrm)\s*\{ ?)?([CF])(?![a-zA-Z])\}?$"),
+        r"\\text{ degrees \1}",
+    ),
+)
+"""What a text has to hold, ways to write a thing, and the one that the parser reads."""
+_ENDLESS = re.compile(r"(\d{0,30}\.)(\d{2,60})\s*(?:\.\.\.|\\[lc]?dots(?![a-zA-Z])|…)")
+
+
+def _respelled(text: str) -> str:
+    for needed, pattern, spelling in _SPELLINGS:
+        if needed in text:
+            text = pattern.sub(spelling, text)
+    return _ENDLESS.sub(_endless, text) if "." in text else text
+
+
+def _endless(match: re.Match[str]) -> str:
+    r"""`0.1666...` as `0.1\overline{6}`: the shortest block that ends the digits at least twice (a digit
+    three times); other digits as they are."""
+    whole, digits = match[1], match[2]
+    for size in range(1, len(digits) // 2 + 1):
+        block, times = digits[-size:], 3 if size == 1 else 2
+        if digits.endswith(block * times):
+            while digits.endswith(block):
+                digits = digits.removesuffix(block)
+            return f"{whole}{digits}\\overline{{{block}}}"
+    return match[0]
+
+
+def undoubled(text: str) -> str:
+    r"""Text with half its backslashes where all come in pairs (`\\\\frac{1}{2}`), as they do in a quoted string."""
+    if "\\\\" not in text:
+        return text
+    for _ in range(2):
+        runs = _BACKSLASHES.findall(text)
+        if not runs or any(len(run) % 2 for run in runs) or _QUOTED.search(text) is None:
+            break
+        text = _BACKSLASHES.sub(lambda run: run[0][: len(run[0]) // 2], text)
+    return text
+
+
+def _ungrouped(match: re.Match[str]) -> str:
+    digits = re.sub(r"[^\d.]", "", match[0])
+    return digits if digits.count(".") < 2 else digits.replace(".", "")
 
 
 def _vulgar_fraction(match: re.Match[str]) -> str:
@@ -241,7 +315,7 @@ def _repeating(text: str) -> Fraction:
     r"""`0.1\overline{6}` as 1/6."""
     if len(text) > MAX_DIGITS:
         raise TooBig("a number with too many digits")
-    plain, _, block = text.partition("\\")
+    plain, _, block = text.replace("(", "\\(").partition("\\")
     digits = re.sub(r"\D", "", block)
     whole, _, fixed = plain.partition(".")
     scale = 10 ** len(fixed)

@@ -44,6 +44,8 @@ _add("money", {
     "$ dollar dollars usd": "1", "cent cents": "1/100", "yuan": "1/7", "euro euros": "11/10", "pound sterling": "5/4",
 })  # fmt: skip
 _add("angle", {"degree degrees deg": "1", "radian radians rad": "180000000/3141593"})
+_add("celsius", {"C celsius": "1"})
+_add("fahrenheit", {"F fahrenheit": "1"})
 _add("percent", {"% percent percents percentage pct": "1"})
 
 _LETTERS = frozenset("msghLl")

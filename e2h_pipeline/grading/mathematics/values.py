@@ -1,11 +1,17 @@
 r"""Values of expressions: exact where they are rational, to 90 digits where they are not.
 
 Two expressions are equal if their values are: constants are compared as exact fractions or as numbers
-to 90 digits; expressions with letters are compared at three fixed points (two positive, one negative;
-the points come from the letters' names), where different rational functions of answer size agree by
-chance with a probability below 1e-12. So `\frac{x}{2}` and `0.5x`, `\tan^2 y + 1` and `\sec^2 y`,
-`\sqrt{8}` and `2\sqrt2` have the same key, and a dictionary does the comparing. (Schwartz 1980,
-"Fast probabilistic algorithms for verification of polynomial identities", is the same idea.)
+to 90 digits; expressions with letters are compared at fixed points (positive, negative and of mixed
+signs; the points come from the letters' names), where different rational functions of answer size
+agree by chance with a probability below 1e-12. So `\frac{x}{2}` and `0.5x`, `\tan^2 y + 1` and
+`\sec^2 y`, `\sqrt{8}` and `2\sqrt2` have the same key, and a dictionary does the comparing. (Schwartz
+1980, "Fast probabilistic algorithms for verification of polynomial identities", is the same idea.)
+
+Letters are real. Where a root, power, logarithm or inverse function of letters has no real value, the
+expression is undefined, and the key says so. So expressions are equal if they are defined at the same
+points and equal there: `x\sqrt{x}` is `\sqrt{x^3}`, but not `x\sqrt{|x|}`; a single point that is
+missing (`x^2/x`) makes no difference. An expression without a real value at any point is compared by
+its complex values.
 
 Every operation is bounded: what would be too large or too slow raises `TooBig` before it starts.
 """
@@ -15,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
@@ -26,11 +32,18 @@ from e2h_pipeline.grading.mathematics.tokens import TooBig, Unreadable
 Key = tuple[Any, ...]
 """A hashable value: nested tuples of strings and whole numbers."""
 
-POINTS = 3
+POINTS = 6
+"""Where every expression with letters is evaluated."""
+_MOST_POINTS = 16  # where an expression is looked at that has real values at few points
+_DEFINED = 3  # real values that are enough
+_MIXTURES = 10  # further points for functions of several letters that are not real everywhere
+_FIRST_POINTS = 2  # where no limit of size may be met; at later points letters are larger
 _BITS = 400
 _KEPT_BITS = 300
 _SPARE_BITS = 80
 _EXACT_BITS = 4096
+_LATER_BITS = 1000  # the largest binary exponent at later points
+_GAMMA_BITS = 2600  # precision to which a factorial of no whole number is computed
 _MAX_EXPONENT = 1 << 20  # of a floating value: about 10^300000
 _MAX_FACTORIAL = 400
 _MAX_ANGLE = 1 << 40
@@ -46,7 +59,7 @@ class Undefined(Unreadable):
 
 class _Local(threading.local):
     """An mpmath context per thread: other code cannot change its precision. `peak` is the largest binary
-    exponent since it was last set to 0."""
+    exponent since it was last set to 0; `real` says whether letters keep to real values."""
 
     def __init__(self) -> None:
         import mpmath
@@ -54,6 +67,7 @@ class _Local(threading.local):
         self.context = mpmath.MPContext()
         self.context.prec = _BITS
         self.context.peak = 0
+        self.context.real = True
 
 
 @cache
@@ -74,11 +88,10 @@ def scalar_key(node: ExpressionNode) -> Key:
     Raises:
         Unreadable: it has no value that we can compute.
     """
-    letters = symbols(node)
-    found = _values(node, POINTS if letters else 1)
+    found = _values(node)
     if any(isinstance(value, tuple) for value in found):
-        return ("matrix", *(_matrix_key(value) for value in found))
-    keys = [_rounded_key(value) for value in found]
+        return ("matrix", *(value and _matrix_key(value) for value in found))
+    keys = [None if value is None else _rounded_key(value) for value in found]
     if len(set(keys)) == 1:  # a constant, or x - x + 5
         return ("value", *number_key(_snapped(found[0])))
     return ("function", *keys)
@@ -86,29 +99,98 @@ def scalar_key(node: ExpressionNode) -> Key:
 
 def zero_set_key(node: ExpressionNode, directed: bool = False) -> Key:
     """The key of `node = 0` up to a constant factor; of `node > 0` (directed) up to a positive one."""
-    found = _values(node, POINTS)
+    found = _values(node)
     if any(isinstance(value, tuple) for value in found):
         raise Unreadable("an equation between matrices")
-    if all(value == 0 for value in found):
+    if all(value is None or value == 0 for value in found):
         return ("always",)
-    first = found[0] if found[0] != 0 else found[1]
-    if first == 0:
-        raise Unreadable("an equation that is degenerate")
+    first = next(value for value in found if value is not None and value != 0)
     unit = abs(first) if directed else first
-    return ("zero", *(_rounded_key(_divide(value, unit)) for value in found))
+    return ("zero", *(value if value is None else _rounded_key(_divide(value, unit)) for value in found))
 
 
-def _values(node: ExpressionNode, points: int) -> list[Number]:
-    """Values at the points, with as many more digits as the largest number on the way has."""
+def mixed_signs_key(node: ExpressionNode) -> Key | None:
+    r"""Of a function of two or more letters with roots or the like: its values where the letters have
+    other mixtures of signs, which tell `\sqrt{a^2 b}` from `a\sqrt{b}`. None for other expressions."""
+    if len(symbols(node)) < 2 or not _has_domain(node):
+        return None
+    found = [_real_value(node, point)[0][0] for point in range(_MOST_POINTS, _MOST_POINTS + _MIXTURES)]
+    return tuple(
+        value if value is None or isinstance(value, tuple) else _rounded_key(value) for value in found
+    )
+
+
+def _has_domain(node: ExpressionNode) -> bool:
+    name = str(node.value) if node.kind == "call" else node.kind
+    own = name in _OUTSIDE and not (node.kind == "pow" and _is_whole(node.args[1]))
+    return own or any(_has_domain(arg) for arg in node.args)
+
+
+def _is_whole(node: ExpressionNode) -> bool:
+    if node.kind == "neg":
+        return _is_whole(node.args[0])
+    return isinstance(node.value, Fraction) and node.value.denominator == 1
+
+
+def _values(node: ExpressionNode) -> list[Number | None]:
+    """The value of a constant, or the values at the points, None where there is no real one; with as
+    many more digits as the largest number on the way has."""
+    mp = _mp()
+    found, peak = _at_points(node)
+    if peak <= _SPARE_BITS:
+        return found
+    if peak > _EXACT_BITS:
+        raise TooBig("a number with too many digits")
+    with mp.workprec(_BITS + 2 * peak):
+        return _at_points(node)[0]
+
+
+def _at_points(node: ExpressionNode) -> tuple[list[Number | None], int]:
+    """Values at the points, and the largest binary exponent on the way to them."""
+    if not symbols(node):
+        return _with_peak(node, 0)
+    found: list[Number | None] = []
+    peak = 0
+    while len(found) < POINTS or (_count_defined(found) < _DEFINED and len(found) < _MOST_POINTS):
+        values, height = _real_value(node, len(found))
+        found += values
+        peak = max(peak, height)
+    return (found, peak) if _count_defined(found) else _complex_values(node)
+
+
+def _count_defined(found: Sequence[Number | None]) -> int:
+    return sum(value is not None for value in found)
+
+
+def _real_value(node: ExpressionNode, point: int) -> tuple[list[Number | None], int]:
+    """The value at a point: None where there is no real one, or at a later point where it is too big."""
+    try:
+        values, peak = _with_peak(node, point)
+    except Undefined:
+        return [None], 0
+    except TooBig:
+        if point < _FIRST_POINTS:
+            raise
+        return [None], 0
+    return (values, peak) if peak <= _LATER_BITS or point < _FIRST_POINTS else ([None], 0)
+
+
+def _with_peak(node: ExpressionNode, point: int) -> tuple[list[Number | None], int]:
     mp = _mp()
     mp.peak = 0
-    found = [evaluate(node, point) for point in range(points)]
-    if mp.peak <= _SPARE_BITS:
-        return found
-    if mp.peak > _EXACT_BITS:
-        raise TooBig("a number with too many digits")
-    with mp.workprec(_BITS + 2 * mp.peak):
-        return [evaluate(node, point) for point in range(points)]
+    value = evaluate(node, point)
+    return [value], mp.peak
+
+
+def _complex_values(node: ExpressionNode) -> tuple[list[Number | None], int]:
+    """Values of what is never real, such as the root of `-x^2-1`."""
+    mp = _mp()
+    mp.real = False
+    try:
+        found = [_with_peak(node, point) for point in range(_FIRST_POINTS)]
+    finally:
+        mp.real = True
+    return [value for values, _ in found for value in values], max(peak for _, peak in found)
 
 
 def _matrix_key(value: Any) -> Key:
@@ -126,11 +208,9 @@ def number_key(value: Number) -> Key:
 
 def _rounded_key(value: Number) -> Key:
     """A number rounded to `_KEPT_BITS` behind the binary point, or in all if it is smaller than 1."""
-    mp = _mp()
     if isinstance(value, Fraction):
-        size = abs(value.numerator.bit_length() - value.denominator.bit_length())
-        with mp.workprec(_BITS + size):
-            return ("r", *_rounded(_float(value)))
+        return ("r", *_rounded_fraction(value.numerator, value.denominator))
+    mp = _mp()
     if value.imag == 0 or (value.real != 0 and mp.mag(value.imag) < mp.mag(value.real) - _KEPT_BITS):
         return ("r", *_rounded(value.real))
     if value.real == 0 or mp.mag(value.real) < mp.mag(value.imag) - _KEPT_BITS:
@@ -149,10 +229,25 @@ def _rounded(value: Any) -> tuple[int, int]:
     if excess > 0:
         mantissa = (mantissa + (1 << (excess - 1))) >> excess
         exponent += excess
-    while mantissa and not mantissa & 1:
-        mantissa >>= 1
-        exponent += 1
-    return (-mantissa if sign else mantissa, exponent)
+    return _odd(-mantissa if sign else mantissa, exponent)
+
+
+def _rounded_fraction(above: int, below: int) -> tuple[int, int]:
+    """`_rounded` of a fraction, without a float on the way."""
+    if not above:
+        return (0, 0)
+    size = abs(above)
+    magnitude = size.bit_length() - below.bit_length()
+    magnitude += size >= below << magnitude if magnitude >= 0 else size << -magnitude >= below
+    shift = _KEPT_BITS + max(0, magnitude) - magnitude
+    mantissa = ((size << (shift + 1)) // below + 1) >> 1
+    return _odd(mantissa if above > 0 else -mantissa, -shift)
+
+
+def _odd(mantissa: int, exponent: int) -> tuple[int, int]:
+    """The same number with an odd mantissa."""
+    zeros = (mantissa & -mantissa).bit_length() - 1 if mantissa else 0
+    return (mantissa >> zeros, exponent + zeros)
 
 
 def _snapped(value: Number) -> Number:
@@ -196,12 +291,32 @@ def _is_opaque(node: ExpressionNode) -> bool:
     return node.kind == "call" and str(node.value).split()[0] in ("f", "binder", "mark")
 
 
-@lru_cache(maxsize=4096)
+_SIZES = (
+    *((11, 8), (11, 8), (5, 4), (500, 150), (500, 100), (60, 240)),
+    *((60, 240), (20, 40), (20, 40), (1, 2), (1, 2), (1000, 9000), (1000, 9000), (11, 8), (11, 8), (5, 4)),
+)
+"""Tenths: the smallest size of a letter at a point, and how much larger it may be."""
+
+
+@lru_cache(maxsize=16384)
 def _place(name: str, point: int) -> Fraction:
-    """Where a letter stands at a point: between 1.1 and 1.9; between -1.9 and -1.1 at the last."""
-    digest = hashlib.sha256(f"{name} {min(point, 1) if point < 2 else 2}".encode()).digest()
-    size = Fraction(11, 10) + Fraction(int.from_bytes(digest[:3], "big"), 5 << 22)
-    return -size if point == POINTS - 1 else size
+    """Where a letter stands at a point."""
+    least, more = _SIZES[point % len(_SIZES)]
+    digest = hashlib.sha256(f"{name} {point}".encode()).digest()
+    size = Fraction(least, 10) + Fraction(int.from_bytes(digest[:3], "big") * more, 10 << 24)
+    return -size if _is_negative(ord(name[-1]), point) else size
+
+
+def _is_negative(letter: int, point: int) -> bool:
+    """All are positive at the first point and negative at the second. Then letters of one class are
+    negative and the others positive, or the other way round, so that neighbours have mixed signs."""
+    if point < 2:
+        return point == 1
+    if point < POINTS:
+        return (letter % 3 == 0, letter % 3 == 1, letter % 3 == 2, letter % 3 != 2)[point - 2]
+    if point < _MOST_POINTS:
+        return bool(point % 2)
+    return bool(letter >> (point - _MOST_POINTS) // 2 & 1) == bool(point % 2)
 
 
 # Evaluation
@@ -215,6 +330,9 @@ def evaluate(node: ExpressionNode, point: int) -> Number:
     """
     if node.kind == "number":
         return node.value
+    operation = _OPERATIONS.get(node.kind)
+    if operation is not None:
+        return _applied(operation, node, point)
     if node.kind == "symbol":
         return _symbol(str(node.value), point)
     if node.kind == "constant":
@@ -240,10 +358,18 @@ def evaluate(node: ExpressionNode, point: int) -> Number:
         return _opaque(node, point)
     if node.kind == "sequence" and node.value in ("()", ","):
         return (tuple(evaluate(arg, point) for arg in node.args),)
-    operation = _OPERATIONS.get(node.kind) or _FUNCTIONS.get(str(node.value) if node.kind == "call" else "")
+    operation = _FUNCTIONS.get(str(node.value)) if node.kind == "call" else None
     if operation is None:
         raise Unreadable(f"{node.kind} {node.value} has no value")
+    return _applied(operation, node, point)
+
+
+def _applied(operation: Callable[..., Number], node: ExpressionNode, point: int) -> Number:
+    """The value of an operation on the values of its arguments."""
     args = [evaluate(arg, point) for arg in node.args]
+    outside = _OUTSIDE.get(str(node.value) if node.kind == "call" else node.kind)
+    if outside is not None and _leaves_the_reals(outside, node, args):
+        raise Undefined("no real value")
     try:
         return _checked(operation(*args))
     except ZeroDivisionError:
@@ -276,12 +402,37 @@ def _opaque(node: ExpressionNode, point: int) -> Number:
     return _place(repr(parts), point)
 
 
+def _leaves_the_reals(outside: Callable[..., bool], node: ExpressionNode, args: Sequence[Number]) -> bool:
+    """Whether a function of letters has no real value here. Constants may be complex (`\\sqrt{-3}`)."""
+    if not _mp().real or any(isinstance(arg, tuple) or arg.imag != 0 for arg in args):
+        return False
+    return bool(outside(*args)) and bool(symbols(node.args[0]))
+
+
+def _is_even(index: Number) -> bool:
+    return not (isinstance(index, Fraction) and index.denominator == 1 and index.numerator % 2)
+
+
+def _has_no_real_power(a: Number, b: Number) -> bool:
+    return a < 0 and not (isinstance(b, Fraction) and b.denominator % 2)
+
+
+_OUTSIDE: Mapping[str, Callable[..., bool]] = {
+    "pow": _has_no_real_power,
+    "root": lambda a, index=Fraction(2): a < 0 and _is_even(index),
+    **dict.fromkeys(("log", "lg", "ln", "log base"), lambda a, base=1: a < 0 or base < 0),
+    **dict.fromkeys(("arcsin", "arccos", "arctanh"), lambda a: abs(a) > 1),
+    **dict.fromkeys(("arcsec", "arccsc"), lambda a: abs(a) < 1),
+    "arccosh": lambda a: a < 1,
+}
+"""Where functions of real numbers have no real value."""
+
+
 def _checked(value: Number) -> Number:
     """Large fractions become floats, values out of range are too big."""
     if isinstance(value, Fraction):
-        if value.numerator.bit_length() + value.denominator.bit_length() > _EXACT_BITS:
-            return _float(value)
-        return value
+        size = value.numerator.bit_length() + value.denominator.bit_length()
+        return value if size <= _EXACT_BITS else _float(value)
     if isinstance(value, tuple):
         return tuple(tuple(_checked(cell) for cell in row) for row in value)
     mp = _mp()
@@ -408,7 +559,7 @@ def _factorial(a: Number) -> Number:
         if not 0 <= a <= _MAX_FACTORIAL:
             raise TooBig("a factorial out of range")
         return Fraction(math.factorial(int(a)))
-    if abs(a) > _MAX_FACTORIAL:
+    if abs(a) > _MAX_FACTORIAL or _mp().prec > _GAMMA_BITS:
         raise TooBig("a factorial out of range")
     return _mp().gamma(_float(a) + 1)
 
@@ -426,7 +577,7 @@ def _binomial(a: Number, b: Number) -> Number:
         if not (0 <= a <= 10 * _MAX_FACTORIAL and 0 <= b <= 10 * _MAX_FACTORIAL):
             raise TooBig("a binomial out of range")
         return Fraction(math.comb(int(a), int(b)))
-    if abs(a) > _MAX_FACTORIAL or abs(b) > _MAX_FACTORIAL:
+    if abs(a) > _MAX_FACTORIAL or abs(b) > _MAX_FACTORIAL or _mp().prec > _GAMMA_BITS:
         raise TooBig("a binomial out of range")
     return _mp().binomial(_float(a), _float(b))
 

@@ -8,7 +8,7 @@ from e2h_pipeline.recipe.plugins import installed
 from e2h_pipeline.recipe.section import Section, did_you_mean
 
 AGGREGATIONS = ("product", "min", "mean", "last")
-GRADERS = ("math", "exact", "math-verify", "prm800k", "e2h-string")
+GRADERS = ("math", "math-exact", "exact", "math-verify", "prm800k", "e2h-string")
 """The words of this project; installed packages add more (entry points e2h.aggregations and
 e2h.graders)."""
 
