@@ -47,7 +47,7 @@ def numbers(store: ArtifactStore, reward: str, seed: int) -> Artifact:
 def members(store: ArtifactStore, rewards: list[str], seeds: int) -> list[MemberStatus]:
     return [
         MemberStatus(
-            Member(f"tiny/reward.kind={reward}/seed={seed}", {"reward.kind": reward, "seed": seed}),
+            Member(f"tiny/reward.kind={reward}/seed={seed}", {"reward.kind": reward, "seed": str(seed)}),
             "made",
             stages=7,
             made=7,
@@ -59,7 +59,7 @@ def members(store: ArtifactStore, rewards: list[str], seeds: int) -> list[Member
 
 
 def page(store: ArtifactStore, rows: list[MemberStatus]) -> str:
-    sweep = Sweep(name="rewards", recipe="tiny", axes={"seed": [0]})
+    sweep = Sweep(name="rewards", recipe="tiny", axes={"seed": ["0"]})
     return write_page(store, sweep, rows).read_text(encoding="utf-8")
 
 
