@@ -36,7 +36,7 @@ UNFINISHED = (
 )
 _PARTITION_TAG = "dagster/partition"
 _SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
-_QUERIED = 500  # records of one query
+_QUERIED = 500  # records, or partitions, of one query
 
 
 @dataclass(frozen=True)
@@ -248,5 +248,8 @@ def _recorded(
 
 
 def add_experiments(instance: dg.DagsterInstance, keys: Iterable[str]) -> None:
-    """Make keys known to Dagster as partitions."""
-    instance.add_dynamic_partitions(str(EXPERIMENTS.name), list(keys))
+    """Make keys known to Dagster as partitions, in pieces: SQLite takes a limited number of values
+    in one query."""
+    found = list(keys)
+    for start in range(0, len(found), _QUERIED):
+        instance.add_dynamic_partitions(str(EXPERIMENTS.name), found[start : start + _QUERIED])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.engine import Engine
 
 from assets.watched import WATCHED
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.orchestration import automation
 from e2h_pipeline.orchestration.automation import RecipesSeen
+from e2h_pipeline.orchestration.planning import add_experiments
 from e2h_pipeline.orchestration.source_watch import Seen, look
 from e2h_pipeline.recipe import Recipe
 
@@ -108,3 +112,19 @@ def test_an_edited_recipe_is_compared_tick_by_tick_and_no_other(
         seen = RecipesSeen.read(json.dumps(vars(seen.after_due(keys))), "later")
     assert compared == [15, 5]
     assert sorted(every) == sorted(key for key in keys if key.startswith("mine/"))
+
+
+def test_more_experiments_than_sqlite_takes_values_are_added(tmp_path: Path) -> None:
+    """With its limit lowered, because 40,000 keys take long."""
+
+    def limit(connection: sqlite3.Connection, _record: object) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 600)
+
+    keys = [f"ladder/seed={seed}" for seed in range(1, 1300)]
+    sqlalchemy.event.listen(Engine, "connect", limit)
+    try:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            add_experiments(instance, keys)
+            assert sorted(instance.get_dynamic_partitions("experiment")) == sorted(keys)
+    finally:
+        sqlalchemy.event.remove(Engine, "connect", limit)
