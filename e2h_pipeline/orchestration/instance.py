@@ -64,10 +64,10 @@ def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> Non
     storage, notes = instance.event_log_storage, instance.daemon_cursor_storage
     ours: dict[str, int] = json.loads(notes.get_cursor_values({_OUR_LIMITS}).get(_OUR_LIMITS, "{}"))
     limits = {pool.name: pool.limit for pool in storage.get_pool_limits() if not pool.from_default}
-    alone = isinstance(instance.run_storage, SqliteRunStorage)
-    for_gpus = cores if alone and not gpu else 1
+    one_host = isinstance(instance.run_storage, SqliteRunStorage)
+    for_gpus = cores if one_host and not gpu else 1
     wanted = {
-        CPU_POOL: cores if alone else ours.get(CPU_POOL, cores),
+        CPU_POOL: cores if one_host else ours.get(CPU_POOL, cores),
         GPU_POOL: min(for_gpus, ours.get(GPU_POOL, for_gpus)),
     }
     for pool, slots in wanted.items():

@@ -22,6 +22,7 @@ from resources.engine import EngineResource
 
 EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
 RECIPE_ASSET = "recipe"
+SPLIT_MODULE = "assets.problems"
 RECIPE_FILE = "recipe.json"
 EXPERIMENT_TAG, RECIPE_TAG, SEED_TAG = "e2h/experiment", "e2h/recipe", "e2h/seed"
 GPU_POOL, CPU_POOL = "gpu", "cpu"
@@ -124,6 +125,10 @@ class Stage:
     grows: str = ""
     gpu: bool = False
     watches: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.declassifies and self.module != SPLIT_MODULE:
+            raise ValueError(f"{self.name}: only the split of the problems ({SPLIT_MODULE}) declassifies")
 
     def inputs(self, recipe: RecipeSlice) -> tuple[str, ...]:
         """Upstream assets for this recipe."""

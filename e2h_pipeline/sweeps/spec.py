@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from e2h_pipeline.recipe import Recipe, RecipeError, Section, canonical_key
 from e2h_pipeline.recipe.scalars import untyped
@@ -38,8 +38,9 @@ _FIELD = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
 _MOST_COMBINATIONS = 100 * MOST_MEMBERS
 
-Value = str | list[str]
-"""The text of a value, as written: the recipe's field decides its type."""
+_Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+Value = _Text | list[_Text]
+"""The text of a value, as written: the recipe's field decides its type. Python may give numbers."""
 
 
 class SweepError(ValueError):

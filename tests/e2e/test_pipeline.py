@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_templates import chat_tokenizer
 from tiny_experiment import e2h, environment, new_home
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.problems.ladder.problems import draw_chain
-from e2h_pipeline.problems.ladder.tokenizer import ladder_tokenizer
 from e2h_pipeline.recipe import LadderWorld
 
 pytestmark = pytest.mark.slow
@@ -102,8 +102,8 @@ OF_A_HARD_ONE = "6+6=5 6+6=5"
 
 @pytest.fixture
 def math_home(tmp_path: Path) -> Path:
-    """A home whose recipe reads a folder in MATH's layout (with ladder problems, which fit a tiny
-    model and its tokenizer), labels in PRM800K's format, and a local base model."""
+    """A home whose recipe reads a folder in MATH's layout (with ladder problems), labels in
+    PRM800K's format, and a local base model."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     rng, rows, labels = random.Random(0), [], []
@@ -129,7 +129,7 @@ def math_home(tmp_path: Path) -> Path:
     write_lines(tmp_path / "math" / "math_test.jsonl", rows[40:])
     write_lines(tmp_path / "math" / "math500.jsonl", rows[50:])
     write_lines(tmp_path / "labels.jsonl", labels)
-    tokenizer = ladder_tokenizer()
+    tokenizer = chat_tokenizer("qwen")  # reads any text, byte by byte
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,

@@ -249,6 +249,22 @@ def test_a_stage_says_which_shard_failed_and_why(cluster: ray.cluster_utils.Clus
     assert "ray_shards.py" in str(caught.value.metadata["traceback"].value)
 
 
+def test_shards_open_only_what_their_stage_declares(
+    cluster: ray.cluster_utils.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shard reads its input, then gold."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        toy.materialize(tmp_path, instance)
+        (gold,) = (tmp_path / "store" / "toy_gold").glob("*/data.parquet")
+        monkeypatch.setenv("TOY_PLACE", str(gold))
+        assets = [*toy.TOYS, thieves.thief_in_shards]
+        found = toy.materialize(tmp_path, instance, assets, "ray", False, cluster.address)
+    (failure,) = [event.step_failure_data for event in found.all_events if event.is_step_failure]
+    told = f"{failure.error} {failure.error.cause if failure.error else ''}"
+    assert "thief_in_shards: worker ended with status 1" in told and str(gold) in told
+
+
 def test_a_lost_nodes_shard_is_made_on_another(
     cluster: ray.cluster_utils.Cluster, runner: RayRunner, tmp_path: Path
 ) -> None:
@@ -269,19 +285,3 @@ def test_a_lost_nodes_shard_is_made_on_another(
     taker.join(120)
     assert not taker.is_alive()
     assert found == {str(i): ray_shards.squares(i) for i in range(2)}
-
-
-def test_shards_open_only_what_their_stage_declares(
-    cluster: ray.cluster_utils.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The shard reads its input, then gold."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    with dg.DagsterInstance.ephemeral() as instance:
-        toy.materialize(tmp_path, instance)
-        (gold,) = (tmp_path / "store" / "toy_gold").glob("*/data.parquet")
-        monkeypatch.setenv("TOY_PLACE", str(gold))
-        assets = [*toy.TOYS, thieves.thief_in_shards]
-        found = toy.materialize(tmp_path, instance, assets, "ray", False, cluster.address)
-    (failure,) = [event.step_failure_data for event in found.all_events if event.is_step_failure]
-    told = f"{failure.error} {failure.error.cause if failure.error else ''}"
-    assert "thief_in_shards: worker ended with status 1" in told and str(gold) in told

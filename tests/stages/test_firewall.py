@@ -270,3 +270,8 @@ def test_mlflow_is_told_of_a_failed_check_and_of_its_mend(tmp_path: Path) -> Non
 
 def test_every_recipe_that_ships_is_strict_or_says_so() -> None:
     assert Recipe.from_key("ladder").strict and not Recipe.from_key("ladder-ceiling").strict
+
+
+def test_no_other_stage_can_call_itself_the_split() -> None:
+    with pytest.raises(ValueError, match=r"only the split of the problems \(assets\.problems\) declassifies"):
+        stage(group="toy", reads=["problem_source"], declassifies=True)(lambda job: {})
