@@ -273,5 +273,8 @@ def test_every_recipe_that_ships_is_strict_or_says_so() -> None:
 
 
 def test_no_other_stage_can_call_itself_the_split() -> None:
+    def second_split(job: StageJob) -> dict[str, Any]:
+        return {}
+
     with pytest.raises(ValueError, match=r"only the split of the problems \(assets\.problems\) declassifies"):
-        stage(group="toy", reads=["problem_source"], declassifies=True)(lambda job: {})
+        stage(group="toy", reads=["problem_source"], declassifies=True)(second_split)
