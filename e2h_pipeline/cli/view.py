@@ -49,7 +49,7 @@ class StageLines:
     def __init__(self, out: Console) -> None:
         self._out = out
         self._status = out.status("starting")
-        self._counts = {"computed": 0, "reused": 0, "check_passed": 0, "check_failed": 0}
+        self._counts = {"computed": 0, "reused": 0, "check_passed": 0, "check_warned": 0, "check_failed": 0}
 
     def __enter__(self) -> StageLines:
         self._status.start()
@@ -58,9 +58,10 @@ class StageLines:
     def __exit__(self, *_: object) -> None:
         self._status.stop()
         counts = self._counts
+        warned = f"{counts['check_warned']} warned, " if counts["check_warned"] else ""
         self._out.print(
             f"{counts['computed']} stages computed, {counts['reused']} reused; "
-            f"{counts['check_passed']} checks passed, {counts['check_failed']} failed"
+            f"{counts['check_passed']} checks passed, {warned}{counts['check_failed']} failed"
         )
 
     def watch(self, event: StageEvent) -> None:
@@ -71,6 +72,8 @@ class StageLines:
         if event.kind in ("computed", "reused"):
             style = "green" if event.kind == "computed" else "dim"
             self._out.print(f"{name}[{style}]{event.kind:<9}[/{style}]{event.seconds:8.1f} s")
+        elif event.kind == "check_warned":
+            self._out.print(f"{name}[yellow]check {event.text} warns[/yellow]")
         elif event.kind == "check_failed":
             self._out.print(f"{name}[red]check {event.text} failed[/red]")
         elif event.kind in ("started", "message"):

@@ -32,8 +32,8 @@ _LOGGER = "stages"
 class StageEvent:
     """Progress of a run, for people.
 
-    `kind` is started, message, reused, computed, failed, check_passed or check_failed; `text` is
-    the message, or the name of the check.
+    `kind` is started, message, reused, computed, failed, check_passed, check_warned or
+    check_failed; `text` is the message, or the name of the check.
     """
 
     kind: str
@@ -151,9 +151,8 @@ class _Watcher(logging.Handler):
             )
         elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data
-            self._watch(
-                StageEvent("check_passed" if check.passed else "check_failed", stage, check.check_name)
-            )
+            failed = "check_warned" if check.severity == dg.AssetCheckSeverity.WARN else "check_failed"
+            self._watch(StageEvent("check_passed" if check.passed else failed, stage, check.check_name))
         elif kind == dg.DagsterEventType.STEP_FAILURE:
             self._watch(StageEvent("failed", stage, seconds=seconds))
 
