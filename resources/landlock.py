@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from e2h_pipeline.artifacts.reads import Reads, libraries
+from e2h_pipeline.artifacts.reads import Reads, hidden_folders, libraries
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # system calls, the same on every architecture
 _VERSION = 1  # flag: ask for the version of the interface
@@ -66,8 +66,11 @@ def restrict(reads: Reads) -> bool:
 
 
 def _readable(reads: Reads) -> Iterator[str]:
-    """Places of libraries without the closed ones in them, and the folders of modules."""
-    for place in (*libraries(), *(os.path.realpath(path) for path in sys.path)):
+    """Places of libraries without the closed ones in them, the folders of modules, and hidden
+    folders of the user."""
+    everything = ("/", os.path.realpath(os.path.expanduser("~")))  # where a command was started, perhaps
+    modules = (place for place in map(os.path.realpath, sys.path) if place not in everything)
+    for place in (*libraries(), *hidden_folders(), *modules):
         yield from _without(place, reads.closed)
 
 

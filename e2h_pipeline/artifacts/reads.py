@@ -19,7 +19,7 @@ import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.machinery import all_suffixes
@@ -47,6 +47,7 @@ _CACHES = [
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
 ]
+_USER = os.path.realpath(Path.home())  # hidden folders in it are caches and settings
 _PACKAGES = ("e2h_pipeline", "assets", "resources")
 
 
@@ -98,7 +99,7 @@ class Reads:
             return True
         if _below(path, self.closed) or f"/{HUB_DATA}" in path:
             return False
-        return _below(path, libraries) or _belongs_to_code(path)
+        return _below(path, libraries) or path.startswith(f"{_USER}/.") or _belongs_to_code(path)
 
     def refuse(self, path: str) -> UndeclaredReadError:
         """The error for a path."""
@@ -220,8 +221,6 @@ def libraries() -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def _libraries(named: tuple[str, ...], temporary: str) -> tuple[str, ...]:
-    user = Path.home()
-    hidden = (entry for entry in user.iterdir() if entry.name.startswith(".")) if user.is_dir() else ()
     packages = (Path(found) for name in _PACKAGES for found in _package_folders(name))
     return _real(
         [
@@ -229,10 +228,20 @@ def _libraries(named: tuple[str, ...], temporary: str) -> tuple[str, ...]:
             *map(Path, (sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values())),
             *map(Path, (*site.getsitepackages(), temporary)),
             *(Path(part) for text in named for part in text.split(os.pathsep) if part),
-            *hidden,
             *packages,
         ]
     )
+
+
+def hidden_folders() -> list[str]:
+    """Hidden entries of the user's home. On a host with a GPU the caches that CUDA and Triton would
+    make there are made now: what Landlock shall leave open must exist."""
+    user = Path(_USER)
+    made = (".cache", ".nv", ".triton") if Path("/dev/nvidiactl").exists() else ()
+    for name in made:
+        with suppress(OSError):  # a home that cannot be written
+            (user / name).mkdir(exist_ok=True)
+    return [os.path.realpath(entry) for entry in user.glob(".*")]
 
 
 def _package_folders(name: str) -> Iterable[str]:

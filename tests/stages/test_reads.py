@@ -199,3 +199,15 @@ def test_outside_files_that_change_while_they_are_read_are_refused(tmp_path: Pat
         file.unlink()
     with pytest.raises(ChangedWhileReadError, match=r"stage: .*\.jsonl changed while it was read"):
         require_unchanged("stage", before, [file.parent])
+
+
+def test_caches_that_appear_later_are_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("e2h_pipeline.artifacts.reads._USER", str(tmp_path / "user"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    with enforced(_reads(tmp_path)):
+        for name in (".triton/cache/kernel", "data/kernel"):
+            (tmp_path / "user" / name).parent.mkdir(parents=True)
+            (tmp_path / "user" / name).write_text("new")
+        assert (tmp_path / "user" / ".triton" / "cache" / "kernel").read_text() == "new"
+    with pytest.raises(UndeclaredReadError), enforced(_reads(tmp_path)):
+        (tmp_path / "user" / "data" / "kernel").read_text()
