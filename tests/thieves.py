@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.shards import complete_shards
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.stages.asset import stage
@@ -70,14 +69,6 @@ def thief(job: StageJob) -> dict[str, Any]:
     """Reads its input, as it may, and then more."""
     read_table(job.path("toy_easy") / "data.parquet")
     WAYS[os.environ["TOY_WAY"]](Path(os.environ["TOY_PLACE"]))
-    return {}
-
-
-@stage(group="toy", reads=["toy_easy"], recipe=["seed"])
-def thief_in_shards(job: StageJob) -> dict[str, Any]:
-    """Has its shards read more than it may."""
-    call = ("part-0", (job.path("toy_easy") / "data.parquet", Path(os.environ["TOY_PLACE"])))
-    complete_shards(job.out, [call], taken, job.work.runner, job.work.reporter)
     return {}
 
 

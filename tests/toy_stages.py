@@ -140,14 +140,14 @@ def toy_endless(job: StageJob) -> dict[str, Any]:
 TOYS = [recipe, toy_easy, toy_gold, toy_policy, toy_score]
 
 
-def resources(home: Path, mode: str = "in_process", ray_address: str = "") -> dict[str, Any]:
+def resources(home: Path, mode: str = "in_process") -> dict[str, Any]:
     """Resources over their own home, without tracking."""
     (home / "recipes").mkdir(parents=True, exist_ok=True)
     if not (home / "recipes" / f"{KEY}.yaml").exists():
         write_recipe(home, RECIPE)
     return {
         "store": StoreResource(home=str(home)),
-        "compute": ComputeResource(mode=mode, ray_address=ray_address),
+        "compute": ComputeResource(mode=mode),
         "engine": EngineResource(),
         "tracking": TrackingResource(enabled=False),
     }
@@ -165,7 +165,6 @@ def materialize(
     assets: list[dg.AssetsDefinition] | None = None,
     mode: str = "in_process",
     raise_on_error: bool = True,
-    ray_address: str = "",
 ) -> dg.ExecuteInProcessResult:
     """Materialize toys for one experiment."""
     instance.add_dynamic_partitions("experiment", [KEY])
@@ -173,7 +172,7 @@ def materialize(
         assets or TOYS,
         instance=instance,
         partition_key=KEY,
-        resources=resources(home, mode, ray_address),
+        resources=resources(home, mode),
         raise_on_error=raise_on_error,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,11 +22,11 @@ import pyarrow as pa
 import pytest
 import ray_shards
 import thieves
-import toy_stages as toy
 from graded_texts import verdicts_of
 from processes import alive
 
 from e2h_pipeline.artifacts.hashing import content_hash, data_version
+from e2h_pipeline.artifacts.reads import Reads
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import LocalRunner, Runner, shard_path
 from e2h_pipeline.artifacts.tables import read_table, write_table
@@ -250,19 +251,17 @@ def test_a_stage_says_which_shard_failed_and_why(cluster: ray.cluster_utils.Clus
 
 
 def test_shards_open_only_what_their_stage_declares(
-    cluster: ray.cluster_utils.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: ray.cluster_utils.Cluster, tmp_path: Path
 ) -> None:
     """The shard reads its input, then gold."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    with dg.DagsterInstance.ephemeral() as instance:
-        toy.materialize(tmp_path, instance)
-        (gold,) = (tmp_path / "store" / "toy_gold").glob("*/data.parquet")
-        monkeypatch.setenv("TOY_PLACE", str(gold))
-        assets = [*toy.TOYS, thieves.thief_in_shards]
-        found = toy.materialize(tmp_path, instance, assets, "ray", False, cluster.address)
-    (failure,) = [event.step_failure_data for event in found.all_events if event.is_step_failure]
-    told = f"{failure.error} {failure.error.cause if failure.error else ''}"
-    assert "thief_in_shards: worker ended with status 1" in told and str(gold) in told
+    easy, gold = tmp_path / "home" / "easy" / "data.parquet", tmp_path / "home" / "gold" / "data.parquet"
+    for place in (easy, gold):
+        write_table(place, pa.table({"answer": ["7"]}))
+    reads = Reads.of("thief", open=[easy.parent], closed=[tmp_path / "home"])
+    with pytest.raises(ShardError, match=re.escape(str(gold))):
+        _tables(RayRunner(cluster.address, reads=reads), thieves.taken, [("part-0", (easy, gold))])
+    found = _tables(RayRunner(cluster.address, reads=reads), thieves.taken, [("part-0", (easy, easy))])
+    assert found["part-0"].to_pylist() == [{"answer": "7"}]
 
 
 def test_a_lost_nodes_shard_is_made_on_another(
