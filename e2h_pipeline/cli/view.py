@@ -73,9 +73,9 @@ class StageLines:
             style = "green" if event.kind == "computed" else "dim"
             self._out.print(f"{name}[{style}]{event.kind:<9}[/{style}]{event.seconds:8.1f} s")
         elif event.kind == "check_warned":
-            self._out.print(f"{name}[yellow]check {event.text} warns[/yellow]")
+            self._out.print(f"{name} [yellow]check {event.text} warns[/yellow]")
         elif event.kind == "check_failed":
-            self._out.print(f"{name}[red]check {event.text} failed[/red]")
+            self._out.print(f"{name} [red]check {event.text} failed[/red]")
         elif event.kind in ("started", "message"):
             self._status.update(f"{event.stage} {escape(event.text)}")
             if event.kind == "message" and not self._out.is_terminal:
