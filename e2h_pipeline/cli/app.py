@@ -210,8 +210,8 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
         typer.echo(target)
     else:  # the page of the store has no marks
         typer.echo(page)
-        for line in standing.outdated:
-            typer.echo(f"e2h: {line}", err=True)
+        if standing.outdated:
+            typer.echo(f"e2h: {standing.outdated}", err=True)
     refuse_leaks(standing.leaks, allow_leaks)
 
 
