@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from e2h_pipeline.artifacts.reads import Reads, hidden_folders, libraries
+from e2h_pipeline.artifacts.reads import Reads, hidden_folders, is_below, libraries
 
 _CREATE, _ADD, _RESTRICT = 444, 445, 446  # system calls, the same on every architecture
 _VERSION = 1  # flag: ask for the version of the interface
@@ -76,8 +76,8 @@ def _readable(reads: Reads) -> Iterator[str]:
 
 def _without(place: str, closed: Iterable[str]) -> Iterator[str]:
     """A folder; or its entries, where a closed place lies in it."""
-    inside = [path for path in closed if _holds(place, path)]
-    if any(_holds(path, place) for path in closed):
+    inside = [path for path in closed if is_below(path, [place])]
+    if is_below(place, closed):
         return
     if not inside:
         yield place
@@ -85,10 +85,6 @@ def _without(place: str, closed: Iterable[str]) -> Iterator[str]:
     with suppress(OSError):
         for entry in os.listdir(place):
             yield from _without(os.path.realpath(os.path.join(place, entry)), inside)
-
-
-def _holds(folder: str, path: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _allow(rules: int, path: str, rights: int) -> None:

@@ -20,7 +20,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -214,7 +213,7 @@ class _Worker:
 
     def call(self, function: Callable[..., pa.Table], *arguments: Any) -> pa.Table:
         """Make a shard. The first one imports code, so the code is checked again afterwards."""
-        with enforced(self._reads) if self._reads else nullcontext():
+        with enforced(self._reads):
             table = function(*arguments)
         if not self._checked:
             self.check()

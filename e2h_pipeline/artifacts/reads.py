@@ -95,11 +95,11 @@ class Reads:
 
     def allows(self, path: str, libraries: Sequence[str]) -> bool:
         """Whether a path, with links followed, may be read."""
-        if _below(path, self.open):
+        if is_below(path, self.open):
             return True
-        if _below(path, self.closed) or f"/{HUB_DATA}" in path:
+        if is_below(path, self.closed) or f"/{HUB_DATA}" in path:
             return False
-        return _below(path, libraries) or path.startswith(f"{_USER}/.") or _belongs_to_code(path)
+        return is_below(path, libraries) or path.startswith(f"{_USER}/.") or _belongs_to_code(path)
 
     def refuse(self, path: str) -> UndeclaredReadError:
         """The error for a path."""
@@ -134,8 +134,8 @@ _guard: _Guard | None = None
 
 
 @contextmanager
-def enforced(reads: Reads) -> Iterator[None]:
-    """Within it, this process can open only what `reads` allows.
+def enforced(reads: Reads | None) -> Iterator[None]:
+    """Within it, this process can open only what `reads` allows; anything where it is None.
 
     Threads that run already are spared: they belong to Dagster and MLflow, not to the stage.
 
@@ -144,6 +144,9 @@ def enforced(reads: Reads) -> Iterator[None]:
             that.
     """
     global _guard
+    if reads is None:
+        yield
+        return
     _install_hook()
     spared = frozenset(t.ident for t in threading.enumerate() if t.ident) - {threading.get_ident()}
     before, _guard = _guard, _Guard(reads, spared)
@@ -253,7 +256,7 @@ def _belongs_to_code(path: str) -> bool:
     """Whether it is a module that Python could import from where it is, a file of a package, or
     what an installed package says of itself."""
     for place in map(os.path.realpath, sys.path):
-        if not _below(path, [place]):
+        if not is_below(path, [place]):
             continue
         top = path[len(place.rstrip("/")) + 1 :].partition("/")[0]
         package = os.path.exists(os.path.join(place, top, "__init__.py"))
@@ -266,7 +269,8 @@ def _real(paths: Iterable[Path]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(os.path.realpath(path) for path in paths))
 
 
-def _below(path: str, places: Iterable[str]) -> bool:
+def is_below(path: str, places: Iterable[str]) -> bool:
+    """Whether a path is one of some places, or in one."""
     return any(path == place or path.startswith(place.rstrip("/") + "/") for place in places)
 
 

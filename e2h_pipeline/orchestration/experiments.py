@@ -133,11 +133,10 @@ class Experiments:
             easy, bootstrap = tuple(options["easy_levels"]), bootstrap_of(options)
             tables = [read_table(artifact.path / "values.parquet") for artifact in found]
             arm = pool_arm(name, dict(zip(by_seed, tables, strict=True)))
-            told = self._standing_of_all(by_seed.values())
+            nodes = {key: trace(self.store, a) for key, a in zip(by_seed.values(), found, strict=True)}
+            told = self._standing_of_all(nodes)
             pooled = [{"recipe": name, **row, **told} for row in pooled_rows(arm, easy, bootstrap)]
-            stops = {
-                key: _stopped(trace(self.store, a)) for key, a in zip(by_seed.values(), found, strict=True)
-            }
+            stops = {key: _stopped(node) for key, node in nodes.items()}
             rows += marked_stopped(pooled, "; ".join(f"{key}: {why}" for key, why in stops.items() if why))
             differences += method_differences(arm, easy, bootstrap)
             differences += arm_differences(arm, arms[0], easy, bootstrap) if arms else []
@@ -156,9 +155,9 @@ class Experiments:
             found[artifact.key] = (key, artifact)
         return [artifact for _, artifact in found.values()]
 
-    def _standing_of_all(self, keys: Iterable[str]) -> dict[str, Any]:
+    def _standing_of_all(self, nodes: Mapping[str, Node]) -> dict[str, Any]:
         """Of results over several experiments: a leak or an edit of one is one of all."""
-        standings = {key: self.standing(key) for key in keys}
+        standings = {key: self._standing(key, [node]) for key, node in nodes.items()}
         leaks = [f"{key}: {leak}" for key, one in standings.items() for leak in one.leaks]
         edited = [f"{key}: {one.outdated}" for key, one in standings.items() if one.outdated]
         strict = all(one.strict for one in standings.values())

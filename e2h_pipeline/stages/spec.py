@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,7 @@ class Stage:
             for code in self.code_behind(job.recipe, job.work.engine).values():
                 code.load()
             self._require_code(job, began)
-        with only(self.registries(job.recipe)), enforced(job.reads) if job.reads else nullcontext():
+        with only(self.registries(job.recipe)), enforced(job.reads):
             yield
         if job.code_version:
             self._require_code(job, began)
