@@ -153,9 +153,12 @@ def _training_check(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
-solutions_of_easy_problems, step_labels_of_easy_problems, outcome_labels_of_easy_problems = map(
-    _training_check, _TRAINING_ROWS
-)
+_training_checks = tuple(map(_training_check, _TRAINING_ROWS))
+(
+    solutions_of_easy_problems,
+    step_labels_of_easy_problems,
+    outcome_labels_of_easy_problems,
+) = _training_checks
 
 
 def _column_check(asset: str) -> dg.AssetChecksDefinition:
@@ -185,7 +188,8 @@ def _column_check(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
-hard_questions_without_answers, benchmark_questions_without_answers = map(_column_check, _QUESTIONS[1:])
+_column_checks = tuple(map(_column_check, _QUESTIONS[1:]))
+hard_questions_without_answers, benchmark_questions_without_answers = _column_checks
 
 
 def _firewall(asset: str) -> dg.AssetChecksDefinition:
@@ -214,6 +218,7 @@ def _firewall(asset: str) -> dg.AssetChecksDefinition:
     return check
 
 
+_firewall_checks = tuple(map(_firewall, (*_TRAINS_OR_SELECTS, *_NUMBERS)))
 (
     sft_policy_firewall,
     easy_evaluator_firewall,
@@ -225,28 +230,11 @@ def _firewall(asset: str) -> dg.AssetChecksDefinition:
     early_stop_metrics_firewall,
     rl_audit_firewall,
     supervision_firewall,
-) = map(_firewall, (*_TRAINS_OR_SELECTS, *_NUMBERS))
+) = _firewall_checks
 
 FIREWALL = tuple(
     key
-    for check in (
-        split_integrity,
-        solutions_of_easy_problems,
-        step_labels_of_easy_problems,
-        outcome_labels_of_easy_problems,
-        hard_questions_without_answers,
-        benchmark_questions_without_answers,
-        sft_policy_firewall,
-        easy_evaluator_firewall,
-        rl_policy_firewall,
-        benchmark_samples_firewall,
-        rerank_scores_firewall,
-        rerank_metrics_firewall,
-        evaluator_generalization_firewall,
-        early_stop_metrics_firewall,
-        rl_audit_firewall,
-        supervision_firewall,
-    )
+    for check in (split_integrity, *_training_checks, *_column_checks, *_firewall_checks)
     for key in check.check_keys
 )
 """Checks of the supervision firewall: where one fails, no number of the experiment counts."""
