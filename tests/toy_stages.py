@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.stages.asset import stage
-from resources.compute import ComputeResource
+from e2h_pipeline.stages.spec import STAGES
+from resources.compute import BODIES, ComputeResource
 from resources.engine import EngineResource
 from resources.store import StoreResource
 from resources.tracking import TrackingResource
@@ -138,6 +140,17 @@ def toy_endless(job: StageJob) -> dict[str, Any]:
 
 
 TOYS = [recipe, toy_easy, toy_gold, toy_policy, toy_score]
+
+
+@contextmanager
+def stages_restored() -> Iterator[None]:
+    """Within it, stages may take the names of others; these have them again afterwards."""
+    stages, bodies = dict(STAGES), dict(BODIES)
+    try:
+        yield
+    finally:
+        STAGES.update(stages)
+        BODIES.update(bodies)
 
 
 def resources(home: Path, mode: str = "in_process") -> dict[str, Any]:

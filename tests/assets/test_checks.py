@@ -26,7 +26,6 @@ from e2h_pipeline.definitions import build
 from e2h_pipeline.stages import findings
 from e2h_pipeline.stages.answer_columns import answer_columns
 from e2h_pipeline.stages.spec import STAGES
-from resources.compute import BODIES
 
 AUDIT = {
     "problem_source",
@@ -361,8 +360,7 @@ def test_the_checks_run_on_a_real_split(tmp_path: Path, instance: dg.DagsterInst
 def test_a_recipe_that_is_not_strict_passes_and_says_so(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     from e2h_pipeline.stages.asset import stage
 
-    stages, bodies = dict(STAGES), dict(BODIES)
-    try:
+    with toy.stages_restored():
         benchmark_metrics = stage(name="benchmark_metrics", group="toy", audit=True)(stand_in)
         toy.write_recipe(tmp_path, "problems: {easy_levels: [1, 2, 3, 4, 5]}\nstrict: false\n")
         instance.add_dynamic_partitions("experiment", [toy.KEY])
@@ -372,9 +370,6 @@ def test_a_recipe_that_is_not_strict_passes_and_says_so(tmp_path: Path, instance
             partition_key=toy.KEY,
             resources=toy.resources(tmp_path),
         )
-    finally:
-        STAGES.update(stages)
-        BODIES.update(bodies)
     (check,) = result.get_asset_check_evaluations()
     assert check.passed
     assert "not strict" in str(check.metadata["supervision"].value)

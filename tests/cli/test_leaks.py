@@ -28,9 +28,7 @@ from e2h_pipeline.orchestration.instance import open_instance
 from e2h_pipeline.orchestration.planning import stage_order
 from e2h_pipeline.report.html import with_leaks
 from e2h_pipeline.stages.asset import stage
-from e2h_pipeline.stages.spec import STAGES
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-from resources.compute import BODIES
 
 KEY = "tiny"
 LEAK = f"check split_integrity of easy_problems failed: {WHY}"
@@ -115,16 +113,12 @@ def stand_ins() -> Iterator[list[dg.AssetsDefinition]]:
         return {}
 
     stage_order()  # fills STAGES
-    stages, bodies = dict(STAGES), dict(BODIES)
-    try:
+    with toy.stages_restored():
         yield [
             toy.recipe,
             stage(group="toy", audit=True, recipe=["evaluation"])(rerank_metrics),
             stage(group="toy", audit=True, reads=["rerank_metrics"])(report),
         ]
-    finally:
-        STAGES.update(stages)
-        BODIES.update(bodies)
 
 
 def test_commands_mark_numbers_and_fail_unless_asked(home: Path) -> None:

@@ -17,8 +17,6 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.orchestration.experiments import Experiments
 from e2h_pipeline.stages.asset import stage
-from e2h_pipeline.stages.spec import STAGES
-from resources.compute import BODIES
 
 KEYS = [toy.KEY, f"{toy.KEY}/seed=1"]
 WHY = "kl, to the SFT policy, is 9.00 per token, above rl.max_kl=1.0; raise rl.kl"
@@ -34,14 +32,12 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def stages() -> Iterator[list[dg.AssetsDefinition]]:
     """A policy whose training is stopped for even seeds, and its numbers."""
-    before, bodies = dict(STAGES), dict(BODIES)
-    policy = stage(name="rl_policy", group="toy", recipe=["seed"])(_train)
-    metrics = stage(
-        name="benchmark_metrics", group="toy", reads=["rl_policy"], recipe=["evaluation"], audit=True
-    )(_measure)
-    yield [toy.recipe, policy, metrics]
-    STAGES.update(before)
-    BODIES.update(bodies)
+    with toy.stages_restored():
+        policy = stage(name="rl_policy", group="toy", recipe=["seed"])(_train)
+        metrics = stage(
+            name="benchmark_metrics", group="toy", reads=["rl_policy"], recipe=["evaluation"], audit=True
+        )(_measure)
+        yield [toy.recipe, policy, metrics]
 
 
 def _train(job: StageJob) -> dict[str, Any]:
