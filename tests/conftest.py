@@ -1,12 +1,11 @@
 """Small real things for tests: tokenizers, tiny random models, a tiny ladder on disk."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import forked
 import pytest
 from math_texts import MATH_TEXTS
 
@@ -206,7 +205,7 @@ def ladder_tables(tmp_path_factory: pytest.TempPathFactory, ladder_split: "Probl
 
 
 @pytest.fixture
-def kill_midway(tmp_path: Path) -> Callable[[str], None]:
+def kill_midway() -> Callable[[str], None]:
     """Run a script in its own process and see it die of SIGKILL.
 
     The script may use `SuicidalReporter(after)`: a reporter that sends SIGKILL to its own process
@@ -227,9 +226,7 @@ def kill_midway(tmp_path: Path) -> Callable[[str], None]:
     )
 
     def run(script: str) -> None:
-        path = tmp_path / "killed.py"
-        path.write_text(preamble + script, encoding="utf-8")
-        done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=300)
+        done = forked.run(preamble + script, [], os.environ, seconds=300)
         assert done.returncode == -9, f"not killed: {done.returncode}\n{done.stderr[-3000:]}"
 
     return run

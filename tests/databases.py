@@ -6,14 +6,15 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import forked
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,15 +94,11 @@ def write_at_once(home: Path, dagster_home: Path, processes: int, runs: int) -> 
         "DAGSTER_HOME": str(dagster_home),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
-    command = [sys.executable, "-c", _RUNS, str(home)]
-    writers = [
-        subprocess.Popen(
-            [*command, str(number), str(runs)], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for number in range(processes)
-    ]
-    said = [writer.communicate(timeout=300)[1] for writer in writers]
-    assert [writer.returncode for writer in writers] == [0] * processes, "\n".join(said)[-3000:]
+    with ThreadPoolExecutor(processes) as pool:
+        numbers = range(processes)
+        done = list(pool.map(lambda n: forked.run(_RUNS, [home, n, runs], environment), numbers))
+    said = "\n".join(writer.stderr for writer in done)
+    assert [writer.returncode for writer in done] == [0] * processes, said[-3000:]
 
 
 def check_nothing_is_lost(instance: dg.DagsterInstance, runs: int, stages: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+
+import forked
 
 RECIPE = """
 description: every stage, as small as it can be
@@ -37,11 +39,9 @@ def environment(home: Path) -> dict[str, str]:
 
 def e2h(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a home folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "e2h_pipeline.cli.app", *arguments],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return forked.run(forked.COMMAND_LINE, arguments, environment(home))
+
+
+def start(home: Path, *arguments: str) -> ForkServerProcess:
+    """Start the command line in a home folder; its output goes to files beside the home."""
+    return forked.start(forked.COMMAND_LINE, arguments, environment(home), home.parent)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 
 Record = dict[str, Any]
@@ -42,15 +43,8 @@ SAMPLES: list[Record] = [
 
 def e2h(*arguments: str | Path, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
     """Run the command line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "e2h_pipeline.cli.app", *map(str, arguments)],
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    return forked.run(forked.COMMAND_LINE, arguments, os.environ, given)
 
 
 def text_of(records: list[Record]) -> str:

@@ -116,7 +116,7 @@ def test_the_store_verifies_until_a_byte_changes(tiny_home: Path) -> None:
         file.write_bytes(whole)
 
 
-def test_collection_says_what_before_it_does(tiny_home: Path) -> None:
+def test_collection_says_what_before_it_does_and_a_second_run_finds_all(tiny_home: Path) -> None:
     before = len(_json(tiny_home, "verify")["findings"]), _json(tiny_home, "verify")["artifacts"]
     told = _json(tiny_home, "gc", "--grace", "0")
     assert told["removed"] is None

@@ -6,9 +6,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 
 import pytest
 from chat_templates import chat_tokenizer
-from tiny_experiment import e2h, environment, new_home
+from tiny_experiment import e2h, new_home, start
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.models.base import save_model
@@ -42,12 +39,6 @@ def versions(home: Path) -> dict[tuple[str, str], str]:
     return {(m["asset"], m["key"]): m["data_version"] for m in manifests}
 
 
-def test_a_second_run_computes_nothing(tiny_home: Path) -> None:
-    before = versions(tiny_home)
-    assert run(tiny_home, "tiny")["computed"] == set()
-    assert versions(tiny_home) == before
-
-
 def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path) -> None:
     made = run(tiny_home, "tiny/rl.updates=4")["computed"]
     assert made == {"recipe", "rl_policy", "rl_answers", "rl_audit", "benchmark_metrics", "report"}
@@ -55,21 +46,16 @@ def test_a_changed_knob_re_makes_what_depends_on_it_and_no_more(tiny_home: Path)
 
 def kill_when(home: Path, ready: Callable[[], bool]) -> None:
     """Run the experiment and kill -9 its process as soon as `ready` is true."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "e2h_pipeline.cli.app", "run", "tiny"],
-        env=environment(home),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(home, "run", "tiny")
     try:
         deadline = time.monotonic() + 300
         while not ready():
-            assert process.poll() is None, "it ended before it could be killed"
+            assert process.exitcode is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
 
 
 def test_killed_in_every_long_stage_it_ends_with_the_same_data_versions(

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_experiment import e2h, environment, new_home
+from tiny_experiment import e2h, new_home, start
 
 pytestmark = pytest.mark.slow
 
@@ -85,15 +83,14 @@ def test_the_status_says_which_member_failed_and_why(home: Path) -> None:
 def test_workers_end_with_the_command(home: Path) -> None:
     """A killed command leaves no worker, and the next run continues."""
     (home / "sweeps" / "long.yaml").write_text("recipe: tiny/base.updates=4000\naxes: {seed: [1, 2]}\n")
-    command = [sys.executable, "-m", "e2h_pipeline.cli.app", "sweep", "long", "--workers", "2"]
-    started = subprocess.Popen(command, env=environment(home), stdout=subprocess.DEVNULL)
+    started = start(home, "sweep", "long", "--workers", "2")
     workers: set[int] = set()
     deadline = time.monotonic() + 120
     while len(workers) < 2 and time.monotonic() < deadline:
         workers = _workers_of(home)
         time.sleep(0.2)
-    os.kill(started.pid, signal.SIGKILL)
-    started.wait()
+    started.kill()
+    started.join()
     assert len(workers) == 2
     assert (home / "reports" / "sweep-long.html").is_file()  # although no member has ended
     while _workers_of(home) and time.monotonic() < deadline:

@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from tiny_experiment import environment
 
@@ -37,14 +37,7 @@ def e2h(home: Path, *arguments: str, installed: bool = True) -> subprocess.Compl
     """The command line, with or without the package installed."""
     paths = [str(INSTALLED)] if installed else []
     seen = {**environment(home), "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run(
-        [sys.executable, "-m", "e2h_pipeline.cli.app", *arguments],
-        env=seen,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return forked.run(forked.COMMAND_LINE, arguments, seen)
 
 
 def manifest(home: Path, asset: str) -> dict[str, Any]:

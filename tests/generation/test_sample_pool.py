@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -340,8 +340,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(
     ladder_policy: Path, ladder_tables: Path, tmp_path: Path
 ) -> None:
     questions = ladder_tables / "benchmark_questions" / "data.parquet"
-    command = [sys.executable, "-c", KILLED, str(ladder_policy), str(questions), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = forked.run(KILLED, [ladder_policy, questions, tmp_path], os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     died, left, killed, whole = json.loads(done.stdout)
     assert died == 20

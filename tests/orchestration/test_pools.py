@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from multiprocessing import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import dagster as dg
+import forked
 import pytest
 import toy_stages as toy
 from tiny_experiment import environment
@@ -86,9 +85,10 @@ def test_of_processes_that_ask_in_the_same_instant_one_gets_the_slot(tmp_path: P
     storage = SlotSafeEventLog(str(tmp_path))
     for pool in POOLS:
         storage.set_concurrency_slots(pool, 1)
-    spawn = multiprocessing.get_context("spawn")
-    start, found = spawn.Barrier(3, timeout=120), spawn.Queue()
-    asking = [spawn.Process(target=_claims, args=(str(tmp_path), name, start, found)) for name in "abc"]
+    start, found = forked.CONTEXT.Barrier(3, timeout=120), forked.CONTEXT.Queue()
+    asking = [
+        forked.CONTEXT.Process(target=_claims, args=(str(tmp_path), name, start, found)) for name in "abc"
+    ]
     for process in asking:
         process.start()
     taken = Counter[str]()
@@ -109,12 +109,9 @@ def test_runs_that_compete_for_one_slot_take_turns(tmp_path: Path) -> None:
         instance.add_dynamic_partitions("experiment", keys)
         instance.event_log_storage.set_concurrency_slots("gpu", 1)
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TOY_NOTES": str(notes)}
-    command = [sys.executable, "-c", _RUN, str(home)]
-    runs = [
-        subprocess.Popen([*command, key], env=environment(home) | path, stderr=subprocess.DEVNULL)
-        for key in keys
-    ]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
+    with ThreadPoolExecutor(len(keys)) as pool:
+        runs = list(pool.map(lambda key: forked.run(_RUN, [home, key], environment(home) | path), keys))
+    assert [run.returncode for run in runs] == [0, 0, 0], runs[0].stderr[-3000:]
     spans = sorted(json.loads(note.read_text()) for note in notes.iterdir())
     assert len(spans) == 3
     assert all(before[1] <= after[0] for before, after in pairwise(spans)), spans

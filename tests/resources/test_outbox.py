@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import toy_stages as toy
 from servers import free_port, mlflow_server
@@ -188,12 +187,7 @@ with TrackingResource(uri=sys.argv[2]).stage_run(Path(sys.argv[1]), info, loggin
 def test_a_killed_stage_leaves_its_points_and_ends_killed(tmp_path: Path) -> None:
     uri = local_database(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(b"not a database" * 1000)
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(tmp_path), uri],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
+    done = forked.run(_KILLED, [tmp_path, uri], os.environ)
     assert done.returncode == -9
     (kept,) = outbox.waiting(tmp_path)
     with kept.path.open("a") as file:

@@ -21,6 +21,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 import ray_shards
+import ray_stages
 import thieves
 from graded_texts import verdicts_of
 from processes import alive
@@ -178,9 +179,9 @@ def test_a_node_with_other_code_makes_no_shard(runner: RayRunner) -> None:
 STEP = """
 import os, sys, tempfile
 from pathlib import Path
-import ray_shards
+import ray_stages
 
-ray_shards.run("in_endless_shards", Path(sys.argv[1]))
+ray_stages.run("in_endless_shards", Path(sys.argv[1]))
 """
 
 
@@ -236,7 +237,7 @@ def test_sampling_scoring_and_grading_give_the_same_data(
 
 
 def test_a_stage_of_shards_in_mode_ray(cluster: ray.cluster_utils.Cluster, tmp_path: Path) -> None:
-    outcome = ray_shards.run("in_shards", tmp_path, cluster.address)
+    outcome = ray_stages.run("in_shards", tmp_path, cluster.address)
     assert outcome.summary == {"runner": "RayRunner"}
     for i in range(4):
         assert read_table(shard_path(tmp_path / "out", f"part-{i}")) == ray_shards.squares(i)
@@ -246,7 +247,7 @@ def test_a_stage_says_which_shard_failed_and_why(cluster: ray.cluster_utils.Clus
     with pytest.raises(
         dg.Failure, match=r"ShardError: shard part-1: ValueError: bad question in line 7$"
     ) as caught:
-        ray_shards.run("in_broken_shards", tmp_path, cluster.address)
+        ray_stages.run("in_broken_shards", tmp_path, cluster.address)
     assert "ray_shards.py" in str(caught.value.metadata["traceback"].value)
 
 

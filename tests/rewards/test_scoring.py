@@ -1,11 +1,11 @@
 import itertools
+import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -339,8 +339,8 @@ def test_a_killed_run_goes_on(
     ladder_evaluator: Path, ladder_tables: Path, pool: Path, tmp_path: Path
 ) -> None:
     questions = ladder_tables / "benchmark_questions"
-    command = [sys.executable, "-c", _KILLED, ladder_evaluator, pool, questions, tmp_path / "killed"]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
+    arguments = [ladder_evaluator, pool, questions, tmp_path / "killed"]
+    assert forked.run(_KILLED, arguments, os.environ).returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "out").exists()
     finished = sorted((tmp_path / "killed" / "work").glob("part-*.parquet"))
     assert [part.name for part in finished] == ["part-00000-000000.parquet", "part-00001-000000.parquet"]
