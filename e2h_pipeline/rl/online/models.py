@@ -19,6 +19,7 @@ from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
 from e2h_pipeline.rl.progress import Progress
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
     from e2h_pipeline.rl.algorithms import RlJob
@@ -37,9 +38,12 @@ class Run(Generic[OptionsOf]):
     Weights in half precision have a copy in float32 that the optimizer works on (`masters`):
     bfloat16 cannot represent a step of 2e-5.
 
+    The SFT policy and the evaluator are borrowed for a while (`reference`, `judge`), so that they
+    may share weights with a model that learns.
+
     Attributes:
         trained: models with an optimizer each: "policy", and those that an algorithm adds.
-        reference: the SFT policy.
+        learning: the parameters of each trained model that its optimizer moves.
         peaks: peak learning rate of each trained model.
     """
 
@@ -48,11 +52,12 @@ class Run(Generic[OptionsOf]):
 
         self.options = options = job.options
         self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
-        self.reference, _ = load_policy(job.inputs[SFT_POLICY])
-        self.evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
-        for frozen in (self.reference, self.evaluator):
+        self._reference, _ = load_policy(job.inputs[SFT_POLICY])
+        self._evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
+        for frozen in (self._reference, self._evaluator):
             frozen.requires_grad_(False)
         self.trained: dict[str, PreTrainedModel] = {}
+        self.learning: dict[str, list[Parameter]] = {}
         self.peaks: dict[str, float] = {}
         self.masters: dict[str, list[Tensor]] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
@@ -62,14 +67,30 @@ class Run(Generic[OptionsOf]):
     def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
         """Give a model an optimizer, and a place in checkpoints."""
         self.trained[name], self.peaks[name] = model, learning_rate
+        self.learning[name] = [p for p in model.parameters() if p.requires_grad]
         self.masters[name] = [
-            p if p.dtype == torch.float32 else p.detach().float() for p in model.parameters()
+            p if p.dtype == torch.float32 else p.detach().float() for p in self.learning[name]
         ]
         self.optimizers[name] = torch.optim.AdamW(
             self.masters[name], learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
         )
         if self.options.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @contextmanager
+    def reference(self) -> Iterator[PreTrainedModel]:
+        """The SFT policy. No other model may be used within."""
+        yield self._reference
+
+    @contextmanager
+    def judge(self) -> Iterator[PreTrainedModel]:
+        """The easy evaluator. No other model may be used within."""
+        yield self._evaluator
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[PreTrainedModel]:
+        """A trained model, for a forward or a backward pass. The policy needs no such context."""
+        yield self.trained[name]
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -100,7 +121,7 @@ class Run(Generic[OptionsOf]):
     def step(self, name: str) -> Tensor:
         """One optimizer step of a model; returns the norm of its gradients before clipping at 1."""
         optimizer, masters = self.optimizers[name], self.masters[name]
-        halves = [(p, m) for p, m in zip(self.trained[name].parameters(), masters, strict=True) if p is not m]
+        halves = [(p, m) for p, m in zip(self.learning[name], masters, strict=True) if p is not m]
         for parameter, master in halves:
             master.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
@@ -118,8 +139,8 @@ class Run(Generic[OptionsOf]):
 
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        for name, model in self.trained.items():
-            model.save_pretrained(temporary / name)
+        for name in self.trained:
+            self._save_weights(name, temporary / name)
         self.tokenizer.save_pretrained(temporary / "policy")
         save_file(dict(self._optimizer_tensors()), temporary / "optimizers.safetensors")
         (temporary / "progress.json").write_text(json.dumps(progress.__dict__), encoding="utf-8")
@@ -133,16 +154,8 @@ class Run(Generic[OptionsOf]):
         """
         from safetensors.torch import load_file
 
-        from e2h_pipeline.models.strict import WeightsError, load_strictly
-
-        for name, model in self.trained.items():
-            try:  # by transformers: a file may have other names and more tensors than the model
-                saved = load_strictly(type(model), folder / name, config=model.config, dtype=model.dtype)
-            except WeightsError as error:
-                raise ValueError(
-                    f"{folder / name}: weights do not fit the model ({error}); remove the folder to start over"
-                ) from None
-            model.load_state_dict(saved.state_dict())
+        for name in self.trained:
+            self._restore_weights(name, folder / name)
         tensors = load_file(folder / "optimizers.safetensors")
         for name, optimizer in self.optimizers.items():
             state = optimizer.state_dict()
@@ -155,10 +168,29 @@ class Run(Generic[OptionsOf]):
             optimizer.load_state_dict(state)
         return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
 
+    def whole_policy(self, folder: Path) -> Path:
+        """The policy of a checkpoint as a folder that `from_pretrained` loads."""
+        return folder / "policy"
+
+    def _save_weights(self, name: str, folder: Path) -> None:
+        self.trained[name].save_pretrained(folder)
+
+    def _restore_weights(self, name: str, folder: Path) -> None:
+        from e2h_pipeline.models.strict import WeightsError, load_strictly
+
+        model = self.trained[name]
+        try:  # by transformers: a file may have other names and more tensors than the model
+            saved = load_strictly(type(model), folder, config=model.config, dtype=model.dtype)
+        except WeightsError as error:
+            raise ValueError(
+                f"{folder}: weights do not fit the model ({error}); remove the folder to start over"
+            ) from None
+        model.load_state_dict(saved.state_dict())
+
     def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, optimizer in self.optimizers.items():
             for i, (parameter, master) in enumerate(
-                zip(self.trained[name].parameters(), self.masters[name], strict=True)
+                zip(self.learning[name], self.masters[name], strict=True)
             ):
                 if parameter is not master:
                     yield f"{name}/{i}/{_MASTER}", master.clone()

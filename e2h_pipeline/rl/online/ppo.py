@@ -91,8 +91,9 @@ def _targets(run: Run[PpoRl], update: Update) -> _Targets:
     from e2h_pipeline.rl.online.advantages import generalized_advantages, whiten
     from e2h_pipeline.rl.online.passes import by_rows, token_values
 
-    options, batch, critic = run.options, update.batch, run.trained[CRITIC]
-    values = by_rows(batch, options, lambda part: token_values(critic, part))
+    options, batch = run.options, update.batch
+    with run.using(CRITIC) as critic:
+        values = by_rows(batch, options, lambda part: token_values(critic, part))
     rewards = batch.rewards - update.kl * (update.old - update.reference) * batch.mask
     advantages, returns = generalized_advantages(
         rewards, values * batch.mask, batch.mask, options.gamma, options.lam
@@ -109,8 +110,10 @@ def _losses(
     from e2h_pipeline.rl.online.passes import token_values
 
     policy = policy_pass(run, update, part, targets.advantages)
+    with run.using(CRITIC) as critic:
+        values = token_values(critic, part.batch)
     value_loss = clipped_value_loss(
-        token_values(run.trained[CRITIC], part.batch),
+        values,
         part.of(targets.values),
         part.of(targets.returns),
         part.batch.mask,
