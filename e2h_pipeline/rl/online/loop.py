@@ -60,7 +60,7 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
         training.begin()
         while training.progress.update < job.options.updates and training.progress.stopped is None:
             training.update()
-    return finish(training.progress, training.best_policy(), job.work)
+    return finish(training.progress, training.best_policy(), job.work) | run.notes
 
 
 @dataclass(frozen=True)

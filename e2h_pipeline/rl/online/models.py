@@ -6,14 +6,19 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.models.adapters import add_adapter, learning, load_adapter, merged, save_adapter, switched
+from e2h_pipeline.models.base import save_model
+from e2h_pipeline.models.strict import WeightsError, load_strictly
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
 from e2h_pipeline.rl.progress import Progress
@@ -38,36 +43,48 @@ class Run(Generic[OptionsOf]):
     Weights in half precision have a copy in float32 that the optimizer works on (`masters`):
     bfloat16 cannot represent a step of 2e-5.
 
-    The SFT policy and the evaluator are borrowed for a while (`reference`, `judge`), so that they
-    may share weights with a model that learns.
+    With `rl.lora_rank`, models that learn are adapters on frozen weights: the policy's on those of
+    the SFT policy, the critic's on those of the evaluator. So the SFT policy and the evaluator are
+    only borrowed for a while (`reference`, `judge`).
 
     Attributes:
         trained: models with an optimizer each: "policy", and those that an algorithm adds.
         learning: the parameters of each trained model that its optimizer moves.
         peaks: peak learning rate of each trained model.
+        notes: what people should know of the set-up, for the summary.
     """
 
     def __init__(self, job: RlJob[OptionsOf]) -> None:
         from e2h_pipeline.models.load import load_evaluator, load_policy
 
-        self.options = options = job.options
+        self.options, self._inputs, self._seed = job.options, job.inputs, job.work.seed
         self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
-        self._reference, _ = load_policy(job.inputs[SFT_POLICY])
+        self._reference = self.policy
+        if not self.options.lora_rank:
+            self._reference = load_policy(job.inputs[SFT_POLICY])[0].requires_grad_(False)
         self._evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
-        for frozen in (self._reference, self._evaluator):
-            frozen.requires_grad_(False)
+        self._evaluator.requires_grad_(False)
+        self.notes: dict[str, str] = {}
         self.trained: dict[str, PreTrainedModel] = {}
         self.learning: dict[str, list[Parameter]] = {}
         self.peaks: dict[str, float] = {}
         self.masters: dict[str, list[Tensor]] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.train("policy", self.policy, options.learning_rate)
+        self.adapt("policy", self.policy)
+        self.train("policy", self.policy, self.options.learning_rate)
         self.engine = TransformersEngine(self.policy, self.tokenizer)
+
+    def adapt(self, name: str, model: PreTrainedModel) -> None:
+        """Freeze a model but for a new adapter of this name, if the recipe wants adapters."""
+        options = self.options
+        if options.lora_rank:
+            seed = stream_key(self._seed, "rl/adapters", name)
+            add_adapter(model, name, options.lora_rank, options.lora_targets, seed)
 
     def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
         """Give a model an optimizer, and a place in checkpoints."""
         self.trained[name], self.peaks[name] = model, learning_rate
-        self.learning[name] = [p for p in model.parameters() if p.requires_grad]
+        self.learning[name] = list(learning(model, name).values())
         self.masters[name] = [
             p if p.dtype == torch.float32 else p.detach().float() for p in self.learning[name]
         ]
@@ -80,17 +97,23 @@ class Run(Generic[OptionsOf]):
     @contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
         """The SFT policy. No other model may be used within."""
-        yield self._reference
+        with self._switched(self._reference, None):
+            yield self._reference
 
     @contextmanager
     def judge(self) -> Iterator[PreTrainedModel]:
         """The easy evaluator. No other model may be used within."""
-        yield self._evaluator
+        with self._switched(self._evaluator, None):
+            yield self._evaluator
 
     @contextmanager
     def using(self, name: str) -> Iterator[PreTrainedModel]:
         """A trained model, for a forward or a backward pass. The policy needs no such context."""
-        yield self.trained[name]
+        with self._switched(self.trained[name], name):
+            yield self.trained[name]
+
+    def _switched(self, model: PreTrainedModel, adapter: str | None) -> AbstractContextManager[None]:
+        return switched(model, adapter) if self.options.lora_rank else nullcontext()
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -170,15 +193,24 @@ class Run(Generic[OptionsOf]):
 
     def whole_policy(self, folder: Path) -> Path:
         """The policy of a checkpoint as a folder that `from_pretrained` loads."""
-        return folder / "policy"
+        if not self.options.lora_rank:
+            return folder / "policy"
+        whole = folder / "merged"
+        model = load_strictly(AutoModelForCausalLM, self._inputs[SFT_POLICY])
+        save_model(merged(model, folder / "policy"), self.tokenizer, whole)
+        return whole
 
     def _save_weights(self, name: str, folder: Path) -> None:
-        self.trained[name].save_pretrained(folder)
+        if self.options.lora_rank:
+            save_adapter(self.trained[name], name, folder)
+        else:
+            self.trained[name].save_pretrained(folder)
 
     def _restore_weights(self, name: str, folder: Path) -> None:
-        from e2h_pipeline.models.strict import WeightsError, load_strictly
-
         model = self.trained[name]
+        if self.options.lora_rank:
+            load_adapter(model, name, folder)
+            return
         try:  # by transformers: a file may have other names and more tensors than the model
             saved = load_strictly(type(model), folder, config=model.config, dtype=model.dtype)
         except WeightsError as error:

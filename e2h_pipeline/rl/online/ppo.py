@@ -45,17 +45,12 @@ class Ppo:
         return train_online(self, job)
 
     def start(self, job: RlJob[PpoRl]) -> Run[PpoRl]:
-        """See `OnlineAlgorithm.start`. The critic is the evaluator with a head of zeros."""
-        from e2h_pipeline.models.classifier import score_head
-        from e2h_pipeline.models.load import load_evaluator
-        from e2h_pipeline.rl.algorithms import EVALUATOR
+        """See `OnlineAlgorithm.start`."""
+        from e2h_pipeline.rl.online.critic import start_critic
         from e2h_pipeline.rl.online.models import Run
 
         run = Run(job)
-        critic, _ = load_evaluator(job.inputs[EVALUATOR])
-        for parameter in score_head(critic).parameters():  # weight, and bias where the head has one
-            parameter.data.zero_()
-        run.train(CRITIC, critic, job.options.value_learning_rate)
+        run.train(CRITIC, start_critic(run, job), job.options.value_learning_rate)
         return run
 
     def learn(self, run: Run[PpoRl], update: Update) -> dict[str, float]:
