@@ -75,6 +75,8 @@ STATEFUL = PPO.model_copy(
         "kl_horizon": 2 * PPO.rollouts,
     }
 )
+# Adapters on weights that are shared.
+LORA = STATEFUL.model_copy(update={"lora_rank": 2, "learning_rate": 1e-2, "value_learning_rate": 1e-2})
 
 
 class Recorder(Reporter):

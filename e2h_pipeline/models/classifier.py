@@ -10,6 +10,7 @@ asks for it by name.
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,22 @@ def classifier(source: PreTrainedModel, weight: Tensor, bias: Tensor) -> PreTrai
     if head.bias is not None:
         head.bias = Parameter(bias.to(source.dtype))
     return model
+
+
+def scoring_over(model: PreTrainedModel) -> PreTrainedModel:
+    """A classifier with a head of zeros over the body of a model, which both share from then on.
+
+    Raises:
+        NoEvaluator: no evaluator can be made of this architecture.
+    """
+    import torch
+
+    source = copy.copy(model)
+    source.config = copy.deepcopy(model.config)  # the model's own still says what the model is
+    width = model.config.get_text_config().hidden_size
+    return classifier(
+        source, torch.zeros(1, width, device=model.device), torch.zeros(1, device=model.device)
+    ).eval()
 
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 _OTHER = "use another model"
 _SHOWN = 40
+_SPELLED = (
+    "1+2*2",
+    "First, 12.5 * 40 = 500.\n\nSo  \\frac{1}{2}x^2 = 3,\n\tand x > 0.\n\n# Answer\n\n500",
+    "Für jedes \u03b5 > 0: \u6c42\u548c",
+)
 
 
 def require_carries(folder: Path, domain: Domain) -> None:
@@ -46,6 +51,19 @@ def require_carries(folder: Path, domain: Domain) -> None:
             f"token {beyond[0]} ({tokenizer.decode(beyond[:1])!r}) is beyond the model's {rows} embeddings",
             "take tokenizer and model of one source",
         )
+
+
+def same_tokens(policy: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether a model of the other tokenizer can read the policy's token ids: all of them mean the
+    same there, and text is spelled alike."""
+    known = other.get_vocab()
+    if any(known.get(token) != i for token, i in policy.get_vocab().items()):
+        return False
+    return all(
+        policy(text, add_special_tokens=False)["input_ids"]
+        == other(text, add_special_tokens=False)["input_ids"]
+        for text in _SPELLED
+    )
 
 
 def _check_end(tokenizer: PreTrainedTokenizerBase) -> None:

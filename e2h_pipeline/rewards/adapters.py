@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2h_pipeline.models.adapters import decoder_layers, linear_layers
 from e2h_pipeline.models.classifier import score_head_name
 
 if TYPE_CHECKING:
-    from torch.nn import ModuleList
     from transformers import PreTrainedModel
 
     from e2h_pipeline.recipe import RewardTraining
@@ -31,21 +31,14 @@ def prepare(model: PreTrainedModel, options: RewardTraining) -> PreTrainedModel:
     if sharding_asked():
         raise ValueError("adapters cannot be merged into a sharded model: set lora_rank=0, or do not shard")
     from peft import LoraConfig, TaskType, get_peft_model
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
 
-    learning = {id(m) for layer in _layers(model)[options.frozen_layers :] for m in layer.modules()}
     return get_peft_model(
         model,
         LoraConfig(
             task_type=TaskType.TOKEN_CLS,
             r=options.lora_rank,
             lora_alpha=2 * options.lora_rank,
-            target_modules=[
-                name
-                for name, m in model.named_modules()
-                if isinstance(m, (Linear, Conv1D)) and id(m) in learning
-            ],
+            target_modules=linear_layers(model, options.frozen_layers),
             modules_to_save=[score_head_name(model)],
         ),
     )
@@ -65,23 +58,6 @@ def freeze_layers(model: PreTrainedModel, layers: int) -> None:
     """Freeze the embedding and the lowest `layers` decoder layers; 0 freezes neither."""
     if layers == 0:
         return
-    frozen = [model.get_input_embeddings(), *_layers(model)[:layers]]
+    frozen = [model.get_input_embeddings(), *decoder_layers(model)[:layers]]
     for module in frozen:
         module.requires_grad_(False)
-
-
-def _layers(model: PreTrainedModel) -> ModuleList:
-    """The decoder layers, lowest first, whatever the architecture calls them.
-
-    Raises:
-        ValueError: they are not one list.
-    """
-    from torch.nn import ModuleList
-
-    count = model.config.get_text_config().num_hidden_layers
-    lists = [m for m in model.base_model.modules() if isinstance(m, ModuleList) and len(m) == count]
-    if not lists:
-        raise ValueError(
-            f"{type(model).__name__} has no list of {count} layers: set lora_rank and frozen_layers to 0"
-        )
-    return lists[0]

@@ -9,7 +9,13 @@ import pytest
 import rl_runs
 from safetensors.torch import load, load_file
 
-OPTIONS = {"ppo": "STATEFUL", "grpo": "GRPO", "rest": "REST", "dpo": "DPO"}  # names in rl_runs
+OPTIONS = {
+    "ppo": "STATEFUL",
+    "ppo-lora": "LORA",
+    "grpo": "GRPO",
+    "rest": "REST",
+    "dpo": "DPO",
+}  # names in rl_runs
 
 
 def _train(algorithm: str, evaluator: Path, tables: Path, folder: Path) -> None:
@@ -61,7 +67,7 @@ def _kill(
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+@pytest.mark.parametrize("algorithm", ["ppo", "ppo-lora", "grpo"])
 def test_killed_between_two_checkpoints(
     algorithm: str,
     whole: Callable[[str], dict[str, bytes]],
@@ -71,7 +77,7 @@ def test_killed_between_two_checkpoints(
     kill_midway: Callable[[str], None],
 ) -> None:
     """Update 4 was learned but not saved; there are the checkpoint of update 2 and a torn one."""
-    name = f"{algorithm.upper()} updates"
+    name = f"{algorithm.partition('-')[0].upper()} updates"
     _kill(kill_midway, algorithm, ladder_evaluator, ladder_tables, tmp_path, name, 4)
     work = tmp_path / "work"
     assert [path.name for path in work.glob("update-*")] == ["update-000002"]
@@ -120,6 +126,12 @@ def test_a_run_carries_its_curriculum_and_its_kl_coefficient(
     assert rl_runs.STATEFUL.kl not in coefficients[2:]
     progress = json.loads(whole("ppo")["work/update-000005/progress.json"])
     assert all(level["fast"] != level["slow"] for level in progress["curriculum"].values())
+
+
+def test_adapters_learn(whole: Callable[[str], dict[str, bytes]]) -> None:
+    """They begin with a half of zeros."""
+    saved = load(whole("ppo-lora")["work/update-000005/policy/adapter_model.safetensors"])
+    assert all(tensor.any() for name, tensor in saved.items() if "lora_B" in name)
 
 
 @pytest.mark.parametrize(

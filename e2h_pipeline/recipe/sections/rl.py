@@ -116,6 +116,17 @@ class OnlineRl(Rl):
         False,
         description="Recompute activations in the backward pass: less memory, about a third more time.",
     )
+    lora_rank: int = Field(
+        0,
+        ge=0,
+        description="Rank of LoRA adapters of policy and critic, on weights shared with the SFT policy and the evaluator; "
+        "0 trains all weights. Adapters want a higher learning rate.",
+    )
+    lora_targets: tuple[str, ...] = Field(
+        (),
+        description="Layers that get adapters, as the model calls them: q_proj,v_proj; every linear layer of the decoder "
+        "where unset.",
+    )
     learning_rate: float = Field(
         2e-5, gt=0, description="Peak learning rate of the policy, cosine to 1% of itself."
     )
@@ -197,6 +208,8 @@ class OnlineRl(Rl):
             raise ValueError(
                 "kl_target needs a kl above 0 to start from, and a kl_horizon of rollouts or more"
             )
+        if self.lora_targets and not self.lora_rank:
+            raise ValueError("lora_targets name layers that get adapters: set lora_rank above 0 too")
         return self
 
 

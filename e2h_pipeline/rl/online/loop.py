@@ -23,6 +23,7 @@ import torch
 
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.grading.graders import grader
+from e2h_pipeline.grading.verdicts import Grader
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.algorithms import SFT_POLICY, RlJob
 from e2h_pipeline.rl.batches import Batch, collate, drawn_logprobs
@@ -55,12 +56,11 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
     run = algorithm.start(job)
     job.work.folder.mkdir(parents=True, exist_ok=True)
     with grader(job.grader) as judge:
-        judges = Judges(run.evaluator, run.evaluator_tokenizer, judge, job.domain)
-        training = _Training(algorithm, job, run, judges, questions, validation)
+        training = _Training(algorithm, job, run, judge, questions, validation)
         training.begin()
         while training.progress.update < job.options.updates and training.progress.stopped is None:
             training.update()
-    return finish(training.progress, training.best_policy(), job.work)
+    return finish(training.progress, training.best_policy(), job.work) | run.notes
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class _Training:
     algorithm: OnlineAlgorithm[Any]
     job: RlJob[OnlineRl]
     run: Run[Any]
-    judges: Judges
+    grader: Grader
     questions: Sequence[Question]
     validation: Sequence[Question]
     progress: Progress = field(default_factory=Progress)
@@ -134,7 +134,7 @@ class _Training:
     def best_policy(self) -> Path:
         """Folder of the policy that is best on easy validation."""
         best = self.progress.best_update
-        return self._checkpoint(best) / "policy" if best else self.job.inputs[SFT_POLICY]
+        return self.run.whole_policy(self._checkpoint(best)) if best else self.job.inputs[SFT_POLICY]
 
     def _draw(self) -> _Drawn:
         """The next rollout batch."""
@@ -143,7 +143,9 @@ class _Training:
         questions, curriculum = draw_questions(self.questions, options, progress.curriculum, seed, update)
         completions = draw(run.engine, questions, self.job.domain.text, options, seed, update)
         rolled_out = time.monotonic()
-        rollouts = rewarded(completions, run.tokenizer, self.judges, options)
+        with run.judge() as evaluator:
+            judges = Judges(evaluator, run.evaluator_tokenizer, self.grader, self.job.domain)
+            rollouts = rewarded(completions, run.tokenizer, judges, options)
         seconds = {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
         rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
         batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
@@ -194,7 +196,7 @@ class _Training:
     def _accuracy(self) -> float:
         """Greedy accuracy of the present policy on easy validation."""
         limit = self.job.options.max_new_tokens
-        return easy_accuracy(self.run.engine, self.validation, limit, self.judges.grader, self.judges.domain)
+        return easy_accuracy(self.run.engine, self.validation, limit, self.grader, self.job.domain)
 
     def _trouble(self, latest: Sequence[dict[str, float]]) -> str | None:
         progress = self.progress
@@ -230,7 +232,6 @@ def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple
         old = drawn_logprobs(rollouts, batch)
     else:  # in 16 bits drawing and learning round differently, and the first ratio must be 1
         old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
-    reference = by_rows(
-        batch, options, lambda part: token_logprobs(run.reference, part, options.temperature)[0]
-    )
+    with run.reference() as sft:
+        reference = by_rows(batch, options, lambda part: token_logprobs(sft, part, options.temperature)[0])
     return old, reference

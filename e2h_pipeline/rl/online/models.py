@@ -6,19 +6,25 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
+from e2h_pipeline.generation.noise import stream_key
+from e2h_pipeline.models.adapters import add_adapter, learning, load_adapter, merged, save_adapter, switched
+from e2h_pipeline.models.base import save_model
+from e2h_pipeline.models.strict import WeightsError, load_strictly
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
 from e2h_pipeline.rl.progress import Progress
 
 if TYPE_CHECKING:
+    from torch.nn import Parameter
     from transformers import PreTrainedModel
 
     from e2h_pipeline.rl.algorithms import RlJob
@@ -37,39 +43,77 @@ class Run(Generic[OptionsOf]):
     Weights in half precision have a copy in float32 that the optimizer works on (`masters`):
     bfloat16 cannot represent a step of 2e-5.
 
+    With `rl.lora_rank`, models that learn are adapters on frozen weights: the policy's on those of
+    the SFT policy, the critic's on those of the evaluator. So the SFT policy and the evaluator are
+    only borrowed for a while (`reference`, `judge`).
+
     Attributes:
         trained: models with an optimizer each: "policy", and those that an algorithm adds.
-        reference: the SFT policy.
+        learning: the parameters of each trained model that its optimizer moves.
         peaks: peak learning rate of each trained model.
+        notes: what people should know of the set-up, for the summary.
     """
 
     def __init__(self, job: RlJob[OptionsOf]) -> None:
         from e2h_pipeline.models.load import load_evaluator, load_policy
 
-        self.options = options = job.options
+        self.options, self._inputs, self._seed = job.options, job.inputs, job.work.seed
         self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
-        self.reference, _ = load_policy(job.inputs[SFT_POLICY])
-        self.evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
-        for frozen in (self.reference, self.evaluator):
-            frozen.requires_grad_(False)
+        self._reference = self.policy
+        if not self.options.lora_rank:
+            self._reference = load_policy(job.inputs[SFT_POLICY])[0].requires_grad_(False)
+        self._evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
+        self._evaluator.requires_grad_(False)
+        self.notes: dict[str, str] = {}
         self.trained: dict[str, PreTrainedModel] = {}
+        self.learning: dict[str, list[Parameter]] = {}
         self.peaks: dict[str, float] = {}
         self.masters: dict[str, list[Tensor]] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.train("policy", self.policy, options.learning_rate)
+        self.adapt("policy", self.policy)
+        self.train("policy", self.policy, self.options.learning_rate)
         self.engine = TransformersEngine(self.policy, self.tokenizer)
+
+    def adapt(self, name: str, model: PreTrainedModel) -> None:
+        """Freeze a model but for a new adapter of this name, if the recipe wants adapters."""
+        options = self.options
+        if options.lora_rank:
+            seed = stream_key(self._seed, "rl/adapters", name)
+            add_adapter(model, name, options.lora_rank, options.lora_targets, seed)
 
     def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
         """Give a model an optimizer, and a place in checkpoints."""
         self.trained[name], self.peaks[name] = model, learning_rate
+        self.learning[name] = list(learning(model, name).values())
         self.masters[name] = [
-            p if p.dtype == torch.float32 else p.detach().float() for p in model.parameters()
+            p if p.dtype == torch.float32 else p.detach().float() for p in self.learning[name]
         ]
         self.optimizers[name] = torch.optim.AdamW(
             self.masters[name], learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
         )
         if self.options.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    @contextmanager
+    def reference(self) -> Iterator[PreTrainedModel]:
+        """The SFT policy. No other model may be used within."""
+        with self._switched(self._reference, None):
+            yield self._reference
+
+    @contextmanager
+    def judge(self) -> Iterator[PreTrainedModel]:
+        """The easy evaluator. No other model may be used within."""
+        with self._switched(self._evaluator, None):
+            yield self._evaluator
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[PreTrainedModel]:
+        """A trained model, for a forward or a backward pass. The policy needs no such context."""
+        with self._switched(self.trained[name], name):
+            yield self.trained[name]
+
+    def _switched(self, model: PreTrainedModel, adapter: str | None) -> AbstractContextManager[None]:
+        return switched(model, adapter) if self.options.lora_rank else nullcontext()
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -100,7 +144,7 @@ class Run(Generic[OptionsOf]):
     def step(self, name: str) -> Tensor:
         """One optimizer step of a model; returns the norm of its gradients before clipping at 1."""
         optimizer, masters = self.optimizers[name], self.masters[name]
-        halves = [(p, m) for p, m in zip(self.trained[name].parameters(), masters, strict=True) if p is not m]
+        halves = [(p, m) for p, m in zip(self.learning[name], masters, strict=True) if p is not m]
         for parameter, master in halves:
             master.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
@@ -118,8 +162,8 @@ class Run(Generic[OptionsOf]):
 
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        for name, model in self.trained.items():
-            model.save_pretrained(temporary / name)
+        for name in self.trained:
+            self._save_weights(name, temporary / name)
         self.tokenizer.save_pretrained(temporary / "policy")
         save_file(dict(self._optimizer_tensors()), temporary / "optimizers.safetensors")
         (temporary / "progress.json").write_text(json.dumps(progress.__dict__), encoding="utf-8")
@@ -133,16 +177,8 @@ class Run(Generic[OptionsOf]):
         """
         from safetensors.torch import load_file
 
-        from e2h_pipeline.models.strict import WeightsError, load_strictly
-
-        for name, model in self.trained.items():
-            try:  # by transformers: a file may have other names and more tensors than the model
-                saved = load_strictly(type(model), folder / name, config=model.config, dtype=model.dtype)
-            except WeightsError as error:
-                raise ValueError(
-                    f"{folder / name}: weights do not fit the model ({error}); remove the folder to start over"
-                ) from None
-            model.load_state_dict(saved.state_dict())
+        for name in self.trained:
+            self._restore_weights(name, folder / name)
         tensors = load_file(folder / "optimizers.safetensors")
         for name, optimizer in self.optimizers.items():
             state = optimizer.state_dict()
@@ -155,10 +191,38 @@ class Run(Generic[OptionsOf]):
             optimizer.load_state_dict(state)
         return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
 
+    def whole_policy(self, folder: Path) -> Path:
+        """The policy of a checkpoint as a folder that `from_pretrained` loads."""
+        if not self.options.lora_rank:
+            return folder / "policy"
+        whole = folder / "merged"
+        model = load_strictly(AutoModelForCausalLM, self._inputs[SFT_POLICY])
+        save_model(merged(model, folder / "policy"), self.tokenizer, whole)
+        return whole
+
+    def _save_weights(self, name: str, folder: Path) -> None:
+        if self.options.lora_rank:
+            save_adapter(self.trained[name], name, folder)
+        else:
+            self.trained[name].save_pretrained(folder)
+
+    def _restore_weights(self, name: str, folder: Path) -> None:
+        model = self.trained[name]
+        if self.options.lora_rank:
+            load_adapter(model, name, folder)
+            return
+        try:  # by transformers: a file may have other names and more tensors than the model
+            saved = load_strictly(type(model), folder, config=model.config, dtype=model.dtype)
+        except WeightsError as error:
+            raise ValueError(
+                f"{folder}: weights do not fit the model ({error}); remove the folder to start over"
+            ) from None
+        model.load_state_dict(saved.state_dict())
+
     def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, optimizer in self.optimizers.items():
             for i, (parameter, master) in enumerate(
-                zip(self.trained[name].parameters(), self.masters[name], strict=True)
+                zip(self.learning[name], self.masters[name], strict=True)
             ):
                 if parameter is not master:
                     yield f"{name}/{i}/{_MASTER}", master.clone()

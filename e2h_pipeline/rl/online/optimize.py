@@ -36,7 +36,8 @@ def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str
         for part in passes(update.batch, minibatch, run.options):
             terms, metrics = losses(part)
             for name in models:
-                (part.share * terms[name]).backward()
+                with run.using(name):
+                    (part.share * terms[name]).backward()
             found.append((part.share, metrics))
         norms = [run.step(name) for name in models]
         steps.append({"gradient_norm": sum(norms[1:], norms[0]).item(), **weighted(found)})

@@ -45,17 +45,12 @@ class Ppo:
         return train_online(self, job)
 
     def start(self, job: RlJob[PpoRl]) -> Run[PpoRl]:
-        """See `OnlineAlgorithm.start`. The critic is the evaluator with a head of zeros."""
-        from e2h_pipeline.models.classifier import score_head
-        from e2h_pipeline.models.load import load_evaluator
-        from e2h_pipeline.rl.algorithms import EVALUATOR
+        """See `OnlineAlgorithm.start`."""
+        from e2h_pipeline.rl.online.critic import start_critic
         from e2h_pipeline.rl.online.models import Run
 
         run = Run(job)
-        critic, _ = load_evaluator(job.inputs[EVALUATOR])
-        for parameter in score_head(critic).parameters():  # weight, and bias where the head has one
-            parameter.data.zero_()
-        run.train(CRITIC, critic, job.options.value_learning_rate)
+        run.train(CRITIC, start_critic(run, job), job.options.value_learning_rate)
         return run
 
     def learn(self, run: Run[PpoRl], update: Update) -> dict[str, float]:
@@ -91,8 +86,9 @@ def _targets(run: Run[PpoRl], update: Update) -> _Targets:
     from e2h_pipeline.rl.online.advantages import generalized_advantages, whiten
     from e2h_pipeline.rl.online.passes import by_rows, token_values
 
-    options, batch, critic = run.options, update.batch, run.trained[CRITIC]
-    values = by_rows(batch, options, lambda part: token_values(critic, part))
+    options, batch = run.options, update.batch
+    with run.using(CRITIC) as critic:
+        values = by_rows(batch, options, lambda part: token_values(critic, part))
     rewards = batch.rewards - update.kl * (update.old - update.reference) * batch.mask
     advantages, returns = generalized_advantages(
         rewards, values * batch.mask, batch.mask, options.gamma, options.lam
@@ -109,8 +105,10 @@ def _losses(
     from e2h_pipeline.rl.online.passes import token_values
 
     policy = policy_pass(run, update, part, targets.advantages)
+    with run.using(CRITIC) as critic:
+        values = token_values(critic, part.batch)
     value_loss = clipped_value_loss(
-        token_values(run.trained[CRITIC], part.batch),
+        values,
         part.of(targets.values),
         part.of(targets.returns),
         part.batch.mask,
