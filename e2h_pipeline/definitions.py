@@ -10,11 +10,18 @@ import dagster as dg
 @dg.definitions
 def defs() -> dg.Definitions:
     """Entry point of `workspace.yaml` and `dg`."""
-    return build()
+    from e2h_pipeline.artifacts.home import home
+    from e2h_pipeline.orchestration.instance import known_experiments
+
+    return build(known_experiments(home()))
 
 
-def build() -> dg.Definitions:
-    """All definitions, without heavy imports."""
+def build(experiments: int = 0) -> dg.Definitions:
+    """All definitions, without heavy imports.
+
+    Args:
+        experiments: of the home, for the interval of the automation.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # asset checks with partitions
         import assets
@@ -36,7 +43,7 @@ def build() -> dg.Definitions:
         jobs=[automation.experiment_job()],
         schedules=[sensors.daily_sweeps()],
         sensors=[
-            automation.sensor(),
+            automation.sensor(experiments),
             automation.watch_recipes(),
             sensors.changed_sweeps(),
             sensors.sweep_pages(),

@@ -30,6 +30,7 @@ from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET
 
 JOB = "experiment"
 _SENSOR_SECONDS = 30
+_SMALL = 2500  # experiments; Dagster then spends a second or two of processor time on a quiet tick
 _COMPARED = 1000  # recipes of one tick
 _SHOWN = 200
 
@@ -77,13 +78,18 @@ def automated(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
     ]
 
 
-def sensor() -> dg.AutomationConditionSensorDefinition:
-    """Evaluates the condition while the daemon runs. On by default; pause it in the UI."""
+def sensor(experiments: int = 0) -> dg.AutomationConditionSensorDefinition:
+    """Evaluates the condition while the daemon runs. On by default; pause it in the UI.
+
+    Args:
+        experiments: known when the code is loaded. Each tick costs Dagster time in proportion, also
+            where nothing has changed, so ticks of large homes are rarer.
+    """
     return dg.AutomationConditionSensorDefinition(
         "re_make_what_changed",
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=_SENSOR_SECONDS,
+        minimum_interval_seconds=_SENSOR_SECONDS * max(1, -(-experiments // _SMALL)),
         description="Re-makes what a changed recipe, easy split or code makes stale, per experiment.",
     )
 

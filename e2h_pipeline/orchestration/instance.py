@@ -11,7 +11,7 @@ from dagster._core.storage.runs import SqliteRunStorage
 
 from e2h_pipeline.artifacts.home import HomeError, project_file, writable
 from e2h_pipeline.artifacts.locks import alone
-from e2h_pipeline.stages.spec import CPU_POOL, GPU_POOL
+from e2h_pipeline.stages.spec import CPU_POOL, EXPERIMENTS, GPU_POOL
 
 _LOCK = ".lock"
 _OUR_LIMITS = "e2h/pool_limits"  # a note in Dagster's database
@@ -51,6 +51,15 @@ def open_to_read(home: Path) -> dg.DagsterInstance:
         raise HomeError(f"{home} can only be read, and nothing was ever run in it")
     os.environ["DAGSTER_HOME"] = str(folder)
     return dg.DagsterInstance.get()
+
+
+def known_experiments(home: Path) -> int:
+    """Experiments that Dagster knows in a home; 0 in a home without Dagster, which is not made."""
+    folder = home / "dagster"
+    if not (folder / "dagster.yaml").exists():
+        return 0
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        return len(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
 
 
 def _set_pool_limits(instance: dg.DagsterInstance, gpu: bool, cores: int) -> None:

@@ -18,6 +18,7 @@ from assets.watched import WATCHED
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.orchestration import automation
 from e2h_pipeline.orchestration.automation import RecipesSeen
+from e2h_pipeline.orchestration.instance import known_experiments, open_instance
 from e2h_pipeline.orchestration.planning import add_experiments
 from e2h_pipeline.orchestration.source_watch import Seen, look
 from e2h_pipeline.recipe import Recipe
@@ -128,3 +129,16 @@ def test_more_experiments_than_sqlite_takes_values_are_added(tmp_path: Path) -> 
             assert sorted(instance.get_dynamic_partitions("experiment")) == sorted(keys)
     finally:
         sqlalchemy.event.remove(Engine, "connect", limit)
+
+
+@pytest.mark.parametrize(("experiments", "seconds"), [(0, 30), (2500, 30), (2501, 60), (10_000, 120)])
+def test_ticks_of_dagsters_automation_are_rarer_in_large_homes(experiments: int, seconds: int) -> None:
+    assert automation.sensor(experiments).minimum_interval_seconds == seconds
+
+
+def test_the_experiments_of_a_home_are_counted_and_no_home_is_made(tmp_path: Path) -> None:
+    assert known_experiments(tmp_path / "none") == 0
+    assert not (tmp_path / "none").exists()
+    with open_instance(tmp_path / "e2h") as instance:
+        instance.add_dynamic_partitions("experiment", ["ladder", "ladder/seed=1"])
+    assert known_experiments(tmp_path / "e2h") == 2
