@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,13 +43,25 @@ def sweep(
     if not status:
         _run(chosen, workers or os.cpu_count() or 1, as_json)
         return
-    rows, page = _look(chosen)
+    with _without_collector():
+        rows, page = _look(chosen)
     if as_json:
         from e2h_pipeline.sweeps.status import as_row
 
         print_json([dict(as_row(row)) for row in rows])
     else:
         _print_status(chosen, rows, page)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Without Python's search for cyclic garbage: a quarter of the time of a short command that
+    keeps nearly all it makes."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _run(chosen: Sweep, workers: int, as_json: bool) -> None:

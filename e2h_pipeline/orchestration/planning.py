@@ -20,10 +20,11 @@ from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.request import Artifact, Request, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.orchestration.recorded import recorded_artifacts
+from e2h_pipeline.orchestration.requests import Read, Requests
 from e2h_pipeline.recipe import Recipe, RecipeError
-from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, request_of
+from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow
 from resources.engine import EngineResource
-from resources.store import ARTIFACT_KEY
 
 State = Literal["made", "stale", "missing"]
 
@@ -88,20 +89,27 @@ def plans(
     keys: Sequence[str],
     engine: EngineResource,
     selected: Collection[str] | None = None,
+    parsed: Mapping[str, Recipe] | None = None,
 ) -> list[Plan]:
     """The plans of some experiments.
 
     Args:
         keys: recipe keys.
         selected: only these stages count; all where None.
+        parsed: recipes that the caller has parsed already, by key.
 
     Raises:
         RecipeError: a key names no recipe.
         StoreError: a manifest cannot be read.
     """
     recorded = _recorded(instance, keys, stage_order())
-    peek = cache(store.peek)  # experiments of a sweep share most artifacts
-    return [_plan(store, key, engine, selected, recorded[key], peek) for key in keys]
+    requests, peek = Requests(engine), cache(store.peek)  # experiments of a sweep share most artifacts
+    known, folders = parsed or {}, recipe_folders(store.home)
+    recipes = (known[key] if key in known else Recipe.from_key(key, folders) for key in keys)
+    return [
+        _plan(key, Read(recipe), requests, selected, recorded[key], peek)
+        for key, recipe in zip(keys, recipes, strict=True)
+    ]
 
 
 def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore, keys: Sequence[str]) -> list[str]:
@@ -125,23 +133,22 @@ def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore, keys: Se
 
 def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:
     """The plan by the store alone. Dagster is not asked, so no stage counts as made."""
-    return _plan(store, key, engine, None, {}, store.peek)
+    recipe = Recipe.from_key(key, recipe_folders(store.home))
+    return _plan(key, Read(recipe), Requests(engine), None, {}, store.peek)
 
 
 def _plan(
-    store: ArtifactStore,
     key: str,
-    engine: EngineResource,
+    read: Read,
+    requests: Requests,
     selected: Collection[str] | None,
     recorded: Mapping[str, str],
     peek: Callable[[str, str], Artifact | None],
 ) -> Plan:
-    recipe = Recipe.from_key(key, recipe_folders(store.home))
     found: dict[str, Artifact] = {}
     stages = []
     for name in stage_order():
-        spec = STAGES[name]
-        request = _request(spec, recipe, found, engine, key)
+        request = requests.of(STAGES[name], read, found)
         artifact = peek(name, request.key) if request else None
         if artifact:
             found[name] = artifact
@@ -206,44 +213,14 @@ def _upstream(spec: Stage) -> Iterable[str]:
     return spec.upstream
 
 
-def _request(
-    spec: Stage, recipe: Recipe, found: Mapping[str, Artifact], engine: EngineResource, key: str
-) -> Request | None:
-    view = narrow(recipe, spec.sections)
-    wanted = spec.inputs(view)
-    if any(name not in found for name in wanted):
-        return None
-    try:
-        return request_of(spec, view, {name: found[name] for name in wanted}, engine, key)
-    except (
-        OSError,
-        ValueError,
-    ):  # unreadable data: the run will report it, and no other member waits for this stage
-        return None
-
-
 def _recorded(
     instance: dg.DagsterInstance, keys: Sequence[str], names: Iterable[str]
 ) -> dict[str, dict[str, str]]:
-    """Partition -> asset -> artifact key of its latest materialization by a run.
-
-    Two queries per asset for any number of partitions, because sweeps have thousands of keys.
-    """
+    """Partition -> asset -> artifact key of its latest materialization by a run."""
     found: dict[str, dict[str, str]] = {key: {} for key in keys}
     for name in names:
-        asset = dg.AssetKey(name)
-        latest = instance.event_log_storage.get_latest_storage_id_by_partition(
-            asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
-        )
-        ids = list(latest.values())
-        for start in range(0, len(ids), _QUERIED):
-            some = ids[start : start + _QUERIED]
-            asked = dg.AssetRecordsFilter(asset_key=asset, storage_ids=some)
-            for record in instance.fetch_materializations(asked, limit=len(some)).records:
-                event = record.asset_materialization
-                value = event.metadata.get(ARTIFACT_KEY) if event and record.run_id else None
-                if value is not None:
-                    found[str(record.partition_key)][name] = str(value.value)
+        for partition, artifact in recorded_artifacts(instance, name, keys).items():
+            found[partition][name] = artifact
     return found
 
 

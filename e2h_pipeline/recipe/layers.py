@@ -13,6 +13,7 @@ union keyed by the method's name (`families`) have two rules of their own:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -22,7 +23,7 @@ from e2h_pipeline.recipe.keys import RECIPE_NAME, recipe_names
 from e2h_pipeline.recipe.old_spellings import refuse_old_spelling
 from e2h_pipeline.recipe.scalars import Plain, typed
 from e2h_pipeline.recipe.section import Family, RecipeError
-from e2h_pipeline.recipe.yaml_files import read_yaml
+from e2h_pipeline.recipe.yaml_files import parse_yaml, read_text
 
 Layer = dict[str, Any]
 WHEN = "when"
@@ -34,7 +35,7 @@ _LISTS = ("labels",)
 
 
 def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = ()) -> list[Layer]:
-    """The data of the files that a recipe file extends, then its own.
+    """The data of the files that a recipe file extends, then its own; not to be changed.
 
     Raises:
         RecipeError: no such file, not readable as YAML, not a mapping, or it extends itself.
@@ -42,18 +43,25 @@ def recipe_layers(name: str, folders: Sequence[Path], above: tuple[str, ...] = (
     path = next((p for folder in folders if (p := Path(folder) / f"{name}.yaml").exists()), None)
     if path is None:
         raise RecipeError(f"no recipe '{name}'; there are: {', '.join(recipe_names(folders))}")
-    data = read_yaml(path)
+    parent, data = _file_layer(path, read_text(path))
+    if parent is None:
+        return [data]
+    if parent in (*above, name) or not isinstance(parent, str) or not RECIPE_NAME.fullmatch(parent):
+        raise RecipeError(f"{path}: extends: {str(parent)[:60]} is not another recipe's name")
+    return [*recipe_layers(parent, folders, (*above, name)), data]
+
+
+@lru_cache(maxsize=256)
+def _file_layer(path: Path, text: str) -> tuple[Any, Layer]:
+    """What a file extends, and its data. Thousands of experiments share a file."""
+    data = parse_yaml(path, text)
     if not isinstance(data, dict):
         kind = "list" if isinstance(data, list) else "text"
         raise RecipeError(f"{path}: a recipe is a mapping of sections, not a {kind}")
     parent = typed(data.pop("extends", None), _NAME_OR_NONE)
     for field in _fields(data):
         refuse_old_spelling(field, str(path))
-    if parent is None:
-        return [data]
-    if parent in (*above, name) or not isinstance(parent, str) or not RECIPE_NAME.fullmatch(parent):
-        raise RecipeError(f"{path}: extends: {str(parent)[:60]} is not another recipe's name")
-    return [*recipe_layers(parent, folders, (*above, name)), data]
+    return parent, data
 
 
 def override_layer(overrides: Mapping[str, str], key: str) -> Layer:

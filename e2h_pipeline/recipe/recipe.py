@@ -37,6 +37,7 @@ from e2h_pipeline.recipe.sections.reward import EarlyStop, PrmReward, Scoring
 from e2h_pipeline.recipe.sections.rl import PpoRl
 from e2h_pipeline.recipe.sections.search import IndependentSearch
 
+_COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _REMOTE_CODE = "base.trust_remote_code"
 _WHOSE_CODE = ("base.model", "base.revision")
 
@@ -113,7 +114,11 @@ class Recipe(Section):
 
     def canonical_json(self) -> str:
         """The recipe as one sorted JSON text; equal recipes give equal texts."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return _COMPACT.encode(self.model_dump(mode="json"))
+
+    def texts(self) -> Mapping[str, str]:
+        """Each top-level field as JSON text; equal fields give equal texts."""
+        return {name: _COMPACT.encode(value) for name, value in self.model_dump(mode="json").items()}
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, hex."""
@@ -128,9 +133,9 @@ class RecipeSlice:
     """The part of a recipe one stage may read. Reading anything else is an error."""
 
     def __init__(self, recipe: Recipe, sections: tuple[str, ...]) -> None:
-        unknown = [s for s in sections if s not in Recipe.model_fields]
+        unknown = set(sections) - Recipe.model_fields.keys()
         if unknown:
-            raise RecipeError(f"no such recipe section: {', '.join(unknown)}")
+            raise RecipeError(f"no such recipe section: {', '.join(sorted(unknown))}")
         self._recipe = recipe
         self.sections = sections
 

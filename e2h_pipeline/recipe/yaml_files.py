@@ -42,8 +42,17 @@ def read_yaml(path: Path) -> Any:
     Raises:
         RecipeError: it cannot be read, is not UTF-8 or YAML, or is too large; in one line.
     """
+    return parse_yaml(path, read_text(path))
+
+
+def parse_yaml(path: Path, text: str) -> Any:
+    """The data of a file's text: mappings, lists and text.
+
+    Raises:
+        RecipeError: it is not YAML, or has too much; in one line that names the file.
+    """
     try:
-        builder = _built(_text(path))
+        builder = _built(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -66,7 +75,12 @@ def _built(text: str) -> _Builder:
     return builder
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        RecipeError: it cannot be read, is not UTF-8, or is too large; in one line.
+    """
     if path.exists() and not path.is_file():
         raise RecipeError(f"{path}: {'a folder' if path.is_dir() else 'not a file'}; rename it")
     try:

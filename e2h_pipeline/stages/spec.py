@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -230,16 +230,28 @@ def request_of(
         view: the recipe, narrowed to the parts that the stage reads.
         inputs: the artifacts of `spec.inputs(view)`.
     """
+    return with_inputs(request_without_inputs(spec, view, engine, experiment), inputs)
+
+
+def request_without_inputs(
+    spec: Stage, view: RecipeSlice, engine: EngineResource, experiment: str
+) -> Request:
+    """The part of a stage's request that follows from the recipe, the code and outside data."""
     external = spec.external(view) if spec.external else None
     return Request(
         asset=spec.name,
         code_version=spec.version(view, engine.name),
         recipe=view.as_dict(),
-        inputs={name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()},
         external={"engine": engine.version(), "data": external} if spec.samples(view) else external,
         experiment=experiment,
         grows=spec.grows,
     )
+
+
+def with_inputs(request: Request, inputs: Mapping[str, Artifact]) -> Request:
+    """A request on these inputs."""
+    refs = {name: InputRef(key=a.key, data_version=a.data_version) for name, a in inputs.items()}
+    return replace(request, inputs=refs)
 
 
 def outside_data(recipe: Recipe) -> list[Path]:
@@ -263,6 +275,13 @@ def load_recipe(artifact: Artifact) -> Recipe:
         return Recipe.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise RecipeError(f"{path}: does not fit this version ({error}); materialize recipe again") from None
+
+
+def section_of(part: Part) -> str:
+    """The top-level field of a recipe that a part belongs to."""
+    if isinstance(part, Without):
+        return part.section
+    return (part.part if isinstance(part, Where) else part).partition(".")[0]
 
 
 def narrow(recipe: Recipe, parts: Iterable[Part]) -> RecipeSlice:

@@ -6,13 +6,12 @@ paired by seed and problem, and every comparison is marked among all of the page
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import Artifact, StoreError
-from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import TableError, read_table
 from e2h_pipeline.evaluation.pooling import (
     Arm,
@@ -42,6 +41,8 @@ _GROUP = "hard"
 _METHOD = ("policy", "method", "aggregation", "n")
 
 Row = Mapping[str, Any]
+Open = Callable[[str, str], Artifact]
+"""`ArtifactStore.open`, or the same with a memory: the numbers of a member are asked for twice."""
 Told = tuple[str, str]
 """An estimate, and its interval or what else stands beside it."""
 
@@ -66,16 +67,17 @@ def metrics_of(artifacts: Mapping[str, Artifact]) -> Artifact | None:
     return next((artifacts[stage] for stage in METRIC_STAGES if stage in artifacts), None)
 
 
-def member_headlines(store: ArtifactStore, metrics: Artifact, stopped: bool) -> list[Told | None]:
+def member_headlines(open_: Open, metrics: Artifact, stopped: bool) -> list[Told | None]:
     """Accuracy on hard levels with its interval over problems; None for each if it cannot be read.
 
     `e2h results` and `e2h verify` report what is unreadable.
 
     Args:
+        open_: opens an artifact that is whole.
         stopped: a guard stopped the training of the policy; this stands beside its numbers.
     """
     try:
-        folder = store.open(metrics.asset, metrics.key).path
+        folder = open_(metrics.asset, metrics.key).path
         rows = read_table(folder / "metrics.parquet").to_pylist()
     except (StoreError, ManifestError, TableError):
         return [None] * len(HEADLINES)
@@ -85,13 +87,13 @@ def member_headlines(store: ArtifactStore, metrics: Artifact, stopped: bool) -> 
     ]
 
 
-def pooled(store: ArtifactStore, metrics: Mapping[str, Artifact]) -> Pooled:
+def pooled(open_: Open, metrics: Mapping[str, Artifact]) -> Pooled:
     """The arms of a sweep, from the tables of its made members by key, in the order of the grid."""
     arms: list[tuple[Arm, Row]] = []
     left_out: list[str] = []
     for name, keys in seeds_of(metrics).items():
         options = metrics[next(iter(keys.values()))].manifest.recipe["evaluation"]
-        tables = {seed: _values(store, metrics[key], options["easy_levels"]) for seed, key in keys.items()}
+        tables = {seed: _values(open_, metrics[key], options["easy_levels"]) for seed, key in keys.items()}
         values = {seed: table for seed, table in tables.items() if table is not None}
         try:
             arms += [(pool_arm(name, values), options)] if values else []
@@ -117,13 +119,13 @@ def _rows(arm: Arm, options: Row) -> list[dict[str, Any]]:
     return pooled_rows(arm, options["easy_levels"], bootstrap_of(options))
 
 
-def _values(store: ArtifactStore, metrics: Artifact, easy_levels: Sequence[int]) -> pa.Table | None:
+def _values(open_: Open, metrics: Artifact, easy_levels: Sequence[int]) -> pa.Table | None:
     """Values on hard levels of the methods behind the headlines."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
-        table = read_table(store.open(metrics.asset, metrics.key).path / "values.parquet")
+        table = read_table(open_(metrics.asset, metrics.key).path / "values.parquet")
     except (StoreError, ManifestError, TableError):
         return None
     hard = pc.invert(pc.is_in(table["level"], pa.array(easy_levels, table.schema.field("level").type)))

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
 from e2h_pipeline.report.sweep import sweep_html
 from e2h_pipeline.stages.findings import stop_findings
-from e2h_pipeline.sweeps.numbers import HEADLINES, member_headlines, metrics_of, pooled
+from e2h_pipeline.sweeps.numbers import HEADLINES, Open, member_headlines, metrics_of, pooled
 from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
@@ -31,13 +32,13 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus])
         for row in rows
         if row.state == "made" and (found := metrics_of(row.artifacts)) is not None
     }
-    page = folder / f"sweep-{sweep.name}.html"
+    page, open_ = folder / f"sweep-{sweep.name}.html", cache(store.open)
     text = sweep_html(
         name=sweep.name,
         description=sweep.description,
         numbers=[name for name, *_ in HEADLINES],
-        members=[_member(store, row, metrics.get(row.member.key)) for row in rows],
-        pooled=pooled(store, metrics),
+        members=[_member(store, open_, row, metrics.get(row.member.key)) for row in rows],
+        pooled=pooled(open_, metrics),
         looks=_looks(folder / f"sweep-{sweep.name}.looks.json", metrics),
         stop=sweep.stop.rule,
         told=_now(),
@@ -46,7 +47,7 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus])
     return page
 
 
-def _member(store: ArtifactStore, row: MemberStatus, metrics: Artifact | None) -> dict[str, Any]:
+def _member(store: ArtifactStore, open_: Open, row: MemberStatus, metrics: Artifact | None) -> dict[str, Any]:
     return {
         "key": row.member.key,
         "values": dict(row.member.values),
@@ -55,7 +56,7 @@ def _member(store: ArtifactStore, row: MemberStatus, metrics: Artifact | None) -
         "stages": row.stages,
         "error": row.error,
         "strict": row.standing.strict,
-        "numbers": member_headlines(store, metrics, _stopped(row)) if metrics else [None] * len(HEADLINES),
+        "numbers": member_headlines(open_, metrics, _stopped(row)) if metrics else [None] * len(HEADLINES),
         "report": _report(store, row),
     }
 

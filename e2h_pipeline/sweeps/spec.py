@@ -113,13 +113,22 @@ def members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[Member]:
     """All members, the last axis fastest. Every key is a valid recipe.
 
     Raises:
+        SweepError: see `read_members`.
+    """
+    return [member for member, _ in read_members(sweep, recipe_folders)]
+
+
+def read_members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[tuple[Member, Recipe]]:
+    """All members with their recipes, the last axis fastest.
+
+    Raises:
         SweepError: a member's key is not a recipe, two members are equal, or there are too many or
             none.
     """
     combinations = math.prod(map(len, sweep.axes.values()))
     if combinations > _MOST_COMBINATIONS:
         raise SweepError(f"sweep {sweep.name} has {combinations:.0e} combinations; cut an axis")
-    found: dict[str, Member] = {}
+    found: dict[str, tuple[Member, Recipe]] = {}
     for texts in _grid(sweep.axes):
         values = {field: shown(text) for field, text in texts.items()}
         if any(_has(values, left_out) for left_out in sweep.exclude):
@@ -130,9 +139,10 @@ def members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[Member]:
             recipe = Recipe.from_key(key, recipe_folders)
         except RecipeError as error:
             raise SweepError(f"sweep {sweep.name}: {error}") from None
-        if recipe.digest() in found:
+        digest = recipe.digest()
+        if digest in found:
             raise SweepError(f"sweep {sweep.name}: two members are {key}; values of an axis must differ")
-        found[recipe.digest()] = Member(key, values)
+        found[digest] = (Member(key, values), recipe)
         if len(found) > MOST_MEMBERS:
             raise SweepError(f"sweep {sweep.name} has more than {MOST_MEMBERS} members; cut an axis")
     if not found:

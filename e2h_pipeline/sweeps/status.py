@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from e2h_pipeline.orchestration.records import failure_cause
 from e2h_pipeline.orchestration.standing import Standing, failed_checks, input_leaks, was_strict
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.sweeps.selection import selected_stages
-from e2h_pipeline.sweeps.spec import Member, Sweep, members
+from e2h_pipeline.sweeps.spec import Member, Sweep, read_members
 from resources.engine import EngineResource
 
 MemberState = Literal["made", "running", "failed", "stale", "missing"]
@@ -47,28 +47,39 @@ class MemberStatus:
 
 def sweep_status(instance: dg.DagsterInstance, store: ArtifactStore, sweep: Sweep) -> list[MemberStatus]:
     """Every member of a sweep, in its order."""
-    found = members(sweep, recipe_folders(store.home))
-    engine = EngineResource.from_environment()
-    planned = plans(instance, store, [m.key for m in found], engine, selected_stages(sweep.select))
+    read = read_members(sweep, recipe_folders(store.home))
+    found, recipes = [member for member, _ in read], {member.key: recipe for member, recipe in read}
+    engine, stages = EngineResource.from_environment(), selected_stages(sweep.select)
+    planned = plans(instance, store, list(recipes), engine, stages, recipes)
     running = running_keys(instance)
-    runs = latest_runs(instance, [member.key for member in found])
-    standings = _standings(instance, store, planned)
+    runs = latest_runs(instance, list(recipes))
+    standings = _standings(instance, planned, recipes)
     return [
         _status(instance, member, plan, running, standing, runs.get(member.key))
         for member, plan, standing in zip(found, planned, standings, strict=True)
     ]
 
 
-def _standings(instance: dg.DagsterInstance, store: ArtifactStore, planned: Sequence[Plan]) -> list[Standing]:
-    """Of each member, from its plan: its artifacts are read already."""
+def _standings(
+    instance: dg.DagsterInstance, planned: Sequence[Plan], recipes: Mapping[str, Recipe]
+) -> list[Standing]:
+    """Of each member, from its plan: its artifacts are read already. Members share most of them, and
+    are made in few ways, so each artifact and each way is judged once."""
     failed = failed_checks(instance, [plan.key for plan in planned])
+    leaks: dict[Hashable, list[str]] = {}
+    strict: dict[str, bool] = {}
     found = []
     for plan in planned:
         made = {stage.name: stage.artifact.manifest for stage in plan.stages if stage.artifact is not None}
-        leaks = input_leaks({name: manifest.inputs for name, manifest in made.items()})
-        recipe = Recipe.from_key(plan.key, recipe_folders(store.home))
-        strict = was_strict({"strict": recipe.strict}, [manifest.recipe for manifest in made.values()])
-        found.append(Standing(strict, (*leaks, *failed.get(plan.key, []))))
+        inputs = {name: tuple(manifest.inputs) for name, manifest in made.items()}
+        way = tuple(inputs.items())
+        if way not in leaks:
+            leaks[way] = input_leaks(inputs)
+        for manifest in made.values():
+            if manifest.key not in strict:
+                strict[manifest.key] = was_strict(None, [manifest.recipe])
+        all_strict = recipes[plan.key].strict and all(strict[manifest.key] for manifest in made.values())
+        found.append(Standing(all_strict, (*leaks[way], *failed.get(plan.key, []))))
     return found
 
 
