@@ -3,6 +3,7 @@ running code."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import sys
@@ -236,3 +237,60 @@ def test_every_stage_covers_the_lazily_imported_and_the_started() -> None:
 def test_the_body_of_an_asset_is_found(tmp_path: Path) -> None:
     code = code_of(_load(tmp_path / "asset.py", ONE))
     assert ("e2h_pipeline.rl.public", "one") in code.uses
+
+
+_BLOCKS = """
+class A:
+    DOC
+    def f(self):
+        DOC
+        for i in ():
+            DOC
+            pass
+        else:
+            DOC
+            pass
+        try:
+            DOC
+            pass
+        except ValueError:
+            DOC
+            pass
+        else:
+            DOC
+            pass
+        finally:
+            DOC
+            pass
+        match 1:
+            case 1:
+                DOC
+                pass
+        with self as g:
+            DOC
+            return lambda: "kept"
+        if g:
+            pass
+        elif self:
+            DOC
+            pass
+        else:
+            DOC
+            async def h():
+                DOC
+                while True:
+                    DOC
+                    pass
+                if TYPE_CHECKING:
+                    import docstring
+"""
+
+
+def test_texts_without_a_reader_do_not_count_wherever_they_stand(tmp_path: Path) -> None:
+    """In every kind of block of statements; those in expressions count."""
+    trees = []
+    for doc in ("'a docstring'", "pass", "pass; 'a docstring'", "pass; 1"):
+        (tmp_path / "m.py").write_text(_BLOCKS.replace("DOC", doc))
+        trees.append(ast.dump(module._parse(tmp_path / "m.py")).replace("Pass(), ", ""))
+    assert trees[0] == trees[1] == trees[2] != trees[3]
+    assert "kept" in trees[0] and "docstring" not in trees[0]
