@@ -36,6 +36,7 @@ from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.request import Artifact, Draft
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.definitions import build
+from e2h_pipeline.orchestration import automation
 from e2h_pipeline.orchestration.automation import JOB
 from e2h_pipeline.orchestration.instance import open_instance
 from e2h_pipeline.orchestration.planning import add_experiments, stage_order
@@ -50,7 +51,6 @@ SEEDS = 10
 # Sensor -> its ticks in a minute.
 SENSORS = {"watch_files": 1, "watch_recipes": 2, "release_dead_runs": 2, "write_sweep_pages": 1}
 AUTOMATION = "re_make_what_changed"
-AUTOMATION_TICKS = 2
 _PARTITION, _ARTIFACT, _REST = "PARTITION-OF-THE-COPY", "ARTIFACT-OF-THE-COPY", "REST-OF-THE-COPY"
 _TABLES = "| a row of a table |" * 500  # a stage's event is some 10 KB: tables and links for the UI
 
@@ -215,9 +215,9 @@ def automation_seconds(instance: dg.DagsterInstance) -> dict[str, float]:
         )
         took, (_, cursor, _) = spent(tick.evaluate)
         found[f"{AUTOMATION}, {name}"] = took
-    found[f"{AUTOMATION}, a quiet minute"] = round(
-        AUTOMATION_TICKS * found[f"{AUTOMATION}, a quiet minute"], 2
-    )
+    experiments = len(instance.get_dynamic_partitions(str(EXPERIMENTS.name)))
+    ticks = 60 / (automation.sensor(experiments).minimum_interval_seconds or 60)
+    found[f"{AUTOMATION}, a quiet minute"] = round(ticks * found[f"{AUTOMATION}, a quiet minute"], 2)
     return found
 
 
