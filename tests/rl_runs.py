@@ -76,7 +76,8 @@ STATEFUL = PPO.model_copy(
     }
 )
 # Adapters on weights that are shared.
-LORA = STATEFUL.model_copy(update={"lora_rank": 2, "learning_rate": 1e-2, "value_learning_rate": 1e-2})
+_ADAPTERS = {"lora_rank": 2, "learning_rate": 1e-2, "value_learning_rate": 1e-2}
+LORA = STATEFUL.model_copy(update={**_ADAPTERS, "epochs": 1, "max_new_tokens": 16})
 
 
 class Recorder(Reporter):

@@ -144,7 +144,9 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
     formats = {path: parameter.dtype for path, parameter in model.named_parameters()}
-    whole: PreTrainedModel = PeftModel.from_pretrained(model.float(), folder).merge_and_unload()
+    whole: PreTrainedModel = PeftModel.from_pretrained(
+        model.float(), folder, torch_device="cpu"
+    ).merge_and_unload()
     for path, parameter in whole.named_parameters():
         parameter.data = parameter.data.to(formats[path])
     return whole

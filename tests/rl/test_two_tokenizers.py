@@ -95,7 +95,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("policy", ["bpe", "chat", "unigram"])
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(steps=STEPS, cuts=st.sets(st.integers(1, 60)), finished=st.booleans())
 def test_each_reward_lies_on_the_policy_token_that_ends_its_step(
     policy: str,

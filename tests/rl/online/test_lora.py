@@ -24,7 +24,7 @@ from e2h_pipeline.rl.progress import Progress
 
 RANK = 2
 PPO = rl_runs.LORA
-GRPO = rl_runs.GRPO.model_copy(update={"lora_rank": RANK})
+GRPO = rl_runs.GRPO.model_copy(update={"lora_rank": RANK, "epochs": 1, "max_new_tokens": 16})
 IDS = torch.arange(3, 13).reshape(2, 5)
 
 
