@@ -6,8 +6,9 @@ easy validation, never on hard answers. Killed, a run goes on from its last chec
 the same weights on a CPU: draws are counter-based, so models, optimizers and `Progress` are the
 whole state.
 
-A run is one process on one device. It always draws with the embedded engine: that engine samples
-from the weights in training, and gives the log-probability of each token, which the ratio needs.
+Under `accelerate launch` the loop runs in every process (see `rl.ranks`); only rank 0 writes. A run
+always draws with the embedded engine: that engine samples from the weights in training, and gives
+the log-probability of each token, which the ratio needs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from e2h_pipeline.rl.online.passes import by_rows, token_logprobs
 from e2h_pipeline.rl.online.protocol import OnlineAlgorithm, Update
 from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
 from e2h_pipeline.rl.questions import Question, read_questions
+from e2h_pipeline.rl.ranks import together, told
 from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded, rollout_table
+from e2h_pipeline.training.trainer import is_main_process
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,14 +56,15 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
     per rollout.
     """
     questions, validation = read_questions(job.inputs, job.options)
-    run = algorithm.start(job)
     job.work.folder.mkdir(parents=True, exist_ok=True)
-    with grader(job.grader) as judge:
+    with together(), grader(job.grader) as judge:
+        run = algorithm.start(job)
         training = _Training(algorithm, job, run, judge, questions, validation)
         training.begin()
         while training.progress.update < job.options.updates and training.progress.stopped is None:
             training.update()
-    return finish(training.progress, training.best_policy(), job.work) | run.notes
+        summary: dict[str, Any] = told(lambda: finish(training.progress, training.best_policy(), job.work))
+    return summary | run.notes
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,9 @@ class _Training:
 
         At the start the SFT policy is the first candidate: a run without improvement returns it.
         """
-        checkpoints = sorted(self.job.work.folder.glob("update-*"))
-        if checkpoints:
-            self.progress = self.run.restore(checkpoints[-1])
+        last = told(lambda: max(map(str, self.job.work.folder.glob("update-*")), default=None))
+        if last:
+            self.progress = self.run.restore(Path(last))
         else:
             self.progress = Progress(best_accuracy=self._accuracy(), kl_coefficient=self.job.options.kl)
 
@@ -129,7 +133,8 @@ class _Training:
         if VALIDATION in metrics:
             progress.note(metrics[VALIDATION])
             self.run.save(self._checkpoint(progress.update), progress)
-            self._drop_old()
+            if is_main_process():
+                self._drop_old()
 
     def best_policy(self) -> Path:
         """Folder of the policy that is best on easy validation."""
@@ -166,6 +171,7 @@ class _Training:
         with self.run.recomputing():
             learned = self.algorithm.learn(self.run, drawn.update)
         metrics = drawn.metrics | learned | {"kl_coefficient": drawn.update.kl}
+        metrics = told(lambda: metrics)  # so that all ranks decide alike, however they round
         return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
 
     def _count(self, drawn: _Drawn, metrics: dict[str, float]) -> None:
@@ -176,7 +182,8 @@ class _Training:
         progress.kl_coefficient = next_coefficient(
             progress.kl_coefficient, metrics["kl"], len(rollouts), options
         )
-        write_table(rollouts_of(self.job.work.folder, progress.update), drawn.table)
+        if is_main_process():
+            write_table(rollouts_of(self.job.work.folder, progress.update), drawn.table)
 
     def _at_checkpoint(self) -> bool:
         done, options = self.progress.update, self.job.options

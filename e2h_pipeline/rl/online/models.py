@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -21,7 +21,10 @@ from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.strict import WeightsError, load_strictly
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
+from e2h_pipeline.rl.online.shared_engine import SharedEngine
 from e2h_pipeline.rl.progress import Progress
+from e2h_pipeline.rl.ranks import sum_up
+from e2h_pipeline.training.trainer import is_main_process, process_count
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -58,6 +61,7 @@ class Run(Generic[OptionsOf]):
         from e2h_pipeline.models.load import load_evaluator, load_policy
 
         self.options, self._inputs, self._seed = job.options, job.inputs, job.work.seed
+        self.sharded = False
         self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
         self._reference = self.policy
         if not self.options.lora_rank:
@@ -72,7 +76,7 @@ class Run(Generic[OptionsOf]):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.adapt("policy", self.policy)
         self.train("policy", self.policy, self.options.learning_rate)
-        self.engine = TransformersEngine(self.policy, self.tokenizer)
+        self.engine = SharedEngine(TransformersEngine(self.policy, self.tokenizer))
 
     def adapt(self, name: str, model: PreTrainedModel) -> None:
         """Freeze a model but for a new adapter of this name, if the recipe wants adapters."""
@@ -148,6 +152,7 @@ class Run(Generic[OptionsOf]):
         for parameter, master in halves:
             master.grad = None if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
+        self._sum_gradients(masters)
         norm = torch.nn.utils.clip_grad_norm_(masters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -156,10 +161,20 @@ class Run(Generic[OptionsOf]):
                 parameter.copy_(master)
         return norm
 
+    def _sum_gradients(self, masters: Sequence[Tensor]) -> None:
+        """Add up the gradients of all ranks; one that had no rows has none."""
+        if process_count() == 1:
+            return
+        for master in masters:
+            master.grad = torch.zeros_like(master) if master.grad is None else master.grad
+        sum_up([master.grad for master in masters if master.grad is not None])
+
     def save(self, folder: Path, progress: Progress) -> None:
         """Write a checkpoint under a temporary name and rename it: it is whole or absent."""
         from safetensors.torch import save_file
 
+        if not is_main_process():
+            return
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         for name in self.trained:
