@@ -37,6 +37,7 @@ class Ppo:
     name = "PPO"
     reads: tuple[str, ...] = ()
     samples = False
+    distributed = True
 
     def train(self, job: RlJob[PpoRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""
