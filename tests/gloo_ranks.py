@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 
 
@@ -15,11 +14,14 @@ def in_ranks(count: int, work: Callable[[], None], seconds: float = 120) -> list
     Returns:
         Their exit statuses, by rank: 1 after an error, which is printed; negative after a signal.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    import torch.distributed.fsdp
+    import torch.distributed.tensor  # noqa: F401 - before the fork, not in every rank
+    from torch.distributed import TCPStore
+
+    # As torch's launcher does: the store is here, on a port that nobody else can take meanwhile.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     processes = [
-        multiprocessing.get_context("fork").Process(target=_rank, args=(rank, count, port, work))
+        multiprocessing.get_context("fork").Process(target=_rank, args=(rank, count, store.port, work))
         for rank in range(count)
     ]
     for process in processes:
@@ -40,5 +42,6 @@ def _rank(rank: int, count: int, port: int, work: Callable[[], None]) -> None:
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     work()

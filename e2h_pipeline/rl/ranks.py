@@ -13,6 +13,7 @@ and the launcher ends them. A rank that hangs is found by `_PATIENCE`.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,25 @@ if TYPE_CHECKING:
 # Longest wait for another rank. It must cover what one rank does alone: grading, writing files.
 _PATIENCE = timedelta(minutes=10)
 _BUCKET = 16_000_000  # numbers that are sent at once: fewer calls, at the price of a copy this large
+
+
+_spent = 0.0
+
+
+def seconds() -> float:
+    """Seconds that this process has spent in talks with others, waiting for them included.
+
+    The passes of sharded models are not in it: there the talks are part of the computation.
+    """
+    return _spent
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    global _spent
+    began = time.monotonic()
+    yield
+    _spent += time.monotonic() - began
 
 
 @contextmanager
@@ -108,7 +128,8 @@ def sum_up(tensors: Sequence[Tensor]) -> None:
 
     for bucket in _buckets(tensors):
         flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-        distributed.all_reduce(flat)
+        with _timed():
+            distributed.all_reduce(flat)
         parts = flat.split([tensor.numel() for tensor in bucket])
         for tensor, part in zip(bucket, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -131,11 +152,12 @@ def _texts(own: str) -> list[str]:
 
     data = torch.frombuffer(bytearray(own.encode() or b" "), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.long) for _ in range(process_count())]
-    distributed.all_gather(sizes, torch.tensor([len(data)]))
-    room = int(max(sizes))
-    padded = torch.nn.functional.pad(data, (0, room - len(data)))
-    found = [torch.empty(room, dtype=torch.uint8) for _ in sizes]
-    distributed.all_gather(found, padded)
+    with _timed():
+        distributed.all_gather(sizes, torch.tensor([len(data)]))
+        room = int(max(sizes))
+        padded = torch.nn.functional.pad(data, (0, room - len(data)))
+        found = [torch.empty(room, dtype=torch.uint8) for _ in sizes]
+        distributed.all_gather(found, padded)
     return [bytes(text[: int(size)].numpy()).decode() for text, size in zip(found, sizes, strict=True)]
 
 

@@ -26,6 +26,7 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.verdicts import Grader
 from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rl import ranks
 from e2h_pipeline.rl.algorithms import SFT_POLICY, RlJob
 from e2h_pipeline.rl.batches import Batch, collate, drawn_logprobs
 from e2h_pipeline.rl.curricula import State, draw_questions, observe
@@ -40,7 +41,7 @@ from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
 from e2h_pipeline.rl.questions import Question, read_questions
 from e2h_pipeline.rl.ranks import together, told
 from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded, rollout_table
-from e2h_pipeline.training.trainer import is_main_process
+from e2h_pipeline.training.trainer import is_main_process, process_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +60,10 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
     job.work.folder.mkdir(parents=True, exist_ok=True)
     with together(), grader(job.grader) as judge:
         run = algorithm.start(job)
+        run.split_frozen()
+        if process_count() > 1:
+            how = "in shards" if run.sharded else "whole"
+            job.work.reporter.message(f"{process_count()} processes train together, models {how}")
         training = _Training(algorithm, job, run, judge, questions, validation)
         training.begin()
         while training.progress.update < job.options.updates and training.progress.stopped is None:
@@ -116,6 +121,7 @@ class _Training:
     def update(self) -> None:
         """One update: draw, learn, ask the guards; at a checkpoint validate and save."""
         started, reporter, progress = time.monotonic(), self.job.work.reporter, self.progress
+        talked = ranks.seconds()
         drawn, self.ahead = self.ahead or self._draw(), None
         metrics, seconds = self._learn(drawn)
         progress.stopped = self._trouble([metrics])
@@ -125,6 +131,8 @@ class _Training:
                 self._validate(metrics)
         progress.curves.append(metrics)
         seconds["seconds"] = time.monotonic() - started
+        if process_count() > 1:
+            seconds["seconds_ranks"] = ranks.seconds() - talked
         reporter.metrics({**metrics, **seconds}, len(progress.curves))
         if progress.stopped:
             self._tell_stop()
@@ -235,10 +243,11 @@ def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple
     """Log-probabilities under the policy that drew and under the SFT policy, (batch, length)
     each."""
     options = run.options
-    if run.policy.dtype == torch.float32:
+    if run.dtype == torch.float32:
         old = drawn_logprobs(rollouts, batch)
     else:  # in 16 bits drawing and learning round differently, and the first ratio must be 1
-        old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
+        with run.measuring("policy") as policy:
+            old = by_rows(batch, options, lambda part: token_logprobs(policy, part, options.temperature)[0])
     with run.reference() as sft:
         reference = by_rows(batch, options, lambda part: token_logprobs(sft, part, options.temperature)[0])
     return old, reference

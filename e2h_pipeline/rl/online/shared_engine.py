@@ -5,7 +5,8 @@ Draws are counter-based, so the samples are those of one process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,24 @@ if TYPE_CHECKING:
 
 
 class SharedEngine:
-    """Draws as `engine` does, which every rank has."""
+    """Draws as `engine` does, which every rank has.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Args:
+        ready: within it the engine can draw.
+    """
+
+    def __init__(
+        self, engine: Engine, ready: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> None:
+        self._engine, self._ready = engine, ready
 
     def sample(
         self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
     ) -> list[list[Sample]]:
         """Samples of all requests, on every rank. See `Engine`."""
         own = share([request.count for request in requests])
-        drawn = self._engine.sample([requests[i] for i in own], options, watch)
+        with self._ready():
+            drawn = self._engine.sample([requests[i] for i in own], options, watch)
         if len(own) == len(requests):
             return drawn
         plain = [[asdict(sample) for sample in samples] for samples in drawn]
