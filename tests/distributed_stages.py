@@ -77,12 +77,13 @@ class Stumbling(Reporter):
 
 
 def stumbling_rl(job: StageJob) -> dict[str, Any]:
-    """GRPO of which rank 1 fails in update 3. Files of E2H_TEST_INPUTS."""
+    """GRPO of which rank 1 fails in update 3 (E2H_TEST_STUMBLE_AT). Files of E2H_TEST_INPUTS."""
     import rl_runs
 
     inputs = Path(os.environ["E2H_TEST_INPUTS"])
-    reporter = Stumbling(3) if os.environ["RANK"] == "1" else job.work.reporter
-    options = rl_runs.GRPO
+    update = int(os.environ.get("E2H_TEST_STUMBLE_AT", "3"))
+    reporter = Stumbling(update) if os.environ["RANK"] == "1" else job.work.reporter
+    options = rl_runs.GRPO.model_copy(update={"learning_rate": 3e-4})
     return rl_runs.run(options, rl_runs.SHIPPED, inputs / "evaluator", inputs, job.work.folder, reporter)
 
 

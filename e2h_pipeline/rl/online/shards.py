@@ -16,6 +16,7 @@ weights, and lets ranks send each other pickles; so `write` and `read` are our o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,8 @@ def wanted() -> bool:
     asked = sharding_asked()
     if asked == "DEEPSPEED":
         raise ValueError("PPO and GRPO are not sharded by DeepSpeed: set distributed_type to FSDP")
+    if asked and os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true":
+        raise ValueError("PPO and GRPO do not offload weights to the host: set fsdp_offload_params to false")
     return asked == "FSDP" and process_count() > 1
 
 

@@ -98,11 +98,15 @@ def test_the_accelerate_config_asks_for_shards(config: str, processes: int, spli
         assert shards.wanted() == split
 
 
-def test_deepspeed_is_refused() -> None:
-    with (
-        mock.patch.dict(os.environ, {"ACCELERATE_USE_DEEPSPEED": "true"}),
-        pytest.raises(ValueError, match="set distributed_type to FSDP"),
-    ):
+@pytest.mark.parametrize(
+    ("asked", "mend"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "set distributed_type to FSDP"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}, "set fsdp_offload_params to false"),
+    ],
+)
+def test_what_is_not_done_is_refused(asked: dict[str, str], mend: str) -> None:
+    with mock.patch.dict(os.environ, asked), pytest.raises(ValueError, match=mend):
         shards.wanted()
 
 
