@@ -29,6 +29,10 @@ def _samples(recipe: RecipeSlice) -> bool:
     return bool(ALGORITHMS.load(recipe.rl.algorithm).samples)
 
 
+def _distributed(recipe: RecipeSlice) -> bool:
+    return bool(ALGORITHMS.load(recipe.rl.algorithm).distributed)
+
+
 @stage(
     group="policy",
     reads=EVERY_INPUT,
@@ -38,6 +42,7 @@ def _samples(recipe: RecipeSlice) -> bool:
     kinds={"huggingface", "pytorch"},
     gpu=True,
     samples=_samples,
+    distributed=_distributed,
 )
 def rl_policy(job: StageJob) -> dict[str, Any]:
     """The policy after training on questions of all levels against the easy evaluator.

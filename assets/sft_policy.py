@@ -16,6 +16,7 @@ from e2h_pipeline.stages.asset import stage
     methods=["problems.source"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
+    distributed=True,
 )
 def sft_policy(job: StageJob) -> dict[str, Any]:
     """The generator: the base model fine-tuned on easy solutions."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -77,6 +78,9 @@ class ComputeResource(dg.ConfigurableResource):
     config`, for FSDP (deploy/accelerate/fsdp.yaml) or DeepSpeed; without it, plain data
     parallelism. The batch is split, not multiplied. `processes` overrides the number in the file.
 
+    `launcher` is a command of your own in place of `accelerate launch`, for several hosts: it starts
+    the processes everywhere (deploy/slurm/launch.sh).
+
     `ray` is like `accelerate`, but the shards of stages (sampling, scoring, grading) run on the Ray
     cluster at `ray_address`, or on a local one started for the stage; see `resources.ray_runner`.
 
@@ -87,13 +91,14 @@ class ComputeResource(dg.ConfigurableResource):
     mode: Literal["in_process", "subprocess", "accelerate", "ray"] = "in_process"
     processes: int = 1
     accelerate_config: str = ""
+    launcher: str = ""
     ray_address: str = ""
     cpu_threads: int = 1
 
     @classmethod
     def from_environment(cls) -> ComputeResource:
         """Settings of this host: E2H_COMPUTE (the mode), E2H_PROCESSES, E2H_ACCELERATE_CONFIG,
-        E2H_RAY_ADDRESS.
+        E2H_LAUNCHER, E2H_RAY_ADDRESS.
 
         Raises:
             ValueError: E2H_PROCESSES is not a number; for an unknown mode, pydantic's error names
@@ -107,6 +112,7 @@ class ComputeResource(dg.ConfigurableResource):
             mode=mode,
             processes=int(processes),
             accelerate_config=os.environ.get("E2H_ACCELERATE_CONFIG", ""),
+            launcher=os.environ.get("E2H_LAUNCHER", ""),
             ray_address=os.environ.get("E2H_RAY_ADDRESS", ""),
         )
 
@@ -129,9 +135,11 @@ class ComputeResource(dg.ConfigurableResource):
         if (
             self.mode not in ("accelerate", "ray")
             or not call.distributed
-            or (self.processes == 1 and not self.accelerate_config)
+            or (self.processes == 1 and not self.accelerate_config and not self.launcher)
         ):
             return [sys.executable]
+        if self.launcher:
+            return shlex.split(self.launcher)
         if self.accelerate_config:
             how = ["--config_file", self.accelerate_config]
         else:

@@ -38,7 +38,7 @@ def asset_graph() -> str:
     import yaml
 
     from e2h_pipeline.definitions import build
-    from e2h_pipeline.stages.spec import STAGES
+    from e2h_pipeline.stages.spec import STAGES, never
 
     graph = build().resolve_asset_graph()
     assets: dict[str, Any] = {}
@@ -53,7 +53,9 @@ def asset_graph() -> str:
             found["recipe"] = "all" if name == "recipe" else sorted(map(str, stage.sections))
             found["methods"] = sorted(map(str, stage.methods))
             found["marks"] = [
-                mark for mark in ("audit", "gpu", "distributed", "grows") if getattr(stage, mark)
+                mark
+                for mark in ("audit", "gpu", "distributed", "grows")
+                if getattr(stage, mark) not in (False, "", never)
             ]
         assets[name] = {field: value for field, value in found.items() if value}
     return str(yaml.safe_dump(assets, sort_keys=False, width=120, default_flow_style=None))

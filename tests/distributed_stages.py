@@ -64,6 +64,29 @@ def shard_on_cpu() -> None:
     PartialState.__init__ = called_gpu
 
 
+class Stumbling(Reporter):
+    """Fails in the given update."""
+
+    def __init__(self, update: int) -> None:
+        super().__init__()
+        self._update = update
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        if step == self._update:
+            raise ValueError(f"cannot report update {step}")
+
+
+def stumbling_rl(job: StageJob) -> dict[str, Any]:
+    """GRPO of which rank 1 fails in update 3 (E2H_TEST_STUMBLE_AT). Files of E2H_TEST_INPUTS."""
+    import rl_runs
+
+    inputs = Path(os.environ["E2H_TEST_INPUTS"])
+    update = int(os.environ.get("E2H_TEST_STUMBLE_AT", "3"))
+    reporter = Stumbling(update) if os.environ["RANK"] == "1" else job.work.reporter
+    options = rl_runs.GRPO.model_copy(update={"learning_rate": 3e-4})
+    return rl_runs.run(options, rl_runs.SHIPPED, inputs / "evaluator", inputs, job.work.folder, reporter)
+
+
 def broken(job: StageJob) -> dict[str, Any]:
     """Rank 1 fails by itself, and rank 0 because of rank 1."""
     import torch
@@ -95,4 +118,4 @@ def endless(job: StageJob) -> dict[str, Any]:
     return {}
 
 
-BODIES.update(train=train, broken=broken, killed=killed, endless=endless)
+BODIES.update(train=train, stumbling_rl=stumbling_rl, broken=broken, killed=killed, endless=endless)

@@ -8,13 +8,14 @@ and vLLM read them too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch import Tensor
     from torch.nn import Module, ModuleList, Parameter
     from transformers import PreTrainedModel
 
@@ -115,28 +116,13 @@ def adapter_tensors(model: PreTrainedModel, name: str) -> dict[str, Parameter]:
     }
 
 
-def save_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
-    """Write an adapter, and what else learns, to a folder that PEFT reads."""
+def save_adapter(model: PreTrainedModel, name: str, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write `adapter_tensors`, whole ones, to a folder that PEFT reads."""
     from safetensors.torch import save_file
 
     model.peft_config[name].save_pretrained(folder)
-    tensors = {path: p.detach().contiguous() for path, p in adapter_tensors(model, name).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-
-
-def load_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
-    """Read what `save_adapter` wrote.
-
-    Raises:
-        ValueError: the folder is of another model, rank or targets.
-    """
-    from safetensors.torch import load_file
-
-    saved, own = load_file(folder / WEIGHTS), adapter_tensors(model, name)
-    if {path: t.shape for path, t in saved.items()} != {path: p.shape for path, p in own.items()}:
-        raise ValueError(f"{folder / WEIGHTS}: weights do not fit the model; remove the folder to start over")
-    for path, parameter in own.items():
-        parameter.data.copy_(saved[path])
+    contiguous = {path: tensor.detach().contiguous() for path, tensor in tensors.items()}
+    save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:

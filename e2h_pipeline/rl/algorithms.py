@@ -69,10 +69,12 @@ class Algorithm(Protocol):
         reads: assets it reads besides `EVERY_INPUT`.
         samples: it draws with the host's engine, so that engine's version is in the key. Online
             algorithms do not: they draw with the embedded engine.
+        distributed: `train` may run in several processes at once (`ranks`), each with the same job.
     """
 
     reads: tuple[str, ...]
     samples: bool
+    distributed: bool
 
     def train(self, job: RlJob[Any]) -> dict[str, Any]:
         """Train a policy and save it to `job.work.out`.

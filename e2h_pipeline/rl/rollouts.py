@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Engine, Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.ranks import gather, share, told
 from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
 from e2h_pipeline.solutions import prompt_tokens, segment_ends, token_offsets
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
     from e2h_pipeline.problems.domain import Domain
     from e2h_pipeline.recipe import OnlineRl
     from e2h_pipeline.solutions import TextFormat
@@ -78,7 +78,7 @@ class Judges:
 
 
 def draw(
-    engine: TransformersEngine,
+    engine: Engine,
     questions: Sequence[Question],
     text: TextFormat,
     options: OnlineRl,
@@ -109,17 +109,30 @@ def rewarded(
     Args:
         tokenizer: the policy's.
     """
-    scores = score_solutions(
-        judges.evaluator,
-        judges.tokenizer,
-        [(q.question, sample.completion, _finished(sample)) for q, sample in completions],
-        text=judges.domain.text,
-    )
+    scores = _scores(completions, judges)
     rights = right_answers(completions, judges.grader, judges.domain)
     return [
         reward(completion, logits, right, tokenizer, judges.domain, options)
         for completion, logits, right in zip(completions, scores, rights, strict=True)
     ]
+
+
+def _scores(completions: Sequence[Completion], judges: Judges) -> list[list[float]]:
+    """Logits of the segments of each completion; every rank scores the samples of some
+    questions."""
+    of: dict[str, list[int]] = {}
+    for i, (q, _) in enumerate(completions):
+        of.setdefault(q.question, []).append(i)
+    questions = list(of.values())
+    own = share([sum(len(completions[i][1].token_ids) for i in samples) for samples in questions])
+    places = [i for question in own for i in questions[question]]
+    scored = score_solutions(
+        judges.evaluator,
+        judges.tokenizer,
+        [(q.question, s.completion, _finished(s)) for q, s in (completions[i] for i in places)],
+        text=judges.domain.text,
+    )
+    return gather(dict(zip(places, scored, strict=True)), len(completions))
 
 
 def right_answers(completions: Sequence[Completion], grader: Grader, domain: Domain) -> list[bool | None]:
@@ -130,9 +143,9 @@ def right_answers(completions: Sequence[Completion], grader: Grader, domain: Dom
         None if q.gold is None or answer is None else (q.gold, answer)
         for (q, _), answer in zip(completions, answers, strict=True)
     ]
-    found = decide(grader, pairs).verdicts
+    found = told(lambda: decide(grader, pairs).verdicts)
     return [
-        None if q.answer is None else verdict is Verdict.EQUAL
+        None if q.answer is None else verdict == Verdict.EQUAL
         for (q, _), verdict in zip(completions, found, strict=True)
     ]
 

@@ -87,7 +87,7 @@ def stage(
     audit: bool = False,
     declassifies: bool = False,
     gpu: bool = False,
-    distributed: bool = False,
+    distributed: bool | Condition = False,
     grows: str = "",
     external: Callable[[RecipeSlice], Any] | None = None,
     outside: Callable[[RecipeSlice], Sequence[Path]] = nothing,
@@ -101,7 +101,7 @@ def stage(
 
     Args:
         recipe: `Stage.sections`: all that may shape the result.
-        samples: a condition, or True where every recipe makes the body draw with the engine.
+        samples, distributed: a condition, or True for every recipe.
         gpu: take a slot of the GPU pool, so that two such stages never share a card.
         kinds: icons in the UI.
         name: asset name; by default the body's.
@@ -122,11 +122,11 @@ def stage(
             methods=tuple(methods),
             uses_if=dict(uses_if or {}),
             reads_if=dict(reads_if or {}),
-            samples=samples if callable(samples) else (always if samples else never),
+            samples=_condition(samples),
             external=external,
             outside=outside,
             fetches=fetches,
-            distributed=distributed,
+            distributed=_condition(distributed),
             grows=grows,
             gpu=gpu,
             watches=tuple(watches),
@@ -135,6 +135,12 @@ def stage(
         return _asset(spec, group, frozenset(kinds), body.__doc__ or "", _code_reference(body))
 
     return decorate
+
+
+def _condition(wanted: bool | Condition) -> Condition:
+    if callable(wanted):
+        return wanted
+    return always if wanted else never
 
 
 def _guarded(spec: Stage, body: StageBody) -> StageBody:
@@ -296,8 +302,9 @@ def _compute(
     )
     recipe = {**step.recipe.model_dump(mode="json"), **step.slice.as_dict()}
     spec = step.stage
+    distributed = spec.distributed(step.slice)
     call = StageCall(
-        spec.name, spec.module, job, recipe, draft.lock_fd, distributed=spec.distributed, gpu=spec.gpu
+        spec.name, spec.module, job, recipe, draft.lock_fd, distributed=distributed, gpu=spec.gpu
     )
     outcome = compute.run(call)
     require_unchanged(spec.name, step.outside, spec.outside(step.slice))

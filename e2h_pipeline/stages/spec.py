@@ -100,7 +100,7 @@ class Stage:
         outside: files and folders outside of the store that the body may open. They must not change
             while it runs.
         fetches: the body may read data sets of the Hub, by a commit in `external`.
-        distributed: the body may run in several processes under accelerate.
+        distributed: condition under which the body may run in several processes under accelerate.
         grows: recipe field with the wanted amount; a larger request extends a smaller one.
         gpu: the body uses a GPU if there is one.
         watches: Dagster assets that are not artifacts; a change in one makes this stage stale.
@@ -121,7 +121,7 @@ class Stage:
     external: Callable[[RecipeSlice], Any] | None = None
     outside: Callable[[RecipeSlice], Sequence[Path]] = nothing
     fetches: bool = False
-    distributed: bool = False
+    distributed: Condition = never
     grows: str = ""
     gpu: bool = False
     watches: tuple[str, ...] = ()

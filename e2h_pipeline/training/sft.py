@@ -37,7 +37,7 @@ def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, 
 
     from e2h_pipeline.models.base import save_model
     from e2h_pipeline.models.load import load_policy
-    from e2h_pipeline.training.trainer import Settings, train
+    from e2h_pipeline.training.trainer import Settings, is_main_process, train
 
     set_seed(work.seed)
     model, tokenizer = load_policy(base)
@@ -55,13 +55,26 @@ def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, 
         tokenizer.pad_token_id,
         work,
     )
-    save_model(model, tokenizer, work.out)
+    if is_main_process():
+        save_model(_whole(model, work.folder), tokenizer, work.out)
     return {
         "problems": len({name for name, _ in kept}),
         "solutions": len(kept),
         "dropped_for_length": len(encoded) - len(kept),
         **summary,
     }
+
+
+def _whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
+    """The trained model to save: shards put together."""
+    from transformers import AutoModelForCausalLM
+
+    from e2h_pipeline.models.strict import load_strictly
+    from e2h_pipeline.training.trainer import GATHERED
+
+    if not (work / GATHERED).is_dir():
+        return model
+    return load_strictly(AutoModelForCausalLM, work / GATHERED).to(model.dtype)
 
 
 def next_token_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:

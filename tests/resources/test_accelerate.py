@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,44 @@ def test_shards_train_as_a_whole_model_does_and_resume(
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
         p.name for p in (alone_folder / "out").iterdir()
     )
+
+
+@pytest.mark.slow
+def test_reinforcement_learning_in_shards_fails_with_its_own_traceback(
+    ladder_evaluator: Path, ladder_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the shipped config, on CPUs too. The other rank waits for the one that failed; it must not
+    for long."""
+    shutil.copytree(ladder_tables, tmp_path / "inputs")
+    shutil.copytree(ladder_evaluator, tmp_path / "inputs" / "evaluator")
+    monkeypatch.setenv("E2H_TEST_INPUTS", str(tmp_path / "inputs"))
+    heard = Heard()
+    with pytest.raises(dg.Failure, match="rank 1: ValueError: cannot report update 3") as caught:
+        run("stumbling_rl", tmp_path / "run", 2, heard, config=FSDP)
+    assert "distributed_stages.py" in str(caught.value.metadata["traceback"].value)
+    assert "2 processes train together, models in shards" in heard.lines
+    assert [step for step, _ in heard.points][:3] == [1, 2, 3]
+    saved = tmp_path / "run" / "work" / "work" / "update-000002"
+    assert len(list(saved.glob("rank-*.safetensors"))) == 2  # each process wrote its part
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "several"), [("ppo", True), ("grpo", True), ("rest", False), ("dpo", False)]
+)
+def test_online_algorithms_train_in_several_processes(algorithm: str, several: bool) -> None:
+    import assets.rl_policy  # noqa: F401
+    from e2h_pipeline.stages.spec import STAGES
+
+    stage = STAGES["rl_policy"]
+    recipe = Recipe.from_key(f"ladder/rl.algorithm={algorithm}").slice(["rl"])
+    assert stage.distributed(recipe) == several
+
+
+def test_a_launcher_of_ones_own_takes_the_place_of_accelerates(tmp_path: Path) -> None:
+    compute = ComputeResource(mode="accelerate", launcher="srun 'a b.sh' --x")
+    call = StageCall("toy", "toy", None, {}, 0, distributed=True)  # type: ignore[arg-type]
+    assert compute._launcher(call) == ["srun", "a b.sh", "--x"]
+    assert compute._launcher(replace(call, distributed=False)) == [sys.executable]
 
 
 def test_a_failed_rank_shows_its_own_traceback(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class Imitate:
     name = "imitation"
     reads: tuple[str, ...] = ()
     samples = False
+    distributed = False
 
     def train(self, job: RlJob[OnlineRl]) -> dict[str, Any]:
         return train_online(self, job)

@@ -1,8 +1,11 @@
 import itertools
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from distributed_stages import shard_on_cpu
+from gloo_ranks import in_ranks
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.tables import read_table
@@ -12,6 +15,7 @@ from e2h_pipeline.recipe import Sft
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
 from e2h_pipeline.training.sft import sft_example, train_sft
+from e2h_pipeline.training.trainer import GATHERED
 
 STEPS, ANSWER = ["1+2=3", "3*2=6"], "6"
 ROW = {
@@ -112,3 +116,41 @@ def test_fewer_problems_can_be_asked_for(ladder_policy: Path, ladder_tables: Pat
 def test_no_example_fits(ladder_policy: Path, ladder_tables: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no training examples"):
         _sft(ladder_policy, ladder_tables, tmp_path, max_tokens=8)
+
+
+@pytest.mark.parametrize("way", ["replicated", "sharded"])
+def test_two_ranks_train_as_one_process_does(
+    way: str, ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    options = Sft(epochs=1, batch_size=8, learning_rate=1e-3)
+
+    def train(folder: Path) -> None:
+        train_sft(
+            ladder_policy,
+            ladder_tables / "easy_solutions",
+            options,
+            MARKED,
+            Work(folder / "out", folder / "work", 0),
+        )
+
+    def rank() -> None:
+        if way == "sharded":
+            os.environ |= {
+                "ACCELERATE_USE_FSDP": "true",
+                "FSDP_VERSION": "2",
+                "FSDP_RESHARD_AFTER_FORWARD": "true",
+            }
+            os.environ |= {
+                "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+                "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+            }
+            shard_on_cpu()
+        train(tmp_path / "two")
+
+    train(tmp_path / "one")
+    assert in_ranks(2, rank) == [0, 0]
+    assert (tmp_path / "two" / "work" / GATHERED).is_dir() == (way == "sharded")
+    files = [sorted(p.name for p in (tmp_path / name / "out").iterdir()) for name in ("one", "two")]
+    assert files[0] == files[1]
+    one, two = (load_policy(tmp_path / name / "out")[0].state_dict() for name in ("one", "two"))
+    torch.testing.assert_close(two, one, rtol=0, atol=2e-5)

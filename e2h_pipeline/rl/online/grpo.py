@@ -34,6 +34,7 @@ class Grpo:
     name = "GRPO"
     reads: tuple[str, ...] = ()
     samples = False
+    distributed = True
 
     def train(self, job: RlJob[GrpoRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""

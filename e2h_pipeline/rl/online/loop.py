@@ -6,8 +6,9 @@ easy validation, never on hard answers. Killed, a run goes on from its last chec
 the same weights on a CPU: draws are counter-based, so models, optimizers and `Progress` are the
 whole state.
 
-A run is one process on one device. It always draws with the embedded engine: that engine samples
-from the weights in training, and gives the log-probability of each token, which the ratio needs.
+Under `accelerate launch` the loop runs in every process (see `rl.ranks`); only rank 0 writes. A run
+always draws with the embedded engine: that engine samples from the weights in training, and gives
+the log-probability of each token, which the ratio needs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.verdicts import Grader
 from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rl import ranks
 from e2h_pipeline.rl.algorithms import SFT_POLICY, RlJob
 from e2h_pipeline.rl.batches import Batch, collate, drawn_logprobs
 from e2h_pipeline.rl.curricula import State, draw_questions, observe
@@ -37,7 +39,9 @@ from e2h_pipeline.rl.online.passes import by_rows, token_logprobs
 from e2h_pipeline.rl.online.protocol import OnlineAlgorithm, Update
 from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
 from e2h_pipeline.rl.questions import Question, read_questions
+from e2h_pipeline.rl.ranks import together, told
 from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded, rollout_table
+from e2h_pipeline.training.trainer import is_main_process, process_count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,14 +57,19 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
     per rollout.
     """
     questions, validation = read_questions(job.inputs, job.options)
-    run = algorithm.start(job)
     job.work.folder.mkdir(parents=True, exist_ok=True)
-    with grader(job.grader) as judge:
+    with together(), grader(job.grader) as judge:
+        run = algorithm.start(job)
+        run.split_frozen()
+        if process_count() > 1:
+            how = "in shards" if run.sharded else "whole"
+            job.work.reporter.message(f"{process_count()} processes train together, models {how}")
         training = _Training(algorithm, job, run, judge, questions, validation)
         training.begin()
         while training.progress.update < job.options.updates and training.progress.stopped is None:
             training.update()
-    return finish(training.progress, training.best_policy(), job.work) | run.notes
+        summary: dict[str, Any] = told(lambda: finish(training.progress, training.best_policy(), job.work))
+    return summary | run.notes
 
 
 @dataclass(frozen=True)
@@ -103,15 +112,16 @@ class _Training:
 
         At the start the SFT policy is the first candidate: a run without improvement returns it.
         """
-        checkpoints = sorted(self.job.work.folder.glob("update-*"))
-        if checkpoints:
-            self.progress = self.run.restore(checkpoints[-1])
+        last = told(lambda: max(map(str, self.job.work.folder.glob("update-*")), default=None))
+        if last:
+            self.progress = self.run.restore(Path(last))
         else:
             self.progress = Progress(best_accuracy=self._accuracy(), kl_coefficient=self.job.options.kl)
 
     def update(self) -> None:
         """One update: draw, learn, ask the guards; at a checkpoint validate and save."""
         started, reporter, progress = time.monotonic(), self.job.work.reporter, self.progress
+        talked = ranks.seconds()
         drawn, self.ahead = self.ahead or self._draw(), None
         metrics, seconds = self._learn(drawn)
         progress.stopped = self._trouble([metrics])
@@ -121,6 +131,8 @@ class _Training:
                 self._validate(metrics)
         progress.curves.append(metrics)
         seconds["seconds"] = time.monotonic() - started
+        if process_count() > 1:
+            seconds["seconds_ranks"] = ranks.seconds() - talked
         reporter.metrics({**metrics, **seconds}, len(progress.curves))
         if progress.stopped:
             self._tell_stop()
@@ -129,7 +141,8 @@ class _Training:
         if VALIDATION in metrics:
             progress.note(metrics[VALIDATION])
             self.run.save(self._checkpoint(progress.update), progress)
-            self._drop_old()
+            if is_main_process():
+                self._drop_old()
 
     def best_policy(self) -> Path:
         """Folder of the policy that is best on easy validation."""
@@ -166,6 +179,7 @@ class _Training:
         with self.run.recomputing():
             learned = self.algorithm.learn(self.run, drawn.update)
         metrics = drawn.metrics | learned | {"kl_coefficient": drawn.update.kl}
+        metrics = told(lambda: metrics)  # so that all ranks decide alike, however they round
         return metrics, drawn.seconds | {"seconds_update": time.monotonic() - began}
 
     def _count(self, drawn: _Drawn, metrics: dict[str, float]) -> None:
@@ -176,7 +190,8 @@ class _Training:
         progress.kl_coefficient = next_coefficient(
             progress.kl_coefficient, metrics["kl"], len(rollouts), options
         )
-        write_table(rollouts_of(self.job.work.folder, progress.update), drawn.table)
+        if is_main_process():
+            write_table(rollouts_of(self.job.work.folder, progress.update), drawn.table)
 
     def _at_checkpoint(self) -> bool:
         done, options = self.progress.update, self.job.options
@@ -228,10 +243,11 @@ def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple
     """Log-probabilities under the policy that drew and under the SFT policy, (batch, length)
     each."""
     options = run.options
-    if run.policy.dtype == torch.float32:
+    if run.dtype == torch.float32:
         old = drawn_logprobs(rollouts, batch)
     else:  # in 16 bits drawing and learning round differently, and the first ratio must be 1
-        old = by_rows(batch, options, lambda part: token_logprobs(run.policy, part, options.temperature)[0])
+        with run.measuring("policy") as policy:
+            old = by_rows(batch, options, lambda part: token_logprobs(policy, part, options.temperature)[0])
     with run.reference() as sft:
         reference = by_rows(batch, options, lambda part: token_logprobs(sft, part, options.temperature)[0])
     return old, reference

@@ -16,12 +16,23 @@ from transformers import AutoModelForCausalLM
 
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.models.adapters import add_adapter, learning, load_adapter, merged, save_adapter, switched
+from e2h_pipeline.models.adapters import (
+    adapter_tensors,
+    add_adapter,
+    learning,
+    merged,
+    save_adapter,
+    switched,
+)
 from e2h_pipeline.models.base import save_model
-from e2h_pipeline.models.strict import WeightsError, load_strictly
+from e2h_pipeline.models.strict import load_strictly
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
+from e2h_pipeline.rl.online import shards
+from e2h_pipeline.rl.online.shared_engine import SharedEngine
 from e2h_pipeline.rl.progress import Progress
+from e2h_pipeline.rl.ranks import wait
+from e2h_pipeline.training.trainer import is_main_process
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -34,7 +45,7 @@ OptionsOf = TypeVar("OptionsOf", bound=OnlineRl)
 _FINAL_LR_RATIO = 0.01
 _BETAS = (0.9, 0.95)  # the paper's released code
 _ADAM_EPSILON = 1e-5
-_MASTER = "master"  # beside the moments in checkpoints
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's, as torch names them
 
 
 class Run(Generic[OptionsOf]):
@@ -48,6 +59,8 @@ class Run(Generic[OptionsOf]):
     only borrowed for a while (`reference`, `judge`).
 
     Attributes:
+        sharded: models are split over the ranks.
+        dtype: number format of the policy's products and of its file.
         trained: models with an optimizer each: "policy", and those that an algorithm adds.
         learning: the parameters of each trained model that its optimizer moves.
         peaks: peak learning rate of each trained model.
@@ -58,7 +71,9 @@ class Run(Generic[OptionsOf]):
         from e2h_pipeline.models.load import load_evaluator, load_policy
 
         self.options, self._inputs, self._seed = job.options, job.inputs, job.work.seed
+        self.sharded = shards.wanted()
         self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
+        self.dtype = self.policy.dtype
         self._reference = self.policy
         if not self.options.lora_rank:
             self._reference = load_policy(job.inputs[SFT_POLICY])[0].requires_grad_(False)
@@ -72,7 +87,15 @@ class Run(Generic[OptionsOf]):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.adapt("policy", self.policy)
         self.train("policy", self.policy, self.options.learning_rate)
-        self.engine = TransformersEngine(self.policy, self.tokenizer)
+        self.engine = SharedEngine(
+            TransformersEngine(self.policy, self.tokenizer), lambda: self.measuring("policy")
+        )
+
+    def split_frozen(self) -> None:
+        """Split the models that do not learn over the ranks, where that is wanted."""
+        if self.sharded:
+            for model in (self._reference, self._evaluator):
+                shards.split(model, layers_only=bool(self.options.lora_rank))
 
     def adapt(self, name: str, model: PreTrainedModel) -> None:
         """Freeze a model but for a new adapter of this name, if the recipe wants adapters."""
@@ -83,13 +106,20 @@ class Run(Generic[OptionsOf]):
 
     def train(self, name: str, model: PreTrainedModel, learning_rate: float) -> None:
         """Give a model an optimizer, and a place in checkpoints."""
+        if self.sharded:
+            shards.split(model, layers_only=bool(self.options.lora_rank))
         self.trained[name], self.peaks[name] = model, learning_rate
         self.learning[name] = list(learning(model, name).values())
         self.masters[name] = [
             p if p.dtype == torch.float32 else p.detach().float() for p in self.learning[name]
         ]
         self.optimizers[name] = torch.optim.AdamW(
-            self.masters[name], learning_rate, _BETAS, _ADAM_EPSILON, weight_decay=0.0
+            self.masters[name],
+            learning_rate,
+            _BETAS,
+            _ADAM_EPSILON,
+            weight_decay=0.0,
+            foreach=False if self.sharded else None,  # it cannot take shards and whole tensors together
         )
         if self.options.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -97,13 +127,13 @@ class Run(Generic[OptionsOf]):
     @contextmanager
     def reference(self) -> Iterator[PreTrainedModel]:
         """The SFT policy. No other model may be used within."""
-        with self._switched(self._reference, None):
+        with self._switched(self._reference, None), shards.whole(self._reference):
             yield self._reference
 
     @contextmanager
     def judge(self) -> Iterator[PreTrainedModel]:
         """The easy evaluator. No other model may be used within."""
-        with self._switched(self._evaluator, None):
+        with self._switched(self._evaluator, None), shards.whole(self._evaluator):
             yield self._evaluator
 
     @contextmanager
@@ -111,6 +141,12 @@ class Run(Generic[OptionsOf]):
         """A trained model, for a forward or a backward pass. The policy needs no such context."""
         with self._switched(self.trained[name], name):
             yield self.trained[name]
+
+    @contextmanager
+    def measuring(self, name: str) -> Iterator[PreTrainedModel]:
+        """A trained model, to draw or to measure without gradients; each rank for itself."""
+        with self.using(name) as model, shards.whole(model):
+            yield model
 
     def _switched(self, model: PreTrainedModel, adapter: str | None) -> AbstractContextManager[None]:
         return switched(model, adapter) if self.options.lora_rank else nullcontext()
@@ -144,51 +180,50 @@ class Run(Generic[OptionsOf]):
     def step(self, name: str) -> Tensor:
         """One optimizer step of a model; returns the norm of its gradients before clipping at 1."""
         optimizer, masters = self.optimizers[name], self.masters[name]
-        halves = [(p, m) for p, m in zip(self.learning[name], masters, strict=True) if p is not m]
-        for parameter, master in halves:
-            master.grad = None if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(masters, 1.0)
+        for parameter, master in zip(self.learning[name], masters, strict=True):
+            if parameter is not master:
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+                parameter.grad = None
+        shards.sum_gradients(masters)
+        norm = shards.clip_gradients(masters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for parameter, master in halves:
-                parameter.copy_(master)
+        self._take_masters(name)
         return norm
 
     def save(self, folder: Path, progress: Progress) -> None:
-        """Write a checkpoint under a temporary name and rename it: it is whole or absent."""
-        from safetensors.torch import save_file
+        """Write a checkpoint under a temporary name and rename it: it is whole or absent.
 
+        Each rank writes its shards, see `shards.write`.
+        """
         temporary = folder.with_name(f".{folder.name}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        for name in self.trained:
-            self._save_weights(name, temporary / name)
-        self.tokenizer.save_pretrained(temporary / "policy")
-        save_file(dict(self._optimizer_tensors()), temporary / "optimizers.safetensors")
-        (temporary / "progress.json").write_text(json.dumps(progress.__dict__), encoding="utf-8")
-        temporary.rename(folder)
+        if is_main_process():
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        wait()
+        shards.write(temporary, dict(self._state()))
+        self._save_policy(temporary / "policy")
+        wait()
+        if is_main_process():
+            (temporary / "progress.json").write_text(json.dumps(progress.__dict__), encoding="utf-8")
+            temporary.rename(folder)
 
     def restore(self, folder: Path) -> Progress:
-        """Load a checkpoint written by `save`.
+        """Load a checkpoint written by `save`, by any number of ranks.
 
         Raises:
             ValueError: the checkpoint is of another model.
         """
-        from safetensors.torch import load_file
-
+        saved = shards.names(folder)
+        for name, masters in self.masters.items():
+            for i, master in enumerate(masters):
+                for moment in _MOMENTS:
+                    if f"{name}/{i}/{moment}" in saved:
+                        made = torch.zeros(()) if moment == "step" else torch.zeros_like(master)
+                        self.optimizers[name].state[master][moment] = made
+        shards.read(folder, dict(self._state()))
         for name in self.trained:
-            self._restore_weights(name, folder / name)
-        tensors = load_file(folder / "optimizers.safetensors")
-        for name, optimizer in self.optimizers.items():
-            state = optimizer.state_dict()
-            for key, tensor in tensors.items():
-                owner, index, moment = key.split("/")
-                if owner == name and moment == _MASTER:
-                    self.masters[name][int(index)].copy_(tensor)
-                elif owner == name:
-                    state["state"].setdefault(int(index), {})[moment] = tensor
-            optimizer.load_state_dict(state)
+            self._take_masters(name)
         return Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
 
     def whole_policy(self, folder: Path) -> Path:
@@ -200,35 +235,34 @@ class Run(Generic[OptionsOf]):
         save_model(merged(model, folder / "policy"), self.tokenizer, whole)
         return whole
 
-    def _save_weights(self, name: str, folder: Path) -> None:
+    def _save_policy(self, folder: Path) -> None:
+        """The policy, or its adapter, for people and for `whole_policy`; rank 0 writes it."""
         if self.options.lora_rank:
-            save_adapter(self.trained[name], name, folder)
+            adapter = adapter_tensors(self.policy, "policy")
+            tensors = {path: shards.gathered(p.detach()) for path, p in adapter.items()}
+            if is_main_process():
+                save_adapter(self.policy, "policy", tensors, folder)
         else:
-            self.trained[name].save_pretrained(folder)
+            weights = shards.whole_weights(self.policy, self.dtype) if self.sharded else None
+            if is_main_process():
+                self.policy.save_pretrained(folder, state_dict=weights)
+        if is_main_process():
+            self.tokenizer.save_pretrained(folder)
 
-    def _restore_weights(self, name: str, folder: Path) -> None:
-        model = self.trained[name]
-        if self.options.lora_rank:
-            load_adapter(model, name, folder)
-            return
-        try:  # by transformers: a file may have other names and more tensors than the model
-            saved = load_strictly(type(model), folder, config=model.config, dtype=model.dtype)
-        except WeightsError as error:
-            raise ValueError(
-                f"{folder}: weights do not fit the model ({error}); remove the folder to start over"
-            ) from None
-        model.load_state_dict(saved.state_dict())
-
-    def _optimizer_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, optimizer in self.optimizers.items():
-            for i, (parameter, master) in enumerate(
-                zip(self.learning[name], self.masters[name], strict=True)
-            ):
+    def _take_masters(self, name: str) -> None:
+        """Round the weights that learn from their float32 copies, where there are such."""
+        with torch.no_grad():
+            for parameter, master in zip(self.learning[name], self.masters[name], strict=True):
                 if parameter is not master:
-                    yield f"{name}/{i}/{_MASTER}", master.clone()
-            for index, moments in optimizer.state_dict()["state"].items():
-                for moment, value in moments.items():
-                    yield f"{name}/{index}/{moment}", torch.as_tensor(value).clone()
+                    parameter.copy_(master)
+
+    def _state(self) -> Iterator[tuple[str, Tensor]]:
+        """Float32 weights and Adam's moments of all that learns, by name."""
+        for name, masters in self.masters.items():
+            for i, master in enumerate(masters):
+                yield f"{name}/{i}/master", master.detach()
+                for moment, value in self.optimizers[name].state.get(master, {}).items():
+                    yield f"{name}/{i}/{moment}", value
 
 
 def lr_scale(update: int, options: OnlineRl) -> float:

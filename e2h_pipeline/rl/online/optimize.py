@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from e2h_pipeline.rl.metrics import means, weighted
+from e2h_pipeline.rl.metrics import weighted
 from e2h_pipeline.rl.online.advantages import masked_mean
 from e2h_pipeline.rl.online.losses import clip_fraction, clipped_policy_loss
 from e2h_pipeline.rl.online.models import Run
-from e2h_pipeline.rl.online.passes import Pass, minibatches, passes, token_logprobs
+from e2h_pipeline.rl.online.passes import Pass, blank_pass, minibatches, passes, token_logprobs
 from e2h_pipeline.rl.online.protocol import Update
+from e2h_pipeline.rl.ranks import gather, largest, rank
+from e2h_pipeline.training.trainer import process_count
 
 Losses = Callable[[Pass], tuple[Mapping[str, Tensor], Mapping[str, float]]]
 """Loss of each model that learns, a mean over a pass's completion tokens, and the pass's
@@ -30,18 +32,34 @@ def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str
         Means over the optimizer steps: `gradient_norm`, a sum over models, and the metrics of
         `losses`.
     """
-    steps = []
+    norms, measured = [], []
     for minibatch in minibatches(update.batch, run.options, update.seed, update.number):
-        found = []
-        for part in passes(update.batch, minibatch, run.options):
+        for part in _even(run, update, minibatch):
             terms, metrics = losses(part)
             for name in models:
                 with run.using(name):
                     (part.share * terms[name]).backward()
-            found.append((part.share, metrics))
-        norms = [run.step(name) for name in models]
-        steps.append({"gradient_norm": sum(norms[1:], norms[0]).item(), **weighted(found)})
-    return means(steps)
+            measured.append((part.share, metrics))
+        norms.append(sum(run.step(name).item() for name in models))
+    return {"gradient_norm": sum(norms) / len(norms), **_means(measured, len(norms))}
+
+
+def _even(run: Run[Any], update: Update, minibatch: Tensor) -> list[Pass]:
+    """This rank's passes; where models are sharded, equally many on each rank.
+
+    A pass of a sharded model is done by all ranks together, each with its own rows.
+    """
+    own = list(passes(update.batch, minibatch, run.options))
+    if not run.sharded:
+        return own
+    return own + [blank_pass(update.batch, minibatch)] * (largest(len(own)) - len(own))
+
+
+def _means(measured: Sequence[tuple[float, Mapping[str, float]]], steps: int) -> dict[str, float]:
+    """Means over the optimizer steps, from the shares and metrics of this rank's passes."""
+    ranks = gather({rank(): weighted(measured)}, process_count())
+    sums = weighted((1.0, own) for own in ranks)
+    return {name: total / steps for name, total in sums.items()}
 
 
 @dataclass(frozen=True)

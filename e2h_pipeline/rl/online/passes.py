@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from e2h_pipeline.rl.batches import Batch, some_rows
+from e2h_pipeline.rl.ranks import share, sum_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,26 +59,39 @@ def minibatches(batch: Batch, options: OnlineRl, seed: int, update: int) -> Iter
 
 
 def passes(batch: Batch, rows: Tensor, options: OnlineRl) -> Iterator[Pass]:
-    """The forward passes of a minibatch.
+    """This rank's forward passes of a minibatch.
 
-    Rows of like length go together, equal ones side by side, up to `rl.pass_tokens` positions;
-    equal rows count once.
+    Rows of like length go together, up to `rl.pass_tokens` positions; equal rows count once.
     """
     most = pass_tokens(batch.ids.device, options)
-    lengths = batch.attention[rows].sum(1).tolist()
-    ids = batch.ids[rows].tolist()
-    groups: list[list[int]] = [[]]
+    alike, lengths = _alike(batch, rows)
+    groups: list[list[int]] = []
     distinct = 0
-    for place in sorted(range(len(rows)), key=lambda i: (lengths[i], ids[i])):
-        distinct += not groups[-1] or ids[place] != ids[groups[-1][-1]]
-        if groups[-1] and distinct * lengths[place] > most:
+    for i in share(lengths):
+        if not groups or (distinct + 1) * lengths[i] > most:
             groups.append([])
-            distinct = 1
-        groups[-1].append(place)
+            distinct = 0
+        distinct += 1
+        groups[-1] += alike[i]
     tokens = batch.mask[rows].sum(1).cpu()
     for group in groups:
-        share = (tokens[group].sum() / tokens.sum().clamp(min=1)).item()
-        yield Pass(rows[group], share, some_rows(batch, rows[group]))
+        part = (tokens[group].sum() / tokens.sum().clamp(min=1)).item()
+        yield Pass(rows[group], part, some_rows(batch, rows[group]))
+
+
+def blank_pass(batch: Batch, rows: Tensor) -> Pass:
+    """A pass that changes nothing: one row of the minibatch, with a share of 0."""
+    return Pass(rows[:1], 0.0, some_rows(batch, rows[:1]))
+
+
+def _alike(batch: Batch, rows: Tensor) -> tuple[list[list[int]], list[int]]:
+    """Places of equal rows together, shortest rows first, and the length of each such row."""
+    lengths = batch.attention[rows].sum(1).tolist()
+    found: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for place, (length, ids) in enumerate(zip(lengths, batch.ids[rows].tolist(), strict=True)):
+        found.setdefault((length, tuple(ids)), []).append(place)
+    order = sorted(found)
+    return [found[row] for row in order], [length for length, _ in order]
 
 
 def pass_tokens(device: torch.device, options: OnlineRl) -> int:
@@ -87,12 +101,16 @@ def pass_tokens(device: torch.device, options: OnlineRl) -> int:
 
 @torch.no_grad()
 def by_rows(batch: Batch, options: OnlineRl, measure: Callable[[Batch], Tensor]) -> Tensor:
-    """Apply `measure` in minibatches, without gradient; one value per token, (batch, length)."""
+    """Apply `measure` in minibatches, without gradient; one value per token, (batch, length).
+
+    Every rank measures some rows.
+    """
     found = torch.zeros_like(batch.rewards)
     for some in torch.arange(len(batch.ids)).split(options.minibatch):
         for part in passes(batch, some, options):
             values = measure(part.batch)
             found[part.rows, : values.shape[1]] = values
+    sum_up([found])
     return found
 
 

@@ -37,6 +37,7 @@ class Ppo:
     name = "PPO"
     reads: tuple[str, ...] = ()
     samples = False
+    distributed = True
 
     def train(self, job: RlJob[PpoRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""
@@ -87,7 +88,7 @@ def _targets(run: Run[PpoRl], update: Update) -> _Targets:
     from e2h_pipeline.rl.online.passes import by_rows, token_values
 
     options, batch = run.options, update.batch
-    with run.using(CRITIC) as critic:
+    with run.measuring(CRITIC) as critic:
         values = by_rows(batch, options, lambda part: token_values(critic, part))
     rewards = batch.rewards - update.kl * (update.old - update.reference) * batch.mask
     advantages, returns = generalized_advantages(

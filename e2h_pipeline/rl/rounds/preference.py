@@ -30,6 +30,7 @@ class IterativePreference:
     name = "DPO"
     reads: tuple[str, ...] = ()
     samples = True
+    distributed = False
 
     def train(self, job: RlJob[PreferenceRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""

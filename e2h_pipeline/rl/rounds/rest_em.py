@@ -33,6 +33,7 @@ class RestEm:
     name = "ReST-EM"
     reads = (BASE_MODEL,)
     samples = True
+    distributed = False
 
     def train(self, job: RlJob[RestEmRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""

@@ -184,10 +184,12 @@ def test_a_run_moves_adapters_and_no_bit_of_the_frozen_weights(
         assert moved == {key for key in after if ".lora_" in key or key.startswith("score.")}
     assert abs(summary["final_kl"]) > 1e-6
     last = tmp_path / "work" / "update-000005"
-    for name, parameters in run.learning.items():
-        assert {path.name for path in (last / name).glob("*.safetensors")} == {"adapter_model.safetensors"}
-        saved = load_file(last / name / "adapter_model.safetensors")
-        assert sum(t.numel() for t in saved.values()) == sum(p.numel() for p in parameters)
+    assert {path.name for path in (last / "policy").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    adapter = load_file(last / "policy" / "adapter_model.safetensors")
+    assert sum(t.numel() for t in adapter.values()) == sum(p.numel() for p in run.learning["policy"])
+    saved = load_file(last / "rank-00000.safetensors")
+    masters = sum(tensor.numel() for name, tensor in saved.items() if name.endswith("/master"))
+    assert masters == sum(p.numel() for parameters in run.learning.values() for p in parameters)
     out, _ = load_policy(tmp_path / "out")
     sft, after = load_policy(rl_runs.SHIPPED)[0].state_dict(), out.state_dict()
     assert all("_proj" in name for name, tensor in sft.items() if not torch.equal(tensor, after[name]))

@@ -37,6 +37,7 @@ class Reinforce:
     name = "REINFORCE"
     reads: tuple[str, ...] = ()
     samples = False
+    distributed = True
 
     def train(self, job: RlJob[ReinforceRl]) -> dict[str, Any]:
         """Run the online loop."""
