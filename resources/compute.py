@@ -31,6 +31,7 @@ import dagster as dg
 from e2h_pipeline.artifacts.commit import device_name
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.reporter import Reporter
+from resources.cards import ALL, Taken, lock_folder, taken, visible_cards
 from resources.processes import mark_step
 
 StageBody = Callable[[StageJob], dict[str, Any]]
@@ -125,18 +126,37 @@ class ComputeResource(dg.ConfigurableResource):
         """
         os.environ.setdefault("OMP_NUM_THREADS", str(self.cpu_threads))  # torch reads it when it is imported
         mark_step(call.job.work.folder)
-        if self.mode == "in_process":
-            return StageOutcome(BODIES[call.asset](call.job), device_name())
-        ray = {"address": self.ray_address, "gpu": call.gpu} if self.mode == "ray" else None
-        return _run_worker(call, self._launcher(call), ray)
+        usable = visible_cards() if call.gpu else []
+        if self.mode == "in_process":  # this process uses the first card that it sees
+            usable = usable[:1]
+        with taken(
+            usable, self.cards(call.distributed), lock_folder(), call.job.work.reporter.message
+        ) as cards:
+            if self.mode == "in_process":
+                return StageOutcome(BODIES[call.asset](call.job), device_name())
+            ray = {"address": self.ray_address, "gpu": call.gpu} if self.mode == "ray" else None
+            return _run_worker(call, self._launcher(call), ray, cards)
+
+    def cards(self, distributed: bool) -> int:
+        """Cards of this host that a stage uses if it wants a GPU.
+
+        Args:
+            distributed: its body can run in several processes at once.
+        """
+        if self.mode == "ray" and not self.ray_address:
+            return ALL  # a local cluster uses all
+        if not self._launches(distributed):
+            return 1
+        return ALL if self.launcher else self.processes  # a launcher of several hosts uses all of each
+
+    def _launches(self, distributed: bool) -> bool:
+        """Whether a body runs under `accelerate launch`."""
+        several = self.processes > 1 or bool(self.accelerate_config) or bool(self.launcher)
+        return self.mode in ("accelerate", "ray") and distributed and several
 
     def _launcher(self, call: StageCall) -> list[str]:
         """The part of the command before `-m resources.worker`."""
-        if (
-            self.mode not in ("accelerate", "ray")
-            or not call.distributed
-            or (self.processes == 1 and not self.accelerate_config and not self.launcher)
-        ):
+        if not self._launches(call.distributed):
             return [sys.executable]
         if self.launcher:
             return shlex.split(self.launcher)
@@ -148,13 +168,15 @@ class ComputeResource(dg.ConfigurableResource):
         return [*command, "--num_processes", str(self.processes), "--main_process_port", "0"]
 
 
-def _run_worker(call: StageCall, launcher: list[str], ray: dict[str, Any] | None) -> StageOutcome:
+def _run_worker(
+    call: StageCall, launcher: list[str], ray: dict[str, Any] | None, cards: Taken
+) -> StageOutcome:
     spec, result = call.job.work.folder / "worker.json", call.job.work.folder / "worker-result.json"
     for left in (result, *call.job.work.folder.glob(ERROR_NOTE.format("*"))):
         left.unlink(missing_ok=True)
     spec.write_text(json.dumps(_spec(call, result) | {"ray": ray}), encoding="utf-8")
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    with _supervised([*launcher, "-m", "resources.worker", str(spec)], call.lock_fd) as worker:
+    with _supervised([*launcher, "-m", "resources.worker", str(spec)], call.lock_fd, cards) as worker:
         for line in worker.stdout or ():
             _take(line.rstrip("\n"), call.job.work.reporter, tail)
         worker.wait()
@@ -203,7 +225,7 @@ def _spec(call: StageCall, result: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _supervised(command: list[str], lock_fd: int) -> Iterator[subprocess.Popen[str]]:
+def _supervised(command: list[str], lock_fd: int, cards: Taken) -> Iterator[subprocess.Popen[str]]:
     """Start a command under `resources.supervise`; leaving the block ends all its processes."""
     temporary = tempfile.mkdtemp(prefix="e2h-")  # its own, because others' may hold what it must not read
     environment = {
@@ -212,6 +234,7 @@ def _supervised(command: list[str], lock_fd: int) -> Iterator[subprocess.Popen[s
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "E2H_LOCK_FD": str(lock_fd),
+        **cards.environment(),
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "resources.supervise", *command],
@@ -220,7 +243,7 @@ def _supervised(command: list[str], lock_fd: int) -> Iterator[subprocess.Popen[s
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
-        pass_fds=(lock_fd,),
+        pass_fds=(lock_fd, *cards.handles),
         start_new_session=True,
     )
     try:

@@ -1,9 +1,7 @@
-"""Dagster's instance on SQLite, with slots of pools that one step at a time can take.
+"""Dagster's instance on SQLite, with the slots of `resources.slots`.
 
-Dagster reads a free slot and then marks it, in two statements. Postgres locks the row in between;
-SQLite has no row locks, so two runs that ask in the same instant both got the slot, and two stages
-trained on one GPU. dagster.yaml names `HomeInstance` as `instance_class`. It keeps everything where
-Dagster's default does; a `storage` in dagster.yaml (Postgres) takes its place.
+dagster.yaml names `HomeInstance` as `instance_class`. It keeps everything where Dagster's default
+does; a `storage` in dagster.yaml (Postgres, `resources.postgres`) takes its place.
 """
 
 from __future__ import annotations
@@ -12,43 +10,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as db
 import yaml
 from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import ConcurrencySlotsTable
 from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
-from dagster._utils.concurrency import ConcurrencySlotStatus
 
 from e2h_pipeline.artifacts.home import writable
 from e2h_pipeline.artifacts.locks import alone
+from resources.slots import CardSlots
 
 _LOCK = ".lock"
 
 
-class SlotSafeEventLog(SqliteEventLogStorage):
-    """An event log in which a slot of a pool goes to one step."""
-
-    def _claim_concurrency_slot(
-        self, concurrency_key: str, run_id: str, step_key: str
-    ) -> ConcurrencySlotStatus:
-        """Take a free slot in one statement, which SQLite carries out under its write lock."""
-        slots = ConcurrencySlotsTable.c
-        free = (
-            db.select(slots.id)
-            .where(slots.concurrency_key == concurrency_key, slots.step_key.is_(None), ~slots.deleted)
-            .limit(1)
-            .scalar_subquery()
-        )
-        claim = db.update(ConcurrencySlotsTable).values(run_id=run_id, step_key=step_key)
-        with self.index_connection() as connection:
-            claimed: int = connection.execute(claim.where(slots.id == free)).rowcount
-        return ConcurrencySlotStatus.CLAIMED if claimed else ConcurrencySlotStatus.BLOCKED
+class SlotSafeEventLog(CardSlots, SqliteEventLogStorage):
+    """An event log in which a slot of a pool goes to one step. SQLite carries out the statement that
+    takes slots under its write lock."""
 
     def conn_string_for_shard(self, shard_name: str) -> str:
         """The URL of the index (`index`) or of a run's log."""

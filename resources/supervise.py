@@ -91,9 +91,10 @@ def _adopt_orphans() -> None:
 
 
 def _inherited() -> tuple[int, ...]:
-    """The lock of the artifact being made: kept as long as one of our processes lives."""
-    handle = os.environ.get("E2H_LOCK_FD")
-    return (int(handle),) if handle else ()
+    """Locks of the artifact being made and of its cards: kept as long as one of our processes
+    lives."""
+    named = [os.environ.get(name, "") for name in ("E2H_LOCK_FD", "E2H_CARD_FDS")]
+    return tuple(int(handle) for handles in named for handle in handles.split(",") if handle)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def toy_after(job: StageJob) -> dict[str, Any]:
     return {}
 
 
-@stage(group="toy", recipe=["seed"], gpu=True)
+@stage(group="toy", recipe=["seed"], gpu=True, distributed=True)
 def toy_timed(job: StageJob) -> dict[str, Any]:
     """Takes long enough for another stage to overlap, and notes its beginning and end in
     TOY_NOTES."""
@@ -95,6 +95,18 @@ def toy_timed(job: StageJob) -> dict[str, Any]:
     time.sleep(1.5)
     note = Path(os.environ["TOY_NOTES"]) / f"{job.recipe.seed}.json"
     note.write_text(json.dumps([began, time.time()]))
+    return {}
+
+
+@stage(group="toy", recipe=["seed"], gpu=True, distributed=True)
+def toy_shared(job: StageJob) -> dict[str, Any]:
+    """May run in several processes. Waits until TOY_NOTES has a file `success` or `failure`."""
+    notes = Path(os.environ["TOY_NOTES"])
+    (notes / f"{job.recipe.seed}.began").touch()
+    while not (notes / "success").is_file():
+        if (notes / "failure").is_file():
+            raise ValueError("out of memory")
+        time.sleep(0.02)
     return {}
 
 

@@ -53,6 +53,7 @@ from e2h_pipeline.stages.spec import (
 )
 from resources.compute import BODIES, ComputeResource, StageBody, StageCall
 from resources.engine import EngineResource
+from resources.slots import WANTED
 from resources.store import StoreResource, input_artifact
 from resources.tracking import StageInfo, StageRun, TrackingResource
 
@@ -102,7 +103,7 @@ def stage(
     Args:
         recipe: `Stage.sections`: all that may shape the result.
         samples, distributed: a condition, or True for every recipe.
-        gpu: take a slot of the GPU pool, so that two such stages never share a card.
+        gpu: take a slot of the GPU pool for each card, so that two such stages never share one.
         kinds: icons in the UI.
         name: asset name; by default the body's.
 
@@ -131,7 +132,7 @@ def stage(
             gpu=gpu,
             watches=tuple(watches),
         )
-        STAGES[spec.name], BODIES[spec.name] = spec, _guarded(spec, body)
+        _register(spec, body)
         return _asset(spec, group, frozenset(kinds), body.__doc__ or "", _code_reference(body))
 
     return decorate
@@ -141,6 +142,12 @@ def _condition(wanted: bool | Condition) -> Condition:
     if callable(wanted):
         return wanted
     return always if wanted else never
+
+
+def _register(spec: Stage, body: StageBody) -> None:
+    STAGES[spec.name], BODIES[spec.name] = spec, _guarded(spec, body)
+    if spec.gpu:
+        WANTED[spec.name] = lambda: ComputeResource.from_environment().cards(spec.distributed)
 
 
 def _guarded(spec: Stage, body: StageBody) -> StageBody:

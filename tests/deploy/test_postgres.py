@@ -4,8 +4,11 @@ for contrast."""
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import dagster as dg
 import pytest
@@ -14,6 +17,7 @@ from databases import ROOT, check_nothing_is_lost, postgres, write_at_once
 
 from e2h_pipeline.orchestration import leftovers
 from e2h_pipeline.orchestration.instance import _set_pool_limits
+from resources import slots
 from resources.launcher import HOST_TAG, HostRunLauncher, host
 
 pytestmark = pytest.mark.slow
@@ -43,6 +47,41 @@ def test_a_host_without_a_gpu_lets_no_two_stages_on_the_card_of_another(on_postg
             _set_pool_limits(instance, gpu=False, cores=cores)
         found = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
     assert found == {"cpu": 8, "gpu": 1}
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_of_steps_that_ask_in_the_same_instant_only_as_many_as_fit_get_slots(
+    on_postgres: Path, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps that want `wanted` of 3 slots each."""
+    asking, rounds = 6, 15
+    monkeypatch.setitem(slots.WANTED, "step", lambda: wanted)
+    start = Barrier(asking)
+
+    def ask(number: int) -> list[bool]:
+        found = []
+        with dg.DagsterInstance.get() as instance:
+            storage = instance.event_log_storage
+            for round_ in range(rounds):
+                start.wait()
+                claim = storage.claim_concurrency_slot(
+                    f"{wanted} {round_}", f"{wanted} {round_} {number}", "step"
+                )
+                found.append(claim.is_claimed)
+        return found
+
+    with dg.DagsterInstance.get() as instance:
+        for round_ in range(rounds):
+            instance.event_log_storage.set_concurrency_slots(f"{wanted} {round_}", 3)
+        with ThreadPoolExecutor(asking) as pool:
+            served = [sum(answers) for answers in zip(*pool.map(ask, range(asking)), strict=True)]
+        for round_, count in enumerate(served):
+            info = instance.event_log_storage.get_concurrency_info(f"{wanted} {round_}")
+            held = Counter(slot.run_id for slot in info.claimed_slots)
+            assert count == len(held) and set(held.values()) <= {wanted}
+        for run_id in instance.event_log_storage.get_concurrency_run_ids():
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+    assert max(served) == 3 // wanted, served
 
 
 def test_an_experiment_is_recorded_on_postgres(on_postgres: Path, tmp_path: Path) -> None:
