@@ -35,6 +35,7 @@ from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.grading import grade, rerank
+from e2h_pipeline.cli.plan import plan
 from e2h_pipeline.cli.recipes import recipes
 from e2h_pipeline.cli.shared import (
     AllowLeaks,
@@ -216,6 +217,7 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
 
 
 app.command()(recipes)
+app.command()(plan)
 app.command()(sweep)
 app.command()(diff)
 app.command()(verify)

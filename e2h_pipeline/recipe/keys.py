@@ -14,7 +14,7 @@ from e2h_pipeline.recipe.yaml_files import yaml_files
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 DEFAULT_KEY = "ladder"
-RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
+RECIPE_NAME = re.compile(r"(?=.{1,41}\Z)[a-z0-9][a-z0-9_-]*(?:\.[a-z0-9_-]+)*")  # single dots inside: qwen2.5
 _OVERRIDE = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9][a-z0-9_]*)*)=([A-Za-z0-9_.,+-]{1,60})")
 _MAX_KEY_LENGTH = 200
 
@@ -39,7 +39,9 @@ def split_key(key: str) -> tuple[str, dict[str, str]]:
         raise RecipeError(f"recipe key is longer than {_MAX_KEY_LENGTH} characters")
     name, *parts = key.split("/")
     if not RECIPE_NAME.fullmatch(name):
-        raise RecipeError(f"{name!r} is not a recipe name (lower-case letters, digits, - and _)")
+        raise RecipeError(
+            f"{name!r} is not a recipe name (lower-case letters, digits, -, _ and dots between them)"
+        )
     overrides: dict[str, str] = {}
     for part in parts:
         match = _OVERRIDE.fullmatch(part)

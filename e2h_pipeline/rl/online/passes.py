@@ -96,7 +96,12 @@ def _alike(batch: Batch, rows: Tensor) -> tuple[list[list[int]], list[int]]:
 
 def pass_tokens(device: torch.device, options: OnlineRl) -> int:
     """Most positions of a forward pass, padding included; a pass has one row at least."""
-    return options.pass_tokens or (_PASS_TOKENS_ON_CPU if device.type == "cpu" else _PASS_TOKENS)
+    return most_positions(options, cpu=device.type == "cpu")
+
+
+def most_positions(options: OnlineRl, *, cpu: bool) -> int:
+    """`pass_tokens` of a kind of device."""
+    return options.pass_tokens or (_PASS_TOKENS_ON_CPU if cpu else _PASS_TOKENS)
 
 
 @torch.no_grad()
@@ -120,19 +125,35 @@ def token_logprobs(model: PreTrainedModel, batch: Batch, temperature: float) -> 
     Both are (batch, length), at the rollout temperature; position 0 holds 0.
     """
     (ids, attention), of = distinct_rows(batch)
+    chosen, entropy = row_logprobs(model, ids, attention, temperature)
+    return shift(chosen)[of], shift(entropy)[of]
+
+
+def row_logprobs(
+    model: PreTrainedModel, ids: Tensor, attention: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """`token_logprobs` of (rows, length) tokens, for all positions but the first.
+
+    It is apart because the memory plan (`rl.memory`) runs it on tensors without data.
+    """
     logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1]
     log_p = (logits.float() / temperature).log_softmax(-1)
     chosen = log_p.gather(-1, ids[:, 1:, None]).squeeze(-1)
     with torch.no_grad():  # it is reported, not learned from
         entropy = -(log_p.exp() * log_p).sum(-1)
-    return shift(chosen)[of], shift(entropy)[of]
+    return chosen, entropy
 
 
 def token_values(critic: PreTrainedModel, batch: Batch) -> Tensor:
     """Value of the state each token is chosen in, (batch, length): token t's is read at t - 1."""
     (ids, attention), of = distinct_rows(batch)
-    values = critic(input_ids=ids, attention_mask=attention, use_cache=False).logits.squeeze(-1).float()
-    return shift(values[:, :-1])[of]
+    return shift(row_values(critic, ids, attention)[:, :-1])[of]
+
+
+def row_values(critic: PreTrainedModel, ids: Tensor, attention: Tensor) -> Tensor:
+    """The critic's output for (rows, length) tokens."""
+    values: Tensor = critic(input_ids=ids, attention_mask=attention, use_cache=False).logits
+    return values.squeeze(-1).float()
 
 
 def distinct_rows(batch: Batch) -> tuple[tuple[Tensor, Tensor], Tensor]:

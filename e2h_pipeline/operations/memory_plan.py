@@ -1,0 +1,304 @@
+"""What each stage of an experiment takes on a card, whether it fits, and which field to change.
+
+Only the shapes of the base model are needed: nothing is loaded, and nothing was run before. A
+stage is reckoned for its largest batch: longest prompts, completions that reach their limit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.generation.engines.protocol import SamplingOptions
+from e2h_pipeline.generation.memory import drawing, scoring
+from e2h_pipeline.models.base import ModelError
+from e2h_pipeline.models.memory import GB, Cards, Phase, added, all_weights, largest
+from e2h_pipeline.models.shapes import evaluator, language_model, meta, published_config, unreal
+from e2h_pipeline.recipe import OnlineRl, Recipe, RoundsRl
+from e2h_pipeline.rl.memory import online
+from e2h_pipeline.training.memory import fitting, next_token, token_scores
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+EMBEDDED = "transformers"
+_PASSES = (None, 8192, 4096, 2048, 1024)
+_RANK = 64
+_MOST_CARDS = 64
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The memory of a stage.
+
+    Attributes:
+        stage: the asset.
+        phases: what it takes over time, on a card.
+        limit: bytes of a card.
+        cards: how many cards it uses.
+        advice: what to change where it does not fit; "" where it fits.
+    """
+
+    stage: str
+    phases: tuple[Phase, ...]
+    limit: int
+    cards: int
+    advice: str = ""
+
+    @property
+    def peak(self) -> Phase:
+        """The largest phase."""
+        return largest(self.phases)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a card holds it."""
+        return self.peak.bytes <= self.limit
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; bytes."""
+        return {
+            "stage": self.stage,
+            "fits": self.fits,
+            "cards": self.cards,
+            "bytes": self.peak.bytes,
+            "limit": self.limit,
+            "phase": self.peak.name,
+            "advice": self.advice,
+            "phases": {phase.name: dict(phase.items) for phase in self.phases},
+        }
+
+
+def host_cards() -> Cards:
+    """The cards of this host; where it has none, its memory as one card."""
+    import torch
+
+    if torch.cuda.is_available():
+        size = torch.cuda.get_device_properties(0).total_memory
+        return Cards(round(size * GB / 2**30), torch.cuda.device_count())
+    return Cards(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), accelerator=False)
+
+
+def memory_plan(
+    recipe: Recipe, cards: Cards, engine: str = EMBEDDED, stages: Collection[str] | None = None
+) -> list[StagePlan]:
+    """The plans of the stages that use a GPU, in the order of a run.
+
+    Args:
+        cards: those of the host; `ranks` of them in stages that several processes share.
+        engine: the word of the engine that draws pools.
+        stages: only these; all where None.
+
+    Raises:
+        ModelError: the base model's config is not on this machine, or its code needs data to run.
+    """
+    import torch
+    from torch._subclasses.fake_tensor import DataDependentOutputException, UnsupportedFakeTensorException
+
+    config = published_config(recipe.base)
+    model = _Base(config, getattr(torch, recipe.base.dtype))
+    try:
+        found = _stages(recipe, model, cards, engine)
+        return [_plan(*stage) for stage in found if stages is None or stage[0] in stages]
+    except (DataDependentOutputException, UnsupportedFakeTensorException) as error:
+        raise ModelError(
+            f"base.model '{recipe.base.model}': {config.model_type} looks at values, so it cannot be reckoned "
+            f"without weights ({error})"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Base:
+    config: PretrainedConfig
+    dtype: torch.dtype
+
+
+_Reckon = Callable[[Cards], Iterable[Phase]]
+_Change = tuple[dict[str, Any], _Reckon, Cards]
+"""Fields (and variables of the environment) with other values, and the stage with them."""
+
+
+def _stages(
+    recipe: Recipe, base: _Base, cards: Cards, engine: str
+) -> Iterator[tuple[str, _Reckon, Cards, Iterator[_Change]]]:
+    """The arguments of `_plan` for each stage."""
+    one = replace(cards, ranks=1, sharded=False)
+    own = cards if _distributed("sft_policy") else one
+    yield "sft_policy", _sft(recipe.sft, base), own, _fewer_rows("sft", recipe.sft, _sft, base, own)
+    own = cards if _distributed("easy_evaluator") else one
+    yield "easy_evaluator", _evaluator(recipe.reward.training, base), own, _lighter(recipe, base, own)
+    for stage, section in (("easy_samples", "easy_samples"), ("benchmark_samples", "sampling")):
+        options = getattr(recipe, section)
+        if options.samples:
+            reckon = partial(_sampling, base=base, engine=engine)
+            yield stage, reckon(options), one, _fewer_tokens(section, options, reckon, one)
+    reckon = partial(_scoring, base=base, longest=recipe.sampling.max_new_tokens)
+    yield (
+        "rerank_scores",
+        reckon(recipe.scoring),
+        one,
+        _fewer_tokens("scoring", recipe.scoring, reckon, one),
+    )
+    if isinstance(recipe.rl, OnlineRl):
+        own = cards if _distributed("rl_policy") else one
+        yield "rl_policy", _online(recipe.rl, base), own, _online_changes(recipe.rl, base, own)
+    elif isinstance(recipe.rl, RoundsRl):
+        reckon = partial(_rounds, longest=recipe.sft.max_tokens)
+        changes = _fewer_rows("rl", recipe.rl, reckon, base, one)
+        yield "rl_policy", reckon(recipe.rl, base), one, changes
+
+
+def _plan(stage: str, reckon: _Reckon, cards: Cards, changes: Iterator[_Change]) -> StagePlan:
+    """The plan of a stage, with the first change that makes it fit if it does not."""
+    found = StagePlan(stage, tuple(reckon(cards)), cards.bytes, cards.ranks)
+    if found.fits:
+        return found
+    enough = (
+        fields
+        for fields, changed, where in changes
+        if all(phase.bytes <= where.bytes for phase in changed(where))  # stops at the first that does not fit
+    )
+    fields = next(enough, {})
+    mend = ", ".join(f"{name}={value}" for name, value in fields.items())
+    return replace(found, advice=mend or f"a card of {-(-found.peak.bytes // GB)} GB")
+
+
+def _distributed(stage: str) -> bool:
+    """Whether several processes may share a stage."""
+    from importlib import import_module
+
+    from e2h_pipeline.stages.spec import STAGES
+
+    import_module(f"assets.{stage}")  # registers the stage
+    return STAGES[stage].distributed
+
+
+# Stages
+
+
+def _sft(options: Any, base: _Base) -> _Reckon:
+    return partial(_fitting, options, base, longest=options.max_tokens)
+
+
+def _rounds(options: Any, base: _Base, longest: int) -> _Reckon:
+    pairs = 2 if options.algorithm == "dpo" else 1  # an example of preference training is a pair
+    return partial(_fitting, options, base, longest=longest, documents=pairs)
+
+
+def _fitting(options: Any, base: _Base, cards: Cards, *, longest: int, documents: int = 1) -> Iterable[Phase]:
+    from e2h_pipeline.training.trainer import Settings
+
+    with meta():
+        model = language_model(base.config, base.dtype)
+    return fitting(model, next_token, Settings.of(options, 0), (longest, documents), cards)
+
+
+def _evaluator(options: Any, base: _Base) -> _Reckon:
+    def reckon(cards: Cards) -> list[Phase]:
+        from e2h_pipeline.rewards.adapters import prepare
+        from e2h_pipeline.training.trainer import Settings
+
+        with meta():
+            model = evaluator(base.config, base.dtype)
+            trained = prepare(model.float() if options.mixed_precision else model, options)
+        return fitting(trained, token_scores, Settings.of(options, 0), (options.max_tokens, 1), cards)
+
+    return reckon
+
+
+def _sampling(options: Any, base: _Base, engine: str) -> _Reckon:
+    def reckon(_: Cards) -> list[Phase]:
+        asked = SamplingOptions(
+            options.temperature, options.max_new_tokens, options.top_k, options.top_p, options.batch_tokens
+        )
+        with meta():
+            model = language_model(base.config, base.dtype)
+        # Other engines fill what is left of the card, and need room for one sample at least.
+        rows = options.samples * options.shard_questions if engine == EMBEDDED else 1
+        with unreal(model):
+            return [Phase("drawing", added(all_weights(model), drawing(model, asked, rows)))]
+
+    return reckon
+
+
+def _scoring(options: Any, base: _Base, longest: int) -> _Reckon:
+    def reckon(_: Cards) -> list[Phase]:
+        with meta():
+            model = evaluator(base.config, base.dtype)
+        with unreal(model):
+            return [
+                Phase("scoring", added(all_weights(model), scoring(model, options.batch_tokens, longest)))
+            ]
+
+    return reckon
+
+
+def _online(options: OnlineRl, base: _Base) -> _Reckon:
+    return lambda cards: online(base.config, base.config, base.dtype, options, cards)
+
+
+# Changes, from the least cost in time or quality to the most
+
+
+def _halves(value: int, least: int) -> Iterator[int]:
+    while value > least:
+        value = max(least, value // 2)
+        yield value
+
+
+def _fewer_tokens(
+    section: str, options: Any, make: Callable[[Any], _Reckon], cards: Cards
+) -> Iterator[_Change]:
+    for count in _halves(options.batch_tokens, 1024):
+        changed = options.model_copy(update={"batch_tokens": count})
+        yield {f"{section}.batch_tokens": count}, make(changed), cards
+
+
+def _fewer_rows(
+    section: str, options: Any, make: Callable[[Any, _Base], _Reckon], base: _Base, cards: Cards
+) -> Iterator[_Change]:
+    for rows in _halves(options.micro_batch_size or options.batch_size, 1):
+        changed = options.model_copy(update={"micro_batch_size": rows})
+        yield {f"{section}.micro_batch_size": rows}, make(changed, base), cards
+
+
+def _lighter(recipe: Recipe, base: _Base, cards: Cards) -> Iterator[_Change]:
+    """Changes of the evaluator's training."""
+    options = recipe.reward.training
+    yield from _fewer_rows("reward.training", options, _evaluator, base, cards)
+    fields: dict[str, Any] = {"micro_batch_size": 1}
+    for more in ({"gradient_checkpointing": True}, {"lora_rank": options.lora_rank or _RANK}):
+        fields |= more
+        shown = {f"reward.training.{name}": str(value).lower() for name, value in fields.items()}
+        yield shown, _evaluator(options.model_copy(update=fields), base), cards
+    without = {"micro_batch_size": 1, "gradient_checkpointing": True}
+    for setting, where in _spread(cards):
+        yield setting, _evaluator(options.model_copy(update=without), base), where
+
+
+def _online_changes(options: OnlineRl, base: _Base, cards: Cards) -> Iterator[_Change]:
+    spread = _spread(cards) if _distributed("rl_policy") else iter(())
+    for setting, where in chain([({}, cards)], spread):
+        for rank in dict.fromkeys((options.lora_rank, options.lora_rank or _RANK)):
+            for positions in _PASSES:
+                fields: dict[str, Any] = {"gradient_checkpointing": True, "lora_rank": rank}
+                fields |= {} if positions is None else {"pass_tokens": positions}
+                changed = {name: value for name, value in fields.items() if getattr(options, name) != value}
+                shown = {f"rl.{name}": str(value).lower() for name, value in changed.items()}
+                if changed or setting:
+                    yield shown | setting, _online(options.model_copy(update=changed), base), where
+
+
+def _spread(cards: Cards) -> Iterator[tuple[dict[str, Any], Cards]]:
+    """Shards over more and more cards."""
+    ranks = 2
+    while ranks <= _MOST_CARDS:
+        if not cards.sharded or ranks > cards.ranks:
+            setting = {"E2H_ACCELERATE_CONFIG": "deploy/accelerate/fsdp.yaml", "E2H_PROCESSES": ranks}
+            yield setting, replace(cards, ranks=ranks, sharded=True, count=max(cards.count, ranks))
+        ranks *= 2

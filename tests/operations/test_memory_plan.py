@@ -1,0 +1,83 @@
+"""`e2h plan`: what fits, and advice that holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from e2h_pipeline.cli.app import app
+from e2h_pipeline.models.memory import GB, Cards
+from e2h_pipeline.operations.memory_plan import StagePlan, memory_plan
+from e2h_pipeline.recipe import Recipe
+
+SMALL = "ladder/sft.micro_batch_size=8/reward.training.micro_batch_size=8"
+
+
+def plan(key: str, stage: str, cards: Cards, engine: str = "transformers") -> StagePlan:
+    (found,) = memory_plan(Recipe.from_key(key), cards, engine, [stage])
+    return found
+
+
+@pytest.mark.parametrize("stage", ["sft_policy", "benchmark_samples", "rerank_scores", "rl_policy"])
+def test_what_is_advised_fits(stage: str) -> None:
+    needed = plan(SMALL, stage, Cards(100 * GB))
+    assert needed.fits and not needed.advice
+    card = Cards(needed.peak.bytes * 2 // 3)
+    found = plan(SMALL, stage, card)
+    assert not found.fits
+    fields = dict(part.split("=") for part in found.advice.split(", "))
+    changed = dict(part.split("=") for part in SMALL.split("/")[1:]) | fields
+    key = "/".join(["ladder", *(f"{name}={value}" for name, value in changed.items())])
+    assert plan(key, stage, card).fits, found.advice
+
+
+def test_where_no_field_helps_the_card_is_named() -> None:
+    found = plan(SMALL, "rerank_scores", Cards(1))
+    assert not found.fits and found.advice == "a card of 1 GB"
+
+
+def test_other_engines_fill_the_card_themselves() -> None:
+    own, other = (
+        plan(SMALL, "benchmark_samples", Cards(100 * GB), engine) for engine in ("transformers", "vllm")
+    )
+    assert other.peak.items["key-value cache"] < own.peak.items["key-value cache"] / 100
+
+
+def test_preference_training_reads_pairs() -> None:
+    one, two = (
+        plan(f"{SMALL}/rl.algorithm={word}/rl.micro_batch_size=8", "rl_policy", Cards(100 * GB))
+        for word in ("rest", "dpo")
+    )
+    assert two.peak.items["activations"] == pytest.approx(2 * one.peak.items["activations"], rel=0.05)
+
+
+def test_the_command_says_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("E2H_HOME", str(tmp_path))
+    done = CliRunner().invoke(app, ["plan", SMALL, "--gpu", "1", "--json"])
+    found = json.loads(done.stdout)
+    assert found["key"] == "ladder/reward.training.micro_batch_size=8/sft.micro_batch_size=8"
+    stages = {stage["stage"]: stage for stage in found["stages"]}
+    assert list(stages) == [
+        "sft_policy",
+        "easy_evaluator",
+        "easy_samples",
+        "benchmark_samples",
+        "rerank_scores",
+        "rl_policy",
+    ]
+    assert stages["rl_policy"]["fits"] and stages["rl_policy"]["limit"] == GB
+    assert stages["rl_policy"]["phases"].keys() >= {"drawing", "learning"}
+    refused = CliRunner().invoke(app, ["plan", "ladder", "--gpus", "0"])
+    assert str(refused.exception) == "--gpu and --gpus must be 1 or more"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "gb", "cards"), [("llemma-7b-lora", 80, 1), ("qwen2.5-1.5b", 24, 1), ("llemma-7b", 80, 8)]
+)
+def test_shipped_recipes_fit_the_cards_that_they_name(recipe: str, gb: int, cards: int) -> None:
+    found = memory_plan(Recipe.from_key(recipe), Cards(gb * GB, cards, ranks=cards, sharded=cards > 1))
+    assert {plan.stage: plan.peak.bytes / GB for plan in found if not plan.fits} == {}
