@@ -128,9 +128,9 @@ def _stages(
 ) -> Iterator[tuple[str, _Reckon, Cards, Iterator[_Change]]]:
     """The arguments of `_plan` for each stage."""
     one = replace(cards, ranks=1, sharded=False)
-    own = cards if _distributed("sft_policy") else one
+    own = cards if _distributed("sft_policy", recipe) else one
     yield "sft_policy", _sft(recipe.sft, base), own, _fewer_rows("sft", recipe.sft, _sft, base, own)
-    own = cards if _distributed("easy_evaluator") else one
+    own = cards if _distributed("easy_evaluator", recipe) else one
     yield "easy_evaluator", _evaluator(recipe.reward.training, base), own, _lighter(recipe, base, own)
     for stage, section in (("easy_samples", "easy_samples"), ("benchmark_samples", "sampling")):
         options = getattr(recipe, section)
@@ -145,8 +145,10 @@ def _stages(
         _fewer_tokens("scoring", recipe.scoring, reckon, one),
     )
     if isinstance(recipe.rl, OnlineRl):
-        own = cards if _distributed("rl_policy") else one
-        yield "rl_policy", _online(recipe.rl, base), own, _online_changes(recipe.rl, base, own)
+        several = _distributed("rl_policy", recipe)
+        own = cards if several else one
+        spread = _spread(cards) if several else iter(())
+        yield "rl_policy", _online(recipe.rl, base), own, _online_changes(recipe.rl, base, own, spread)
     elif isinstance(recipe.rl, RoundsRl):
         reckon = partial(_rounds, longest=recipe.sft.max_tokens)
         changes = _fewer_rows("rl", recipe.rl, reckon, base, one)
@@ -168,14 +170,16 @@ def _plan(stage: str, reckon: _Reckon, cards: Cards, changes: Iterator[_Change])
     return replace(found, advice=mend or f"a card of {-(-found.peak.bytes // GB)} GB")
 
 
-def _distributed(stage: str) -> bool:
+def _distributed(stage: str, recipe: Recipe) -> bool:
     """Whether several processes may share a stage."""
     from importlib import import_module
 
-    from e2h_pipeline.stages.spec import STAGES
+    from e2h_pipeline.stages.spec import STAGES, narrow
 
     import_module(f"assets.{stage}")  # registers the stage
-    return STAGES[stage].distributed
+    spec = STAGES[stage]
+    found: Any = spec.distributed
+    return bool(found(narrow(recipe, spec.sections)) if callable(found) else found)
 
 
 # Stages
@@ -281,8 +285,9 @@ def _lighter(recipe: Recipe, base: _Base, cards: Cards) -> Iterator[_Change]:
         yield setting, _evaluator(options.model_copy(update=without), base), where
 
 
-def _online_changes(options: OnlineRl, base: _Base, cards: Cards) -> Iterator[_Change]:
-    spread = _spread(cards) if _distributed("rl_policy") else iter(())
+def _online_changes(
+    options: OnlineRl, base: _Base, cards: Cards, spread: Iterator[tuple[dict[str, Any], Cards]]
+) -> Iterator[_Change]:
     for setting, where in chain([({}, cards)], spread):
         for rank in dict.fromkeys((options.lora_rank, options.lora_rank or _RANK)):
             for positions in _PASSES:

@@ -146,8 +146,9 @@ def _condition(wanted: bool | Condition) -> Condition:
 
 def _register(spec: Stage, body: StageBody) -> None:
     STAGES[spec.name], BODIES[spec.name] = spec, _guarded(spec, body)
-    if spec.gpu:
-        WANTED[spec.name] = lambda: ComputeResource.from_environment().cards(spec.distributed)
+    if spec.gpu:  # before a step has read its recipe: a stage that some recipes distribute counts as such
+        several = spec.distributed not in (False, never)
+        WANTED[spec.name] = lambda: ComputeResource.from_environment().cards(several)
 
 
 def _guarded(spec: Stage, body: StageBody) -> StageBody:

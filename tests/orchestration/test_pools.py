@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -310,12 +308,11 @@ def test_all_slots_of_a_stage_are_freed(end: str, shared: dg.DagsterInstance, tm
 
 
 def test_all_slots_of_a_killed_run_are_freed(shared: dg.DagsterInstance, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _SHARED, str(tmp_path), toy.KEY]
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    run = subprocess.Popen(command, env=environment(tmp_path) | path, stderr=subprocess.DEVNULL)
+    run = forked.start(_SHARED, [tmp_path, toy.KEY], environment(tmp_path) | path, tmp_path)
     _wait_for_start(tmp_path)
     run.kill()
-    run.wait()
+    run.join()
     assert _held(shared) == ["toy_shared", "toy_shared"]
     leftovers.release_dead_runs(shared)
     assert _held(shared) == []
