@@ -243,9 +243,7 @@ class Run(Generic[OptionsOf]):
             if is_main_process():
                 save_adapter(self.policy, "policy", tensors, folder)
         else:
-            weights = shards.whole_weights(self.policy, self.dtype) if self.sharded else None
-            if is_main_process():
-                self.policy.save_pretrained(folder, state_dict=weights)
+            shards.save_whole(self.policy, self.dtype, folder)
         if is_main_process():
             self.tokenizer.save_pretrained(folder)
 

@@ -113,9 +113,10 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
     """Scale gradients down to a norm of at most `most`; returns their norm."""
-    kinds = [[p for p in parameters if _is_split(p) == kind] for kind in (False, True)]
-    if not kinds[1]:
+    split_ones = [p for p in parameters if _is_split(p)]
+    if not split_ones:
         return torch.nn.utils.clip_grad_norm_(parameters, most)
+    kinds = [kind for kind in (split_ones, [p for p in parameters if not _is_split(p)]) if kind]
     norms = [
         gathered(torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]))
         for kind in kinds
@@ -126,11 +127,22 @@ def clip_gradients(parameters: Sequence[Tensor], most: float) -> Tensor:
     return norm
 
 
-def whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights for `save_pretrained` on rank 0, in memory of the CPU; nothing on other ranks.
+def save_whole(model: PreTrainedModel, dtype: torch.dtype, folder: Path) -> None:
+    """Write a model as `save_pretrained` does, split or not, in a number format; rank 0 writes."""
+    weights = _whole_weights(model, dtype)
+    if is_main_process():
+        model.save_pretrained(folder, state_dict=weights)
+        model.config.dtype = dtype  # transformers writes that of the shards
+        model.config.save_pretrained(folder)
+
+
+def _whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor] | None:
+    """Weights of a split model, in memory of the CPU, on rank 0; None of a model that is not split.
 
     Tensor by tensor, so that a card never holds more than one.
     """
+    if not _parts(model):
+        return None
     found: dict[str, Tensor] = {}
     seen: dict[int, Tensor] = {}  # tied weights stay one tensor
     for name, value in model.state_dict(keep_vars=True).items():
@@ -138,7 +150,7 @@ def whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tenso
             full = gathered(value.detach())
             seen[id(value)] = full.to("cpu", dtype) if is_main_process() else full[:0]
         found[name] = seen[id(value)]
-    return found if is_main_process() else {}
+    return found
 
 
 def gathered(tensor: Tensor) -> Tensor:

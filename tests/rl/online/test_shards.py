@@ -79,6 +79,21 @@ def test_torch_reads_the_same(written: Path, ladder_policy: Path) -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_a_split_model_is_saved_as_a_whole_one_is(ladder_policy: Path, tmp_path: Path) -> None:
+    """In bfloat16, although the shards that learn are float32."""
+
+    def work() -> None:
+        with ranks.together():
+            model = load_policy(ladder_policy)[0].to(torch.bfloat16)
+            shards.split(model)
+            shards.save_whole(model, torch.bfloat16, tmp_path / "split")
+
+    assert in_ranks(2, work) == [0, 0]
+    load_policy(ladder_policy)[0].to(torch.bfloat16).save_pretrained(tmp_path / "whole")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "split" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize("other", ["more rows", "fewer rows", "wider", "a scalar", "another name"])
 def test_tensors_of_another_model_are_refused(written: Path, ladder_policy: Path, other: str) -> None:
     name, tensor = next(iter(_expected(ladder_policy).items()))
