@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
@@ -29,6 +29,9 @@ from e2h_pipeline.rl.algorithms import (
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.easy_solutions import solution_table
 from e2h_pipeline.supervision.solutions.reference import reference_solutions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHIPPED = Path(models.__file__).parent / "shipped" / "ladder-base"  # sometimes right, even without SFT
 _ONLINE: dict[str, Any] = {
@@ -144,6 +147,20 @@ def run(
     """Train by the algorithm of the options; arguments as for `job`."""
     algorithm: Algorithm = ALGORITHMS.load(options.algorithm)()
     return algorithm.train(job(options, policy, evaluator, tables, folder, reporter))
+
+
+def learned_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """Float32 weights that learned, whole, by model and number: `policy/0/master`. Rows of several
+    ranks are put together."""
+    import torch
+    from safetensors.torch import load_file
+
+    found: dict[str, list[Tensor]] = {}
+    for file in sorted(checkpoint.glob("rank-*.safetensors")):
+        for name, part in load_file(file).items():
+            if name.endswith("/master"):
+                found.setdefault(name, []).append(part)
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 def write_solutions(folder: Path, problems: Sequence[Problem]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import rl_runs
 import torch
-from rl_runs import WATCHED, Recorder
+from rl_runs import WATCHED, Recorder, learned_weights
 from transformers import PreTrainedTokenizerFast
 
 from e2h_pipeline.generation.engines.protocol import Sample
@@ -102,7 +102,7 @@ def test_a_run_learns_without_a_critic(
     assert "value_loss" not in curves[0]
     assert curves[-1]["kl_loss"] > 0
     newest = sorted((tmp_path / "work").glob("update-*"))[-1]
-    assert not (newest / "critic").exists()
+    assert {name.partition("/")[0] for name in learned_weights(newest)} == {"policy"}
 
 
 def test_one_sample_a_question_has_nothing_to_be_compared_with(
