@@ -178,8 +178,7 @@ def _distributed(stage: str, recipe: Recipe) -> bool:
 
     import_module(f"assets.{stage}")  # registers the stage
     spec = STAGES[stage]
-    found: Any = spec.distributed
-    return bool(found(narrow(recipe, spec.sections)) if callable(found) else found)
+    return spec.distributed(narrow(recipe, spec.sections))
 
 
 # Stages

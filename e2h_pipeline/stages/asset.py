@@ -147,7 +147,7 @@ def _condition(wanted: bool | Condition) -> Condition:
 def _register(spec: Stage, body: StageBody) -> None:
     STAGES[spec.name], BODIES[spec.name] = spec, _guarded(spec, body)
     if spec.gpu:  # before a step has read its recipe: a stage that some recipes distribute counts as such
-        several = spec.distributed not in (False, never)
+        several = spec.distributed is not never
         WANTED[spec.name] = lambda: ComputeResource.from_environment().cards(several)
 
 
