@@ -39,10 +39,14 @@ def published_config(options: Base) -> PretrainedConfig:
     """The config of a recipe's base model: of a folder, of the Hub's cache, or as published.
 
     Raises:
-        ModelError: it is not on this machine.
+        ModelError: it is not on this machine, or is trained from nothing.
     """
     from transformers import AutoConfig
 
+    if options.train:
+        raise ModelError(
+            "base.train: a model trained from nothing has no config yet; set base.train=false to plan"
+        )
     shapes = PUBLISHED / f"{options.model.replace('/', '--')}.json"
     folder = local_folder(options) or (shapes if shapes.is_file() else None)
     try:

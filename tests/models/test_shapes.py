@@ -124,5 +124,7 @@ def test_a_model_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.M
         ModelError, match=r"'nobody/nothing': its config\.json is not on this machine; fetch it: hf"
     ):
         published_config(Base(model="nobody/nothing"))
+    with pytest.raises(ModelError, match=r"base\.train: .* set base\.train=false"):
+        published_config(Base(train=True))
     config("llama").save_pretrained(tmp_path)
     assert published_config(Base(model=str(tmp_path))).vocab_size == WORDS
