@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
+from multiprocessing import connection
+
+_GRACE = 60.0
 
 
-def in_ranks(count: int, work: Callable[[], None], seconds: float = 120) -> list[int]:
+def in_ranks(count: int, work: Callable[[], None], seconds: float = 600) -> list[int]:
     """Run `work` in `count` processes that can form a process group.
+
+    After a failure the others have some time to fail by themselves.
 
     Returns:
         Their exit statuses, by rank: 1 after an error, which is printed; negative after a signal.
@@ -26,12 +32,14 @@ def in_ranks(count: int, work: Callable[[], None], seconds: float = 120) -> list
     ]
     for process in processes:
         process.start()
+    deadline = time.monotonic() + seconds
+    while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+        connection.wait([process.sentinel for process in processes if process.is_alive()], timeout=1)
+        if any(process.exitcode for process in processes):  # a launcher ends the others
+            deadline = min(deadline, time.monotonic() + _GRACE)
     for process in processes:
-        process.join(seconds)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-            process.join()
+        process.kill()
+        process.join()
     return [process.exitcode or 0 for process in processes]
 
 

@@ -132,12 +132,13 @@ def save_whole(model: PreTrainedModel, dtype: torch.dtype, folder: Path) -> None
     weights = _whole_weights(model, dtype)
     if is_main_process():
         model.save_pretrained(folder, state_dict=weights)
-        model.config.dtype = dtype  # transformers writes that of the shards
+    if weights:
+        model.config.dtype = dtype  # transformers has written that of the shards
         model.config.save_pretrained(folder)
 
 
 def _whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor] | None:
-    """Weights of a split model, in memory of the CPU, on rank 0; None of a model that is not split.
+    """Weights of a split model, in memory of the CPU, on rank 0; None elsewhere, and of a whole model.
 
     Tensor by tensor, so that a card never holds more than one.
     """
@@ -150,7 +151,7 @@ def _whole_weights(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tens
             full = gathered(value.detach())
             seen[id(value)] = full.to("cpu", dtype) if is_main_process() else full[:0]
         found[name] = seen[id(value)]
-    return found
+    return found if is_main_process() else None
 
 
 def gathered(tensor: Tensor) -> Tensor:

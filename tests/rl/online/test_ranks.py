@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -75,7 +74,7 @@ def _run(count: int, way: str, work: Callable[[], None]) -> list[int]:
         os.environ["ACCELERATE_USE_FSDP"] = WAYS[way]
         work()
 
-    return in_ranks(count, asked, seconds=300)
+    return in_ranks(count, asked)
 
 
 def _state(run: Path) -> dict[str, Tensor]:
@@ -127,9 +126,7 @@ def killed(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def work() -> None:
         train("ppo", folder, rl_runs.Killer("kl", 4) if os.environ["RANK"] == "1" else None)
 
-    began = time.monotonic()
     assert _run(2, "sharded", work) == [1, -signal.SIGKILL]  # rank 0 has an error of its own
-    assert time.monotonic() - began < 60
     assert [path.name for path in (folder / "work").glob("update-*")] == ["update-000002"]
     return folder
 
