@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.generation.engines.fleet import Settings
+from e2h_pipeline.recipe import OnlineRl, RecipeSlice
 from e2h_pipeline.registry import ALGORITHMS, DOMAINS
 from e2h_pipeline.rl.algorithms import EVERY_INPUT
 from e2h_pipeline.stages.asset import stage
@@ -26,7 +27,10 @@ def _reads(asset: str) -> Condition:
 
 
 def _samples(recipe: RecipeSlice) -> bool:
-    return bool(ALGORITHMS.load(recipe.rl.algorithm).samples)
+    """Whether the host's engine draws: for rounds, and for online algorithms where the host gives
+    them rollout engines."""
+    online = isinstance(recipe.rl, OnlineRl) and Settings.from_environment().engines > 0
+    return online or bool(ALGORITHMS.load(recipe.rl.algorithm).samples)
 
 
 def _distributed(recipe: RecipeSlice) -> bool:

@@ -91,9 +91,10 @@ def _adopt_orphans() -> None:
 
 
 def _inherited() -> tuple[int, ...]:
-    """Locks of the artifact being made and of its cards: kept as long as one of our processes
-    lives."""
-    named = [os.environ.get(name, "") for name in ("E2H_LOCK_FD", "E2H_CARD_FDS")]
+    """Locks of the artifact being made and of its cards, kept as long as one of our processes
+    lives; and the socket of a rollout engine."""
+    variables = ("E2H_LOCK_FD", "E2H_CARD_FDS", "E2H_ENGINE_FD")
+    named = [os.environ.get(name, "") for name in variables]
     return tuple(int(handle) for handles in named for handle in handles.split(",") if handle)
 
 

@@ -125,6 +125,26 @@ def save_adapter(model: PreTrainedModel, name: str, tensors: Mapping[str, Tensor
     save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def read_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
+    """Give a model an adapter that `save_adapter` wrote, or other numbers to the one it has.
+
+    Raises:
+        ValueError: the folder is of another model, or of another rank or targets than it has.
+    """
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    if name not in getattr(model, "peft_config", {}):
+        config = LoraConfig.from_pretrained(folder)
+        targets = {layer.rpartition(".")[2] for layer in config.target_modules}
+        add_adapter(model, name, config.r, targets, 0)
+    saved, own = load_file(folder / WEIGHTS), adapter_tensors(model, name)
+    if {path: t.shape for path, t in saved.items()} != {path: p.shape for path, p in own.items()}:
+        raise ValueError(f"{folder / WEIGHTS}: the adapter does not fit the model")
+    for path, parameter in own.items():
+        parameter.data.copy_(saved[path])
+
+
 def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model, which is used up, with a saved adapter in its weights: summed in float32, rounded once."""
     from peft import PeftModel

@@ -67,8 +67,8 @@ class Algorithm(Protocol):
 
     Attributes:
         reads: assets it reads besides `EVERY_INPUT`.
-        samples: it draws with the host's engine, so that engine's version is in the key. Online
-            algorithms do not: they draw with the embedded engine.
+        samples: it always draws with the host's engine, so that engine's version is in the key.
+            Online algorithms do so only where the host has rollout engines (`rl_policy`).
         distributed: `train` may run in several processes at once (`ranks`), each with the same job.
     """
 

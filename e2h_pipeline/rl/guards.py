@@ -40,6 +40,7 @@ def trouble(
 
     Args:
         history: one mapping per update, the latest last and not empty. `kl` is in each;
+            `sampler_gap` where the engine that drew has log-probabilities of its own;
             `no_answer`, `one_step` and `repeated_steps` (shares of rollouts), `steps_level_<level>`
             (mean steps), `evaluator_easy`, `evaluator_hard` and `easy_accuracy` (means) are in
             those that measured them, `easy_validation_accuracy` in checkpoints.
@@ -51,6 +52,7 @@ def trouble(
     return (
         _not_finite(history[-1])
         or _far_away(history[-1], options)
+        or _drawn_otherwise(history[-1], options)
         or _more_of_a_vice(history, options)
         or _other_lengths(history, options)
         or _fell_behind(history, options)
@@ -71,6 +73,17 @@ def _far_away(metrics: Metrics, options: Rl) -> str | None:
     return (
         f"kl, to the SFT policy, is {metrics['kl']:.2f} per token, above rl.max_kl={options.max_kl}; "
         "raise rl.kl or lower rl.learning_rate"
+    )
+
+
+def _drawn_otherwise(metrics: Metrics, options: Rl) -> str | None:
+    gap = metrics.get("sampler_gap", 0.0)
+    if gap <= options.guards.sampler_gap:
+        return None
+    return (
+        f"sampler_gap, between the log-probabilities of the trainer and of the rollout engine, is {gap:.2f} per token, "
+        f"above rl.guards.sampler_gap={options.guards.sampler_gap}: the engine does not draw from the policy; "
+        "unset E2H_ROLLOUT_ENGINES, or give the models a finer number format"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.generation.engines.protocol import Engine, SampleRequest, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sampler, SampleRequest, SamplingOptions
 from e2h_pipeline.rl.guards import STEPS_OF_LEVEL
 from e2h_pipeline.rl.rollouts import Rollout, right_answers
 
@@ -63,7 +63,7 @@ def means(measured: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def easy_accuracy(
-    engine: Engine, validation: Sequence[Question], max_new_tokens: int, grader: Grader, domain: Domain
+    engine: Sampler, validation: Sequence[Question], max_new_tokens: int, grader: Grader, domain: Domain
 ) -> float:
     """Greedy accuracy on easy validation problems; 0 where there are none."""
     requests = [SampleRequest(q.question, domain.text, 0, 1) for q in validation]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.generation.engines.protocol import Engine, Sample, SampleRequest, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sample, Sampler, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
 from e2h_pipeline.rewards.scoring import score_solutions
@@ -78,14 +78,17 @@ class Judges:
 
 
 def draw(
-    engine: Engine,
+    engine: Sampler,
     questions: Sequence[Question],
     text: TextFormat,
     options: OnlineRl,
     seed: int,
     update: int,
 ) -> list[Completion]:
-    """Completions of the questions under the live policy; `text` is the domain's format."""
+    """Completions of the questions under the live policy; `text` is the domain's format.
+
+    Nothing is cut by top-k or top-p: the ratio is that of whole distributions.
+    """
     requests = [
         # By place too: a question that comes twice in an update gets new samples.
         SampleRequest(
@@ -233,5 +236,6 @@ def rollout_table(rollouts: Sequence[Rollout], update: int, divergences: Sequenc
         "kl": (list(divergences), pa.float32()),
         "steps": ([r.steps for r in rollouts], pa.int32()),
         "tokens": ([len(r.sample.token_ids) for r in rollouts], pa.int32()),
+        "weights": ([r.sample.version for r in rollouts], pa.int32()),
     }
     return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})

@@ -13,6 +13,8 @@ from e2h_pipeline.generation.engines.protocol import Engine
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from e2h_pipeline.generation.engines.live import LiveEngine
+
 
 def check_loaded(policy: PreTrainedModel, tokens: int) -> None:
     """`Transformers.check` of a model in memory.
@@ -39,6 +41,20 @@ class Transformers:
         from e2h_pipeline.models.load import load_policy
 
         return TransformersEngine(*load_policy(model))
+
+    def open_live(self, model: Path, cards: int, adapter_rank: int) -> LiveEngine:
+        """See `LiveEntry`.
+
+        Raises:
+            ValueError: it is to be spread over several cards.
+        """
+        from e2h_pipeline.generation.engines.live import LiveTransformers
+
+        if cards != 1:
+            raise ValueError(
+                "the transformers engine holds a model on one card: unset E2H_ROLLOUT_CARDS, or use E2H_ENGINE=vllm"
+            )
+        return LiveTransformers(model)
 
     def check(self, model: Path, tokens: int) -> None:
         """See `EngineEntry`.

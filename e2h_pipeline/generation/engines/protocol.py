@@ -7,10 +7,10 @@ model is opened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from e2h_pipeline.solutions import TextFormat, encode_completion, prompt_tokens
 
@@ -32,6 +32,7 @@ class SampleRequest:
             other draws.
         first: number of the first sample.
         prefix: beginning of a solution. Samples go on from its end and do not repeat it.
+        tokens: prompt and prefix in tokens, where the caller has them already.
     """
 
     question: str
@@ -40,6 +41,7 @@ class SampleRequest:
     count: int
     first: int = 0
     prefix: str = ""
+    tokens: tuple[int, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -49,6 +51,8 @@ class SampleRequest:
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: SampleRequest) -> list[int]:
     """Token ids of prompt and prefix, each tokenized on its own, as `solutions.encode` does."""
+    if request.tokens:
+        return list(request.tokens)
     prompt = prompt_tokens(tokenizer, request.question, request.text)
     body, _ = encode_completion(tokenizer, request.prefix, finished=False, text=request.text)
     return [*prompt, *body]
@@ -68,6 +72,7 @@ class Sample:
             sequence.
         token_logprobs: log-probability of each of `token_ids` at the temperature they were drawn
             at, before top-k and top-p; empty unless asked for.
+        version: number of the weights that made it; None where they never change.
     """
 
     index: int
@@ -77,6 +82,13 @@ class Sample:
     logprob: float
     stop_reason: str | None = None
     token_logprobs: tuple[float, ...] = ()
+    version: int | None = None
+
+
+def sample_of(values: Mapping[str, Any]) -> Sample:
+    """A sample that went through JSON (`dataclasses.asdict`), where tuples are lists."""
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Sample(**fields)
 
 
 @dataclass(frozen=True)
@@ -90,8 +102,7 @@ class SamplingOptions:
         top_p: 1 keeps every token.
         batch_tokens: tokens that a batch of the embedded engine has room for.
         stop: a sample ends at the first of these texts.
-        token_logprobs: fill `Sample.token_logprobs`. Only the embedded engine does that, at
-            temperatures above 0.
+        token_logprobs: fill `Sample.token_logprobs`; at temperatures above 0.
     """
 
     temperature: float
@@ -126,6 +137,14 @@ class Watch(Protocol):
 
     def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
         """Which samples need not be drawn to their end."""
+        ...
+
+
+class Sampler(Protocol):
+    """Draws samples from one model to their end."""
+
+    def sample(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> list[list[Sample]]:
+        """Samples of each request, in the order asked."""
         ...
 
 

@@ -220,10 +220,14 @@ class TransformersEngine:
             np.concatenate([np.full(len(rows.key), rows.drawn) for rows in live]),
         )
         tokens = choose(logits, torch.from_numpy(drawn).to(logits.device), options)
-        logprobs = _logprobs(logits, tokens)
+        logprobs = logprobs_of(logits, tokens)
         scores = None
         if options.token_logprobs:
-            scores = logprobs if options.temperature == 1 else _logprobs(logits / options.temperature, tokens)
+            scores = (
+                logprobs
+                if options.temperature == 1
+                else logprobs_of(logits.float() / options.temperature, tokens)
+            )
         cuts = np.cumsum([len(rows.key) for rows in live])[:-1]
         nothing = [None] * len(live)
         parts = zip(
@@ -311,7 +315,7 @@ class _Stops:
         return min(found)[2] if found else None
 
 
-def _logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """(rows,) log-probability of each row's token."""
     return logits.float().log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
 

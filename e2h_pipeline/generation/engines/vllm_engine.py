@@ -20,6 +20,7 @@ import importlib.metadata
 import itertools
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ from e2h_pipeline.generation.engines.protocol import (
 
 if TYPE_CHECKING:
     from vllm import LLM, SamplingParams
+
+    from e2h_pipeline.generation.engines.live import LiveEngine
 
 # Set only where the environment does not set them.
 _ENVIRONMENT = {
@@ -69,6 +72,17 @@ class Vllm:
         """
         return VllmEngine(model)
 
+    def open_live(self, model: Path, cards: int, adapter_rank: int) -> LiveEngine:
+        """See `LiveEntry`.
+
+        Raises:
+            VllmUnavailable: from `LiveVllm`.
+        """
+        _import_vllm()
+        from e2h_pipeline.generation.engines.vllm_live import LiveVllm
+
+        return LiveVllm(model, cards, adapter_rank)
+
     def check(self, model: Path, tokens: int) -> None:
         """See `EngineEntry`. vLLM says the rest when it starts; it ends samples where positions end.
 
@@ -101,8 +115,11 @@ class Vllm:
 class VllmEngine:
     """Draw samples with vLLM from a Hugging Face folder."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, **more: Any) -> None:
         """Start an engine: weights in float32 on a CPU, as stored on a GPU.
+
+        Args:
+            more: further arguments of `vllm.LLM`.
 
         Raises:
             VllmUnavailable: vLLM is not installed, or does not support the model's attention on
@@ -120,10 +137,12 @@ class VllmEngine:
         import torch
 
         from e2h_pipeline.generation.engines.vllm_sampler import CounterSampler
+        from e2h_pipeline.generation.engines.vllm_worker import Worker
 
         self._set_num_threads = torch.set_num_threads
         self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.llm: LLM | None = None
+        self._adapter: Any = None
         _open.append(self)
         try:
             self.llm = vllm.LLM(
@@ -134,6 +153,8 @@ class VllmEngine:
                 enable_prefix_caching=True,
                 generation_config="vllm",  # not the folder's: the options decide everything
                 logits_processors=[CounterSampler],
+                worker_extension_cls=f"{Worker.__module__}.{Worker.__qualname__}",
+                **more,
             )
         except BaseException:
             self.close()  # else the next engine finds half of this one, and fails
@@ -151,8 +172,7 @@ class VllmEngine:
             ValueError: a prompt leaves no room for a sample, or the engine is closed. An error
                 while sampling closes it.
         """
-        if self.llm is None:
-            raise ValueError("this vLLM engine was closed, or another one was made after it")
+        llm = self._running
         wanted = [(r, index) for r in requests for index in range(r.first, r.first + r.count)]
         prompts = self._prompts(requests)
         asked = [prompts[id(request)] for request, _ in wanted]
@@ -161,7 +181,11 @@ class VllmEngine:
             if watch:
                 outputs = self._watched(wanted, asked, params, watch)
             else:
-                outputs = [out.outputs[0] for out in self.llm.generate(asked, params, use_tqdm=False)]
+                outputs = [
+                    out.outputs[0]
+                    for out in llm.generate(asked, params, use_tqdm=False, lora_request=self._adapter)
+                ]
+            scores = self._scores(wanted, outputs) if wanted and _scored(options) else [()] * len(outputs)
         except BaseException:
             self.close()  # requests of this call are still in it
             raise
@@ -169,10 +193,42 @@ class VllmEngine:
             [list(out.token_ids) for out in outputs], skip_special_tokens=True
         )
         drawn = (
-            _sample(index, out, text, options.stop)
-            for (_, index), out, text in zip(wanted, outputs, texts, strict=True)
+            replace(_sample(index, out, text, options.stop), token_logprobs=scored)
+            for (_, index), out, text, scored in zip(wanted, outputs, texts, scores, strict=True)
         )
         return [list(itertools.islice(drawn, r.count)) for r in requests]
+
+    @property
+    def _running(self) -> LLM:
+        """vLLM.
+
+        Raises:
+            ValueError: the engine is closed.
+        """
+        if self.llm is None:
+            raise ValueError("this vLLM engine was closed, or another one was made after it")
+        return self.llm
+
+    def _scores(
+        self, wanted: Sequence[tuple[SampleRequest, int]], outputs: Sequence[Any]
+    ) -> list[tuple[float, ...]]:
+        """Log-probabilities of the drawn tokens at their temperature, which `CounterSampler` noted.
+
+        Raises:
+            RuntimeError: it did not note a token.
+        """
+        noted: dict[tuple[int, int], list[float]] = next(
+            filter(None, self._running.collective_rpc("take_scores"))
+        )
+        scores = []
+        for (request, index), out in zip(wanted, outputs, strict=True):
+            found = noted[request.key, index][: len(out.token_ids)]
+            if len(found) < len(out.token_ids):
+                raise RuntimeError(
+                    f"vLLM drew {len(out.token_ids)} tokens, of which our sampler saw {len(found)}"
+                )
+            scores.append(tuple(found))
+        return scores
 
     def _prompts(self, requests: Sequence[SampleRequest]) -> dict[int, dict[str, list[int]]]:
         """Prompts as vLLM takes them, by the `id` of their request.
@@ -180,9 +236,8 @@ class VllmEngine:
         Raises:
             ValueError: a prompt leaves no room for a sample.
         """
-        assert self.llm is not None
         prompts = {id(r): {"prompt_token_ids": prompt_ids(self.tokenizer, r)} for r in requests}
-        room = self.llm.model_config.max_model_len
+        room = self._running.model_config.max_model_len
         for request in requests:
             length = len(prompts[id(request)]["prompt_token_ids"])
             if length >= room:
@@ -199,10 +254,9 @@ class VllmEngine:
         watch: Watch,
     ) -> list[Any]:
         """Outputs of `wanted`; those of samples given up end there."""
-        assert self.llm is not None
-        core = self.llm.llm_engine
+        core = self._running.llm_engine
         for i, (prompt, own) in enumerate(zip(prompts, params, strict=True)):
-            core.add_request(str(i), prompt, own)
+            core.add_request(str(i), prompt, own, lora_request=self._adapter)
         latest: dict[str, Any] = {}
         while core.has_unfinished_requests():
             due = []
@@ -259,13 +313,29 @@ def _parameters(
         output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
         skip_clone=True,
     )
-    way = (float(options.temperature), options.top_k, float(options.top_p))
+    way = (float(options.temperature), options.top_k, float(options.top_p), _scored(options))
     params = []
     for request, index in wanted:
         own = copy.copy(usual)
         own.extra_args = {DRAW: [request.key, index, *way]}
         params.append(own)
     return params
+
+
+def _scored(options: SamplingOptions) -> bool:
+    return options.token_logprobs and options.temperature > 0
+
+
+def _version(output: Any) -> int | None:
+    """The weights that made an output; None for those that the engine was started with.
+
+    Raises:
+        RuntimeError: weights changed meanwhile.
+    """
+    versions = {span.version for span in output.weight_versions or ()}
+    if len(versions) > 1:
+        raise RuntimeError(f"a sample was drawn by weights of versions {', '.join(sorted(versions))}")
+    return next((int(version) for version in versions if version.isdecimal()), None)
 
 
 def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
@@ -276,7 +346,15 @@ def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
         whole = (len(output.text), 0, output.stop_reason)
         start, _, stop = min(((text.index(s), -len(s), s) for s in stops if s in text), default=whole)
         text = text[:start]
-    return Sample(index, text, tuple(output.token_ids), reason, output.cumulative_logprob, stop)
+    return Sample(
+        index,
+        text,
+        tuple(output.token_ids),
+        reason,
+        output.cumulative_logprob,
+        stop,
+        version=_version(output),
+    )
 
 
 def _import_vllm() -> Any:

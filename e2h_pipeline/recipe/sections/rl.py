@@ -48,6 +48,12 @@ class Guards(Section):
         description="Fall of easy validation accuracy below its best, in all of the window, or of the accuracy of easy "
         "rollouts behind the evaluator's mean of them; 1 turns both guards off.",
     )
+    sampler_gap: float = Field(
+        0.1,
+        ge=0,
+        description="Mean gap per token between the log-probabilities of the trainer and of the engine that drew, in one "
+        "update.",
+    )
     hack_rise: float = Field(
         0.02, ge=0, description="Rise of the evaluator's mean that makes a fall a reward hack."
     )
@@ -135,6 +141,12 @@ class OnlineRl(Rl):
         0.7, gt=0, description="Rollout temperature; log-probabilities are taken at the same one."
     )
     clip: float = Field(0.2, gt=0, description="Clip range of the probability ratio.")
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="Where the engine that draws has log-probabilities of its own: most that a token counts for being "
+        "likelier to the trainer than to the engine.",
+    )
     kl: float = Field(
         0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward."
     )

@@ -6,9 +6,11 @@ easy validation, never on hard answers. Killed, a run goes on from its last chec
 the same weights on a CPU: draws are counter-based, so models, optimizers and `Progress` are the
 whole state.
 
-Under `accelerate launch` the loop runs in every process (see `rl.ranks`); only rank 0 writes. A run
-always draws with the embedded engine: that engine samples from the weights in training, and gives
-the log-probability of each token, which the ratio needs.
+Under `accelerate launch` the loop runs in every process (see `rl.ranks`); only rank 0 writes.
+
+Rollouts come from the embedded engine, or from engines in processes of their own
+(`rollout_engines`). The ratio's log-probabilities are always the trainer's. Where the engine has
+its own, their gap is measured, and tokens are weighted for it (`rl.importance_cap`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import torch
 
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.grading.graders import grader
@@ -34,9 +34,11 @@ from e2h_pipeline.rl.guards import VALIDATION, trouble
 from e2h_pipeline.rl.metrics import describe, easy_accuracy
 from e2h_pipeline.rl.online.advantages import masked_mean
 from e2h_pipeline.rl.online.kl_controller import next_coefficient
+from e2h_pipeline.rl.online.losses import sampler_gap
 from e2h_pipeline.rl.online.models import Run
 from e2h_pipeline.rl.online.passes import by_rows, token_logprobs
 from e2h_pipeline.rl.online.protocol import OnlineAlgorithm, Update
+from e2h_pipeline.rl.online.rollout_engines import RolloutEngine, require_version, rollout_engine
 from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
 from e2h_pipeline.rl.questions import Question, read_questions
 from e2h_pipeline.rl.ranks import together, told
@@ -64,11 +66,14 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
         if process_count() > 1:
             how = "in shards" if run.sharded else "whole"
             job.work.reporter.message(f"{process_count()} processes train together, models {how}")
-        training = _Training(algorithm, job, run, judge, questions, validation)
-        training.begin()
-        while training.progress.update < job.options.updates and training.progress.stopped is None:
-            training.update()
-        summary: dict[str, Any] = told(lambda: finish(training.progress, training.best_policy(), job.work))
+        with rollout_engine(job, run) as run.engine:
+            training = _Training(algorithm, job, run, judge, questions, validation)
+            training.begin()
+            while training.progress.update < job.options.updates and training.progress.stopped is None:
+                training.update()
+            summary: dict[str, Any] = told(
+                lambda: finish(training.progress, training.best_policy(), job.work)
+            )
     return summary | run.notes
 
 
@@ -154,7 +159,9 @@ class _Training:
         run, options, progress, began = self.run, self.job.options, self.progress, time.monotonic()
         seed, update = self.job.work.seed, progress.update
         questions, curriculum = draw_questions(self.questions, options, progress.curriculum, seed, update)
-        completions = draw(run.engine, questions, self.job.domain.text, options, seed, update)
+        engine = self._engine()
+        completions = draw(engine, questions, self.job.domain.text, options, seed, update)
+        require_version([sample for _, sample in completions], update)
         rolled_out = time.monotonic()
         with run.judge() as evaluator:
             judges = Judges(evaluator, run.evaluator_tokenizer, self.grader, self.job.domain)
@@ -163,10 +170,15 @@ class _Training:
         rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
         batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
         old, reference = _logprobs(run, rollouts, batch)
+        sampler = None if engine.exact else drawn_logprobs(rollouts, batch)
         divergence = (old - reference) * batch.mask
         return _Drawn(
-            Update(update, seed, rollouts, batch, old, reference, progress.kl_coefficient),
-            {**describe(rollouts), "kl": masked_mean(divergence, batch.mask).item()},
+            Update(update, seed, rollouts, batch, old, reference, progress.kl_coefficient, sampler),
+            {
+                **describe(rollouts),
+                "kl": masked_mean(divergence, batch.mask).item(),
+                **({} if sampler is None else sampler_gap(old, sampler, batch.mask)),
+            },
             seconds,
             curriculum,
             rollout_table(rollouts, update + 1, divergence.sum(1).tolist()),
@@ -211,7 +223,12 @@ class _Training:
     def _accuracy(self) -> float:
         """Greedy accuracy of the present policy on easy validation."""
         limit = self.job.options.max_new_tokens
-        return easy_accuracy(self.run.engine, self.validation, limit, self.grader, self.job.domain)
+        return easy_accuracy(self._engine(), self.validation, limit, self.grader, self.job.domain)
+
+    def _engine(self) -> RolloutEngine:
+        """The engine, with the present weights."""
+        self.run.engine.take_weights(self.progress.update)
+        return self.run.engine
 
     def _trouble(self, latest: Sequence[dict[str, float]]) -> str | None:
         progress = self.progress
@@ -243,9 +260,9 @@ def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple
     """Log-probabilities under the policy that drew and under the SFT policy, (batch, length)
     each."""
     options = run.options
-    if run.dtype == torch.float32:
+    if run.engine.exact:
         old = drawn_logprobs(rollouts, batch)
-    else:  # in 16 bits drawing and learning round differently, and the first ratio must be 1
+    else:  # the first ratio must be 1
         with run.measuring("policy") as policy:
             old = by_rows(batch, options, lambda part: token_logprobs(policy, part, options.temperature)[0])
     with run.reference() as sft:

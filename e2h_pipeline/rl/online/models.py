@@ -29,6 +29,7 @@ from e2h_pipeline.models.strict import load_strictly
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
 from e2h_pipeline.rl.online import shards
+from e2h_pipeline.rl.online.rollout_engines import Embedded, RolloutEngine
 from e2h_pipeline.rl.online.shared_engine import SharedEngine
 from e2h_pipeline.rl.progress import Progress
 from e2h_pipeline.rl.ranks import wait
@@ -87,9 +88,11 @@ class Run(Generic[OptionsOf]):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.adapt("policy", self.policy)
         self.train("policy", self.policy, self.options.learning_rate)
-        self.engine = SharedEngine(
+        shared = SharedEngine(
             TransformersEngine(self.policy, self.tokenizer), lambda: self.measuring("policy")
         )
+        # In 16 bits drawing and learning round differently.
+        self.engine: RolloutEngine = Embedded(shared, exact=self.dtype == torch.float32)
 
     def split_frozen(self) -> None:
         """Split the models that do not learn over the ranks, where that is wanted."""

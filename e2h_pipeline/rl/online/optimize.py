@@ -10,7 +10,7 @@ from torch import Tensor
 
 from e2h_pipeline.rl.metrics import weighted
 from e2h_pipeline.rl.online.advantages import masked_mean
-from e2h_pipeline.rl.online.losses import clip_fraction, clipped_policy_loss
+from e2h_pipeline.rl.online.losses import clip_fraction, clipped_policy_loss, importance_weights
 from e2h_pipeline.rl.online.models import Run
 from e2h_pipeline.rl.online.passes import Pass, blank_pass, minibatches, passes, token_logprobs
 from e2h_pipeline.rl.online.protocol import Update
@@ -34,6 +34,7 @@ def optimize(run: Run[Any], update: Update, losses: Losses, models: Sequence[str
     """
     norms, measured = [], []
     for minibatch in minibatches(update.batch, run.options, update.seed, update.number):
+        run.engine.require_alive()
         for part in _even(run, update, minibatch):
             terms, metrics = losses(part)
             for name in models:
@@ -81,7 +82,10 @@ def policy_pass(run: Run[Any], update: Update, part: Pass, advantages: Tensor) -
     """The policy's forward pass and its clipped loss on advantages, (whole batch, length)."""
     options, mask, old = run.options, part.batch.mask, part.of(update.old)
     logprobs, entropy = token_logprobs(run.policy, part.batch, options.temperature)
-    loss = clipped_policy_loss(logprobs, old, part.of(advantages), mask, options.clip)
+    weights = None
+    if update.sampler is not None:
+        weights = importance_weights(old, part.of(update.sampler), options.importance_cap)
+    loss = clipped_policy_loss(logprobs, old, part.of(advantages), mask, options.clip, weights)
     metrics = {
         "entropy": masked_mean(entropy, mask).item(),
         "clip_fraction": clip_fraction(logprobs, old, mask, options.clip).item(),

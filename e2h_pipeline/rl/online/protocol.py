@@ -29,6 +29,8 @@ class Update:
         old: (batch, length) log-probabilities of the tokens under the policy that drew them.
         reference: the same under the SFT policy.
         kl: coefficient of the KL to the SFT policy.
+        sampler: (batch, length) log-probabilities as the engine that drew has them; None where they
+            are `old`.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Update:
     old: Tensor
     reference: Tensor
     kl: float
+    sampler: Tensor | None = None
 
 
 class OnlineAlgorithm(Protocol[OptionsOf]):

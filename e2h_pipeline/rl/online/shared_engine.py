@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions, Watch
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions, Watch, sample_of
 from e2h_pipeline.rl.ranks import gather, share
 
 if TYPE_CHECKING:
@@ -40,10 +40,4 @@ class SharedEngine:
             return drawn
         plain = [[asdict(sample) for sample in samples] for samples in drawn]
         found = gather(dict(zip(own, plain, strict=True)), len(requests))
-        return [[_sample(values) for values in samples] for samples in found]
-
-
-def _sample(values: dict[str, Any]) -> Sample:
-    """A sample that went through JSON, where tuples are lists."""
-    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-    return Sample(**fields)
+        return [[sample_of(values) for values in samples] for samples in found]

