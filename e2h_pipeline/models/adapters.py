@@ -146,13 +146,22 @@ def read_adapter(model: PreTrainedModel, name: str, folder: Path) -> None:
 
 
 def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """The model, which is used up, with a saved adapter in its weights: summed in float32, rounded once."""
-    from peft import PeftModel
+    """The model, which is used up, with a saved adapter in its weights: summed in float32, rounded once.
+
+    Raises:
+        ValueError: the adapter is of another model; PEFT would leave out what it does not find.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
 
     formats = {path: parameter.dtype for path, parameter in model.named_parameters()}
-    whole: PreTrainedModel = PeftModel.from_pretrained(
-        model.float(), folder, torch_device="cpu"
-    ).merge_and_unload()
+    adapted = PeftModel.from_pretrained(model.float(), folder, torch_device="cpu")
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        if set(file.keys()) != get_peft_model_state_dict(adapted).keys():
+            raise ValueError(
+                f"{folder / WEIGHTS}: weights do not fit the model that they are to be merged into"
+            )
+    whole: PreTrainedModel = adapted.merge_and_unload()
     for path, parameter in whole.named_parameters():
         parameter.data = parameter.data.to(formats[path])
     return whole

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from e2h_pipeline.models.adapters import linear_layers
+from e2h_pipeline.models.adapters import add_adapter, learning, linear_layers, merged, save_adapter
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
 from e2h_pipeline.recipe import OnlineRl
@@ -100,6 +100,15 @@ def test_a_merged_policy_gives_the_same_log_probabilities(pair: tuple[Path, Path
     layer: Any = run.policy.model.layers[1].mlp.down_proj
     exact = layer.base_layer.weight.float() + 2 * layer.lora_B.policy.weight @ layer.lora_A.policy.weight
     assert torch.equal(whole.model.layers[1].mlp.down_proj.weight, exact.to(whole.dtype))
+
+
+def test_an_adapter_of_other_names_is_not_merged(ladder_policy: Path, tmp_path: Path) -> None:
+    """PEFT only warns, and the policy would be the SFT policy."""
+    model, _ = load_policy(ladder_policy)
+    add_adapter(model, "policy", RANK, (), 0)
+    save_adapter(model, "policy", learning(model, "policy"), tmp_path)
+    with pytest.raises(ValueError, match="do not fit the model that they are to be merged into"):
+        merged(load_policy(ladder_policy)[0], tmp_path)
 
 
 def test_what_learns_is_as_many_numbers_as_reckoned(
