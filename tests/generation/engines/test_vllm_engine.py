@@ -35,7 +35,7 @@ from e2h_pipeline.generation.engines.vllm_engine import Vllm, VllmEngine, VllmUn
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
-from e2h_pipeline.models.adapters import add_adapter, learning, save_adapter
+from e2h_pipeline.models.adapters import adapter_tensors, add_adapter, learning, save_adapter
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.ladder.domain import LADDER
@@ -276,7 +276,7 @@ class TestLiveVllm:
             with torch.no_grad():
                 for parameter in learning(model, "policy").values():
                     parameter += 0.1 * torch.randn_like(parameter)
-            save_adapter(model, "policy", tmp_path / str(version))
+            save_adapter(model, "policy", adapter_tensors(model, "policy"), tmp_path / str(version))
             assert engine.take_adapter(tmp_path / str(version), version) == version
             shutil.rmtree(tmp_path / str(version))  # it was read already
             found = engine.sample(_requests(QUESTIONS, 8), SCORED)
