@@ -30,7 +30,7 @@ from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET
 
 JOB = "experiment"
 _SENSOR_SECONDS = 30
-_SMALL = 2500  # experiments; Dagster then spends a second or two of processor time on a quiet tick
+_SMALL = 2000  # experiments; Dagster then spends a second or two of processor time on a quiet tick
 _COMPARED = 1000  # recipes of one tick
 _SHOWN = 200
 
