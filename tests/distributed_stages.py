@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,26 @@ from resources.compute import BODIES
 OPTIONS = {"epochs": 2, "batch_size": 8, "micro_batch_size": 2, "learning_rate": 3e-3}
 
 
-class Suicidal(Reporter):
-    """Sends SIGKILL to its own process in the given update."""
+class At(Reporter):
+    """Does something in the report of the given update."""
 
-    def __init__(self, update: int) -> None:
+    def __init__(self, update: int, act: Callable[[int], None]) -> None:
         super().__init__()
-        self._update = update
+        self._update, self._act = update, act
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         if step == self._update:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._act(step)
+
+
+def die(_: int) -> None:
+    """SIGKILL to this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stumble(update: int) -> None:
+    """An error like that of a reporter."""
+    raise ValueError(f"cannot report update {update}")
 
 
 def train(job: StageJob) -> dict[str, Any]:
@@ -42,7 +52,7 @@ def train(job: StageJob) -> dict[str, Any]:
     policy, labels = (Path(os.environ["E2H_TEST_INPUTS"]) / name for name in ("policy", "labels"))
     training = {**OPTIONS, "packing": bool(os.environ.get("E2H_TEST_PACKING"))}
     update = os.environ.get("E2H_TEST_KILL_AT")
-    work = replace(job.work, reporter=Suicidal(int(update))) if update else job.work
+    work = replace(job.work, reporter=At(int(update), die)) if update else job.work
     options = PrmReward.model_validate({"training": training})
     return train_reward_model(policy, {"steps": labels}, options, MARKED, work)
 
@@ -64,25 +74,13 @@ def shard_on_cpu() -> None:
     PartialState.__init__ = called_gpu
 
 
-class Stumbling(Reporter):
-    """Fails in the given update."""
-
-    def __init__(self, update: int) -> None:
-        super().__init__()
-        self._update = update
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        if step == self._update:
-            raise ValueError(f"cannot report update {step}")
-
-
 def stumbling_rl(job: StageJob) -> dict[str, Any]:
     """GRPO of which rank 1 fails in update 3 (E2H_TEST_STUMBLE_AT). Files of E2H_TEST_INPUTS."""
     import rl_runs
 
     inputs = Path(os.environ["E2H_TEST_INPUTS"])
     update = int(os.environ.get("E2H_TEST_STUMBLE_AT", "3"))
-    reporter = Stumbling(update) if os.environ["RANK"] == "1" else job.work.reporter
+    reporter = At(update, stumble) if os.environ["RANK"] == "1" else job.work.reporter
     options = rl_runs.GRPO.model_copy(update={"learning_rate": 3e-4})
     return rl_runs.run(options, rl_runs.SHIPPED, inputs / "evaluator", inputs, job.work.folder, reporter)
 

@@ -33,6 +33,12 @@ PPO, GRPO = rl_runs.PPO.model_copy(update=SMALL), rl_runs.GRPO.model_copy(update
 FOREIGN = 99.0
 
 
+@pytest.fixture
+def inputs(ladder_policy: Path, ladder_evaluator: Path, ladder_tables: Path) -> tuple[Path, Path, Path]:
+    """What `rl_runs.run` reads, in its order."""
+    return ladder_policy, ladder_evaluator, ladder_tables
+
+
 def test_importance_weights_by_hand() -> None:
     # p_trainer / p_sampler of .2/.1, .1/.2, .3/.1, .1/.1: 2, 0.5, 3 and 1, cut at 2.5
     old, sampler = torch.tensor([[0.2, 0.1, 0.3, 0.1]]).log(), torch.tensor([[0.1, 0.2, 0.1, 0.1]]).log()
@@ -76,11 +82,7 @@ class Stale(Embedded):
 
 
 def test_tokens_count_by_the_gap_up_to_the_cap(
-    ladder_evaluator: Path,
-    ladder_policy: Path,
-    ladder_tables: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every weight is 1, e^0.05, then 1.02: the gradient is that of an exact engine times it."""
     norms, gaps = [], []
@@ -95,7 +97,7 @@ def test_tokens_count_by_the_gap_up_to_the_cap(
         options = GRPO.model_copy(
             update={"updates": 1, "epochs": 1, "minibatch": 12, "kl": 0.0, "importance_cap": cap}
         )
-        rl_runs.run(options, ladder_policy, ladder_evaluator, ladder_tables, tmp_path / name)
+        rl_runs.run(options, *inputs, tmp_path / name)
         curve = json.loads((tmp_path / name / "out" / "curves.jsonl").read_text().splitlines()[0])
         norms.append(curve["gradient_norm"])
         gaps.append((curve.get("sampler_gap"), curve.get("sampler_gap_max")))
@@ -106,15 +108,11 @@ def test_tokens_count_by_the_gap_up_to_the_cap(
 
 
 def test_a_gap_that_is_wide_stops_the_run(
-    ladder_policy: Path,
-    ladder_evaluator: Path,
-    ladder_tables: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Other, "OFF", 0.3)
     monkeypatch.setattr(models, "Embedded", Other)
-    summary = rl_runs.run(PPO, ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
+    summary = rl_runs.run(PPO, *inputs, tmp_path)
     assert summary["updates"] == summary["best_update"] == 0
     assert summary["stopped"].startswith(
         "sampler_gap, between the log-probabilities of the trainer and of the rollout engine, is 0.30 per token, "
@@ -123,17 +121,13 @@ def test_a_gap_that_is_wide_stops_the_run(
 
 
 def test_rollouts_of_other_weights_are_refused(
-    ladder_policy: Path,
-    ladder_evaluator: Path,
-    ladder_tables: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(models, "Embedded", Stale)
     with pytest.raises(
         StaleRollouts, match=r"update 2 asked for rollouts of the weights of version 1, and got rollouts of 0"
     ):
-        rl_runs.run(PPO, ladder_policy, ladder_evaluator, ladder_tables, tmp_path)
+        rl_runs.run(PPO, *inputs, tmp_path)
 
 
 class Murderer(Reporter):
@@ -161,13 +155,8 @@ def _engines() -> list[int]:
 
 
 def test_a_run_that_loses_its_engine_fails_and_goes_on_with_two_to_what_one_process_makes(
-    ladder_policy: Path,
-    ladder_evaluator: Path,
-    ladder_tables: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = (ladder_policy, ladder_evaluator, ladder_tables)
     rl_runs.run(PPO, *inputs, tmp_path / "one")
     monkeypatch.setenv("E2H_ROLLOUT_ENGINES", "1")
     with pytest.raises(RolloutEngineError, match=r"rollout engine 0 \(transformers\) ended by SIGKILL"):
@@ -227,17 +216,10 @@ class Here:
 
 @pytest.mark.parametrize(("rank", "sharded"), [(0, "true"), (2, "false")])
 def test_rank_0_drives_the_engine_with_lora_it_sends_the_adapter(
-    rank: int,
-    sharded: str,
-    ladder_policy: Path,
-    ladder_evaluator: Path,
-    ladder_tables: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    rank: int, sharded: str, inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same rollouts as of one process that draws itself."""
     options = PPO.model_copy(update={"lora_rank": rank, "learning_rate": 3e-4})
-    inputs = (ladder_policy, ladder_evaluator, ladder_tables)
     rl_runs.run(options, *inputs, tmp_path / "one")
     monkeypatch.setenv("E2H_ROLLOUT_ENGINES", "1")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
