@@ -9,21 +9,16 @@ from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
+from e2h_pipeline.stages.spec import beyond
 
-_INPUTS = [
-    "benchmark_metrics",
-    "rerank_metrics",
-    "evaluator_generalization",
-    "rl_policy",
-    "rl_audit",
-    "easy_evaluator",
-]
+_PIPELINE = ("benchmark_metrics", "rl_policy", "rl_audit")
 _TEMPLATE = RECIPE_FOLDER.parent / "report" / "report.html.j2"
 
 
 @stage(
     group="results",
-    reads=_INPUTS,
+    reads=["evaluator_generalization", "easy_evaluator"],
+    reads_if={"rerank_metrics": beyond("evaluator"), **dict.fromkeys(_PIPELINE, beyond("reranking"))},
     recipe=Recipe.model_fields,
     methods=["problems.source"],
     kinds={"report"},

@@ -22,7 +22,7 @@ from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, Part, Without, narrow
 from resources.store import StoreResource
 
 PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
-LABEL_FILES, MODEL_FILES = "label_files", "base_model_files"
+LABEL_FILES, MODEL_FILES, HUMAN_STEP_FILES = "label_files", "base_model_files", "human_step_files"
 READABLE = "source_readable"
 _LISTED = 20  # experiments that an alert names
 PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
@@ -128,6 +128,12 @@ def _look_at_labels(recipe: RecipeSlice) -> SourceState:
     return look_at_supplied("labels", sources)
 
 
+def _look_at_human_steps(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.evaluation.step_benchmarks.human_steps import look_at_human_steps
+
+    return look_at_human_steps(recipe.human_steps)
+
+
 def _look_at_model(recipe: RecipeSlice) -> SourceState:
     from e2h_pipeline.models.watch import look_at_model
 
@@ -167,6 +173,14 @@ WATCHED = (
         "The folder of `base.model`, if it is local or shipped; for a model on the Hub, only "
         "`base.revision`. The files are too large to read every minute, so sizes and times count here; "
         "`base_model` hashes the files.",
+    ),
+    Watched(
+        HUMAN_STEP_FILES,
+        ("human_steps",),
+        _look_at_human_steps,
+        "results",
+        "The files of step labels by people (`human_steps.path` or `E2H_DATA_DIR/steps`) that an "
+        "experiment's evaluator is judged on. Only content counts, not file times.",
     ),
 )
 
@@ -215,4 +229,10 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     return check
 
 
-problems_readable, solutions_readable, labels_readable, base_model_readable = map(_readable, WATCHED)
+(
+    problems_readable,
+    solutions_readable,
+    labels_readable,
+    base_model_readable,
+    human_steps_readable,
+) = map(_readable, WATCHED)

@@ -152,6 +152,7 @@ LABEL_SOURCES = Registry(
         "checker": "e2h_pipeline.supervision.exact_checker:ExactChecker",
         "prm800k": "e2h_pipeline.supervision.prm800k:Prm800k",
         "shepherd": "e2h_pipeline.supervision.shepherd:Shepherd",
+        "prmbench": "e2h_pipeline.supervision.prm_bench:PrmBenchSource",
         "monte_carlo": "e2h_pipeline.supervision.monte_carlo:MonteCarlo",
     },
 )

@@ -13,8 +13,9 @@ import toy_stages as toy
 from write_generated import GENERATED
 
 from e2h_pipeline.definitions import build
-from e2h_pipeline.operations.runner import RunError, _selected
 from e2h_pipeline.orchestration.automation import automated
+from e2h_pipeline.orchestration.planning import selection
+from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.stages.spec import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -237,6 +238,6 @@ def test_code_and_recipe_that_change_together_are_made_once(
 
 
 def test_what_is_only_watched_cannot_be_run() -> None:
-    with pytest.raises(RunError, match="names no stage"):
-        _selected(build(), "problem_files")
-    assert _selected(build(), "+problem_source") == [dg.AssetKey("problem_source"), dg.AssetKey("recipe")]
+    with pytest.raises(ValueError, match="names no stage"):
+        selection("problem_files")
+    assert selection("+problem_source").of(Recipe.from_key("ladder")) == {"problem_source", "recipe"}

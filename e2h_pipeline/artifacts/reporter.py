@@ -61,3 +61,15 @@ class Reporter:
         if left is not None and done < total:
             parts.append(f"{left:,.0f} s left")
         self.message(f"{done:,}/{total:,} {unit} ({', '.join(parts)})")
+
+
+class Part(Reporter):
+    """Reports of one part of a job as lines of the whole; its curves are dropped."""
+
+    def __init__(self, whole: Reporter, name: str) -> None:
+        super().__init__()
+        self._whole, self._name = whole, name
+
+    def message(self, text: str) -> None:
+        """One line, with the name of the part."""
+        self._whole.message(f"{self._name}: {text}")

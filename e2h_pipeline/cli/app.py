@@ -129,6 +129,9 @@ def results(
         bool,
         typer.Option(help="Means over the seeds of each recipe, with intervals over seeds and problems."),
     ] = False,
+    steps: Annotated[
+        bool, typer.Option(help="What the evaluator is worth on steps that people labelled.")
+    ] = False,
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """Accuracy of every policy and method, with intervals."""
@@ -136,6 +139,10 @@ def results(
     from e2h_pipeline.evaluation.results import select
 
     with _experiments() as experiments:
+        if steps:
+            chosen = [_known(experiments, key) for key in keys or []] or experiments.keys_with_steps()
+            _show_steps(experiments, chosen, pool, everything, as_json, allow_leaks)
+            return
         chosen = [_known(experiments, key) for key in keys or []] or experiments.keys()
         if pool and chosen:
             found = experiments.pooled(chosen)
@@ -152,6 +159,21 @@ def results(
         raise CommandError("no experiment has results yet; run: e2h run")
     else:
         print_results(rows if everything else select(rows))
+    refuse_leaks(_leaks(rows), allow_leaks)
+
+
+def _show_steps(
+    experiments: Experiments, keys: list[str], pool: bool, everything: bool, as_json: bool, allow_leaks: bool
+) -> None:
+    from e2h_pipeline.cli.view import print_steps
+
+    if not keys:
+        raise CommandError("no experiment was judged on steps that people labelled (human_steps.sources)")
+    rows = experiments.pooled_steps(keys) if pool else [r for key in keys for r in experiments.steps(key)]
+    if as_json:
+        print_json(rows)
+    else:
+        print_steps(rows, everything)
     refuse_leaks(_leaks(rows), allow_leaks)
 
 
@@ -196,7 +218,8 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
 
     In a home that can only be read, print its path in the store.
     """
-    from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
+    from e2h_pipeline.orchestration.experiments import report_page
+    from e2h_pipeline.orchestration.planning import REPORT_STAGE
     from e2h_pipeline.report.html import with_leaks
 
     with _experiments() as experiments:

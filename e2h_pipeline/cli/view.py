@@ -97,6 +97,32 @@ def print_results(rows: Sequence[Row]) -> None:
         print_notes(recipe, row)
 
 
+def print_steps(rows: Sequence[Row], every_level: bool) -> None:
+    """A table for each source of labelled steps, level groups side by side."""
+    from e2h_pipeline.report.human_steps_view import human_steps_tables
+
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        own = [row for row in rows if row["recipe"] == recipe]
+        seeds = f", {own[0]['seeds']} seeds" if "seeds" in own[0] else ""
+        shown = own if every_level else [row for row in own if row["levels"] in pooled_in(_levels(own))]
+        for part in human_steps_tables(shown):
+            table = Table(box=SIMPLE)
+            table.add_column("")
+            for column in part.columns:
+                table.add_column(column, justify="right", no_wrap=True)
+            for line in part.rows:
+                cells = (
+                    f"{cell.value} {escape('[' + cell.interval + ']')}" if cell else "" for cell in line.cells
+                )
+                table.add_row(escape(f"{line.label} ({line.note})" if line.note else line.label), *cells)
+            print_titled(escape(f"{marked(recipe, own[0])}: {part.caption}{seeds}"), table)
+        print_notes(recipe, own[0])
+
+
+def _levels(rows: Sequence[Row]) -> set[str]:
+    return {row["levels"] for row in rows}
+
+
 def print_notes(experiment: str, standing: Mapping[str, Any]) -> None:
     """A line for each finding of the supervision firewall, and one for a recipe edited since."""
     for leak in standing.get("leaks", ()):

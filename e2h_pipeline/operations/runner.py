@@ -15,14 +15,19 @@ from pathlib import Path
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.home import recipe_folders
+from e2h_pipeline.artifacts.request import Artifact, StoreError
+from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.definitions import build
 from e2h_pipeline.orchestration.automation import JOB
 from e2h_pipeline.orchestration.instance import open_instance
 from e2h_pipeline.orchestration.leftovers import own_tags, release_dead_runs
-from e2h_pipeline.orchestration.planning import asset_selection
-from e2h_pipeline.orchestration.records import failure_cause, first_line
+from e2h_pipeline.orchestration.planning import selection, stage_order, stages_of
+from e2h_pipeline.orchestration.records import failure_cause
+from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.stages.findings import declared_leaks
-from e2h_pipeline.stages.spec import STAGES
+from e2h_pipeline.stages.spec import RECIPE_ASSET, STAGES, load_recipe
+from resources.store import latest_artifact
 
 _PARTITIONS = "experiment"
 _LOGGER = "stages"
@@ -61,27 +66,29 @@ def run_experiment(
 
     Args:
         key: canonical recipe key; becomes the partition.
-        select: assets (`easy_evaluator,rerank_scores+`, or Dagster's selection syntax); all if
-            None.
+        select: assets (`easy_evaluator,rerank_scores+`, or Dagster's selection syntax); all of the
+            recipe's scope if None.
         watch: called with each event as it happens.
         tags: additional tags of the Dagster run.
 
     Raises:
-        RunError: a stage or a check failed, the selection names nothing, or a stage that trains or
-            selects reads gold answers.
+        RecipeError: the key is no recipe.
+        RunError: a stage or a check failed, the selection names nothing or a stage whose inputs are
+            neither selected nor made, or a stage that trains or selects reads gold answers.
         RunStopped: Ctrl-C, after Dagster has closed the run.
     """
     definitions = dg.Definitions.merge(build(), dg.Definitions(loggers={_LOGGER: _stage_logger(watch)}))
-    chosen = _selected(definitions, select)
+    chosen = _chosen(key, home, select)
     if leaks := declared_leaks(STAGES):
         raise RunError(f"supervision firewall: {leaks[0]}; nothing was run")
     with open_instance(home) as instance:
         release_dead_runs(instance)
+        _require_inputs(instance, ArtifactStore(home), key, chosen)
         instance.add_dynamic_partitions(_PARTITIONS, [key])
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance,
             partition_key=key,
-            asset_selection=chosen,
+            asset_selection=[dg.AssetKey(name) for name in sorted(chosen)],
             run_config={"loggers": {_LOGGER: {"config": {}}}},
             tags={**(tags or {}), **own_tags()},
             raise_on_error=False,
@@ -89,17 +96,41 @@ def run_experiment(
     _raise_failures(result)
 
 
-def _selected(definitions: dg.Definitions, select: str | None) -> list[dg.AssetKey] | None:
-    if not select:
-        return None
-    graph = definitions.resolve_asset_graph()
+def _chosen(key: str, home: Path, select: str | None) -> frozenset[str]:
+    """The stages to make: all of the recipe's scope, or those selected."""
+    recipe = Recipe.from_key(key, recipe_folders(home))
     try:
-        chosen = asset_selection(select).resolve(graph) & graph.materializable_asset_keys
-    except dg.DagsterError as error:
-        raise RunError(f"--select: {first_line(str(error))}") from None
-    if not chosen:
-        raise RunError(f"--select '{select}' names no stage")
-    return sorted(chosen)
+        return selection(select).of(recipe) if select else stages_of(recipe)
+    except ValueError as error:
+        raise RunError(f"--select: {error}") from None
+
+
+def _require_inputs(
+    instance: dg.DagsterInstance, store: ArtifactStore, key: str, chosen: frozenset[str]
+) -> None:
+    """Raise, before anything is computed, if a chosen stage reads one that is neither chosen nor
+    made."""
+
+    def made(stage: str) -> Artifact | None:
+        try:
+            return latest_artifact(instance, store, stage, key)
+        except StoreError as error:
+            raise RunError(str(error)) from None
+
+    if RECIPE_ASSET in chosen:
+        recipe = Recipe.from_key(key, recipe_folders(store.home))
+    elif artifact := made(RECIPE_ASSET):
+        recipe = load_recipe(artifact)
+    else:
+        raise RunError(f"--select: {key} has no {RECIPE_ASSET} yet; select it too")
+    whole = recipe.slice(Recipe.model_fields)
+    for stage in (name for name in stage_order() if name in chosen):
+        missing = [name for name in STAGES[stage].inputs(whole) if name not in chosen and not made(name)]
+        if missing:
+            raise RunError(
+                f"--select: {stage} reads {', '.join(missing)}, which {key} does not have yet; select +{stage}, which "
+                "includes all that it needs"
+            )
 
 
 def _raise_failures(result: dg.ExecuteInProcessResult) -> None:

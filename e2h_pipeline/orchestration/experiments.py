@@ -16,6 +16,7 @@ from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.evaluation.human_steps import HUMAN_STEPS, pooled_step_rows
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
 from e2h_pipeline.evaluation.pgr import gap_recovered_rows
 from e2h_pipeline.evaluation.pooling import (
@@ -41,7 +42,7 @@ from e2h_pipeline.stages.spec import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
 
-REPORT_STAGE = "report"
+STEPS_STAGE = "evaluator_generalization"
 _PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
 
 
@@ -116,6 +117,34 @@ class Experiments:
         recovered = self._recovered(key, metrics)
         standing = self._standing(key, [node]).as_row()
         return [{**row, **standing, **recovered.get(_identity(row), {})} for row in rows]
+
+    def steps(self, key: str) -> list[dict[str, Any]]:
+        """What the evaluator is worth on steps that people labelled: rows of `human_steps.parquet`,
+        with the experiment's standing.
+
+        Raises:
+            StoreError: it was not judged on such steps.
+        """
+        artifact = self.artifact(STEPS_STAGE, key)
+        file = artifact.path / HUMAN_STEPS
+        if not file.is_file():
+            raise StoreError(f"{key} has no steps labelled by people; name some in human_steps.sources")
+        standing = self._standing(key, [trace(self.store, artifact)]).as_row()
+        return [{"recipe": key, **row, **standing} for row in read_table(file).to_pylist()]
+
+    def keys_with_steps(self) -> list[str]:
+        """Experiments whose evaluator was judged on steps that people labelled."""
+        known = self.instance.get_dynamic_partitions("experiment")
+        found = ((key, latest_artifact(self.instance, self.store, STEPS_STAGE, key)) for key in known)
+        return [key for key, artifact in found if artifact and (artifact.path / HUMAN_STEPS).is_file()]
+
+    def pooled_steps(self, keys: Sequence[str]) -> list[dict[str, Any]]:
+        """`steps` over the seeds of each recipe among the keys, with `seeds` and `by_seed`."""
+        rows: list[dict[str, Any]] = []
+        for name, by_seed in seeds_of(keys).items():
+            found = {seed: self.steps(key) for seed, key in by_seed.items()}
+            rows += [{**row, "recipe": name} for row in pooled_step_rows(found)]
+        return rows
 
     def pooled(self, keys: Sequence[str]) -> Pooled:
         """Results over the seeds of each recipe among the keys, and the differences that may be told.

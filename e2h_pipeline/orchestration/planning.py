@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
@@ -23,7 +23,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.recorded import recorded_artifacts
 from e2h_pipeline.orchestration.requests import Read, Requests
 from e2h_pipeline.recipe import Recipe, RecipeError
-from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow
+from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, needed_by
 from resources.engine import EngineResource
 
 State = Literal["made", "stale", "missing"]
@@ -35,6 +35,7 @@ UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+REPORT_STAGE = "report"
 _PARTITION_TAG = "dagster/partition"
 _SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
 _QUERIED = 500  # records, or partitions, of one query
@@ -88,14 +89,14 @@ def plans(
     store: ArtifactStore,
     keys: Sequence[str],
     engine: EngineResource,
-    selected: Collection[str] | None = None,
+    selected: Selection | None = None,
     parsed: Mapping[str, Recipe] | None = None,
 ) -> list[Plan]:
     """The plans of some experiments.
 
     Args:
         keys: recipe keys.
-        selected: only these stages count; all where None.
+        selected: only these stages count; all of the recipe's scope where None.
         parsed: recipes that the caller has parsed already, by key.
 
     Raises:
@@ -141,12 +142,12 @@ def _plan(
     key: str,
     read: Read,
     requests: Requests,
-    selected: Collection[str] | None,
+    selected: Selection | None,
     recorded: Mapping[str, str],
     peek: Callable[[str, str], Artifact | None],
 ) -> Plan:
     found: dict[str, Artifact] = {}
-    stages = []
+    stages, counted = [], selected.of(read.recipe) if selected else stages_of(read.recipe)
     for name in stage_order():
         request = requests.of(STAGES[name], read, found)
         artifact = peek(name, request.key) if request else None
@@ -155,16 +156,53 @@ def _plan(
         last = recorded.get(name)
         fresh = request is not None and artifact is not None and last == request.key
         state: State = "made" if fresh else "missing" if last is None else "stale"
-        if selected is None or name in selected:
+        if name in counted:
             stages.append(PlannedStage(name, state, request, artifact))
     return Plan(key, tuple(stages), found)
 
 
-def asset_selection(select: str) -> dg.AssetSelection:
-    """Assets named by `a,b+` (a plus reaches up- or downstream), or by Dagster's own syntax."""
+def stages_of(recipe: Recipe) -> frozenset[str]:
+    """The stages that a run of the whole experiment makes: all of a pipeline; else the report and
+    what it needs."""
+    every = stage_order()  # fills STAGES
+    return frozenset(every) if recipe.scope == "pipeline" else needed_by([REPORT_STAGE], recipe)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Stages that somebody selected, for any recipe.
+
+    Attributes:
+        named: chosen whatever the recipe: named, or downstream of a named one.
+        above: chosen with what they need for the recipe. `+easy_evaluator` needs no policy where
+            labels are human.
+    """
+
+    named: frozenset[str]
+    above: frozenset[str] = frozenset()
+
+    def of(self, recipe: Recipe) -> frozenset[str]:
+        """The chosen stages of an experiment."""
+        return self.named | needed_by(self.above, recipe) if self.above else self.named
+
+
+def selection(select: str) -> Selection:
+    """Stages named by `a,b+` (a plus reaches up- or downstream), or by Dagster's own syntax.
+
+    Raises:
+        ValueError: the selection cannot be read, or names no stage.
+    """
     simple = [_SIMPLE_SELECTION.fullmatch(part.strip()) for part in select.split(",")]
-    text = " or ".join(f'{m[1]}key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
-    return dg.AssetSelection.from_string(text)
+    above = {m[2] for m in simple if m and m[1]} if all(simple) else set()
+    text = " or ".join(f'key:"{m[2]}"{m[3]}' for m in simple if m) if all(simple) else select
+    try:
+        found = dg.AssetSelection.from_string(text).resolve(stage_assets())
+    except dg.DagsterError as error:
+        raise ValueError(str(error).strip().splitlines()[0]) from None
+    named = {key.to_user_string() for key in found} & STAGES.keys()
+    if not named:
+        raise ValueError(f"'{select}' names no stage; there are {', '.join(stage_order())}")
+    return Selection(frozenset(named), frozenset(above & named))
 
 
 @lru_cache(maxsize=1)

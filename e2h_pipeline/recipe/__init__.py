@@ -6,11 +6,13 @@ from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice
 from e2h_pipeline.recipe.section import Family, RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
 from e2h_pipeline.recipe.sections.fitting import Fitting
+from e2h_pipeline.recipe.sections.human_steps import HumanSteps
 from e2h_pipeline.recipe.sections.labels import (
     CheckerLabels,
     Labels,
     MonteCarloLabels,
     Prm800kLabels,
+    PrmBenchLabels,
     ShepherdLabels,
 )
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
@@ -66,6 +68,7 @@ __all__ = [
     "GoalConditionedReward",
     "GrpoRl",
     "Guards",
+    "HumanSteps",
     "IndependentSearch",
     "Labels",
     "LadderProblems",
@@ -81,6 +84,7 @@ __all__ = [
     "PreferenceRl",
     "Prm800kLabels",
     "Prm800kSolutions",
+    "PrmBenchLabels",
     "PrmReward",
     "Problems",
     "Recipe",

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -30,6 +30,7 @@ from e2h_pipeline.recipe.keys import RECIPE_FOLDER, explain_validation, split_ke
 from e2h_pipeline.recipe.layers import Layer, laid_together, override_layer, recipe_layers
 from e2h_pipeline.recipe.section import RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
+from e2h_pipeline.recipe.sections.human_steps import HumanSteps
 from e2h_pipeline.recipe.sections.labels import CheckerLabels
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import LadderProblems, ReferenceSolutions
@@ -52,6 +53,11 @@ class Recipe(Section):
         description="False marks runs that may see hard answers: ceilings, which feed only PGR, and controls.",
     )
     seed: int = Field(0, ge=0, description="Seed of training and sampling.")
+    scope: Literal["evaluator", "reranking", "pipeline"] = Field(
+        "pipeline",
+        description="How far the experiment goes. evaluator: labels, evaluator, and its judgement of steps that people "
+        "labelled; no policy and no samples. reranking: also the sample pool and its reranking. pipeline: everything.",
+    )
     problems: AnyProblems = Field(default_factory=LadderProblems)
     base: Base = Field(default_factory=Base)
     solutions: AnySolutions = Field(default_factory=ReferenceSolutions)
@@ -63,6 +69,7 @@ class Recipe(Section):
     search: AnySearch = Field(default_factory=IndependentSearch)
     scoring: Scoring = Field(default_factory=Scoring)
     early_stop: EarlyStop = Field(default_factory=EarlyStop)
+    human_steps: HumanSteps = Field(default_factory=HumanSteps)
     rerank: Rerank = Field(default_factory=Rerank)
     rl: AnyRl = Field(default_factory=PpoRl)
     evaluation: Evaluation = Field(default_factory=Evaluation)
@@ -76,6 +83,14 @@ class Recipe(Section):
             )
         if self.strict and self.problems.hard_answers:
             raise ValueError("problems.hard_answers needs strict: false (a control)")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_judge(self) -> Recipe:
+        if self.scope == "evaluator" and not self.human_steps.sources:
+            raise ValueError(
+                "scope: evaluator judges steps that people labelled: name some in human_steps.sources"
+            )
         return self
 
     @model_validator(mode="after")

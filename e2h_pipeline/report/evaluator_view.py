@@ -59,7 +59,9 @@ def evaluator_section(
     groups = (*levels, *POOLED_GROUPS)
     found = {(row["metric"], row["levels"]): row for row in metrics}
     rows = [
-        TableRow(label, note, tuple(_cell(found.get((metric, group))) for group in groups), "auroc" in metric)
+        TableRow(
+            label, note, tuple(number_cell(found.get((metric, group))) for group in groups), "auroc" in metric
+        )
         for metric, (label, note) in _METRICS.items()
         if any(name == metric for name, _ in found)
     ]
@@ -68,7 +70,8 @@ def evaluator_section(
     return EvaluatorSection(evaluator, names.columns(groups), rows, panels)
 
 
-def _cell(row: Row | None) -> Cell | None:
+def number_cell(row: Row | None) -> Cell | None:
+    """A value and its interval, with three digits."""
     if row is None:
         return None
     return Cell(_unit(row["value"]), f"{_unit(row['ci_low'])}–{_unit(row['ci_high'])}")

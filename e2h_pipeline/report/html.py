@@ -16,6 +16,7 @@ from typing import Any
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.report.cost_view import cost_panels
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
+from e2h_pipeline.report.human_steps_view import HumanStepsTable, human_steps_tables
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.lineage_view import lineage_section
 from e2h_pipeline.report.rl_view import audit_section, training_panels
@@ -62,7 +63,7 @@ def write_report(
     """Write `out/report.html`.
 
     Args:
-        inputs: artifact folders by asset: `benchmark_metrics` is needed. `rerank_metrics`,
+        inputs: artifact folders by asset. `benchmark_metrics` (or `rerank_metrics` alone),
             `evaluator_generalization`, `rl_policy` and `rl_audit` have sections that are left out where
             absent. Others are ignored.
         lineage: a mapping for each artifact, as rows of `artifacts.lineage.as_rows`.
@@ -72,12 +73,10 @@ def write_report(
     Returns:
         Path within `out`, size, and the benchmarks shown.
     """
-    metrics, differences, lengths = (
-        read_table(inputs["benchmark_metrics"] / f"{name}.parquet").to_pylist()
-        for name in ("metrics", "differences", "lengths")
-    )
+    metrics, differences, lengths = _numbers(inputs)
     names = LevelNames(about.level_names)
     benchmarks = benchmark_sections(metrics, differences, names, about.confidence)
+    judged = inputs.get("evaluator_generalization")
     page = render(
         key=about.key,
         kind="experiment report",
@@ -87,7 +86,8 @@ def write_report(
         confidence=about.confidence,
         benchmarks=benchmarks,
         costs=cost_panels(metrics, lengths),
-        evaluator=_evaluator(inputs.get("evaluator_generalization"), names),
+        evaluator=_evaluator(judged, names),
+        people=_people(judged, names),
         solutions=_solutions(inputs.get("rerank_metrics"), about.text, names),
         training=training_panels(inputs.get("rl_policy")),
         audit=audit_section(inputs.get("rl_audit"), names),
@@ -132,6 +132,7 @@ def samples_page(
         benchmarks=benchmark_sections(metrics, differences, confidence=confidence),
         costs=[],
         evaluator=None,
+        people=[],
         solutions=None,
         training=[],
         audit=None,
@@ -174,6 +175,22 @@ def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> st
     )
 
 
+def _numbers(inputs: Mapping[str, Path]) -> list[list[dict[str, Any]]]:
+    """Rows of metrics, differences and lengths of the most complete table of numbers; none where the
+    experiment has no policy and no samples."""
+    names = ("metrics", "differences", "lengths")
+    tables = (inputs.get(stage) for stage in ("benchmark_metrics", "rerank_metrics"))
+    folder = next((folder for folder in tables if folder is not None), None)
+    files = [folder / f"{name}.parquet" if folder else None for name in names]
+    return [read_table(file).to_pylist() if file and file.is_file() else [] for file in files]
+
+
+def _people(folder: Path | None, names: LevelNames) -> list[HumanStepsTable]:
+    if folder is None or not (folder / "human_steps.parquet").is_file():
+        return []
+    return human_steps_tables(read_table(folder / "human_steps.parquet").to_pylist(), names)
+
+
 def _solutions(folder: Path | None, text: TextFormat, names: LevelNames) -> SolutionsSection | None:
     if folder is None:
         return None
@@ -181,7 +198,7 @@ def _solutions(folder: Path | None, text: TextFormat, names: LevelNames) -> Solu
 
 
 def _evaluator(folder: Path | None, names: LevelNames) -> EvaluatorSection | None:
-    if folder is None:
+    if folder is None or not (folder / "metrics.parquet").is_file():
         return None
     metrics, bins = (
         read_table(folder / f"{name}.parquet").to_pylist() for name in ("metrics", "reliability")

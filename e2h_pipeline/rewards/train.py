@@ -3,12 +3,14 @@
 
 The model is a `*ForTokenClassification` with one label (`models.classifier`), so that
 `from_pretrained` and vLLM's pooling runner serve it. Quality is measured on easy validation
-problems, with the saved folder, as others will load it; no hard labels are used.
+problems, with the saved folder, as others will load it; no hard labels are used. With folds, quality
+is that of the evaluators of the folds, each on the problems it has not seen (`folds`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +19,18 @@ from e2h_pipeline.models.load import HEADING_FIELD
 from e2h_pipeline.registry import EVALUATOR_KINDS
 from e2h_pipeline.rewards.adapters import prepare, whole
 from e2h_pipeline.rewards.examples import Rows, evenly_weighted, labelled, usable
-from e2h_pipeline.rewards.validate import validate
+from e2h_pipeline.rewards.folds import judge_out_of_fold, write_out_of_fold
+from e2h_pipeline.rewards.validate import figures_of, validate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.artifacts.work import Work
-    from e2h_pipeline.recipe import Reward, RewardTraining
+    from e2h_pipeline.recipe import Reward
     from e2h_pipeline.rewards.kinds.base import EvaluatorKind
     from e2h_pipeline.solutions import TextFormat
     from e2h_pipeline.training.batches import Example
+    from e2h_pipeline.training.boundary import Boundary
 
 
 def train_reward_model(
@@ -44,61 +48,122 @@ def train_reward_model(
 
     Returns:
         Counts of examples, of those dropped (too long, or without a label) and of labelled
-        positions; the training summary; figures on easy validation solutions.
+        positions; the training summary; figures on easy validation solutions, or on all labelled
+        ones where the recipe asks for folds.
 
     Raises:
         ValueError: labels that the kind needs are missing, or no examples are left.
     """
-    from transformers import set_seed
-
     from e2h_pipeline.models.base import save_model
-    from e2h_pipeline.training.trainer import Settings, is_main_process, train
+    from e2h_pipeline.training.trainer import is_main_process
 
     kind: EvaluatorKind = EVALUATOR_KINDS.load(options.kind)()
-    text = text.headed(options.training.heading or text.question_heading)
     rows = _read(options.kind, kind, labels)
-    set_seed(work.seed)
-    model, tokenizer, stored_as = _fresh(init, options.training, text)
-    found = kind.examples(tokenizer, _split(rows, "train"), options, work.seed, text)
-    kept = {name: usable(part, options.training.max_tokens) for name, part in found.items()}
-    chosen = kind.choose(kept, options, work.seed)
-    examples = evenly_weighted([example for part in chosen.values() for example in part])
-    trained = prepare(model, options.training)
-    summary = train(
-        trained.train(),
-        examples,
-        kind.objective(options, work.seed),
-        Settings.of(options.training, work.seed),
-        tokenizer.pad_token_id,
-        work,
-    )
-    result = {
-        "kind": options.kind,
-        kind.unit: len(examples),
-        "dropped": sum(len(found[name]) - len(kept[name]) for name in found),
-        "labels": {name: _counts(part) for name, part in chosen.items()},
-        **summary,
-    }
+    text = text.headed(options.training.heading or text.question_heading)
+    folds = options.training.folds
+    trained_on = rows if folds else _split(rows, "train")
+    training = Training(init, kind, options, text)
+    training = training.with_boundary(trained_on, work)
+    judged = judge_out_of_fold(training, rows, folds, work) if folds else None
+    model, tokenizer, examples, result = training.run(trained_on, work)
     if not is_main_process():
         return result
-    save_model(whole(trained, work.folder).to(stored_as), tokenizer, work.out)
+    save_model(model, tokenizer, work.out)
     kind.finish(work.out, examples)
-    return {**result, **validate(work.out, _split(rows, "validation"), text)}
+    if judged is None:
+        return {**result, **validate(work.out, _split(rows, "validation"), text)}
+    write_out_of_fold(work.out, judged)
+    return {**result, "folds": folds, **figures_of(rows, judged.logits)}
 
 
-def _fresh(
-    init: Path, options: RewardTraining, text: TextFormat
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
-    """The model before training, with a head of zeros; its tokenizer; the number format it is saved
-    in."""
-    from e2h_pipeline.models.load import new_evaluator
+@dataclass(frozen=True)
+class Training:
+    """The training of an evaluator on some rows of labels.
 
-    model, tokenizer = new_evaluator(init)
-    stored_as = model.dtype
-    if options.mixed_precision:
-        model.float()
-    setattr(model.config, HEADING_FIELD, text.question_heading)
-    return model, tokenizer, stored_as
+    Attributes:
+        init: folder of the causal LM that it starts from.
+        text: how prompt and solution are written, with the evaluator's heading.
+        boundary: states above the frozen layers, where they are kept.
+    """
+
+    init: Path
+    kind: EvaluatorKind
+    options: Reward
+    text: TextFormat
+    boundary: Boundary | None = None
+
+    def with_boundary(self, rows: Mapping[str, Rows], work: Work) -> Training:
+        """The same with the states of all these rows computed, if the recipe keeps them."""
+        from e2h_pipeline.training.boundary import keep_boundary
+
+        options = self.options.training
+        if not options.cache_frozen:
+            return self
+        model, tokenizer, _ = self._fresh()
+        examples = [e for part in self._examples(tokenizer, rows, work.seed)[1].values() for e in part]
+        folder = work.folder / "boundary"
+        kept = keep_boundary(model.eval(), options.frozen_layers, examples, folder, work.reporter)
+        return Training(self.init, self.kind, self.options, self.text, kept)
+
+    def run(
+        self, rows: Mapping[str, Rows], work: Work
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Sequence[Example], dict[str, Any]]:
+        """Train on all of some rows.
+
+        Returns the trained model as it is saved (in the main process), its tokenizer, the examples,
+        and the summary.
+        """
+        from transformers import set_seed
+
+        from e2h_pipeline.training.boundary import WithBoundary
+        from e2h_pipeline.training.trainer import Settings, is_main_process, train
+
+        options, kind, seed = self.options.training, self.kind, work.seed
+        set_seed(seed)
+        model, tokenizer, stored_as = self._fresh()
+        found, kept = self._examples(tokenizer, rows, seed)
+        chosen = kind.choose(kept, self.options, seed)
+        examples = evenly_weighted([example for part in chosen.values() for example in part])
+        trained = prepare(model, options)
+        summary = train(
+            trained.train(),
+            WithBoundary(examples, self.boundary) if self.boundary else examples,
+            kind.objective(self.options, seed),
+            Settings.of(options, seed),
+            tokenizer.pad_token_id,
+            work,
+            passed=options.frozen_layers if self.boundary else 0,
+        )
+        result = {
+            "kind": self.options.kind,
+            kind.unit: len(examples),
+            "dropped": sum(len(found[name]) - len(kept[name]) for name in found),
+            "labels": {name: _counts(part) for name, part in chosen.items()},
+            **summary,
+        }
+        if is_main_process():
+            trained = whole(trained, work.folder).to(stored_as)
+        return trained.eval(), tokenizer, examples, result
+
+    def _fresh(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
+        """The model before training, with a head of zeros; its tokenizer; the number format it is
+        saved in."""
+        from e2h_pipeline.models.load import new_evaluator
+
+        model, tokenizer = new_evaluator(self.init)
+        stored_as = model.dtype
+        if self.options.training.mixed_precision:
+            model.float()
+        setattr(model.config, HEADING_FIELD, self.text.question_heading)
+        return model, tokenizer, stored_as
+
+    def _examples(
+        self, tokenizer: PreTrainedTokenizerBase, rows: Mapping[str, Rows], seed: int
+    ) -> tuple[dict[str, list[Example]], dict[str, list[Example]]]:
+        """The examples of some rows by kind of label: all, and the usable ones."""
+        found = self.kind.examples(tokenizer, rows, self.options, seed, self.text)
+        most = self.options.training.max_tokens
+        return found, {name: usable(part, most) for name, part in found.items()}
 
 
 def _read(name: str, kind: EvaluatorKind, labels: Mapping[str, Path]) -> dict[str, Rows]:

@@ -11,6 +11,8 @@ from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.ranking import auroc
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from e2h_pipeline.rewards.examples import Row, Rows
     from e2h_pipeline.solutions import TextFormat
 
@@ -28,25 +30,36 @@ def validate(evaluator: Path, rows: Mapping[str, Rows], text: TextFormat = MARKE
         accuracy at probability 0.5 of each, and how many were judged. A soft label counts as right
         from 0.5.
     """
-    import numpy as np
-
     from e2h_pipeline.models.load import load_evaluator
 
     model, tokenizer = load_evaluator(evaluator)
+    return figures_of(rows, {kind: score_rows(model, tokenizer, part, text) for kind, part in rows.items()})
+
+
+def score_rows(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows, text: TextFormat
+) -> list[list[float]]:
+    """Raw logit of each segment of each row."""
+    solutions = [(row["question"], row["completion"], row["finished"]) for row in rows]
+    return score_solutions(model, tokenizer, solutions, text=text)
+
+
+def figures_of(rows: Mapping[str, Rows], logits: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+    """The figures of `validate` from the raw logit of each segment of each row."""
+    import numpy as np
+
     figures: dict[str, Any] = {}
     for kind, part in rows.items():
-        solutions = [(row["question"], row["completion"], row["finished"]) for row in part]
-        scored = score_solutions(model, tokenizer, solutions, text=text)
         judged = [
-            pair for logits, row in zip(scored, part, strict=True) for pair in _judged(kind, logits, row)
+            pair for found, row in zip(logits[kind], part, strict=True) for pair in _judged(kind, found, row)
         ]
-        logits, truth = (np.array([pair[i] for pair in judged], float) for i in (0, 1))
+        scores, truth = (np.array([pair[i] for pair in judged], float) for i in (0, 1))
         unit = kind.removesuffix("s")
         figures[f"validation_{kind if kind == 'steps' else 'solutions'}"] = len(judged)
-        figures[f"validation_{unit}_auroc"] = auroc(logits, truth >= 0.5)
+        figures[f"validation_{unit}_auroc"] = auroc(scores, truth >= 0.5)
         both = 0 < (truth >= 0.5).sum() < len(truth)
         figures[f"validation_{unit}_accuracy"] = (
-            float(((logits > 0) == (truth >= 0.5)).mean()) if both else None
+            float(((scores > 0) == (truth >= 0.5)).mean()) if both else None
         )
     return figures
 

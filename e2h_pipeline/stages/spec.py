@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dagster as dg
 
@@ -28,6 +28,7 @@ EXPERIMENT_TAG, RECIPE_TAG, SEED_TAG = "e2h/experiment", "e2h/recipe", "e2h/seed
 GPU_POOL, CPU_POOL = "gpu", "cpu"
 OWNERS = ["team:scalable-oversight"]
 _LENGTH = 16
+_SCOPES = get_args(Recipe.model_fields["scope"].annotation)
 
 Condition = Callable[[RecipeSlice], bool]
 
@@ -210,6 +211,22 @@ def _together(code: Mapping[str, Code], files: Iterable[Path]) -> str:
     text = "".join(f"{name}:{part.version()};" for name, part in sorted(code.items()))
     text += "".join(f"{path.name}:{remembered_hash(path)};" for path in files)
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def beyond(scope: str) -> Condition:
+    """Whether an experiment goes further than a scope."""
+    return lambda recipe: _SCOPES.index(recipe.scope) > _SCOPES.index(scope)
+
+
+def needed_by(names: Iterable[str], recipe: Recipe) -> frozenset[str]:
+    """Some registered stages and everything that they need for this recipe."""
+    whole, found, missing = recipe.slice(type(recipe).model_fields), {RECIPE_ASSET}, list(names)
+    while missing:
+        name = missing.pop()
+        if name not in found:
+            found.add(name)
+            missing += STAGES[name].inputs(whole)
+    return frozenset(found)
 
 
 def seed_of(recipe: RecipeSlice) -> int | None:

@@ -83,3 +83,19 @@ def ratio_intervals(
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = bootstrap.bounds((drawn @ sums / (drawn @ counts))[:, None])
     return float(sums.sum() / counts.sum()), float(low[0]), float(high[0])
+
+
+def wilson(share: float, problems: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a share of problems (1927). Where all problems agree, resampling them says
+    [0, 0] or [1, 1], as if nothing else could come; 0 of 4 is [0, .49].
+
+    Args:
+        share: in [0, 1].
+    """
+    from scipy.special import ndtri
+
+    z2 = float(ndtri((1 + confidence) / 2)) ** 2
+    middle, reach = share + z2 / (2 * problems), z2 * share * (1 - share) / problems
+    half = (reach + (z2 / (2 * problems)) ** 2) ** 0.5
+    size = 1 + z2 / problems
+    return max(0.0, (middle - half) / size), min(1.0, (middle + half) / size)

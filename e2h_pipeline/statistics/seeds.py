@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.statistics.bootstrap import Bootstrap, Intervals, mean_intervals
+from e2h_pipeline.statistics.bootstrap import Bootstrap, Intervals, mean_intervals, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,8 @@ def seed_intervals(
         values: (seeds, problems, columns); for a difference of two methods, the differences seed by
             seed and problem by problem.
         bootstrap: its coverage; with one seed also its resamples.
-        span: the least and greatest value there can be; no interval reaches further.
+        span: the least and greatest value there can be; no interval reaches further. Where all values
+            are at one end, the interval is Wilson's.
 
     Raises:
         ValueError: there are no problems.
@@ -70,11 +71,32 @@ def seed_intervals(
     mean = by_seed.mean(axis=0)
     if len(every) == 1:
         found = mean_intervals(every[0], bootstrap)
-        return SeedIntervals(found.mean, found.low, found.high, by_seed, np.full(len(mean), np.nan))
+        low, high = _where_all_agree(mean, found.low, found.high, every.shape[1], span, bootstrap)
+        return SeedIntervals(found.mean, low, high, by_seed, np.full(len(mean), np.nan))
     half_width = _half_widths(every)
     half = half_width(np.full(len(mean), 1 - bootstrap.confidence))
     low, high = (np.clip(bound, *span) for bound in (mean - half, mean + half))
+    low, high = _where_all_agree(mean, low, high, every.shape[1], span, bootstrap)
     return SeedIntervals(mean, low, high, by_seed, _p_values(np.abs(mean), half_width))
+
+
+def _where_all_agree(
+    mean: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    problems: int,
+    span: tuple[float, float],
+    bootstrap: Bootstrap,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bounds of shares, Wilson's where every value is the least or the greatest there can be."""
+    if not np.isfinite(span).all():
+        return low, high
+    width = span[1] - span[0]
+    for share, bound in ((0.0, span[0]), (1.0, span[1])):
+        least, most = wilson(share, problems, bootstrap.confidence)
+        low = np.where(mean == bound, span[0] + width * least, low)
+        high = np.where(mean == bound, span[0] + width * most, high)
+    return low, high
 
 
 def seed_ratio(

@@ -32,7 +32,7 @@ class Prm800k(LabelSource):
     def draw(self, job: LabelJob) -> LabelledRows:
         """Ratings of easy problems as labels."""
         options: Prm800kLabels = job.options
-        return rated_labels(self.read(options), job, NEUTRAL[options.neutral])
+        return rated_labels(self.read(options), job.easy, job.domain.text, NEUTRAL[options.neutral])
 
 
 def _path(options: Prm800kLabels) -> Path | None:

@@ -17,35 +17,42 @@ from e2h_pipeline.supervision.matching import (
 )
 from e2h_pipeline.supervision.once import LabelOnce
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows, labelled_row
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows
+from e2h_pipeline.supervision.source import LabelledRows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from e2h_pipeline.problems.rated_solutions import LabelledSolution, LabelledSolutions
+    from e2h_pipeline.solutions import TextFormat
 
 
-def rated_labels(found: LabelledSolutions, job: LabelJob, neutral: float = UNLABELLED) -> LabelledRows:
-    """Rated solutions of easy problems as rows; everything else is counted, not used.
+def rated_labels(
+    found: LabelledSolutions,
+    problems: Mapping[str, dict[str, Any]],
+    text: TextFormat,
+    neutral: float = UNLABELLED,
+) -> LabelledRows:
+    """Rated solutions of some problems as rows; everything else is counted, not used.
 
     Problems are matched by id, or by the text of their question where the data has no ids. A
-    solution with an easy problem's id and another problem's question is not used. The same
+    solution with a problem's id and another problem's question is not used. The same
     step after the same steps of a problem is labelled once, in the first solution that has it (as
     in the paper's code, which ignores the question).
 
     Args:
+        problems: rows of problems by id; of the easy ones where the labels train.
+        text: the domain's format.
         neutral: label of a neutral rating.
     """
-    by_text = by_question(job.easy.values())
+    by_text = by_question(problems.values())
     meaning = {RIGHT_RATING: RIGHT, NEUTRAL_RATING: neutral, WRONG_RATING: WRONG, None: UNLABELLED}
-    text = job.domain.text
     once = LabelOnce()
     rows: Rows = []
     dropped: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
     for solution in found.solutions:
-        problem = problem_of(solution, job.easy, by_text)
+        problem = problem_of(solution, problems, by_text)
         if problem is None:
             dropped[_why_unknown(solution)] += 1
             continue

@@ -32,7 +32,7 @@ class Shepherd(LabelSource):
 
     def draw(self, job: LabelJob) -> LabelledRows:
         """Labels of easy problems."""
-        return rated_labels(self.read(job.options), job)
+        return rated_labels(self.read(job.options), job.easy, job.domain.text)
 
 
 def _default_file() -> Path:

@@ -14,7 +14,8 @@ from typing import Any
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
-from e2h_pipeline.orchestration.experiments import REPORT_STAGE, report_page
+from e2h_pipeline.orchestration.experiments import report_page
+from e2h_pipeline.orchestration.planning import REPORT_STAGE
 from e2h_pipeline.report.sweep import sweep_html
 from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.sweeps.numbers import HEADLINES, Open, member_headlines, metrics_of, pooled

@@ -69,12 +69,11 @@ def sweep_requests(
     found = [plan for plan in found if plan.key not in launched]
     launched.update(plan.key for plan in found)
     add_experiments(instance, [plan.key for plan in found])
-    stages = selected_stages(sweep.select)
     return [
         dg.RunRequest(
             run_key=f"{sweep.name}:{plan.key}:{occasion}",
             partition_key=plan.key,
-            asset_selection=None if stages is None else [dg.AssetKey(name) for name in sorted(stages)],
+            asset_selection=[dg.AssetKey(name) for name in sorted(stage.name for stage in plan.stages)],
             tags={
                 SWEEP_TAG: sweep.name,
                 "dagster/priority": str(sweep.priority),

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, window
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Example = Mapping[str, Sequence[float]]
 WEIGHTS = "weights"  # column of examples: weight of each label; left out where all count alike
+BOUNDARY = "boundary"  # column of examples: states of the frozen layers, a vector for each token
 _PACKED = "e2h_packed"  # the name of our attention in transformers' registry
 _MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "document_lengths")
 
@@ -34,7 +36,27 @@ def run_model(model: PreTrainedModel, batch: Mapping[str, Any], **options: Any) 
     """The forward pass over a batch of `collate`; `options` go to the model
     (`output_hidden_states=True`)."""
     inputs = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
-    return model(**inputs, use_cache=False, **options)
+    with from_boundary(batch.get(BOUNDARY)):
+        return model(**inputs, use_cache=False, **options)
+
+
+_STATES: ContextVar[torch.Tensor | None] = ContextVar("states of the frozen layers", default=None)
+
+
+@contextmanager
+def from_boundary(states: torch.Tensor | None) -> Iterator[None]:
+    """Inside the block, a model that passes through its frozen layers takes these states (rows,
+    length, width)."""
+    token = _STATES.set(states)
+    try:
+        yield
+    finally:
+        _STATES.reset(token)
+
+
+def given_states() -> torch.Tensor | None:
+    """The states of `from_boundary`."""
+    return _STATES.get()
 
 
 def documents(example: Example) -> list[dict[str, Sequence[float]]]:
@@ -74,7 +96,11 @@ def _pad(examples: Sequence[Example], pad_id: int) -> dict[str, Any]:
     batch = {
         name: torch.tensor([[*row[name], *[fill.get(name, 0)] * (longest - len(row[name]))] for row in rows])
         for name in rows[0]
+        if name != BOUNDARY
     }
+    if BOUNDARY in rows[0]:
+        states = [torch.as_tensor(row[BOUNDARY]) for row in rows]
+        batch[BOUNDARY] = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
     lengths = [len(row["input_ids"]) for row in rows]
     mask = torch.tensor([[1] * length + [0] * (longest - length) for length in lengths])
     return {**batch, "attention_mask": mask}
@@ -85,7 +111,13 @@ def _pack(examples: Sequence[Example]) -> dict[str, Any]:
 
     rows = [document for example in examples for document in documents(example)]
     lengths = [len(row["input_ids"]) for row in rows]
-    batch = {name: torch.tensor([[value for row in rows for value in row[name]]]) for name in rows[0]}
+    batch = {
+        name: torch.tensor([[value for row in rows for value in row[name]]])
+        for name in rows[0]
+        if name != BOUNDARY
+    }
+    if BOUNDARY in rows[0]:
+        batch[BOUNDARY] = torch.cat([torch.as_tensor(row[BOUNDARY]) for row in rows])[None]
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     return {**batch, "position_ids": positions, "document_lengths": lengths}
 

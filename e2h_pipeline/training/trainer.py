@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from e2h_pipeline.training.batches import WEIGHTS, Example, collate, packed_attention
+from e2h_pipeline.training.boundary import passing
 from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
@@ -159,8 +160,12 @@ def train(
     settings: Settings,
     pad_id: int,
     work: Work,
+    passed: int = 0,
 ) -> dict[str, Any]:
     """Train `model` in place and return {"updates", "examples", "final_loss"}.
+
+    `passed` lowest layers are passed through: the examples have the states above them
+    (`boundary.WithBoundary`).
 
     `work.out` gets `CURVES`: JSON lines of the loss (nats, mean since the line before), the
     learning rate and the gradient's norm over updates. They hold no times, so they are the same in
@@ -194,7 +199,7 @@ def train(
         work.reporter.message(
             f"{process_count()} processes train together ({trainer.accelerator.distributed_type})"
         )
-    with packed_attention(model, settings.packing):
+    with packed_attention(model, settings.packing), passing(model, passed):
         result = trainer.train(resume_from_checkpoint=last)
     if sharded:
         _gather(trainer, work.folder / GATHERED)

@@ -128,5 +128,5 @@ def test_rank_correlation_by_hand() -> None:
 def test_nothing_that_trains_reads_the_audit() -> None:
     build()
     assert STAGES["rl_audit"].audit
-    readers = {name for name, stage in STAGES.items() if "rl_audit" in stage.reads}
+    readers = {name for name, stage in STAGES.items() if "rl_audit" in stage.upstream}
     assert readers == {"report"}

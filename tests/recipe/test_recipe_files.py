@@ -14,7 +14,7 @@ from e2h_pipeline.definitions import build
 from e2h_pipeline.operations.runner import run_experiment
 from e2h_pipeline.orchestration.automation import watch_recipes
 from e2h_pipeline.orchestration.instance import open_instance
-from e2h_pipeline.orchestration.planning import plans
+from e2h_pipeline.orchestration.planning import plans, selection
 from resources.engine import EngineResource
 
 KEYS = ["tiny", "tiny/seed=1", "ladder"]
@@ -84,9 +84,9 @@ def test_a_server_that_was_there_before_an_edit_sees_what_another_process_made(
 ) -> None:
     """Otherwise the nightly schedule would launch finished members every night."""
     _edit(home, RECIPE.replace("sft: {epochs: 2", "sft: {epochs: 3"))
-    (planned,) = plans(instance, ArtifactStore(home), ["tiny"], EngineResource(), {"recipe"})
+    (planned,) = plans(instance, ArtifactStore(home), ["tiny"], EngineResource(), selection("recipe"))
     assert planned.state == "stale"
     done = e2h(home, "run", "tiny", "--select", "recipe")
     assert done.returncode == 0, done.stderr
-    (planned,) = plans(instance, ArtifactStore(home), ["tiny"], EngineResource(), {"recipe"})
+    (planned,) = plans(instance, ArtifactStore(home), ["tiny"], EngineResource(), selection("recipe"))
     assert planned.state == "made"

@@ -27,14 +27,13 @@ from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge, StepSolution, step_scores
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.statistics.bootstrap import Bootstrap, wilson
 from e2h_pipeline.statistics.calibration import Estimate
 from e2h_pipeline.statistics.levels import known_levels, level_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from e2h_pipeline.solutions import TextFormat
 
 NO_ERROR = -1
 METRICS = ("accuracy_erroneous", "accuracy_correct", "f1")
@@ -130,38 +129,64 @@ def first_error_quality(
         truth: (solutions,) the same as people have it.
         problems: (solutions,) which problem each belongs to.
     """
-    return _quality(*_clustered(named, truth, problems), bootstrap)[0]
+    return _clustered(named, truth, problems, bootstrap)[0]
+
+
+def hits_quality(
+    hits: NDArray[np.floating],
+    truth: NDArray[np.integer],
+    problem: NDArray[np.integer],
+    problems: int,
+    bootstrap: Bootstrap,
+) -> tuple[FirstErrorQuality, NDArray[np.float64] | None]:
+    """The three numbers, and F1 of each resample where there is one.
+
+    Args:
+        hits: (solutions,) 1 where the first wrong step is named right; a share where it is guessed.
+        truth: (solutions,) first wrong step as people have it, -1 for none.
+        problem: (solutions,) number of the problem each belongs to.
+        problems: that are resampled.
+    """
+    classes = [truth != NO_ERROR, truth == NO_ERROR]
+
+    def per_problem(columns: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+        return np.stack([np.bincount(problem, column, minlength=problems) for column in columns], axis=1)
+
+    found = per_problem([hits * each for each in classes])
+    return _quality(found, per_problem([each.astype(float) for each in classes]), bootstrap)
 
 
 def _clustered(
-    named: NDArray[np.integer], truth: NDArray[np.integer], problems: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per problem, the hits and the number of solutions: two arrays (problems, 2), columns wrong and right."""
+    named: NDArray[np.integer], truth: NDArray[np.integer], problems: NDArray[Any], bootstrap: Bootstrap
+) -> tuple[FirstErrorQuality, NDArray[np.float64] | None]:
+    """`hits_quality` of named steps; problems by any value."""
     cluster = np.unique(problems, return_inverse=True)[1]
-    classes = [truth != NO_ERROR, truth == NO_ERROR]
     size = int(cluster.max(initial=-1)) + 1
-
-    def per_problem(items: list[NDArray[np.bool_]]) -> NDArray[np.float64]:
-        columns = [np.bincount(cluster, each.astype(np.float64), minlength=size) for each in items]
-        return np.stack(columns, axis=1).astype(np.float64)
-
-    return per_problem([(named == truth) & each for each in classes]), per_problem(classes)
+    return hits_quality((named == truth).astype(float), truth, cluster, size, bootstrap)
 
 
 def _quality(
     hits: NDArray[np.float64], counts: NDArray[np.float64], bootstrap: Bootstrap
 ) -> tuple[FirstErrorQuality, NDArray[np.float64] | None]:
-    """The three numbers, and F1 of each resample where there is one."""
-    total = counts.sum(axis=0)
+    """The three numbers of hits and solutions per problem, (problems, 2), columns wrong and right."""
+    total, problems = counts.sum(axis=0), (counts > 0).sum(axis=0)
     drawn = bootstrap.counts(len(hits))
     with np.errstate(invalid="ignore", divide="ignore"):
         value, resampled = hits.sum(axis=0) / total, (drawn @ hits) / (drawn @ counts)
-    sides = [_estimate(value[i], resampled[:, i], bootstrap) if total[i] else None for i in (0, 1)]
+    sides: list[Estimate | None] = [None, None]
+    for i in (0, 1):
+        if total[i]:
+            sides[i] = _estimate(value[i], resampled[:, i], bootstrap)
+            if value[i] in (0, 1):  # resamples all say the same
+                sides[i] = (float(value[i]), *wilson(value[i], int(problems[i]), bootstrap.confidence))
     f1, f1_resampled = None, None
-    if total.all():
+    wrong, right = sides
+    if wrong is not None and right is not None:
         f1_resampled = _harmonic(resampled[:, 0], resampled[:, 1])
         f1 = _estimate(harmonic_mean(value[0], value[1]), f1_resampled, bootstrap)
-    return FirstErrorQuality(sides[0], sides[1], f1, int(total[0]), int(total[1])), f1_resampled
+        if 0 in value:
+            f1 = (0.0, 0.0, harmonic_mean(wrong[2], right[2]))
+    return FirstErrorQuality(wrong, right, f1, int(total[0]), int(total[1])), f1_resampled
 
 
 def _harmonic(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,7 +217,7 @@ def process_bench_rows(
     subsets: list[tuple[float, NDArray[np.float64]]] = []
     for number, (name, mask) in enumerate(_groups(solutions).items()):
         own = Bootstrap(bootstrap.resamples, bootstrap.confidence, bootstrap.seed + number)
-        quality, resampled = _quality(*_clustered(named[mask], truth[mask], problems[mask]), own)
+        quality, resampled = _clustered(named[mask], truth[mask], problems[mask], own)
         rows += quality_rows(quality, name)
         if not name.startswith("level ") and quality.f1 is not None and resampled is not None:
             subsets.append((quality.f1[0], resampled))
@@ -271,18 +296,6 @@ def validation_threshold(judge: StepJudge, labels: Path) -> Threshold:
     scores = judge.probabilities([(r["question"], r["completion"], r["finished"]) for r in rows])
     truth = [next((i for i, label in enumerate(r["labels"]) if 0 <= label < 0.5), NO_ERROR) for r in rows]
     return choose_threshold(scores, truth)
-
-
-def easy_threshold(evaluator: Path, labels: Path, text: TextFormat) -> Threshold | None:
-    """`validation_threshold` of a saved evaluator; None where validation has no right or no wrong solution.
-
-    Args:
-        text: the domain's.
-    """
-    try:
-        return validation_threshold(StepJudge.load(evaluator, text), labels)
-    except OneClass:
-        return None
 
 
 def judge_process_bench(

@@ -104,6 +104,13 @@ def completion_of(steps: Sequence[str], text: TextFormat = MARKED) -> tuple[str,
     return completion, segments
 
 
+def as_labelled(completion: str, text: TextFormat) -> tuple[str, bool]:
+    """A completion in the way in which rows of step labels end, and whether it is finished: without
+    an answer block the last step ends like every other, or its end would mark it as the last."""
+    finished = text.parse(completion).answer is not None
+    return (completion if finished else completion + text.separator), finished
+
+
 def _split_answer(step: str, marker: str) -> tuple[str, str, str]:
     """Text before an answer block, the marker, and the answer; the last two empty where there is none."""
     lines = step.strip().splitlines()
@@ -123,12 +130,16 @@ def step_scores(judge: StepJudge, solutions: Sequence[StepSolution]) -> list[lis
     """
     texts = [completion_of(solution.steps, judge.text) for solution in solutions]
     scores = judge.probabilities(
-        [(s.question, completion, True) for s, (completion, _) in zip(solutions, texts, strict=True)]
+        [
+            (s.question, *as_labelled(completion, judge.text))
+            for s, (completion, _) in zip(solutions, texts, strict=True)
+        ]
     )
-    return [_per_step(row, segments) for row, (_, segments) in zip(scores, texts, strict=True)]
+    return [per_step(row, segments) for row, (_, segments) in zip(scores, texts, strict=True)]
 
 
-def _per_step(scores: Sequence[float], segments: Sequence[Sequence[int]]) -> list[float]:
+def per_step(scores: Sequence[float], segments: Sequence[Sequence[int]]) -> list[float]:
+    """A score per step of scores per segment, as `step_scores` says."""
     found = [min((scores[i] for i in own), default=None) for own in segments]
     last = next(score for score in found if score is not None)
     filled = []

@@ -55,6 +55,15 @@ class ShepherdLabels(Labels):
     )
 
 
+class PrmBenchLabels(Labels):
+    """Step labels of PRMBench: planted errors, as a control."""
+
+    source: Literal["prmbench"] = Field("prmbench", description=_SOURCE)
+    path: str | None = Field(
+        None, description="File of labels; prmbench.jsonl or .jsonl.gz in E2H_DATA_DIR/steps where unset."
+    )
+
+
 class MonteCarloLabels(Labels):
     """Labels from completions of each step by the policy (Math-Shepherd's rule)."""
 
@@ -79,6 +88,7 @@ LABELS = Family(
         "checker": CheckerLabels,
         "prm800k": Prm800kLabels,
         "shepherd": ShepherdLabels,
+        "prmbench": PrmBenchLabels,
         "monte_carlo": MonteCarloLabels,
     },
 )

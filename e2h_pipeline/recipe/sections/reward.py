@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from e2h_pipeline.recipe.section import Family, Section
 from e2h_pipeline.recipe.sections.fitting import Fitting
@@ -18,6 +18,13 @@ class RewardTraining(Fitting):
     )
     epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
     max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
+    folds: int = Field(
+        0,
+        ge=0,
+        description="Folds of cross-validation by problem, for few labelled problems: each solution is judged once by an "
+        "evaluator that has not seen its problem, and the threshold comes from these scores; then one is trained on "
+        "all. 0: judge on the problems held out by problems.validation.",
+    )
     heading: str = Field(
         "",
         description="First line of the evaluator's prompt, kept in its config; the domain's own where unset. A base model "
@@ -25,6 +32,11 @@ class RewardTraining(Fitting):
     )
     frozen_layers: int = Field(
         0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
+    )
+    cache_frozen: bool = Field(
+        False,
+        description="Compute the frozen layers once for each solution, and keep their output in the work folder while the "
+        "stage runs (4 bytes x width for each token).",
     )
     lora_rank: int = Field(
         0, ge=0, description="Rank of LoRA adapters, merged when saved; 0 trains all weights."
@@ -42,6 +54,18 @@ class RewardTraining(Fitting):
         "as it was). Where unset, a GPU does so with float32 models; bfloat16 ones stay bfloat16 throughout: "
         "half the memory, but small updates are lost in rounding.",
     )
+
+    @model_validator(mode="after")
+    def _usable(self) -> RewardTraining:
+        if self.folds == 1:
+            raise ValueError("folds: one fold leaves nothing to train on; set 0, or 2 and more")
+        if self.cache_frozen and not self.frozen_layers:
+            raise ValueError("cache_frozen: no layers are frozen; set frozen_layers too")
+        if self.cache_frozen and self.gradient_checkpointing:
+            raise ValueError(
+                "cache_frozen and gradient_checkpointing cannot be used together; set one to false"
+            )
+        return self
 
 
 class Reward(Section):

@@ -1,0 +1,91 @@
+"""Step labels of PRMBench (Song et al. 2025): solutions in which a model planted errors.
+
+Synthetic errors, for a control: an evaluator that learns from them may learn their style, and be
+better on easy labels and worse on the errors that models make. Steps behind the first planted error
+have no label. Of PRMBench's problems, only easy training problems are used; most are of MATH500.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.problems.files import data_folder
+from e2h_pipeline.problems.jsonl import BadLine, field, parse_each
+from e2h_pipeline.problems.rated_solutions import (
+    RIGHT_RATING,
+    WRONG_RATING,
+    LabelledSolution,
+    LabelledSolutions,
+    refuse_if_all_bad,
+)
+from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty
+from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import PrmBenchLabels
+
+_NAMES = ("prmbench.jsonl", "prmbench.jsonl.gz")
+_NUMBER = ". "
+
+
+class PrmBenchSource(LabelSource):
+    """Labels of the modified solutions."""
+
+    def files(self, options: PrmBenchLabels) -> list[Path]:
+        """The one file."""
+        return [Path(options.path) if options.path else _default_file()]
+
+    def read(self, options: PrmBenchLabels) -> LabelledSolutions:
+        """All labels of the file."""
+        files = self.files(options)
+        bad_lines: list[BadLine] = []
+        solutions: list[LabelledSolution] = []
+        for parsed in parse_each(files[0], _read):
+            if isinstance(parsed, BadLine):
+                bad_lines.append(parsed)
+            else:
+                solutions.append(parsed)
+        counts = {"records": len(solutions)}
+        found = LabelledSolutions(tuple(solutions), counts, tuple(bad_lines))
+        return refuse_if_empty(refuse_if_all_bad(files, found), files)
+
+    def draw(self, job: LabelJob) -> LabelledRows:
+        """Labels of easy problems."""
+        return rated_labels(self.read(job.options), job.easy, job.domain.text)
+
+
+def _read(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:
+    steps = field(record, "modified_process", list, path, line)
+    errors = field(record, "error_steps", list, path, line)
+    first = min(errors, default=len(steps) + 1)
+    if not steps or not all(isinstance(step, str) for step in steps) or first < 1:
+        raise ProblemError(f"{path}:{line}: modified_process needs texts, and error_steps numbers from 1")
+    rated = steps[: int(first)]
+    ratings = [WRONG_RATING if number == first else RIGHT_RATING for number in range(1, len(rated) + 1)]
+    return LabelledSolution(
+        file=path.name,
+        line=line,
+        unique_id=None,
+        level=None,
+        question=field(record, "modified_question", str, path, line),
+        steps=tuple(_without_number(step, number) for number, step in enumerate(rated, start=1)),
+        ratings=tuple(ratings),
+    )
+
+
+def _without_number(step: str, number: int) -> str:
+    """`3. Then ...` is layout: a number in front of each step."""
+    return step.removeprefix(f"{number}{_NUMBER}")
+
+
+def _default_file() -> Path:
+    folder = data_folder("steps")
+    found = [folder / name for name in _NAMES if (folder / name).is_file()] if folder else []
+    if not found:
+        raise ProblemError(
+            "labels.source=prmbench needs a file: set labels.path to it, or put prmbench.jsonl (hitsmy/PRMBench_Preview "
+            "on the Hub) into steps/ of E2H_DATA_DIR"
+        )
+    return found[0]
