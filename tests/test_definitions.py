@@ -12,6 +12,7 @@ import pytest
 import toy_stages as toy
 from write_generated import GENERATED
 
+from assets.watched import WATCHED
 from e2h_pipeline.definitions import build
 from e2h_pipeline.orchestration.automation import automated
 from e2h_pipeline.orchestration.planning import selection
@@ -20,7 +21,7 @@ from e2h_pipeline.stages.spec import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "transformers", "datasets", "mlflow", "pandas", "sympy", "matplotlib", "vllm")
-WATCHED_ASSETS = {"problem_files", "solution_files", "label_files", "base_model_files"}
+WATCHED_ASSETS = {watched.name for watched in WATCHED}
 
 
 def test_nothing_heavy_is_imported() -> None:
