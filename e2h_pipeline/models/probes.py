@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 TOKENS = (3, 5, 2, 7, 4, 6)  # of a probe; any will do, and every vocabulary has them
 # Arguments by which a model asks for more than plain attention.
 MORE_THAN_PLAIN = ("softcap", "s_aux", "position_bias")
+# Of a copy in float32.
+_PROBED_LAYERS = 2
 # Largest difference that is rounding, as a share of the largest value.
 _ROUNDING, _ROUNDING_OF_HALVES = 1e-3, 5e-2
 
@@ -24,6 +26,36 @@ def agree(found: Tensor, expected: Tensor) -> bool:
     room = _ROUNDING if expected.element_size() > 2 else _ROUNDING_OF_HALVES
     difference, size = (found - expected).abs().max(), expected.abs().max()
     return bool(difference <= room * size)
+
+
+def in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    """A float32 copy of the lowest layers of a model in 16 bits; a float32 model itself.
+
+    Over thirty layers, the rounding of 16 bits can grow to a third of the result (SmolLM2-135M), and
+    a probe could not tell it from another kind of attention.
+    """
+    import copy
+
+    from torch.nn import ModuleList
+
+    from e2h_pipeline.models.adapters import decoder_layers
+
+    if model.dtype.itemsize > 2:
+        return model
+    try:
+        layers = decoder_layers(model)
+    except ValueError:  # no one list: a probe of the whole model must do
+        return model
+    parent, name = next(
+        (m, name) for m in model.modules() for name, child in m.named_children() if child is layers
+    )
+    setattr(parent, name, ModuleList(layers[:_PROBED_LAYERS]))
+    try:
+        small = copy.deepcopy(model)
+    finally:
+        setattr(parent, name, layers)
+    small.config.get_text_config().num_hidden_layers = len(layers[:_PROBED_LAYERS])
+    return small.float()
 
 
 def reads_ahead(model: PreTrainedModel) -> bool:

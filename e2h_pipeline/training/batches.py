@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, window
+from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, in_float32, window
 from e2h_pipeline.training.next_token import IGNORED
 
 if TYPE_CHECKING:
@@ -164,8 +164,9 @@ def _kept_apart(model: PreTrainedModel) -> bool:
         return True  # weights come later, from the process that has them
     documents = [{"input_ids": TOKENS}, {"input_ids": TOKENS[::-1]}]
     training = model.training
-    model.eval()
     try:
+        model = in_float32(model)
+        model.eval()
         with torch.inference_mode():
             both, alone = (_last_hidden(model, _pack(some)) for some in (documents, documents[1:]))
     except (RuntimeError, TypeError, ValueError):  # it has no place for what we hand to attention

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, learned_positions, window
+from e2h_pipeline.models.probes import MORE_THAN_PLAIN, TOKENS, agree, in_float32, learned_positions, window
 
 ATTENTION = "e2h_cohorts"
 _ENDS = 4  # most prompt lengths per pass: it computes the logits of every prompt at each of them
@@ -88,11 +88,12 @@ class Cohort:
         keys[self.length] = key.reshape(-1, width)
         values[self.length] = value.reshape(-1, width)
         # From here (rows x key heads, queries of a key head, ...), for batched matrix products.
-        query = (query * scaling).view(keys.shape[1], -1, width)
-        own = query.bmm(keys[: self.length + 1].permute(1, 2, 0))
+        # Scores in float32, as in fused kernels: in 16 bits one of 20 is rounded by .06, its weight by 6%.
+        query = (query.float() * scaling).view(keys.shape[1], -1, width)
+        own = query.bmm(keys[: self.length + 1].permute(1, 2, 0).float())
         prompt = self._from_grid(self._prompt_scores(self._grid(query), self.prompt_keys[layer]))
         length = prompt.shape[-1]
-        weights = torch.cat([prompt, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
+        weights = torch.cat([prompt, own], -1).softmax(-1).to(value.dtype)
         told = self._from_grid(self._grid(weights[..., :length]).bmm(self.prompt_values[layer]))
         out = torch.baddbmm(told, weights[..., length:], values[: self.length + 1].transpose(0, 1))
         return out.view(rows, 1, heads, width)
@@ -142,13 +143,13 @@ class Cohort:
         hidden = torch.arange(keys.shape[1], device=keys.device) >= self.lengths[:, None]
         self._hidden = None
         if bool(hidden.any()):
-            bias = keys.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
+            bias = torch.zeros(hidden.shape, device=keys.device).masked_fill_(hidden, -torch.inf)
             self._hidden = bias[:, None].repeat_interleave(self._heads, 0)
 
     def _prompt_scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """(groups x key heads, queries, width) and (groups x key heads, length, width) to
         scores."""
-        keys = keys.transpose(1, 2)
+        keys = keys.transpose(1, 2).float()
         return query.bmm(keys) if self._hidden is None else torch.baddbmm(self._hidden, query, keys)
 
     def _grid(self, rows: Tensor) -> Tensor:
@@ -309,6 +310,7 @@ def probe(model: PreTrainedModel) -> None:
         UnsupportedModel: the model's attention is not plain, though transformers says so.
     """
     start, limit, device = len(TOKENS) // 2, len(TOKENS), model.device
+    name, model = type(model).__name__, in_float32(model)
     with torch.inference_mode():
         ids = torch.tensor([TOKENS], device=device)
         expected = model(input_ids=ids, use_cache=False).logits[0, start - 1 :]
@@ -318,9 +320,9 @@ def probe(model: PreTrainedModel) -> None:
         except UnsupportedModel:
             raise
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            raise UnsupportedModel(_refusal(f"{type(model).__name__}: {error}")) from None
+            raise UnsupportedModel(_refusal(f"{name}: {error}")) from None
     if not agree(found, expected):
-        raise UnsupportedModel(_refusal(f"{type(model).__name__} attends in a way of its own"))
+        raise UnsupportedModel(_refusal(f"{name} attends in a way of its own"))
 
 
 def _probed(model: PreTrainedModel, start: int, limit: int) -> list[Tensor]:
