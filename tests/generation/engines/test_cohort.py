@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from e2h_pipeline.generation.engines.cohort import Cohort, UnsupportedModel
+from e2h_pipeline.generation.engines.cohort import Cohort, UnsupportedModel, probe
 from e2h_pipeline.generation.engines.protocol import Candidate, Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.generation.noise import stream_key
@@ -112,6 +112,40 @@ def test_a_row_has_only_the_room_it_needs(ladder_tok: PreTrainedTokenizerFast) -
     for _ in range(200):
         cohort.advance()
     assert 200 < cohort.keys[0].shape[0] <= 400
+
+
+def test_scores_are_not_rounded_to_sixteen_bits() -> None:
+    """A score of 20 in bfloat16 is off by up to .06, so its weight by 6%. Values of 1 and 0 show the
+    weights."""
+    generator = torch.Generator().manual_seed(0)
+    prompt, query, key = (torch.randn(shape, generator=generator) for shape in ((7, 64), (64,), (64,)))
+    prompt, query, key = (x.to(torch.bfloat16) for x in (prompt, 3 * query, key))
+    expected = (torch.stack([*prompt, key]).double() @ query.double() / 8).softmax(0)
+    assert expected.max() < 0.999  # several keys count
+    for place in range(8):
+        told = torch.zeros(8, 64, dtype=torch.bfloat16)
+        told[place] = 1
+        cohort = Cohort(
+            [(prompt[None, None], told[None, None, :7])], torch.tensor([7]), torch.tensor([0]), limit=9
+        )
+        found = cohort.attend(0, *(x[None, None, None] for x in (query, key, told[7])), scaling=1 / 8)
+        assert float(found.flatten()[0]) == pytest.approx(float(expected[place]), rel=6e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_deep_model_of_any_number_format_is_served(
+    dtype: torch.dtype, ladder_tok: PreTrainedTokenizerFast
+) -> None:
+    """In bfloat16 the rounding of sixty layers is a large part of the logits; that is no other
+    kind of attention."""
+    engine = tiny("llama", ladder_tok, num_hidden_layers=60)
+    engine.model.to(dtype)
+    probe(engine.model)
+    assert engine.model.dtype == dtype
+    assert len(engine.model.model.layers) == engine.model.config.num_hidden_layers == 60
+    capped = tiny("gemma2", ladder_tok, num_key_value_heads=1, head_dim=8, attn_logit_softcapping=5.0)
+    with pytest.raises(UnsupportedModel, match="softcap"):
+        probe(capped.model.to(dtype))
 
 
 def test_models_that_attend_otherwise_are_refused(ladder_tok: PreTrainedTokenizerFast) -> None:
