@@ -95,6 +95,7 @@ class Training:
     def with_boundary(self, rows: Mapping[str, Rows], work: Work) -> Training:
         """The same with the states of all these rows computed, if the recipe keeps them."""
         from e2h_pipeline.training.boundary import keep_boundary
+        from e2h_pipeline.training.trainer import multiplies_in_bfloat16
 
         options = self.options.training
         if not options.cache_frozen:
@@ -102,7 +103,14 @@ class Training:
         model, tokenizer, _ = self._fresh()
         examples = [e for part in self._examples(tokenizer, rows, work.seed)[1].values() for e in part]
         folder = work.folder / "boundary"
-        kept = keep_boundary(model.eval(), options.frozen_layers, examples, folder, work.reporter)
+        kept = keep_boundary(
+            model.eval(),
+            options.frozen_layers,
+            examples,
+            folder,
+            work.reporter,
+            multiplies_in_bfloat16(model, options.mixed_precision),
+        )
         return Training(self.init, self.kind, self.options, self.text, kept)
 
     def run(

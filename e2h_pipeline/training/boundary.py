@@ -77,17 +77,25 @@ class WithBoundary:
 
 
 def keep_boundary(
-    model: PreTrainedModel, layers: int, examples: Sequence[Example], folder: Path, reporter: Reporter
+    model: PreTrainedModel,
+    layers: int,
+    examples: Sequence[Example],
+    folder: Path,
+    reporter: Reporter,
+    mixed_precision: bool = False,
 ) -> Boundary:
     """Compute the states below layer `layers` (from 0) for every document, where `folder` lacks them.
 
     Args:
         model: before training, in eval mode.
         folder: holds the states of this model and these examples only.
+        mixed_precision: multiply in bfloat16, as the training will (`trainer.multiplies_in_bfloat16`).
 
     Raises:
         ValueError: no layer is left above, or the model cannot go on from its own states.
     """
+    import torch
+
     _require_split(model, layers)
     folder.mkdir(parents=True, exist_ok=True)
     texts = [document["input_ids"] for example in examples for document in documents(example)]
@@ -98,7 +106,8 @@ def keep_boundary(
     for number, shard in enumerate(shards):
         file = folder / _NAME.format(number)
         if not file.is_file():
-            _write(file, _states(model, layers, shard))
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=mixed_precision):
+                _write(file, _states(model, layers, shard))
         start = 0
         for text in shard:
             places[_hash(text)] = (file, start, start + len(text))

@@ -336,13 +336,21 @@ def _arguments(settings: Settings, examples: int, model: PreTrainedModel, work: 
         report_to=[],
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
-        bf16=settings.mixed_precision or (cuda and model.dtype == torch.float32),
+        bf16=multiplies_in_bfloat16(model, settings.mixed_precision),
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
     )
     if arguments.n_gpu > 1:  # one process sees several cards: Trainer would split and multiply the batch
         arguments._n_gpu = 1
     return arguments
+
+
+def multiplies_in_bfloat16(model: PreTrainedModel, mixed_precision: bool) -> bool:
+    """Whether the training of a model multiplies in bfloat16: where asked to, and float32 models on
+    GPUs."""
+    import torch
+
+    return mixed_precision or (torch.cuda.is_available() and model.dtype == torch.float32)
 
 
 class _WithBlanks:
