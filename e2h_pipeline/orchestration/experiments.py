@@ -109,6 +109,8 @@ class Experiments:
             StoreError: it has no results yet.
         """
         artifact = self.metrics_artifact(key)
+        if artifact is None and key in self.keys_with_steps():
+            raise StoreError(f"{key} has no policy; its evaluator's numbers: e2h results {key} --steps")
         if artifact is None:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")
         metrics = read_table(artifact.path / "metrics.parquet").to_pylist()

@@ -11,6 +11,7 @@ import pytest
 from read_only import python_without_writing
 from tiny_experiment import e2h
 
+from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS
 
 pytestmark = pytest.mark.slow
@@ -52,6 +53,50 @@ def test_the_pool_reads_the_evaluator_only_where_it_gives_samples_up(tiny_home: 
     assert watched["summary"]["samples"] == whole["summary"]["samples"]
     assert watched["summary"]["tokens"] <= whole["summary"]["tokens"]
     assert _stages(done.stdout, "computed") >= {"benchmark_samples", "early_stop_metrics"}
+
+
+def test_an_evaluator_alone_is_judged_on_steps_that_people_labelled(tiny_home: Path, tmp_path: Path) -> None:
+    """Ratings of ladder problems as PRM800K has them: of easy ones that trained, and of hard ones."""
+    hard = _table(tiny_home, "hard_questions")[:12]
+    file = tmp_path / "steps" / "prm800k_human.jsonl"
+    file.parent.mkdir()
+    ratings = [[1, 1], [1, -1], [-1]]
+    records = [
+        {
+            "unique_id": row["problem_id"],
+            "level": row["level"],
+            "problem": row["question"],
+            "steps": [f"{i}+{j}={i}" for j in range(len(ratings[i % 3]))],
+            "ratings": ratings[i % 3],
+        }
+        for i, row in enumerate(hard)
+    ]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tiny_home / "recipes" / "alone.yaml").write_text(
+        f"extends: tiny\nscope: evaluator\nhuman_steps: {{sources: [prm800k], path: {file.parent}}}\n"
+    )
+    done = e2h(tiny_home, "run", "alone")
+    assert done.returncode == 0, done.stderr
+    assert _stages(done.stdout, "computed") == {"recipe", "evaluator_generalization", "report"}
+    assert not {"rl_policy", "benchmark_samples", "gold_answers"} & _stages(done.stdout, "reused")
+    rows = _json(tiny_home, "results", "alone", "--steps")
+    found = {(row["judge"], row["metric"], row["levels"]): row for row in rows}
+    assert found["evaluator", "step_auroc", "hard"]["count"] == 20
+    assert ("length and position", "step_auroc_over", "hard") in found
+    assert "e2h results alone --steps" in e2h(tiny_home, "results", "alone").stderr
+    told = e2h(tiny_home, "results", "alone", "--steps")
+    assert "PRM800K, human labels" in told.stdout
+    page = Path(e2h(tiny_home, "report", "alone").stdout.strip()).read_text()
+    assert "Steps that people labelled" in page
+    assert "StrictUndefined" not in page
+    file.write_text(file.read_text().replace('"ratings": [-1]', '"ratings": [1]'))
+    again = e2h(tiny_home, "run", "alone")
+    assert _stages(again.stdout, "computed") == {"evaluator_generalization", "report"}
+
+
+def _table(home: Path, asset: str) -> list[dict[str, Any]]:
+    path = _json(home, "inspect", asset, "--key", "tiny")["path"]
+    return read_table(Path(path) / "data.parquet").to_pylist()
 
 
 def test_results_have_every_column_and_the_easy_data_behind_them(tiny_home: Path) -> None:
