@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CURVES = "curves.jsonl"  # beside a model: a line for each report of its training
 GATHERED = "gathered"  # in the work folder: the whole model, where it was trained in shards
 _COMPLETE = "complete"
+_LARGE = 20_000_000  # parameters, from where matrix products take most of the time
 _REPORTS = 50  # about this many points per curve
 
 
@@ -193,6 +194,8 @@ def train(
         callbacks=[_callback(order, settings, work.reporter)],
     )
     sharded = _prepared(trainer)
+    if told := _speed_advice(model, settings):
+        work.reporter.message(told)
     with arguments.main_process_first(local=False):
         last = _last_checkpoint(work.folder)
     if process_count() > 1 and is_main_process():
@@ -211,6 +214,15 @@ def train(
         "examples": len(examples),
         "final_loss": logs[-1]["loss"] if logs else None,
     }
+
+
+def _speed_advice(model: PreTrainedModel, settings: Settings) -> str:
+    """What would make a large model faster on this CPU; nothing for a small one and on GPUs."""
+    from e2h_pipeline.models.speed import advice, bfloat16_gain
+
+    if model.device.type != "cpu" or model.num_parameters() < _LARGE:
+        return ""
+    return advice(settings.mixed_precision, bfloat16_gain())
 
 
 def _callback(order: _Order, settings: Settings, reporter: Reporter) -> TrainerCallback:
