@@ -1,5 +1,6 @@
 """Cross-validation by problem, and training on kept states of frozen layers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2h_pipeline.artifacts.hashing import fingerprint
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_evaluator
@@ -41,10 +43,16 @@ def _rows() -> list[dict[str, Any]]:
     return rows
 
 
-def _train(policy: Path, folder: Path, rows: list[dict[str, Any]], **changed: Any) -> dict[str, Any]:
+def _train(
+    policy: Path,
+    folder: Path,
+    rows: list[dict[str, Any]],
+    reporter: Reporter | None = None,
+    **changed: Any,
+) -> dict[str, Any]:
     write_table(folder / "labels" / "data.parquet", pa.Table.from_pylist(rows))
     training = RewardTraining(epochs=2, batch_size=4, learning_rate=1e-2, **changed)
-    work = Work(folder / "out", folder / "work", 0)
+    work = Work(folder / "out", folder / "work", 0, reporter or Reporter())
     return train_reward_model(
         policy, {"steps": folder / "labels"}, PrmReward(training=training), MARKED, work
     )
@@ -112,6 +120,34 @@ def test_finished_folds_are_not_trained_again(
     _train(ladder_policy, tmp_path, _rows(), folds=FOLDS)
     assert len(trained) == 2  # the torn fold, and the one that is kept
     assert fingerprint(again) == whole
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_folds import KEPT, _rows, _train
+
+class KilledInTheSecondFold(Reporter):
+    def message(self, text):
+        if "fold 2 of 3" in text:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+_train(Path({policy!r}), Path({folder!r}), _rows(), KilledInTheSecondFold(), **KEPT)
+"""
+KEPT: dict[str, Any] = {"folds": FOLDS, "frozen_layers": 1, "cache_frozen": True}
+
+
+def test_a_kill_in_a_fold_changes_nothing(
+    ladder_policy: Path, tmp_path: Path, kill_midway: Callable[[str], None]
+) -> None:
+    _train(ladder_policy, tmp_path / "whole", _rows(), **KEPT)
+    folder = tmp_path / "killed"
+    tests = str(Path(__file__).parent)
+    kill_midway(KILLED.format(tests=tests, policy=str(ladder_policy), folder=str(folder)))
+    assert (folder / "work" / "fold-0.parquet").is_file()
+    assert not (folder / "work" / "fold-1.parquet").exists()
+    _train(ladder_policy, folder, _rows(), **KEPT)
+    assert fingerprint(folder / "out") == fingerprint(tmp_path / "whole" / "out")
 
 
 def test_kept_states_of_frozen_layers_train_the_same_evaluator(ladder_policy: Path, tmp_path: Path) -> None:
