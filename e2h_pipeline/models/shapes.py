@@ -129,15 +129,22 @@ def weight_count(model: Module, learning: bool = False) -> int:
 
 
 def largest_layer(model: PreTrainedModel) -> int:
-    """Bytes of the weights of the largest decoder layer."""
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max((weight_bytes(layer) for some in layers for layer in some), default=weight_bytes(model))
+    """Bytes of the weights of the largest decoder layer; of all where there is no list of layers."""
+    return max(map(weight_bytes, _layers(model)), default=weight_bytes(model))
 
 
 def outside_layers(model: PreTrainedModel) -> int:
     """Bytes of the weights that belong to no decoder layer: embedding, norm and head."""
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
-    return weight_bytes(model) - sum(map(weight_bytes, layers))
+    return weight_bytes(model) - sum(map(weight_bytes, _layers(model)))
+
+
+def _layers(model: PreTrainedModel) -> list[Module]:
+    from e2h_pipeline.models.adapters import decoder_layers
+
+    try:
+        return list(decoder_layers(model))
+    except ValueError:
+        return []
 
 
 class Meter(TorchDispatchMode):

@@ -18,6 +18,7 @@ from e2h_pipeline.generation.memory import drawing, scoring
 from e2h_pipeline.models.base import ModelError
 from e2h_pipeline.models.memory import GB, Cards, Phase, added, all_weights, largest
 from e2h_pipeline.models.shapes import evaluator, language_model, meta, published_config, unreal
+from e2h_pipeline.orchestration.planning import stages_of
 from e2h_pipeline.recipe import OnlineRl, Recipe, RoundsRl
 from e2h_pipeline.rl.memory import online
 from e2h_pipeline.training.memory import fitting, next_token, token_scores
@@ -92,7 +93,7 @@ def memory_plan(
     Args:
         cards: those of the host; `ranks` of them in stages that several processes share.
         engine: the word of the engine that draws pools.
-        stages: only these; all where None.
+        stages: only these; all of the recipe's scope where None.
 
     Raises:
         ModelError: the base model's config is not on this machine, or its code needs data to run.
@@ -100,11 +101,12 @@ def memory_plan(
     import torch
     from torch._subclasses.fake_tensor import DataDependentOutputException, UnsupportedFakeTensorException
 
+    wanted = stages_of(recipe) if stages is None else stages
     config = published_config(recipe.base)
     model = _Base(config, getattr(torch, recipe.base.dtype))
     try:
         found = _stages(recipe, model, cards, engine)
-        return [_plan(*stage) for stage in found if stages is None or stage[0] in stages]
+        return [_plan(*stage) for stage in found if stage[0] in wanted]
     except (DataDependentOutputException, UnsupportedFakeTensorException) as error:
         raise ModelError(
             f"base.model '{recipe.base.model}': {config.model_type} looks at values, so it cannot be reckoned "

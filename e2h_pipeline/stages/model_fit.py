@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.registry import DOMAINS, ENGINES
+from e2h_pipeline.registry import DOMAINS, ENGINES, LABEL_SOURCES
 from e2h_pipeline.solutions import prompt_tokens
 
 if TYPE_CHECKING:
@@ -34,10 +34,18 @@ def model_findings(folder: Path, recipe: Recipe, engine: str) -> tuple[list[str]
     policy, tokenizer = load_policy(folder)
     prompt = len(prompt_tokens(tokenizer, domain.example.question, domain.text))
     drawn = {name: getattr(recipe, name).max_new_tokens for name in ("easy_samples", "sampling")}
+    if not _has_policy(recipe):
+        return _training_findings(policy, recipe), None
     longest = max(drawn, key=lambda name: drawn[name])
     found = _refusal(folder, policy, engine, prompt + drawn[longest])
     rl = _refusal(folder, policy, _EMBEDDED, prompt + getattr(recipe.rl, "max_new_tokens", 0))
     return [*([f"{longest}: {found}"] if found else []), *_training_findings(policy, recipe)], rl
+
+
+def _has_policy(recipe: Recipe) -> bool:
+    """Whether the experiment draws from a policy at all."""
+    sources = ((LABEL_SOURCES.load(options.source)(), options) for options in recipe.labels)
+    return recipe.scope != "evaluator" or any(source.reads(options) for source, options in sources)
 
 
 def _refusal(folder: Path, policy: PreTrainedModel, engine: str, tokens: int) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import ARCHITECTURES
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM, PretrainedConfig
 
 from e2h_pipeline.models.adapters import add_adapter
 from e2h_pipeline.models.base import ModelError
@@ -19,7 +19,9 @@ from e2h_pipeline.models.shapes import (
     Meter,
     evaluator,
     language_model,
+    largest_layer,
     meta,
+    outside_layers,
     published_config,
     unreal,
     weight_bytes,
@@ -128,3 +130,17 @@ def test_a_model_that_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.M
         published_config(Base(train=True))
     config("llama").save_pretrained(tmp_path)
     assert published_config(Base(model=str(tmp_path))).vocab_size == WORDS
+
+
+def test_lists_inside_a_layer_count_once() -> None:
+    """Experts are a list of modules inside a layer; they are part of it, and of no other."""
+    config = LlamaConfig(
+        vocab_size=10, hidden_size=8, intermediate_size=8, num_hidden_layers=3, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config)
+    plain, outside = largest_layer(model), outside_layers(model)
+    assert outside == 4 * (10 * 8 + 8 + 10 * 8)
+    experts = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=False) for _ in range(3))
+    model.model.layers[1].experts = experts
+    assert largest_layer(model) == plain + 3 * 4 * 64
+    assert outside_layers(model) == outside
