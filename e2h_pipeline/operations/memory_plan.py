@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.generation.engines.protocol import SamplingOptions
 from e2h_pipeline.generation.memory import drawing, scoring
 from e2h_pipeline.models.base import ModelError
+from e2h_pipeline.models.classifier import score_head_name
 from e2h_pipeline.models.memory import GB, Cards, Phase, added, all_weights, largest
 from e2h_pipeline.models.shapes import evaluator, language_model, meta, published_config, unreal
 from e2h_pipeline.orchestration.planning import stages_of
-from e2h_pipeline.recipe import OnlineRl, Recipe, RoundsRl
+from e2h_pipeline.recipe import FineTuning, OnlineRl, Recipe, RoundsRl
 from e2h_pipeline.rl.memory import online
 from e2h_pipeline.training.memory import fitting, next_token, token_scores
 
@@ -131,9 +132,11 @@ def _stages(
     """The arguments of `_plan` for each stage."""
     one = replace(cards, ranks=1, sharded=False)
     own = cards if _distributed("sft_policy", recipe) else one
-    yield "sft_policy", _sft(recipe.sft, base), own, _fewer_rows("sft", recipe.sft, _sft, base, own)
+    yield "sft_policy", _sft(recipe.sft, base), own, _lighter("sft", recipe.sft, _sft, base, own)
     own = cards if _distributed("easy_evaluator", recipe) else one
-    yield "easy_evaluator", _evaluator(recipe.reward.training, base), own, _lighter(recipe, base, own)
+    training = recipe.reward.training
+    lighter = _lighter("reward.training", training, _evaluator, base, own)
+    yield "easy_evaluator", _evaluator(training, base), own, lighter
     for stage, section in (("easy_samples", "easy_samples"), ("benchmark_samples", "sampling")):
         options = getattr(recipe, section)
         if options.samples:
@@ -186,31 +189,39 @@ def _distributed(stage: str, recipe: Recipe) -> bool:
 # Stages
 
 
-def _sft(options: Any, base: _Base) -> _Reckon:
-    return partial(_fitting, options, base, longest=options.max_tokens)
+def _sft(options: FineTuning, base: _Base) -> _Reckon:
+    def reckon(cards: Cards) -> list[Phase]:
+        from e2h_pipeline.training.adapters import prepare
+        from e2h_pipeline.training.trainer import Settings
+
+        with meta():
+            trained = prepare(language_model(base.config, base.dtype), options)
+        return fitting(trained, next_token, Settings.of(options, 0), (options.max_tokens, 1), cards)
+
+    return reckon
 
 
 def _rounds(options: Any, base: _Base, longest: int) -> _Reckon:
     pairs = 2 if options.algorithm == "dpo" else 1  # an example of preference training is a pair
-    return partial(_fitting, options, base, longest=longest, documents=pairs)
 
-
-def _fitting(options: Any, base: _Base, cards: Cards, *, longest: int, documents: int = 1) -> Iterable[Phase]:
-    from e2h_pipeline.training.trainer import Settings
-
-    with meta():
-        model = language_model(base.config, base.dtype)
-    return fitting(model, next_token, Settings.of(options, 0), (longest, documents), cards)
-
-
-def _evaluator(options: Any, base: _Base) -> _Reckon:
     def reckon(cards: Cards) -> list[Phase]:
-        from e2h_pipeline.rewards.adapters import prepare
+        from e2h_pipeline.training.trainer import Settings
+
+        with meta():
+            model = language_model(base.config, base.dtype)
+        return fitting(model, next_token, Settings.of(options, 0), (longest, pairs), cards)
+
+    return reckon
+
+
+def _evaluator(options: FineTuning, base: _Base) -> _Reckon:
+    def reckon(cards: Cards) -> list[Phase]:
+        from e2h_pipeline.training.adapters import prepare
         from e2h_pipeline.training.trainer import Settings
 
         with meta():
             model = evaluator(base.config, base.dtype)
-            trained = prepare(model.float() if options.mixed_precision else model, options)
+            trained = prepare(model, options, [score_head_name(model)])
         return fitting(trained, token_scores, Settings.of(options, 0), (options.max_tokens, 1), cards)
 
     return reckon
@@ -272,18 +283,19 @@ def _fewer_rows(
         yield {f"{section}.micro_batch_size": rows}, make(changed, base), cards
 
 
-def _lighter(recipe: Recipe, base: _Base, cards: Cards) -> Iterator[_Change]:
-    """Changes of the evaluator's training."""
-    options = recipe.reward.training
-    yield from _fewer_rows("reward.training", options, _evaluator, base, cards)
+def _lighter(
+    section: str, options: FineTuning, make: Callable[[Any, _Base], _Reckon], base: _Base, cards: Cards
+) -> Iterator[_Change]:
+    """Changes of a fine-tuning."""
+    yield from _fewer_rows(section, options, make, base, cards)
     fields: dict[str, Any] = {"micro_batch_size": 1}
     for more in ({"gradient_checkpointing": True}, {"lora_rank": options.lora_rank or _RANK}):
         fields |= more
-        shown = {f"reward.training.{name}": str(value).lower() for name, value in fields.items()}
-        yield shown, _evaluator(options.model_copy(update=fields), base), cards
+        shown = {f"{section}.{name}": str(value).lower() for name, value in fields.items()}
+        yield shown, make(options.model_copy(update=fields), base), cards
     without = {"micro_batch_size": 1, "gradient_checkpointing": True}
     for setting, where in _spread(cards):
-        yield setting, _evaluator(options.model_copy(update=without), base), where
+        yield setting, make(options.model_copy(update=without), base), where
 
 
 def _online_changes(

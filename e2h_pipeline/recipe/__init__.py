@@ -5,7 +5,7 @@ from e2h_pipeline.recipe.keys import DEFAULT_KEY, RECIPE_FOLDER, canonical_key, 
 from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice
 from e2h_pipeline.recipe.section import Family, RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
-from e2h_pipeline.recipe.sections.fitting import Fitting
+from e2h_pipeline.recipe.sections.fitting import FineTuning, Fitting
 from e2h_pipeline.recipe.sections.human_steps import HumanSteps
 from e2h_pipeline.recipe.sections.labels import (
     CheckerLabels,
@@ -64,6 +64,7 @@ __all__ = [
     "EasySamples",
     "Evaluation",
     "Family",
+    "FineTuning",
     "Fitting",
     "GoalConditionedReward",
     "GrpoRl",

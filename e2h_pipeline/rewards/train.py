@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
-from e2h_pipeline.models.load import HEADING_FIELD
+from e2h_pipeline.models.classifier import score_head_name
+from e2h_pipeline.models.load import HEADING_FIELD, load_classifier
 from e2h_pipeline.registry import EVALUATOR_KINDS
-from e2h_pipeline.rewards.adapters import prepare, whole
 from e2h_pipeline.rewards.examples import Rows, evenly_weighted, labelled, usable
 from e2h_pipeline.rewards.folds import judge_out_of_fold, write_out_of_fold
 from e2h_pipeline.rewards.validate import figures_of, validate
+from e2h_pipeline.training.adapters import prepare, whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,7 +133,7 @@ class Training:
         found, kept = self._examples(tokenizer, rows, seed)
         chosen = kind.choose(kept, self.options, seed)
         examples = evenly_weighted([example for part in chosen.values() for example in part])
-        trained = prepare(model, options)
+        trained = prepare(model, options, [score_head_name(model)])
         summary = train(
             trained.train(),
             WithBoundary(examples, self.boundary) if self.boundary else examples,
@@ -150,7 +151,7 @@ class Training:
             **summary,
         }
         if is_main_process():
-            trained = whole(trained, work.folder).to(stored_as)
+            trained = whole(trained, work.folder, load_classifier).to(stored_as)
         return trained.eval(), tokenizer, examples, result
 
     def _fresh(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:

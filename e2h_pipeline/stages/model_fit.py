@@ -8,7 +8,7 @@ from the store is looked at too.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from e2h_pipeline.registry import DOMAINS, ENGINES, LABEL_SOURCES
 from e2h_pipeline.solutions import prompt_tokens
@@ -16,7 +16,7 @@ from e2h_pipeline.solutions import prompt_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from e2h_pipeline.recipe import Recipe
+    from e2h_pipeline.recipe import FineTuning, Recipe
 
 _EMBEDDED = "transformers"
 
@@ -66,16 +66,15 @@ def _training_findings(policy: PreTrainedModel, recipe: Recipe) -> list[str]:
     from e2h_pipeline.training.batches import packed_attention
 
     positions = learned_positions(policy)
-    stages: dict[str, Any] = {"sft": recipe.sft, "reward.training": recipe.reward.training}
+    stages: dict[str, FineTuning] = {"sft": recipe.sft, "reward.training": recipe.reward.training}
     found = [
         f"{name}.max_tokens={options.max_tokens}, and the model knows {positions} positions: lower it"
         for name, options in stages.items()
         if positions and options.max_tokens > positions
     ]
-    if recipe.reward.training.packing:
-        try:
-            with packed_attention(policy):
-                pass
-        except ValueError as error:
-            found.append(f"reward.training: {error}")
+    try:
+        with packed_attention(policy, any(options.packing for options in stages.values())):
+            pass
+    except ValueError as error:
+        found += [f"{name}: {error}" for name, options in stages.items() if options.packing]
     return found

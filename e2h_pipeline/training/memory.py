@@ -64,7 +64,7 @@ def fitting(
 
 
 def next_token(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """The loss of fine-tuning (`sft.next_token_objective`)."""
+    """The loss of fine-tuning (`taught.TaughtTokens`), as if every position were taught."""
     from e2h_pipeline.training.next_token import next_token_loss
 
     found: Any = model(input_ids=ids, attention_mask=mask, use_cache=False)

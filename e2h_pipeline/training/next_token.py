@@ -23,7 +23,17 @@ def next_token_loss(logits: Tensor, labels: Tensor, total: Tensor | float) -> Te
         labels: (batch, length) token ids, -100 where no loss is wanted.
         total: labelled tokens in the optimizer batch.
     """
+    return token_loss(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), total)
+
+
+def token_loss(logits: Tensor, tokens: Tensor, total: Tensor | float) -> Tensor:
+    """Cross-entropy of tokens given the logits that predict them.
+
+    Args:
+        logits: (positions, vocabulary).
+        tokens: (positions,) token ids, -100 where no loss is wanted.
+        total: labelled tokens in the optimizer batch.
+    """
     from torch.nn.functional import cross_entropy
 
-    flat = logits[:, :-1].flatten(0, 1).float()
-    return cross_entropy(flat, labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum") / total
+    return cross_entropy(logits.float(), tokens, ignore_index=IGNORED, reduction="sum") / total

@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.solutions import MARKED, encode
-from e2h_pipeline.training.batches import run_model
-from e2h_pipeline.training.next_token import IGNORED, next_token_loss
+from e2h_pipeline.training.adapters import prepare, whole
+from e2h_pipeline.training.next_token import IGNORED
+from e2h_pipeline.training.taught import TaughtTokens
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.artifacts.work import Work
     from e2h_pipeline.recipe import Sft
     from e2h_pipeline.solutions import TextFormat
-    from e2h_pipeline.training.trainer import TrainingStep
 
 
 def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, work: Work) -> dict[str, Any]:
@@ -41,22 +40,24 @@ def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, 
 
     set_seed(work.seed)
     model, tokenizer = load_policy(base)
+    stored_as = model.dtype
     rows = read_table(easy_solutions / "data.parquet").to_pylist()
     random.Random(f"sft/{work.seed}").shuffle(rows)
     wanted = set(list(dict.fromkeys(row["problem_id"] for row in rows))[: options.problems])
     rows = [row for row in rows if row["problem_id"] in wanted]
     encoded = [(row["problem_id"], sft_example(tokenizer, row, text)) for row in rows]
     kept = [(name, example) for name, example in encoded if len(example["input_ids"]) <= options.max_tokens]
+    trained = prepare(model, options)
     summary = train(
-        model.train(),
+        trained.train(),
         [example for _, example in kept],
-        next_token_objective,
+        TaughtTokens(),
         Settings.of(options, work.seed),
         tokenizer.pad_token_id,
         work,
     )
     if is_main_process():
-        save_model(_whole(model, work.folder), tokenizer, work.out)
+        save_model(whole(trained, work.folder, _load).to(stored_as), tokenizer, work.out)
     return {
         "problems": len({name for name, _ in kept}),
         "solutions": len(kept),
@@ -65,21 +66,12 @@ def train_sft(base: Path, easy_solutions: Path, options: Sft, text: TextFormat, 
     }
 
 
-def _whole(model: PreTrainedModel, work: Path) -> PreTrainedModel:
-    """The trained model to save: shards put together."""
+def _load(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     from e2h_pipeline.models.strict import load_strictly
-    from e2h_pipeline.training.trainer import GATHERED
 
-    if not (work / GATHERED).is_dir():
-        return model
-    return load_strictly(AutoModelForCausalLM, work / GATHERED).to(model.dtype)
-
-
-def next_token_objective(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
-    """`next_token_loss` of a batch."""
-    return next_token_loss(run_model(model, batch).logits, batch["labels"], step.total)
+    return load_strictly(AutoModelForCausalLM, folder)
 
 
 def sft_example(

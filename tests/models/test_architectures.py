@@ -10,14 +10,14 @@ from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFas
 from e2h_pipeline.generation.engines.embedded import Transformers
 from e2h_pipeline.generation.engines.protocol import SampleRequest, SamplingOptions
 from e2h_pipeline.models.base import ModelError, get_base_model, save_model
-from e2h_pipeline.models.classifier import NoEvaluator, classifier_class, score_head
+from e2h_pipeline.models.classifier import NoEvaluator, classifier_class, score_head, score_head_name
 from e2h_pipeline.models.load import load_evaluator, new_evaluator
 from e2h_pipeline.models.probes import reads_ahead
 from e2h_pipeline.recipe import Base, MathProblems, RewardTraining
-from e2h_pipeline.rewards.adapters import prepare
 from e2h_pipeline.rewards.kinds.stepwise import step_objective
 from e2h_pipeline.rewards.scoring import encode_for, score_encoded, score_solutions
 from e2h_pipeline.solutions import MARKED
+from e2h_pipeline.training.adapters import prepare
 from e2h_pipeline.training.batches import collate, packed_attention, run_model
 from e2h_pipeline.training.next_token import IGNORED
 from e2h_pipeline.training.trainer import TrainingStep
@@ -172,7 +172,9 @@ def test_every_layer_can_be_frozen_or_adapted(policy: Path) -> None:
     learning = {n for n, p in frozen.named_parameters() if p.requires_grad}
     assert any(".1." in n for n in learning)
     assert not any(".0." in n for n in learning)
-    adapted = prepare(new_evaluator(policy)[0], RewardTraining.model_validate({"lora_rank": 2}))
+    adapted = prepare(
+        new_evaluator(policy)[0], RewardTraining.model_validate({"lora_rank": 2}), [score_head_name(model)]
+    )
     adapters = {n for n, p in adapted.named_parameters() if p.requires_grad}
     assert any("lora_A" in n for n in adapters)
     assert any("modules_to_save" in n for n in adapters)

@@ -14,16 +14,16 @@ from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.base import save_model
-from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
+from e2h_pipeline.models.load import load_classifier, load_evaluator, load_policy, new_evaluator
 from e2h_pipeline.recipe import RewardTraining
 from e2h_pipeline.recipe.sections.reward import REWARD
-from e2h_pipeline.rewards.adapters import prepare, whole
 from e2h_pipeline.rewards.examples import step_example
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.rewards.validate import validate
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.ranking import auroc
+from e2h_pipeline.training.adapters import prepare, whole
 
 
 def _rows(count: int, split: str) -> list[dict[str, Any]]:
@@ -372,8 +372,8 @@ def test_gathered_shards_are_what_is_saved(
     ladder_evaluator: Path, ladder_policy: Path, tmp_path: Path
 ) -> None:
     model, _ = new_evaluator(ladder_policy)
-    assert whole(model, tmp_path) is model
+    assert whole(model, tmp_path, load_classifier) is model
     gathered, _ = load_evaluator(ladder_evaluator)
     gathered.save_pretrained(tmp_path / "gathered")
-    found = whole(model, tmp_path).state_dict()
+    found = whole(model, tmp_path, load_classifier).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in gathered.state_dict().items())

@@ -70,7 +70,11 @@ def test_packing_and_reinforcement_learning_are_looked_at(
     bpe_tok: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     folder = save_tiny("bloom", bpe_tok, tmp_path)
-    packed = {"reward": {"training": {"packing": True, "max_tokens": 200}}}
+    packed = {"sft": {"packing": True, "max_tokens": 200}, "reward": {"training": {"max_tokens": 200}}}
+    findings, rl = model_findings(folder, _recipe(**packed), "transformers")
+    assert findings[-1].startswith("sft: BloomForCausalLM")
+    assert not any("reward.training" in finding for finding in findings)
+    packed["reward"]["training"]["packing"] = True
     findings, rl = model_findings(folder, _recipe(**packed), "transformers")
     assert findings[-1].startswith("reward.training: BloomForCausalLM")
     assert "packing=false" in findings[-1]

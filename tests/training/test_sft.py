@@ -8,8 +8,11 @@ from distributed_stages import shard_on_cpu
 from gloo_ranks import in_ranks
 from transformers import PreTrainedTokenizerFast
 
+from e2h_pipeline.artifacts.hashing import data_version, fingerprint
+from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.recipe import Sft
 from e2h_pipeline.solutions import MARKED
@@ -72,9 +75,11 @@ def test_the_end_of_sequence_gets_a_gradient(
     assert grad[-1].abs().sum() == 0
 
 
-def _sft(policy: Path, tables: Path, folder: Path, **changed: object) -> dict:
+def _sft(
+    policy: Path, tables: Path, folder: Path, reporter: Reporter | None = None, **changed: object
+) -> dict:
     options = Sft.model_validate({"epochs": 8, "batch_size": 8, "learning_rate": 1e-2, **changed})
-    work = Work(folder / "out", folder / "work", 0)
+    work = Work(folder / "out", folder / "work", 0, reporter or Reporter())
     return train_sft(policy, tables / "easy_solutions", options, MARKED, work)
 
 
@@ -154,3 +159,105 @@ def test_two_ranks_train_as_one_process_does(
     assert files[0] == files[1]
     one, two = (load_policy(tmp_path / name / "out")[0].state_dict() for name in ("one", "two"))
     torch.testing.assert_close(two, one, rtol=0, atol=2e-5)
+
+
+# Adapters, frozen layers, packing
+
+
+class Interrupted(Exception):
+    """Raised in the middle of a run."""
+
+
+class Interrupter(Reporter):
+    """Stops a run after some updates."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        if done >= 7:
+            raise Interrupted
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_policy(folder)[0].state_dict()
+
+
+def _changed(policy: Path, folder: Path) -> set[str]:
+    before, after = _weights(policy), _weights(folder)
+    assert set(before) == set(after)
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_adapters_learn_and_are_merged_when_saved(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    plain = _sft(ladder_policy, ladder_tables, tmp_path / "plain", epochs=1, learning_rate=1e-9)
+    adapted = _sft(ladder_policy, ladder_tables, tmp_path / "adapted", lora_rank=4, learning_rate=2e-2)
+    assert adapted["final_loss"] < 0.5 * plain["final_loss"]
+    files = [{p.name for p in (tmp_path / name / "out").iterdir()} for name in ("plain", "adapted")]
+    assert files[0] == files[1]  # no adapter is left
+    changed = _changed(ladder_policy, tmp_path / "adapted" / "out")
+    assert {name.split(".")[2] for name in changed} == {"0", "1"}
+    assert all("_proj" in name for name in changed)
+
+
+def test_frozen_layers_stay_and_have_no_adapters(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    for rank in (0, 2):
+        folder = tmp_path / str(rank)
+        _sft(ladder_policy, ladder_tables, folder, epochs=1, frozen_layers=1, lora_rank=rank)
+        changed = _changed(ladder_policy, folder / "out")
+        # The tiny policy's head is tied to its embedding, and stays with it.
+        assert changed
+        assert all(name.startswith(("model.layers.1.", "model.norm.")) for name in changed)
+
+
+def test_interrupted_adapters_end_the_same_to_the_bit(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    fields = {"epochs": 2, "lora_rank": 2, "packing": True}
+    expected = _sft(ladder_policy, ladder_tables, tmp_path / "whole", **fields)
+    with pytest.raises(Interrupted):
+        _sft(ladder_policy, ladder_tables, tmp_path / "parts", Interrupter(), **fields)
+    assert not (tmp_path / "parts" / "out").exists()
+    assert list((tmp_path / "parts" / "work").glob("checkpoint-*/adapter_model.safetensors"))
+    assert _sft(ladder_policy, ladder_tables, tmp_path / "parts", **fields) == expected
+    first, second = (data_version(fingerprint(tmp_path / name / "out")) for name in ("whole", "parts"))
+    assert first == second
+
+
+def test_packing_and_recomputation_change_no_loss(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    ways = ({}, {"packing": True, "micro_batch_size": 4}, {"packing": True, "gradient_checkpointing": True})
+    losses = [
+        _sft(ladder_policy, ladder_tables, tmp_path / str(i), epochs=2, learning_rate=1e-3, **way)[
+            "final_loss"
+        ]
+        for i, way in enumerate(ways)
+    ]
+    assert losses[1:] == pytest.approx(losses[:1] * 2, abs=1e-4)
+
+
+def test_mixed_precision_keeps_the_stored_format(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    """Steps of 1e-4 are lost in the rounding of bfloat16 weights, and not in that of float32 ones."""
+    model, tokenizer = load_policy(ladder_policy)
+    save_model(model.bfloat16(), tokenizer, tmp_path / "half")
+    moved = []
+    for mixed in (False, True):
+        folder = tmp_path / str(mixed)
+        fields = {"epochs": 4, "learning_rate": 1e-4, "mixed_precision": mixed}
+        _sft(tmp_path / "half", ladder_tables, folder, **fields)
+        before, after = _weights(tmp_path / "half"), _weights(folder / "out")
+        assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+        moved.append(sum(int((before[name] != after[name]).sum()) for name in before))
+    assert moved[1] > 2 * moved[0]
+
+
+def test_adapters_and_shards_exclude_each_other(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="set lora_rank=0, or do not shard"):
+        _sft(ladder_policy, ladder_tables, tmp_path, lora_rank=2)

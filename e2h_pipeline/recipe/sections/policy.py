@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from e2h_pipeline.recipe.section import Section
-from e2h_pipeline.recipe.sections.fitting import Fitting
+from e2h_pipeline.recipe.sections.fitting import FineTuning
 
 
 class Base(Section):
@@ -74,7 +74,7 @@ class Base(Section):
         return self
 
 
-class Sft(Fitting):
+class Sft(FineTuning):
     """Supervised fine-tuning on easy solutions (paper section 3.2, appendix C.1)."""
 
     problems: int | None = Field(
@@ -82,7 +82,6 @@ class Sft(Fitting):
         ge=1,
         description="Use the solutions of only this many problems (drawn by seed); all where unset.",
     )
-    max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
 
 
 class Sampling(Section):

@@ -7,17 +7,16 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from e2h_pipeline.recipe.section import Family, Section
-from e2h_pipeline.recipe.sections.fitting import Fitting
+from e2h_pipeline.recipe.sections.fitting import FineTuning
 
 
-class RewardTraining(Fitting):
+class RewardTraining(FineTuning):
     """Training of an evaluator: a token-classification head with one label (paper section 3.3)."""
 
     init: Literal["base", "sft"] = Field(
         "base", description="Starting weights; the paper starts from the base model."
     )
     epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
-    max_tokens: int = Field(768, ge=8, description="Longer solutions are dropped, counted and shown.")
     folds: int = Field(
         0,
         ge=0,
@@ -30,29 +29,10 @@ class RewardTraining(Fitting):
         description="First line of the evaluator's prompt, kept in its config; the domain's own where unset. A base model "
         "that has seen marked work under a heading of its own checks best under that heading.",
     )
-    frozen_layers: int = Field(
-        0, ge=0, description="Lower layers (and the embedding) that stay as pretrained."
-    )
     cache_frozen: bool = Field(
         False,
         description="Compute the frozen layers once for each solution, and keep their output in the work folder while the "
         "stage runs (4 bytes x width for each token).",
-    )
-    lora_rank: int = Field(
-        0, ge=0, description="Rank of LoRA adapters, merged when saved; 0 trains all weights."
-    )
-    packing: bool = Field(
-        False,
-        description="Several solutions in a row, kept apart by position and mask; hardly any padding.",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory, about a third more time."
-    )
-    mixed_precision: bool = Field(
-        False,
-        description="Weights and optimizer in float32, products in bfloat16, whatever the model is stored in (it is saved "
-        "as it was). Where unset, a GPU does so with float32 models; bfloat16 ones stay bfloat16 throughout: "
-        "half the memory, but small updates are lost in rounding.",
     )
 
     @model_validator(mode="after")

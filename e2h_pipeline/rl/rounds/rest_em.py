@@ -68,9 +68,9 @@ class RestEm:
 
     def objective(self, options: RestEmRl) -> Objective:
         """See `RoundsAlgorithm.objective`: cross-entropy of completion tokens, as in SFT."""
-        from e2h_pipeline.training.sft import next_token_objective
+        from e2h_pipeline.training.taught import TaughtTokens
 
-        return next_token_objective
+        return TaughtTokens()
 
 
 def solution_example(rollout: Rollout) -> Example:
