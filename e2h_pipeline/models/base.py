@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent / "shipped"
 ORIGIN = "origin.json"
+SAFE_WEIGHTS, SAFE_WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"  # transformers' names
+_FORMATS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # safetensors' names
 
 
 class ModelError(ValueError):
@@ -69,6 +71,50 @@ def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, An
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save weights (safetensors), config and tokenizer as a Hugging Face folder."""
     model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def stored_weights(options: Base) -> list[Path]:
+    """Files of a local model that hold its weights as the recipe wants them; none where they have
+    to be converted.
+
+    They are copied byte for byte, which takes seconds where writing them anew takes minutes. They
+    are not linked: an edit of the user's file in place would change the artifact too.
+    """
+    folder = local_folder(options)
+    if folder is None or options.trust_remote_code:  # code is saved with the model that it made
+        return []
+    files = _weight_files(folder)
+    weights = [file for file in files if file.name != SAFE_WEIGHTS_INDEX]
+    as_wanted = all(_formats(file) == {_FORMATS[options.dtype]} for file in weights)
+    return files if as_wanted and all(file.parent == folder for file in files) else []
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder that transformers reads, with their index."""
+    index = folder / SAFE_WEIGHTS_INDEX
+    if (folder / SAFE_WEIGHTS).is_file():  # transformers looks for it first
+        return [folder / SAFE_WEIGHTS]
+    if not index.is_file():
+        return []
+    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [index, *(folder / name for name in sorted(set(names)))]
+
+
+def _formats(file: Path) -> set[str]:
+    """Number formats in a file of weights, as safetensors calls them. Only its header is read."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as tensors:
+        return {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118 (not a mapping)
+
+
+def _save_settings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """All that `save_model` writes, but for the weights."""
+    model.config.dtype, model.config.architectures = str(model.dtype).split(".")[1], [type(model).__name__]
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -116,8 +162,14 @@ def _fetch(options: Base, out: Path) -> dict[str, Any]:
             raise ModelError(f"base.model '{options.model}': {error}") from None
         model.config.eos_token_id = tokenizer.eos_token_id
     tokenizer.clean_up_tokenization_spaces = False  # else decoding drops the space in "1 , 2"
-    save_model(model, tokenizer, out)
+    files = stored_weights(options)
+    if files:
+        _save_settings(model, tokenizer, out)
+    else:
+        save_model(model, tokenizer, out)
     _require_evaluator(model, options.model)
+    for file in files:
+        shutil.copyfile(file, out / file.name)
     return {"origin": options.model, "revision": options.revision, **folder_size(out)}
 
 

@@ -1,10 +1,13 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from architectures import save_tiny
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.work import Work
@@ -119,8 +122,6 @@ def test_the_model_that_is_shipped_is_the_one_that_the_default_recipe_asks_for(t
 
 def test_a_local_folder_gets_what_training_needs(bpe_policy: Path, tmp_path: Path) -> None:
     """Not a shipped model; its tokenizer has no padding token, like Llama's."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     folder = tmp_path / "mine"
     AutoModelForCausalLM.from_pretrained(bpe_policy).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(bpe_policy)
@@ -169,3 +170,79 @@ def test_a_domain_without_a_corpus_trains_no_base_model(tmp_path: Path) -> None:
 def test_another_domain_may_start_from_the_shipped_model_whatever_the_knobs(tmp_path: Path) -> None:
     work = Work(tmp_path / "out", tmp_path / "work")
     assert "shipped" in make_base_model(Base(updates=13), MathProblems(), work)["origin"]
+
+
+# Local models: weights are copied as they are, or converted
+
+
+def _source(folder: Path, policy: Path, dtype: torch.dtype = torch.float32, **saving: object) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=dtype)
+    model.save_pretrained(folder, **saving)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _made(source: Path, out: Path, **options: object) -> dict[str, bytes]:
+    make_base_model(Base(model=str(source), **options), LADDER, Work(out, out.with_name("work")))
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("saving", [{}, {"max_shard_size": "20KB"}])
+def test_weights_of_a_local_model_are_copied(
+    bpe_policy: Path, tmp_path: Path, saving: dict[str, object]
+) -> None:
+    source = _source(tmp_path / "mine", bpe_policy, **saving)
+    for file in source.glob("*.safetensors"):
+        save_file(load_file(file), file, metadata={"format": "pt", "author": "me"})  # lost when written anew
+    made = _made(source, tmp_path / "out")
+    weights = {path.name: path for path in source.glob("model*")}
+    assert {name: made[name] for name in weights} == {name: p.read_bytes() for name, p in weights.items()}
+    tensors, expected = (load_policy(folder)[0].state_dict() for folder in (tmp_path / "out", source))
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_an_edit_in_place_leaves_the_copy_alone(bpe_policy: Path, tmp_path: Path) -> None:
+    source = _source(tmp_path / "mine", bpe_policy)
+    before = _made(source, tmp_path / "out")
+    with (source / "model.safetensors").open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"edit")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3_moe", "gemma2", "opt"])
+def test_a_copy_has_the_files_of_a_model_written_anew(
+    name: str, bpe_tok: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So data versions stay where the source was written by the same transformers."""
+    source = save_tiny(name, bpe_tok, tmp_path / "mine")
+    copied = _made(source, tmp_path / "copied")
+    monkeypatch.setattr(base_module, "stored_weights", lambda options: [])
+    assert copied == _made(source, tmp_path / "written")
+
+
+def test_weights_in_other_formats_are_converted(bpe_policy: Path, tmp_path: Path) -> None:
+    half = _source(tmp_path / "half", bpe_policy, torch.bfloat16)
+    as_it_was = half.joinpath("model.safetensors").read_bytes()
+    assert _made(half, tmp_path / "same", dtype="bfloat16")["model.safetensors"] == as_it_was
+    assert _made(half, tmp_path / "wide")["model.safetensors"] != as_it_was
+    assert {p.dtype for p in load_policy(tmp_path / "wide")[0].parameters()} == {torch.float32}
+    pickled = _source(tmp_path / "pickled", bpe_policy)
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    expected = load_policy(bpe_policy)[0].state_dict()
+    (pickled / "model.safetensors").unlink()
+    made = _made(pickled, tmp_path / "read")
+    assert "pytorch_model.bin" not in made
+    found = load_policy(tmp_path / "read")[0].state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_file_outside_of_the_folder_is_not_copied(bpe_policy: Path, tmp_path: Path) -> None:
+    source = _source(tmp_path / "mine", bpe_policy)
+    (source / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    names = load_file(tmp_path / "elsewhere.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../elsewhere.safetensors")}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert base_module.stored_weights(Base(model=str(source))) == []
