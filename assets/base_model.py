@@ -13,16 +13,16 @@ from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.stages.asset import stage
 
 
-def _folders(recipe: RecipeSlice) -> Sequence[Path]:
-    from e2h_pipeline.models.base import local_folder
+def _sources(recipe: RecipeSlice) -> Sequence[Path]:
+    from e2h_pipeline.models.base import local_source
 
-    folder = local_folder(recipe.base)
-    return [folder] if folder else []
+    source = local_source(recipe.base)
+    return [source] if source else []
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     """Files of a shipped or local model. The recipe has name and commit of a Hub model."""
-    return {name: digest for folder in _folders(recipe) for name, digest in fingerprint(folder).items()}
+    return {name: digest for source in _sources(recipe) for name, digest in fingerprint(source).items()}
 
 
 @stage(
@@ -32,12 +32,12 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     kinds={"huggingface", "pytorch"},
     gpu=True,
     external=_fingerprint,
-    outside=_folders,
+    outside=_sources,
     watches=[MODEL_FILES],
 )
 def base_model(job: StageJob) -> dict[str, Any]:
-    """The base model as a Hugging Face folder: shipped, fetched, or trained from scratch on the
-    domain's corpus."""
+    """The base model as a Hugging Face folder: shipped, fetched, converted from GGUF, or trained
+    from scratch on the domain's corpus."""
     from e2h_pipeline.models.tokenizer_fit import require_carries
     from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.training.from_nothing import make_base_model

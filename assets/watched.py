@@ -167,10 +167,10 @@ WATCHED = (
     ),
     Watched(
         MODEL_FILES,
-        ("base.model", "base.revision", "base.train"),
+        ("base.model", "base.file", "base.revision", "base.train"),
         _look_at_model,
         "policy",
-        "The folder of `base.model`, if it is local or shipped; for a model on the Hub, only "
+        "The folder or GGUF file of `base.model`, if it is local or shipped; for a model on the Hub, only "
         "`base.revision`. The files are too large to read every minute, so sizes and times count here; "
         "`base_model` hashes the files.",
     ),

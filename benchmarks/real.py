@@ -30,12 +30,12 @@ from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import new_evaluator
 from e2h_pipeline.problems.math.prm800k import read_prm800k
 from e2h_pipeline.recipe import PrmReward, RewardTraining
-from e2h_pipeline.rewards.adapters import freeze_layers
 from e2h_pipeline.rewards.examples import encode_row, step_example
 from e2h_pipeline.rewards.kinds.stepwise import step_loss
 from e2h_pipeline.rewards.scoring import score_encoded, score_solutions
 from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import MARKED, SEPARATOR, EncodedSolution
+from e2h_pipeline.training.adapters import freeze_layers
 
 BATCH, MICRO, RATE = 16, 4, 1e-4
 Rows = list[dict[str, Any]]

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.models.chat import ChatError, set_up_chat
 from e2h_pipeline.models.classifier import classifier
+from e2h_pipeline.models.gguf import check_reading, gguf_of, load_gguf
 from e2h_pipeline.models.probes import TOKENS, reads_ahead
 from e2h_pipeline.models.strict import WeightsError, load_strictly
 from e2h_pipeline.registry import CORPORA
@@ -35,10 +38,15 @@ class ModelError(ValueError):
     """A model that cannot be used; the message names it and the mend."""
 
 
-def local_folder(options: Base) -> Path | None:
-    """The folder of a shipped or local model; None where it comes from the Hub, is trained here, or
-    is not there."""
-    folders = [] if options.train else [SHIPPED / options.model, Path(options.model)]
+def local_source(options: Base) -> Path | None:
+    """The folder or GGUF file of a shipped or local model; None where it comes from the Hub, is
+    trained here, or is not there."""
+    if options.train:
+        return None
+    if place := gguf_of(options):
+        file = Path(*place)
+        return file if file.is_file() else None
+    folders = [SHIPPED / options.model, Path(options.model)]
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
@@ -55,7 +63,8 @@ def get_base_model(options: Base, problems: Problems, out: Path) -> dict[str, An
         ModelError: the model cannot be found, or the shipped model was made by other knobs.
     """
     shipped = SHIPPED / options.model
-    if shipped.parent == SHIPPED and shipped.is_dir():  # a local folder, given as a path, is not ours
+    ours = shipped.parent == SHIPPED and shipped.is_dir()  # a local folder, given as a path, is not
+    if ours and options.file is None:
         if options.chat:
             raise ModelError(
                 f"base.chat: the shipped model '{options.model}' has no chat template: set base.chat=false"
@@ -81,8 +90,10 @@ def stored_weights(options: Base) -> list[Path]:
     They are copied byte for byte, which takes seconds where writing them anew takes minutes. They
     are not linked: an edit of the user's file in place would change the artifact too.
     """
-    folder = local_folder(options)
-    if folder is None or options.trust_remote_code:  # code is saved with the model that it made
+    folder = local_source(options)
+    if folder is None or folder.is_file():
+        return []
+    if options.trust_remote_code:  # code is saved with the model that it made
         return []
     files = _weight_files(folder)
     weights = [file for file in files if file.name != SAFE_WEIGHTS_INDEX]
@@ -136,23 +147,9 @@ def _check_shipped(shipped: Path, options: Base, knobs: Mapping[str, Mapping[str
 
 
 def _fetch(options: Base, out: Path) -> dict[str, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            options.model, revision=options.revision, trust_remote_code=options.trust_remote_code
-        )
-        model = load_strictly(
-            AutoModelForCausalLM,
-            options.model,
-            revision=options.revision,
-            dtype=options.dtype,
-            trust_remote_code=options.trust_remote_code,
-        )
-    except WeightsError as error:
-        raise ModelError(f"base.model {error}") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"base.model '{options.model}' cannot be loaded: {error}") from error
+    model, tokenizer, origin = _load(options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if options.chat:
@@ -167,10 +164,43 @@ def _fetch(options: Base, out: Path) -> dict[str, Any]:
         _save_settings(model, tokenizer, out)
     else:
         save_model(model, tokenizer, out)
+    if gguf_of(options):
+        with _named(options):
+            origin["reading"] = asdict(check_reading(model, AutoTokenizer.from_pretrained(out)))
     _require_evaluator(model, options.model)
     for file in files:
         shutil.copyfile(file, out / file.name)
-    return {"origin": options.model, "revision": options.revision, **folder_size(out)}
+    return {"origin": options.model, "revision": options.revision, **origin, **folder_size(out)}
+
+
+def _load(options: Base) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """Model and tokenizer, and what to tell of a GGUF file."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import cached_file
+
+    with _named(options):
+        if place := gguf_of(options):
+            file = cached_file(*place, revision=options.revision)
+            return load_gguf(Path(file), options.dtype)
+        how = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(options.model, **how)
+        model = load_strictly(AutoModelForCausalLM, options.model, dtype=options.dtype, **how)
+        return model, tokenizer, {}
+
+
+@contextmanager
+def _named(options: Base) -> Iterator[None]:
+    """Within it, errors of loading name the model.
+
+    Raises:
+        ModelError: instead of these errors.
+    """
+    try:
+        yield
+    except WeightsError as error:
+        raise ModelError(f"base.model {error}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"base.model '{options.model}' cannot be loaded: {error}") from error
 
 
 def _require_evaluator(model: PreTrainedModel, name: str) -> None:

@@ -22,8 +22,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from e2h_pipeline.models.base import ModelError, local_folder
+from e2h_pipeline.models.base import ModelError, local_source
 from e2h_pipeline.models.classifier import classifier_class
+from e2h_pipeline.models.gguf import gguf_of
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -48,10 +49,10 @@ def published_config(options: Base) -> PretrainedConfig:
             "base.train: a model trained from nothing has no config yet; set base.train=false to plan"
         )
     shapes = PUBLISHED / f"{options.model.replace('/', '--')}.json"
-    folder = local_folder(options) or (shapes if shapes.is_file() else None)
+    place, file = gguf_of(options) or (local_source(options) or (shapes if shapes.is_file() else None), None)
     try:
         return AutoConfig.from_pretrained(
-            folder or options.model, revision=options.revision, local_files_only=True
+            place or options.model, revision=options.revision, local_files_only=True, gguf_file=file
         )
     except (OSError, ValueError) as error:
         raise ModelError(

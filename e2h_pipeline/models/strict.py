@@ -46,9 +46,10 @@ def load_strictly(kind: Any, source: str | Path, **options: Any) -> PreTrainedMo
         "has another shape": {name + shape for name, shape in shapes.items()},
         "cannot be read": found["error_msgs"],
     }
+    place = Path(source, options["gguf_file"]).resolve() if "gguf_file" in options else source
     for problem, names in problems.items():
-        _require_none(source, problem, names)
-    _require_none(source, "holds values that are not finite", _not_finite(model))
+        _require_none(place, problem, names)
+    _require_none(place, "holds values that are not finite", _not_finite(model))
     return model
 
 

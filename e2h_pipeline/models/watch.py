@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.models.base import local_folder
+from e2h_pipeline.models.base import local_source
+from e2h_pipeline.models.gguf import gguf_of
 from e2h_pipeline.problems.files import SourceState
 
 if TYPE_CHECKING:
@@ -17,22 +18,23 @@ def look_at_model(options: Base) -> SourceState:
     Hashing gigabytes every minute would cost too much. A changed time only makes `base_model`
     again, which hashes the files and finds that nothing is new.
     """
-    folder = local_folder(options)
-    if folder is None:
+    source = local_source(options)
+    if source is None:
         if not options.train and options.model.startswith(("/", ".")):
-            return SourceState(
-                error=f"base.model {options.model}: no such folder; put it back or name another"
-            )
+            named = "/".join(filter(None, (options.model, options.file)))
+            kind = "file" if gguf_of(options) else "folder"
+            return SourceState(error=f"base.model {named}: no such {kind}; put it back or name another")
         there = (
             {"made here": "trained"} if options.train else {options.model: options.revision or "not pinned"}
         )
         return SourceState(parts=there)
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        found = [source] if source.is_file() else source.iterdir()
+        files = sorted(path for path in found if path.is_file())
         stats = {path.name: path.stat() for path in files}
         parts = {name: f"{seen.st_size}-{seen.st_mtime_ns}" for name, seen in stats.items()}
         return SourceState.of_files(files, parts)
     except OSError as error:
         return SourceState(
-            error=f"base.model {folder}: cannot be read ({error.strerror or error}); put it back"
+            error=f"base.model {source}: cannot be read ({error.strerror or error}); put it back"
         )

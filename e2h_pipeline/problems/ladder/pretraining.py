@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _NO_KNOBS = {
     "train",
     "model",
+    "file",
     "revision",
     "dtype",
     "trust_remote_code",

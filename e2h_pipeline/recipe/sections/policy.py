@@ -14,7 +14,12 @@ class Base(Section):
     """The pretrained model that all training starts from."""
 
     model: str = Field(
-        "ladder-base", description="A model shipped with the package, a Hub name, or a local folder."
+        "ladder-base",
+        description="A model shipped with the package, a Hub name, a local folder, or a local GGUF file.",
+    )
+    file: str | None = Field(
+        None,
+        description="A GGUF file in the Hub model or folder, to be converted; else its own weights are taken.",
     )
     revision: str | None = Field(
         None,
@@ -63,10 +68,16 @@ class Base(Section):
     mark_noise: float = Field(0.05, ge=0, le=1, description="Share of marks that are flipped at random.")
 
     @model_validator(mode="after")
-    def _chat_is_asked_for(self) -> Base:
+    def _fields_fit(self) -> Base:
         if self.train and self.chat:
             raise ValueError(
                 "chat: a model trained from nothing has no chat template; set train or chat to false"
+            )
+        if self.file is not None and not self.file.endswith(".gguf"):
+            raise ValueError(f"file: {self.file} is no GGUF file; leave it out to take a model's own weights")
+        if self.file is not None and self.train:
+            raise ValueError(
+                "file: a model trained from nothing is read from no file; leave out file or train"
             )
         for field in ("system_prompt", "thinking"):
             if getattr(self, field) is not None and not self.chat:
