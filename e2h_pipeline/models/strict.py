@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 _NAMED = 3  # tensors that an error lists, at most
@@ -58,8 +59,15 @@ def _not_finite(model: PreTrainedModel) -> list[str]:
     return [
         name
         for name, tensor in model.named_parameters()
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.isfinite().all())
+        if tensor.is_floating_point() and not tensor.is_meta and tensor.numel() and not _finite(tensor)
     ]
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, by the extremes: both are NaN if any value is. Ten times as
+    fast as a look at each value, which took longer than loading."""
+    least, most = tensor.aminmax()
+    return bool(least.isfinite() and most.isfinite())
 
 
 def _require_none(source: str | Path, problem: str, names: Iterable[str]) -> None:

@@ -254,7 +254,7 @@ def test_real_files_are_converted(tmp_path: Path) -> None:
     if not folder:
         pytest.skip("E2H_GGUF_DIR is not set: no GGUF files of real models here")
     files = sorted(Path(folder).glob("*.gguf"))
-    assert files
+    assert files, f"{folder} holds no GGUF file"
     for path in files:
         summary = _made(path, tmp_path / path.stem)
         print(path.name, summary)

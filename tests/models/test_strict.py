@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import save_tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from e2h_pipeline.models.base import SHIPPED, ModelError, get_base_model, save_model
 from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
-from e2h_pipeline.models.strict import WeightsError
+from e2h_pipeline.models.strict import WeightsError, _not_finite
 from e2h_pipeline.recipe import Base, LadderProblems
 
 Tensors = dict[str, torch.Tensor]
@@ -84,6 +86,24 @@ def test_a_damaged_checkpoint_is_refused_and_named(
         assert str(folder) in str(caught.value)
     with pytest.raises(ModelError, match=f"base.model .*{message}"):
         get_base_model(Base(model=str(policy)), LadderProblems(), tmp_path / "out")
+
+
+@settings(deadline=None)
+@given(
+    size=st.integers(1, 300),
+    place=st.integers(0, 299),
+    value=st.sampled_from([float("nan"), float("inf"), -float("inf"), 3.0]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_one_value_that_is_not_finite_is_seen_anywhere(
+    size: int, place: int, value: float, dtype: torch.dtype
+) -> None:
+    model = torch.nn.Module()
+    weight = torch.linspace(-9, 9, size).to(dtype)
+    weight[place % size] = value
+    model.weight = torch.nn.Parameter(weight)
+    model.empty = torch.nn.Parameter(torch.zeros(0, dtype=dtype))
+    assert _not_finite(model) == ([] if value == 3.0 else ["weight"])
 
 
 def test_an_evaluator_without_its_head_is_refused(evaluator: Path) -> None:
