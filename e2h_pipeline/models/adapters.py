@@ -40,6 +40,22 @@ def decoder_layers(model: PreTrainedModel) -> ModuleList:
     return lists[0]
 
 
+def keep_lowest_layers(model: PreTrainedModel, count: int) -> None:
+    """Take away all decoder layers above the lowest `count`; the config tells of those that are left.
+
+    Raises:
+        ValueError: the model has fewer.
+    """
+    layers, config = decoder_layers(model), model.config.get_text_config()
+    if count > len(layers):
+        raise ValueError(f"layers: {type(model).__name__} has {len(layers)} layers, not {count}")
+    kinds = getattr(config, "layer_types", None)
+    del layers[count:]
+    if kinds:
+        config.layer_types = list(kinds)[:count]
+    config.num_hidden_layers = count
+
+
 def linear_layers(model: PreTrainedModel, above: int = 0) -> list[str]:
     """Names of the linear layers in the decoder layers from `above` on, with or without adapters."""
     from torch.nn import Linear

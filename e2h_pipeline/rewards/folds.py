@@ -87,7 +87,7 @@ def judge_out_of_fold(training: Training, rows: Mapping[str, Rows], count: int, 
         model, tokenizer, _, _ = training.run(others, inside)
         if is_main_process():
             write_shard(files[fold], _judged(model, tokenizer, rows, folds, fold, training.text))
-        shutil.rmtree(inside.out)  # its curves
+        shutil.rmtree(inside.out, ignore_errors=True)  # its curves
     if not is_main_process():
         return OutOfFold(folds, {}, {})
     return _of_table(pa.concat_tables([read_table(file) for file in files]))

@@ -10,16 +10,18 @@ is that of the evaluators of the folds, each on the problems it has not seen (`f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.artifacts.tables import read_table
+from e2h_pipeline.models.adapters import keep_lowest_layers
 from e2h_pipeline.models.classifier import score_head_name
 from e2h_pipeline.models.load import HEADING_FIELD, load_classifier
 from e2h_pipeline.registry import EVALUATOR_KINDS
 from e2h_pipeline.rewards.examples import Rows, evenly_weighted, labelled, usable
 from e2h_pipeline.rewards.folds import judge_out_of_fold, write_out_of_fold
+from e2h_pipeline.rewards.regression import fit_head
 from e2h_pipeline.rewards.validate import figures_of, validate
 from e2h_pipeline.training.adapters import prepare, whole
 
@@ -63,8 +65,7 @@ def train_reward_model(
     text = text.headed(options.training.heading or text.question_heading)
     folds = options.training.folds
     trained_on = rows if folds else _split(rows, "train")
-    training = Training(init, kind, options, text)
-    training = training.with_boundary(trained_on, work)
+    training = Training(init, kind, options, text).with_states(trained_on, work)
     judged = judge_out_of_fold(training, rows, folds, work) if folds else None
     model, tokenizer, examples, result = training.run(trained_on, work)
     if not is_main_process():
@@ -84,6 +85,7 @@ class Training:
     Attributes:
         init: folder of the causal LM that it starts from.
         text: how prompt and solution are written, with the evaluator's heading.
+        states: what a head reads, where the recipe fits it by regression.
         boundary: states above the frozen layers, where they are kept.
     """
 
@@ -91,28 +93,28 @@ class Training:
     kind: EvaluatorKind
     options: Reward
     text: TextFormat
+    states: Boundary | None = None
     boundary: Boundary | None = None
 
-    def with_boundary(self, rows: Mapping[str, Rows], work: Work) -> Training:
-        """The same with the states of all these rows computed, if the recipe keeps them."""
-        from e2h_pipeline.training.boundary import keep_boundary
+    def with_states(self, rows: Mapping[str, Rows], work: Work) -> Training:
+        """The same with the states of all these rows computed that the recipe asks for."""
+        from e2h_pipeline.training.boundary import keep_boundary, keep_states
         from e2h_pipeline.training.trainer import multiplies_in_bfloat16
 
         options = self.options.training
-        if not options.cache_frozen:
+        if not options.cache_frozen and options.head == "zeros":
             return self
         model, tokenizer, _ = self._fresh()
+        model.eval()
         examples = [e for part in self._examples(tokenizer, rows, work.seed)[1].values() for e in part]
-        folder = work.folder / "boundary"
-        kept = keep_boundary(
-            model.eval(),
-            options.frozen_layers,
-            examples,
-            folder,
-            work.reporter,
-            multiplies_in_bfloat16(model, options.mixed_precision),
-        )
-        return Training(self.init, self.kind, self.options, self.text, kept)
+        half = multiplies_in_bfloat16(model, options.mixed_precision)
+        states = boundary = None
+        if options.head == "regression":
+            states = keep_states(model, examples, work.folder / "states", work.reporter, half)
+        if options.cache_frozen:
+            folder, frozen = work.folder / "boundary", options.frozen_layers
+            boundary = keep_boundary(model, frozen, examples, folder, work.reporter, half)
+        return replace(self, states=states, boundary=boundary)
 
     def run(
         self, rows: Mapping[str, Rows], work: Work
@@ -133,16 +135,20 @@ class Training:
         found, kept = self._examples(tokenizer, rows, seed)
         chosen = kind.choose(kept, self.options, seed)
         examples = evenly_weighted([example for part in chosen.values() for example in part])
+        if self.states:
+            fit_head(model, examples, self.states, options.ridge)
+        summary: dict[str, Any] = {"updates": 0, "examples": len(examples)}
         trained = prepare(model, options, [score_head_name(model)])
-        summary = train(
-            trained.train(),
-            WithBoundary(examples, self.boundary) if self.boundary else examples,
-            kind.objective(self.options, seed),
-            Settings.of(options, seed),
-            tokenizer.pad_token_id,
-            work,
-            passed=options.frozen_layers if self.boundary else 0,
-        )
+        if options.epochs:
+            summary = train(
+                trained.train(),
+                WithBoundary(examples, self.boundary) if self.boundary else examples,
+                kind.objective(self.options, seed),
+                Settings.of(options, seed),
+                tokenizer.pad_token_id,
+                work,
+                passed=options.frozen_layers if self.boundary else 0,
+            )
         result = {
             "kind": self.options.kind,
             kind.unit: len(examples),
@@ -161,6 +167,8 @@ class Training:
 
         model, tokenizer = new_evaluator(self.init)
         stored_as = model.dtype
+        if self.options.training.layers is not None:
+            keep_lowest_layers(model, self.options.training.layers)
         if self.options.training.mixed_precision:
             model.float()
         setattr(model.config, HEADING_FIELD, self.text.question_heading)

@@ -32,9 +32,17 @@ class Logistic:
         """
         return _sigmoid(_with_constant((features - self.mean) / self.scale) @ self.weights)
 
+    def plain(self) -> tuple[NDArray[np.float64], float]:
+        """Weights, (features,), and constant for features as they are, not scaled."""
+        weights = self.weights[:-1] / self.scale
+        return weights, float(self.weights[-1] - self.mean @ weights)
+
 
 def fit_logistic(
-    features: NDArray[np.floating], labels: NDArray[np.floating], ridge: float = 1.0
+    features: NDArray[np.floating],
+    labels: NDArray[np.floating],
+    ridge: float = 1.0,
+    counts: NDArray[np.floating] | None = None,
 ) -> Logistic:
     """Fit by penalised maximum likelihood; the constant is not penalised.
 
@@ -42,6 +50,7 @@ def fit_logistic(
         features: (items, features)
         labels: (items,) in [0, 1].
         ridge: half of it times the squared weights of scaled features is the penalty.
+        counts: (items,) how often each counts; once where None.
 
     Raises:
         ValueError: no items.
@@ -54,11 +63,11 @@ def fit_logistic(
     x = _with_constant((x - mean) / scale)
     penalty = np.full(x.shape[1], ridge)
     penalty[-1] = 1e-6  # one class alone has no finite constant
-    weights = np.zeros(x.shape[1])
+    weights, times = np.zeros(x.shape[1]), np.ones(len(x)) if counts is None else np.asarray(counts, float)
     for _ in range(_MOST_STEPS):
         p = _sigmoid(x @ weights)
-        gradient = x.T @ (p - labels) + penalty * weights
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + np.diag(penalty)
+        gradient = x.T @ (times * (p - labels)) + penalty * weights
+        curvature = (x * (times * p * (1 - p))[:, None]).T @ x + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         weights = weights - step / max(1.0, float(np.abs(step).max()) / 5)
         if np.abs(step).max() < _CLOSE:

@@ -76,6 +76,18 @@ class WithBoundary:
         return {**example, BOUNDARY: self._boundary.of(example)}
 
 
+def keep_states(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    folder: Path,
+    reporter: Reporter,
+    mixed_precision: bool = False,
+) -> Boundary:
+    """The states that a head reads, of every document: what comes out of the model's body. As
+    `keep_boundary`."""
+    return _keep(model, None, examples, folder, reporter, mixed_precision)
+
+
 def keep_boundary(
     model: PreTrainedModel,
     layers: int,
@@ -94,9 +106,20 @@ def keep_boundary(
     Raises:
         ValueError: no layer is left above, or the model cannot go on from its own states.
     """
+    _require_split(model, layers)
+    return _keep(model, layers, examples, folder, reporter, mixed_precision)
+
+
+def _keep(
+    model: PreTrainedModel,
+    layers: int | None,
+    examples: Sequence[Example],
+    folder: Path,
+    reporter: Reporter,
+    mixed_precision: bool,
+) -> Boundary:
     import torch
 
-    _require_split(model, layers)
     folder.mkdir(parents=True, exist_ok=True)
     texts = [document["input_ids"] for example in examples for document in documents(example)]
     whole, inside = _without_beginnings(texts)
@@ -113,7 +136,9 @@ def keep_boundary(
             places[_hash(text)] = (file, start, start + len(text))
             start += len(text)
         done += start
-        reporter.progress(done, total, "tokens through the frozen layers")
+        reporter.progress(
+            done, total, "tokens through the model" if layers is None else "tokens through the frozen layers"
+        )
     for short, long in inside.items():
         file, start, _ = places[_hash(long)]
         places[_hash(short)] = (file, start, start + len(short))
@@ -204,9 +229,11 @@ def _refusal(model: PreTrainedModel) -> str:
     return f"{type(model).__name__} cannot go on from the output of its frozen layers: set cache_frozen=false"
 
 
-def _states(model: PreTrainedModel, layers: int, texts: Sequence[Sequence[float]]) -> NDArray[np.float32]:
-    """The input of layer `layers` for documents, end to end, (tokens, width). Longest first, padded
-    on the right; causal attention never looks there."""
+def _states(
+    model: PreTrainedModel, layers: int | None, texts: Sequence[Sequence[float]]
+) -> NDArray[np.float32]:
+    """The input of layer `layers`, or what comes out of the body where None, for documents, end to
+    end, (tokens, width). Longest first, padded on the right; causal attention never looks there."""
     import torch
 
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -227,8 +254,10 @@ class _Reached(Exception):
     """The forward pass has come to the layer that was asked for."""
 
 
-def _input_of(model: PreTrainedModel, layer: int, ids: Tensor) -> Tensor:
-    """The input of a decoder layer; what is above it is not computed."""
+def _input_of(model: PreTrainedModel, layer: int | None, ids: Tensor) -> Tensor:
+    """The input of a decoder layer, and what is above it is not computed; of the head where None."""
+    if layer is None:
+        return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     caught: list[Tensor] = []
 
     def catch(_layer: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

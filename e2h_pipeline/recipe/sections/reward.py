@@ -16,7 +16,27 @@ class RewardTraining(FineTuning):
     init: Literal["base", "sft"] = Field(
         "base", description="Starting weights; the paper starts from the base model."
     )
-    epochs: int = Field(2, ge=1, description="Passes over the labelled solutions.")
+    layers: int | None = Field(
+        None,
+        ge=1,
+        description="Keep only this many of the lowest decoder layers: the head reads their output. In small models the "
+        "middle layers tell a wrong step better than the last (docs/real.md).",
+    )
+    head: Literal["zeros", "regression"] = Field(
+        "zeros",
+        description="How the head begins. regression: fitted to the labels on the model as it is, by logistic regression "
+        "(linear probing, then fine-tuning: Kumar et al. 2022).",
+    )
+    ridge: float = Field(
+        300.0,
+        gt=0,
+        description="head=regression: penalty on its squared weights, over features of unit variance.",
+    )
+    epochs: int = Field(
+        2,
+        ge=0,
+        description="Passes over the labelled solutions; 0 leaves the model as it is, with the head of a regression.",
+    )
     folds: int = Field(
         0,
         ge=0,
@@ -39,6 +59,8 @@ class RewardTraining(FineTuning):
     def _usable(self) -> RewardTraining:
         if self.folds == 1:
             raise ValueError("folds: one fold leaves nothing to train on; set 0, or 2 and more")
+        if not self.epochs and self.head != "regression":
+            raise ValueError("epochs: 0 trains nothing; set head=regression, or 1 and more")
         if self.cache_frozen and not self.frozen_layers:
             raise ValueError("cache_frozen: no layers are frozen; set frozen_layers too")
         if self.cache_frozen and self.gradient_checkpointing:
