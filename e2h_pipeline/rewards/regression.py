@@ -33,11 +33,13 @@ def fit_head(model: PreTrainedModel, examples: Sequence[Example], states: Bounda
         ridge: see `fit_logistic`.
 
     Raises:
-        ValueError: more labels than a regression can hold in memory, or an example of several
-            solutions (pairs), whose labels are no probabilities.
+        ValueError: no examples; more labels than a regression can hold in memory; or examples of
+            several solutions (pairs), whose labels are no probabilities.
     """
     import torch
 
+    if not examples:
+        raise ValueError("no training examples: check the data limits and max_tokens of this stage")
     positions = sum(label != IGNORED for example in examples for label in example["labels"])
     width = model.config.get_text_config().hidden_size
     if 8 * positions * width > _MOST_BYTES:
