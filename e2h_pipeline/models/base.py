@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.models.chat import ChatError, set_up_chat
 from e2h_pipeline.models.classifier import classifier
-from e2h_pipeline.models.gguf import check_reading, gguf_of, load_gguf
+from e2h_pipeline.models.gguf import check_reading, full_name, gguf_of, load_gguf
 from e2h_pipeline.models.probes import TOKENS, reads_ahead
 from e2h_pipeline.models.strict import WeightsError, load_strictly
 from e2h_pipeline.registry import CORPORA
@@ -170,7 +170,7 @@ def _fetch(options: Base, out: Path) -> dict[str, Any]:
     _require_evaluator(model, options.model)
     for file in files:
         shutil.copyfile(file, out / file.name)
-    return {"origin": options.model, "revision": options.revision, **origin, **folder_size(out)}
+    return {"origin": full_name(options), "revision": options.revision, **origin, **folder_size(out)}
 
 
 def _load(options: Base) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
@@ -200,7 +200,7 @@ def _named(options: Base) -> Iterator[None]:
     except WeightsError as error:
         raise ModelError(f"base.model {error}") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"base.model '{options.model}' cannot be loaded: {error}") from error
+        raise ModelError(f"base.model '{full_name(options)}' cannot be loaded: {error}") from error
 
 
 def _require_evaluator(model: PreTrainedModel, name: str) -> None:

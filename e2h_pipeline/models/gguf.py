@@ -93,6 +93,11 @@ def gguf_of(options: Base) -> tuple[str, str] | None:
     return (str(path.parent), path.name) if path.suffix == SUFFIX else None
 
 
+def full_name(options: Base) -> str:
+    """A base model by name, with the file in it."""
+    return "/".join(filter(None, (options.model, options.file)))
+
+
 def load_gguf(path: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, dict[str, Any]]:
     """Model and tokenizer of a GGUF file, and what to tell of it.
 

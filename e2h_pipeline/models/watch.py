@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.models.base import local_source
-from e2h_pipeline.models.gguf import gguf_of
+from e2h_pipeline.models.gguf import full_name, gguf_of
 from e2h_pipeline.problems.files import SourceState
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def look_at_model(options: Base) -> SourceState:
     source = local_source(options)
     if source is None:
         if not options.train and options.model.startswith(("/", ".")):
-            named = "/".join(filter(None, (options.model, options.file)))
             kind = "file" if gguf_of(options) else "folder"
-            return SourceState(error=f"base.model {named}: no such {kind}; put it back or name another")
+            error = f"base.model {full_name(options)}: no such {kind}; put it back or name another"
+            return SourceState(error=error)
         there = (
             {"made here": "trained"} if options.train else {options.model: options.revision or "not pinned"}
         )

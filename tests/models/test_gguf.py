@@ -187,7 +187,9 @@ def test_a_torn_file_is_refused(share: float, file: Path, tmp_path: Path) -> Non
 
 def test_a_file_in_a_folder_is_named_by_a_field_of_its_own(file: Path, tmp_path: Path) -> None:
     options = Base(model=str(file.parent), file=file.name)
-    assert get_base_model(options, LadderProblems(), tmp_path / "out")["reading"]["bits"] < 0.5
+    summary = get_base_model(options, LadderProblems(), tmp_path / "out")
+    assert summary["origin"] == str(file)
+    assert summary["reading"]["bits"] < 0.5
     with pytest.raises(ValidationError, match="is no GGUF file"):
         Base(model="some/model", file="model.safetensors")
     with pytest.raises(ValidationError, match="leave out file or train"):
