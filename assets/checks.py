@@ -23,6 +23,7 @@ from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import (
     column_findings,
     constant_findings,
@@ -148,7 +149,9 @@ def _training_check(asset: str) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         seen = Firewall(context, store, tracking)
         parts = seen.existing((asset, *_QUESTIONS))
-        return seen.result(training_findings(asset, {name: found.path for name, found in parts.items()}))
+        domain = DOMAINS.load(seen.recipe().problems.source)
+        folders = {name: found.path for name, found in parts.items()}
+        return seen.result(training_findings(asset, folders, domain.unlevelled_easy))
 
     return check
 

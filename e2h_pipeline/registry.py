@@ -131,6 +131,7 @@ DOMAINS = Registry(
     {
         "ladder": "e2h_pipeline.problems.ladder.domain:LADDER",
         "math": "e2h_pipeline.problems.math.domain:MATH",
+        "gsm8k": "e2h_pipeline.problems.gsm8k.domain:GSM8K",
     },
 )
 PROBLEM_READERS = Part(DOMAINS, "reader")

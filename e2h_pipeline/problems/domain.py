@@ -146,6 +146,8 @@ class Domain:
             exactly.
         corpus: `module:Name` of its `Corpus`; None where no base model can be trained from nothing.
         text: how prompts and solutions are written.
+        unlevelled_easy: other people's sets of problems, by the names that files of solutions give
+            them, that have no levels and count as easy beside this domain's problems.
         example: a problem with its solution; a base model whose tokenizer loses some of it is refused.
     """
 
@@ -157,6 +159,7 @@ class Domain:
     step_checker: str | None = None
     corpus: str | None = None
     text: TextFormat = MARKED
+    unlevelled_easy: frozenset[str] = frozenset()
     example: Example = PROSE
 
     @property

@@ -18,6 +18,7 @@ from e2h_pipeline.recipe.sections.labels import (
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import (
     SPLIT_FIELDS,
+    Gsm8kProblems,
     LadderProblems,
     LadderWorld,
     MathProblems,
@@ -68,6 +69,7 @@ __all__ = [
     "Fitting",
     "GoalConditionedReward",
     "GrpoRl",
+    "Gsm8kProblems",
     "Guards",
     "HumanSteps",
     "IndependentSearch",

@@ -12,4 +12,5 @@ MATH = Domain(
     options=MathProblems,
     answer_of=final_answer,
     reader="e2h_pipeline.problems.math.problems:MathReader",
+    unlevelled_easy=frozenset({"GSM"}),  # GSM8K, all of it easy beside MATH (paper)
 )
