@@ -169,6 +169,14 @@ EVALUATOR_KINDS = Registry(
         "weak_to_strong": "e2h_pipeline.rewards.kinds.weak_to_strong:WeakToStrong",
     },
 )
+SAMPLE_SOURCES = Registry(
+    "samples.source",
+    "e2h.samples",
+    {
+        "policy": "e2h_pipeline.generation.sources.policy:Policy",
+        "file": "e2h_pipeline.generation.sources.file:SuppliedSamples",
+    },
+)
 SEARCH_METHODS = Registry(
     "search.method",
     "e2h.search",
@@ -223,6 +231,7 @@ _ALL: tuple[Registry | Part, ...] = (
     SOLUTION_SOURCES,
     LABEL_SOURCES,
     EVALUATOR_KINDS,
+    SAMPLE_SOURCES,
     SEARCH_METHODS,
     ALGORITHMS,
     AGGREGATIONS,

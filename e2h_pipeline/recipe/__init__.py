@@ -51,6 +51,7 @@ from e2h_pipeline.recipe.sections.rl import (
     Rl,
     RoundsRl,
 )
+from e2h_pipeline.recipe.sections.samples import FileSamples, PolicySamples, Samples
 from e2h_pipeline.recipe.sections.search import IndependentSearch, Search
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "EasySamples",
     "Evaluation",
     "Family",
+    "FileSamples",
     "FineTuning",
     "Fitting",
     "GoalConditionedReward",
@@ -83,6 +85,7 @@ __all__ = [
     "OprmReward",
     "OrmReward",
     "PairwiseReward",
+    "PolicySamples",
     "PpoRl",
     "PreferenceRl",
     "Prm800kLabels",
@@ -100,6 +103,7 @@ __all__ = [
     "RewardTraining",
     "Rl",
     "RoundsRl",
+    "Samples",
     "Sampling",
     "Scoring",
     "Search",

@@ -46,4 +46,4 @@ def test_the_pool_waits_for_an_evaluator_only_where_it_asks_one(
     fields: dict[str, object], more: tuple[str, ...]
 ) -> None:
     recipe = narrow(Recipe.model_validate({"name": "toy", **fields}), POOL.sections)
-    assert POOL.inputs(recipe) == ("sft_policy", "benchmark_questions", *more)
+    assert POOL.inputs(recipe) == ("benchmark_questions", "sft_policy", *more)
