@@ -98,18 +98,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _nothing_is_drawn(self) -> Recipe:
-        """Samples that are supplied are neither searched for nor given up while they are drawn."""
+        """Samples that are supplied are not our policy's: they are reranked, and that is all."""
         if self.samples.drawn:
             return self
-        source = f"samples.source={self.samples.source}"
+        source = f"with samples.source={self.samples.source} nothing is drawn"
+        if self.scope == "pipeline":
+            raise ValueError(f"{source} by our policy, so there is none to go on with: set scope: reranking")
         if self.early_stop.enabled:
-            raise ValueError(
-                f"early_stop.enabled gives samples up while they are drawn, and with {source} none is"
-            )
+            raise ValueError(f"{source}, and early_stop.enabled gives samples up while they are drawn")
         if self.search.method != IndependentSearch().method:
-            raise ValueError(
-                f"search.method={self.search.method} finds samples, and with {source} they are there"
-            )
+            raise ValueError(f"{source}, and search.method={self.search.method} is a way to draw")
         return self
 
     @model_validator(mode="after")

@@ -24,18 +24,20 @@ from e2h_pipeline.artifacts.lineage import trace
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.evaluation.graded import PoolFiles, load_graded, vote_classes
+from e2h_pipeline.evaluation.early_stop import Trial, early_stop_metrics
+from e2h_pipeline.evaluation.graded import PoolError, PoolFiles, load_graded, vote_classes
 from e2h_pipeline.evaluation.rerank import rerank_metrics
 from e2h_pipeline.generation.sources.file import SuppliedSamples, sample_file
 from e2h_pipeline.generation.sources.protocol import PoolJob
 from e2h_pipeline.generation.sources.records import match, supplied_line
 from e2h_pipeline.grading.mathematics.extract import any_answer
 from e2h_pipeline.grading.mathematics.grader import MathGrader
+from e2h_pipeline.orchestration.planning import stages_of
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemSplit, gold_table
 from e2h_pipeline.problems.supplied_files import look_at_supplied
-from e2h_pipeline.recipe import Evaluation, FileSamples, PolicySamples, Recipe, Rerank
+from e2h_pipeline.recipe import EarlyStop, Evaluation, FileSamples, PolicySamples, Recipe, Rerank
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.reranking.curves import RerankPool, method_curves
 from e2h_pipeline.stages.spec import STAGES, narrow
@@ -283,13 +285,14 @@ def test_the_file_is_watched(tmp_path: Path) -> None:
     ("more", "message"),
     [
         ({"early_stop": {"enabled": True}}, "early_stop.enabled gives samples up while they are drawn"),
+        ({"scope": "pipeline"}, "there is none to go on with: set scope: reranking"),
         ({"samples": {"source": "file", "author": "sft"}}, "author"),
         ({"samples": {"source": "policy", "path": "x"}}, "path is a field of source=file"),
     ],
 )
 def test_a_recipe_that_contradicts_itself_is_refused(more: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Recipe.model_validate({"name": "x", "samples": {"source": "file"}, **more})
+        Recipe.model_validate({"name": "x", "scope": "reranking", "samples": {"source": "file"}, **more})
 
 
 def test_nothing_of_the_policy_is_read_and_nothing_of_drawing_is_in_the_key() -> None:
@@ -297,7 +300,8 @@ def test_nothing_of_the_policy_is_read_and_nothing_of_drawing_is_in_the_key() ->
     stage = STAGES["benchmark_samples"]
 
     def view(**fields: Any) -> Any:
-        return narrow(Recipe.model_validate({"name": "x", **fields}), stage.sections)
+        found = Recipe.model_validate({"name": "x", "scope": "reranking", **fields})
+        return narrow(found, stage.sections)
 
     file = {"source": "file", "path": "x.jsonl"}
     supplied = view(samples=file)
@@ -310,6 +314,17 @@ def test_nothing_of_the_policy_is_read_and_nothing_of_drawing_is_in_the_key() ->
     assert view(samples={**file, "per_question": 3}).as_dict() != supplied.as_dict()
     assert view(sampling={"samples": 8}).as_dict() != view().as_dict()
     assert (PolicySamples().drawn_by, FileSamples(author="phi").drawn_by) == ("sft", "phi")
+
+
+def test_an_experiment_on_samples_by_others_makes_no_policy() -> None:
+    recipe = Recipe.from_key("math500-samples")
+    assert recipe.samples.path == "math500_phi_power_sampling_n9" and recipe.samples.drawn_by == "phi"
+    stages = stages_of(recipe)
+    assert stages >= {"easy_evaluator", "benchmark_samples", "rerank_scores", "rerank_metrics", "report"}
+    assert not stages & {"sft_policy", "easy_samples", "rl_policy", "sft_answers", "early_stop_metrics"}
+    evaluator = Recipe.from_key("real-evaluator")
+    for section in ("base", "labels", "reward", "problems"):
+        assert getattr(recipe, section) == getattr(evaluator, section)
 
 
 def test_reranking_of_a_pool_of_others(tmp_path: Path) -> None:
@@ -337,6 +352,10 @@ def test_reranking_of_a_pool_of_others(tmp_path: Path) -> None:
     assert {row["policy"] for row in metrics} == {"somebody"}
     assert summary["hard_accuracy"]["pass"] == 0.5 and summary["no_answer"] == 1
     assert read_table(tmp_path / "out" / "lengths.parquet").num_rows == 0
+    with pytest.raises(PoolError, match="tokens of samples by others are not known"):
+        early_stop_metrics(
+            files, Trial(EarlyStop(), (1.0,), tmp_path, None), MATH, options, Work(tmp_path, tmp_path)
+        )
 
 
 @pytest.fixture
@@ -368,7 +387,7 @@ def test_a_pool_has_lineage_and_follows_its_file(tmp_path: Path, instance: dg.Da
     made = resources(home)
     (home / "recipes" / "one.yaml").write_text(
         f"description: others\nproblems: {{source: math, path: {tmp_path}, strict_counts: false, validation: 1}}\n"
-        f"samples: {{source: file, path: {samples}}}\n"
+        f"scope: reranking\nsamples: {{source: file, path: {samples}}}\n"
     )
     stages = [recipe, problem_source, benchmark_questions, benchmark_samples]
 
