@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.watched import SAMPLE_FILES
+from assets.watched import SAMPLE_FILES, SUPPLIED_SAMPLES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import RecipeSlice
@@ -65,7 +65,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     recipe=[
         "seed",
         "problems.source",
-        *(f"samples.{name}" for name in ("source", "path", "per_question")),
+        SUPPLIED_SAMPLES,
         *(Where(section, _drawn) for section in ("sampling", "search", "early_stop")),
     ],
     methods=["problems.source", "samples.source", Where("search.method", _drawn)],

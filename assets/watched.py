@@ -28,6 +28,8 @@ READABLE = "source_readable"
 _LISTED = 20  # experiments that an alert names
 PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
 """Fields that identify the source of problems, not an experiment's choice of problems."""
+SUPPLIED_SAMPLES = Without("samples", ("author",))
+"""Fields that shape a pool of samples; the author's name is for tables."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ WATCHED = (
     ),
     Watched(
         SAMPLE_FILES,
-        ("samples.source", "samples.path"),
+        (SUPPLIED_SAMPLES,),
         _look_at_samples,
         "reranking",
         "The file of other people's samples (`samples.path`, or its name in `E2H_DATA_DIR/outputs`) that "
