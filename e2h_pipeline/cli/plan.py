@@ -23,18 +23,16 @@ def plan(
     gpus: Annotated[int, typer.Option(help="Cards; with more than one, training shards over all.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """What each stage of an experiment takes on a GPU, whether it fits, and which field to change
-    where it does not."""
+    """What each stage takes on a GPU, whether it fits, and which field to change where it does not."""
     from e2h_pipeline.models.base import ModelError
     from e2h_pipeline.operations.memory_plan import memory_plan
-    from e2h_pipeline.orchestration.planning import stages_of
     from resources.engine import EngineResource
 
     key = canonical_key(key)
     recipe = Recipe.from_key(key, recipe_folders(home()))
     cards = _cards(gpu, gpus)
     try:
-        found = memory_plan(recipe, cards, EngineResource.from_environment().name, stages_of(recipe))
+        found = memory_plan(recipe, cards, EngineResource.from_environment().name)
     except ModelError as error:
         raise CommandError(str(error)) from None
     if as_json:
