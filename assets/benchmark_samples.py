@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from assets.watched import SAMPLE_FILES, SUPPLIED_SAMPLES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import RecipeSlice
-from e2h_pipeline.registry import DOMAINS, SEARCH_METHODS, resolve
+from e2h_pipeline.registry import DOMAINS, SAMPLE_SOURCES, SEARCH_METHODS, resolve
 from e2h_pipeline.stages.asset import stage
+from e2h_pipeline.stages.spec import Where
+
+if TYPE_CHECKING:
+    from e2h_pipeline.generation.sample_pool import Drawing
 
 # Loaded only when used: an edit of the scoring code must not redraw pools without an evaluator.
 _SCORER, _WATCH = (
     "e2h_pipeline.rewards.step_scorer:StepScorer",
     "e2h_pipeline.rewards.early_stop:easy_watch",
 )
+
+
+def _drawn(recipe: RecipeSlice) -> bool:
+    """Whether the policy draws the samples."""
+    return bool(recipe.samples.drawn)
 
 
 def _stops_early(recipe: RecipeSlice) -> bool:
@@ -30,21 +43,61 @@ def _asks_evaluator(recipe: RecipeSlice) -> bool:
     return _stops_early(recipe) or _searches_with_scores(recipe)
 
 
+def _files(recipe: RecipeSlice) -> Sequence[Path]:
+    return SAMPLE_SOURCES.load(recipe.samples.source)().files(recipe.samples)
+
+
+def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
+    """The files of samples by other people, if any."""
+    from e2h_pipeline.problems.files import file_hashes
+
+    return file_hashes(_files(recipe))
+
+
 @stage(
     group="reranking",
-    reads=["sft_policy", "benchmark_questions"],
-    reads_if={"easy_evaluator": _asks_evaluator, "easy_step_labels": _stops_early},
-    recipe=["seed", "problems.source", "sampling", "search", "early_stop"],
-    methods=["problems.source", "search.method"],
+    reads=["benchmark_questions"],
+    reads_if={
+        "sft_policy": _drawn,
+        "easy_evaluator": _asks_evaluator,
+        "easy_step_labels": _stops_early,
+    },
+    recipe=[
+        "seed",
+        "problems.source",
+        SUPPLIED_SAMPLES,
+        *(Where(section, _drawn) for section in ("sampling", "search", "early_stop")),
+    ],
+    methods=["problems.source", "samples.source", Where("search.method", _drawn)],
     uses_if={_SCORER: _searches_with_scores, _WATCH: _stops_early},
     kinds={"parquet"},
     gpu=True,
-    samples=True,
+    samples=_drawn,
     grows="sampling.samples",
+    external=_fingerprint,
+    outside=_files,
+    watches=[SAMPLE_FILES],
 )
 def benchmark_samples(job: StageJob) -> dict[str, Any]:
-    """N completions of every benchmark question by the SFT policy, with the recipe's search."""
-    from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+    """N completions of every benchmark question: by the SFT policy, with the recipe's search, or by
+    others, from a file."""
+    from e2h_pipeline.generation.sources.protocol import PoolJob
+
+    options = job.recipe.samples
+    return SAMPLE_SOURCES.load(options.source)().pool(
+        PoolJob(
+            options,
+            DOMAINS.load(job.recipe.problems.source),
+            read_table(job.path("benchmark_questions") / TABLE),
+            partial(_drawing, job),
+            replace(job.work, out=job.out / "data"),
+        )
+    )
+
+
+def _drawing(job: StageJob) -> Drawing:
+    """How the policy draws."""
+    from e2h_pipeline.generation.sample_pool import Drawing
 
     domain = DOMAINS.load(job.recipe.problems.source)
     method, stop = SEARCH_METHODS.load(job.recipe.search.method)(), job.recipe.early_stop
@@ -53,7 +106,7 @@ def benchmark_samples(job: StageJob) -> dict[str, Any]:
         scorer = resolve(_SCORER)(job.path("easy_evaluator"), domain.text)
     if stop.enabled:
         watch = resolve(_WATCH)(job.path("easy_evaluator"), job.path("easy_step_labels"), stop, domain.text)
-    drawing = Drawing(
+    return Drawing(
         policy=job.path("sft_policy"),
         domain=domain,
         options=job.recipe.sampling,
@@ -63,5 +116,3 @@ def benchmark_samples(job: StageJob) -> dict[str, Any]:
         scorer=scorer,
         watch=watch,
     )
-    questions = read_table(job.path("benchmark_questions") / TABLE)
-    return sample_pool(drawing, questions, replace(job.work, out=job.out / "data"))

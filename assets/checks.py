@@ -12,7 +12,7 @@ runs; these checks look at content too, and their failures mark every number of 
 
 # No `from __future__ import annotations`: Dagster wants the real type of `context`.
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -23,6 +23,7 @@ from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import (
     column_findings,
     constant_findings,
@@ -148,7 +149,9 @@ def _training_check(asset: str) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         seen = Firewall(context, store, tracking)
         parts = seen.existing((asset, *_QUESTIONS))
-        return seen.result(training_findings(asset, {name: found.path for name, found in parts.items()}))
+        domain = DOMAINS.load(seen.recipe().problems.source)
+        folders = {name: found.path for name, found in parts.items()}
+        return seen.result(training_findings(asset, folders, domain.unlevelled_easy))
 
     return check
 
@@ -293,9 +296,10 @@ def base_model_fits(
 
 
 def _pool_check(
-    asset: str, questions: str, folders: Callable[[Recipe], dict[str, int]]
+    asset: str, questions: str, folders: Callable[[Recipe, Mapping[str, Any]], dict[str, int]]
 ) -> dg.AssetChecksDefinition:
-    """A completeness check of a sample pool; `folders`: folder -> samples per question."""
+    """A completeness check of a sample pool; `folders`: folder -> samples per question, from the recipe
+    and the pool's summary."""
 
     @dg.asset_check(
         asset=asset,
@@ -307,12 +311,12 @@ def _pool_check(
     def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
         seen = Experiment(context, store)
         asked = read_table(seen.artifact(questions).path / TABLE, ["problem_id"])["problem_id"].to_pylist()
-        pool = seen.artifact(asset).path
-        wanted = folders(seen.recipe())
+        made = seen.artifact(asset)
+        wanted = folders(seen.recipe(), made.manifest.summary)
         findings = [
             f"{folder}: {finding}"
             for folder, samples in wanted.items()
-            for finding in pool_findings(pool / folder, asked, samples)
+            for finding in pool_findings(made.path / folder, asked, samples)
         ]
         return _result(findings, questions=len(asked), **{f"samples_{name}": n for name, n in wanted.items()})
 
@@ -320,14 +324,18 @@ def _pool_check(
 
 
 easy_samples_complete = _pool_check(
-    "easy_samples", "easy_problems", lambda r: {"data": r.easy_samples.samples}
+    "easy_samples", "easy_problems", lambda recipe, _: {"data": recipe.easy_samples.samples}
 )
 benchmark_samples_complete = _pool_check(
-    "benchmark_samples", "benchmark_questions", lambda r: {"data": r.sampling.samples}
+    "benchmark_samples",
+    "benchmark_questions",
+    lambda recipe, made: {"data": recipe.sampling.samples if recipe.samples.drawn else made["per_question"]},
 )
 base_answers_complete, sft_answers_complete, rl_answers_complete = (
     _pool_check(
-        f"{policy}_answers", "benchmark_questions", lambda r: {"greedy": 1, "sampled": r.evaluation.samples}
+        f"{policy}_answers",
+        "benchmark_questions",
+        lambda recipe, _: {"greedy": 1, "sampled": recipe.evaluation.samples},
     )
     for policy in ("base", "sft", "rl")
 )

@@ -12,7 +12,7 @@ from e2h_pipeline.stages.asset import stage
 @stage(
     group="results",
     reads=["benchmark_samples", "rerank_scores", "gold_answers"],
-    recipe=["seed", "reward.kind", "rerank", "evaluation", "problems.source"],
+    recipe=["seed", "reward.kind", "rerank", "evaluation", "problems.source", "samples.author"],
     methods=["problems.source", "rerank.aggregations", "evaluation.grader"],
     kinds={"parquet"},
     audit=True,
@@ -28,6 +28,7 @@ def rerank_metrics(job: StageJob) -> dict[str, Any]:
             job.path("rerank_scores"),
             job.path("gold_answers"),
             kind=job.recipe.reward.kind,
+            policy=job.recipe.samples.drawn_by,
         ),
         DOMAINS.load(job.recipe.problems.source),
         job.recipe.rerank,

@@ -17,16 +17,19 @@ import dagster as dg
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.recipe import SPLIT_FIELDS, Recipe, RecipeError, RecipeSlice
-from e2h_pipeline.registry import LABEL_SOURCES, SOLUTION_SOURCES
+from e2h_pipeline.registry import LABEL_SOURCES, SAMPLE_SOURCES, SOLUTION_SOURCES
 from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, Part, Without, narrow
 from resources.store import StoreResource
 
 PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
 LABEL_FILES, MODEL_FILES, HUMAN_STEP_FILES = "label_files", "base_model_files", "human_step_files"
+SAMPLE_FILES = "sample_files"
 READABLE = "source_readable"
 _LISTED = 20  # experiments that an alert names
 PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
 """Fields that identify the source of problems, not an experiment's choice of problems."""
+SUPPLIED_SAMPLES = Without("samples", ("author",))
+"""Fields that shape a pool of samples; the author's name is for tables."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,13 @@ def _look_at_human_steps(recipe: RecipeSlice) -> SourceState:
     return look_at_human_steps(recipe.human_steps)
 
 
+def _look_at_samples(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.problems.supplied_files import look_at_supplied
+
+    options = recipe.samples
+    return look_at_supplied("samples", [(SAMPLE_SOURCES.load(options.source)(), options)])
+
+
 def _look_at_model(recipe: RecipeSlice) -> SourceState:
     from e2h_pipeline.models.watch import look_at_model
 
@@ -181,6 +191,14 @@ WATCHED = (
         "results",
         "The files of step labels by people (`human_steps.path` or `E2H_DATA_DIR/steps`) that an "
         "experiment's evaluator is judged on. Only content counts, not file times.",
+    ),
+    Watched(
+        SAMPLE_FILES,
+        (SUPPLIED_SAMPLES,),
+        _look_at_samples,
+        "reranking",
+        "The file of other people's samples (`samples.path`, or its name in `E2H_DATA_DIR/outputs`) that "
+        "an experiment reranks. Only content counts, not file times.",
     ),
 )
 
@@ -235,4 +253,5 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     labels_readable,
     base_model_readable,
     human_steps_readable,
+    samples_readable,
 ) = map(_readable, WATCHED)

@@ -131,6 +131,7 @@ DOMAINS = Registry(
     {
         "ladder": "e2h_pipeline.problems.ladder.domain:LADDER",
         "math": "e2h_pipeline.problems.math.domain:MATH",
+        "gsm8k": "e2h_pipeline.problems.gsm8k.domain:GSM8K",
     },
 )
 PROBLEM_READERS = Part(DOMAINS, "reader")
@@ -166,6 +167,14 @@ EVALUATOR_KINDS = Registry(
         "pairwise": "e2h_pipeline.rewards.kinds.pairwise:Pairwise",
         "goal_conditioned": "e2h_pipeline.rewards.kinds.goal_conditioned:GoalConditioned",
         "weak_to_strong": "e2h_pipeline.rewards.kinds.weak_to_strong:WeakToStrong",
+    },
+)
+SAMPLE_SOURCES = Registry(
+    "samples.source",
+    "e2h.samples",
+    {
+        "policy": "e2h_pipeline.generation.sources.policy:Policy",
+        "file": "e2h_pipeline.generation.sources.file:SuppliedSamples",
     },
 )
 SEARCH_METHODS = Registry(
@@ -222,6 +231,7 @@ _ALL: tuple[Registry | Part, ...] = (
     SOLUTION_SOURCES,
     LABEL_SOURCES,
     EVALUATOR_KINDS,
+    SAMPLE_SOURCES,
     SEARCH_METHODS,
     ALGORITHMS,
     AGGREGATIONS,

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import toy_stages as toy
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from e2h_pipeline.artifacts.request import StoreError
@@ -64,7 +64,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
     """Only the PRM800K grader evaluates, because it must decide like its original. It runs in its
     own process; tests/grading/test_hostile.py tests its filter."""
     forbidden = {"eval", "exec", "compile", "__import__", "eval_expr", "parse_expr", "sympify"}
-    dangerous = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "joblib.load", "np.load"}
+    dangerous = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "joblib.load"}
     found = []
     for place, call in _calls():
         name = ast.unparse(call.func)
@@ -76,6 +76,7 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
             (builtin and last in forbidden)
             or name in dangerous
             or (name == "torch.load" and not weights_only)
+            or (name == "np.load" and keywords.get("allow_pickle") != "False")
             or keywords.get("allow_pickle") == "True"
             or keywords.get("shell") == "True"
         ):
@@ -124,6 +125,7 @@ def test_a_key_cannot_point_a_recipe_that_trusts_its_model_to_another_one(tmp_pa
 
 
 @given(key=HOSTILE)
+@example(key="ladder/seed=1/seed=1/\x1b[31m")
 def test_a_key_is_refused_or_stays_inside_the_home(key: str) -> None:
     try:
         Recipe.from_key(key)

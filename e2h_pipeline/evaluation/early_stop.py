@@ -327,9 +327,19 @@ def _rows(
 
 
 def _token_rows(samples: Path) -> pa.Table:
-    """Tokens of a pool's samples, in the order of `GradedPool`."""
+    """Tokens of a pool's samples, in the order of `GradedPool`.
+
+    Raises:
+        PoolError: others drew the samples, and their tokens are not known.
+    """
     columns = ("problem_id", "sample", "token_ids", "tokens", "finish_reason")
-    return read_table(samples, columns).sort_by([("problem_id", "ascending"), ("sample", "ascending")])
+    rows = read_table(samples, columns)
+    if rows["token_ids"].null_count:
+        raise PoolError(
+            f"{samples}: the tokens of samples by others are not known, so stopping them early cannot be"
+            " replayed; set samples.source: policy"
+        )
+    return rows.sort_by([("problem_id", "ascending"), ("sample", "ascending")])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:

@@ -66,7 +66,7 @@ class GradedPool:
         finished: (P, M) False where the length limit cut the sample off.
         answers: P lists of M answers, None where there is none.
         correct: (P, M) whether the answer equals gold.
-        tokens: (P, M) how many tokens were drawn.
+        tokens: (P, M) how many tokens were drawn; NaN where nobody counted.
         undecided: distinct (gold, answer) pairs the grader gave up on; they count as wrong.
     """
 
@@ -78,7 +78,7 @@ class GradedPool:
     finished: NDArray[np.bool_]
     answers: Sequence[Sequence[str | None]]
     correct: NDArray[np.bool_]
-    tokens: NDArray[np.int64]
+    tokens: NDArray[np.float64]
     undecided: int
 
     @property
@@ -133,7 +133,7 @@ def load_graded(samples: Path, gold: Path, judge: Grader, answer_of: AnswerOf) -
         np.array(finished).reshape(-1, per_problem),
         answers,
         correct,
-        rows["tokens"].to_numpy().astype(np.int64).reshape(-1, per_problem),
+        rows["tokens"].to_numpy().astype(np.float64).reshape(-1, per_problem),
         undecided,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from e2h_pipeline.evaluation.graded import GradedPool
 from e2h_pipeline.statistics.levels import level_groups
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def lengths_table(policy: str, decoding: str, pool: GradedPool, easy_levels: Collection[int]) -> pa.Table:
-    """Mean tokens of a sample by level group (columns: `lengths_schema`).
+    """Mean tokens of a sample by level group (columns: `lengths_schema`); no rows where nobody counted
+    the tokens of a sample.
 
     Args:
         policy: who drew the pool.
@@ -32,6 +35,7 @@ def lengths_table(policy: str, decoding: str, pool: GradedPool, easy_levels: Col
             "problems": int(mask.sum()),
         }
         for group, mask in level_groups(pool.levels, easy_levels).items()
+        if np.isfinite(per_problem).all()
     ]
     return pa.Table.from_pylist(rows, lengths_schema())
 

@@ -182,9 +182,17 @@ def _load(options: Base) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict
         if place := gguf_of(options):
             file = cached_file(*place, revision=options.revision)
             return load_gguf(Path(file), options.dtype)
-        how = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(options.model, **how)
-        model = load_strictly(AutoModelForCausalLM, options.model, dtype=options.dtype, **how)
+        name, revision = options.model, options.revision
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=options.trust_remote_code
+        )
+        model = load_strictly(
+            AutoModelForCausalLM,
+            name,
+            revision=revision,
+            dtype=options.dtype,
+            trust_remote_code=options.trust_remote_code,
+        )
         return model, tokenizer, {}
 
 

@@ -139,7 +139,8 @@ def _stages(
     yield "easy_evaluator", _evaluator(training, base), own, lighter
     for stage, section in (("easy_samples", "easy_samples"), ("benchmark_samples", "sampling")):
         options = getattr(recipe, section)
-        if options.samples:
+        drawn = stage != "benchmark_samples" or recipe.samples.drawn
+        if options.samples and drawn:
             reckon = partial(_sampling, base=base, engine=engine)
             yield stage, reckon(options), one, _fewer_tokens(section, options, reckon, one)
     reckon = partial(_scoring, base=base, longest=recipe.sampling.max_new_tokens)

@@ -146,6 +146,10 @@ class Domain:
             exactly.
         corpus: `module:Name` of its `Corpus`; None where no base model can be trained from nothing.
         text: how prompts and solutions are written.
+        outside_answer_of: finds the answer of a text by another's model, which marks it in its own way;
+            `answer_of` where unset.
+        unlevelled_easy: other people's sets of problems, by the names that files of solutions give
+            them, that have no levels and count as easy beside this domain's problems.
         example: a problem with its solution; a base model whose tokenizer loses some of it is refused.
     """
 
@@ -157,6 +161,8 @@ class Domain:
     step_checker: str | None = None
     corpus: str | None = None
     text: TextFormat = MARKED
+    outside_answer_of: AnswerOf | None = None
+    unlevelled_easy: frozenset[str] = frozenset()
     example: Example = PROSE
 
     @property
@@ -178,3 +184,12 @@ class Domain:
     def grader(self) -> str:
         """The grader, unless the recipe names another."""
         return self.options.grader
+
+    def in_own_format(self, completion: str, finished: bool = True) -> str:
+        """A completion by another's model, with its answer as this domain writes answers: behind the
+        text, which is kept. One without an answer, or that has it there already, stays as it is."""
+        written = self.text.parse(completion)
+        answer = (self.outside_answer_of or self.answer_of)(completion, finished)
+        if answer is None or written.answer is not None:
+            return completion
+        return self.text.completion(written.steps, answer)

@@ -61,6 +61,39 @@ def data_folder(name: str) -> Path | None:
     return Path(data) / name if data else None
 
 
+def parts_folder(path: str | None, source: str, parts: Sequence[str]) -> Path:
+    """The folder of a domain's files: `problems.path`, or that of the domain in E2H_DATA_DIR.
+
+    Args:
+        source: name of the domain, and of its folder.
+        parts: names of its files, for the error.
+
+    Raises:
+        ProblemError: no place is configured.
+    """
+    folder = Path(path) if path else data_folder(source)
+    if folder is None:
+        raise ProblemError(
+            f"problems.source is {source}, but there is no data: set problems.path to a folder with"
+            f" {', '.join(parts)} (.jsonl or .jsonl.gz), or E2H_DATA_DIR to its parent, or problems.hub"
+        )
+    return folder
+
+
+def part_file(folder: Path, part: str) -> Path:
+    """`part.jsonl.gz` or `part.jsonl` of a folder.
+
+    Raises:
+        ProblemError: there is neither.
+    """
+    for path in (folder / f"{part}.jsonl.gz", folder / f"{part}.jsonl"):
+        if path.is_file():
+            return path
+    raise ProblemError(
+        f"{folder}: no {part}.jsonl or {part}.jsonl.gz; set problems.path to the folder that has it"
+    )
+
+
 def file_hashes(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of each file by name: `remembered_hash`, for files of data.
 

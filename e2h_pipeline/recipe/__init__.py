@@ -18,6 +18,7 @@ from e2h_pipeline.recipe.sections.labels import (
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import (
     SPLIT_FIELDS,
+    Gsm8kProblems,
     LadderProblems,
     LadderWorld,
     MathProblems,
@@ -50,6 +51,7 @@ from e2h_pipeline.recipe.sections.rl import (
     Rl,
     RoundsRl,
 )
+from e2h_pipeline.recipe.sections.samples import FileSamples, PolicySamples, Samples
 from e2h_pipeline.recipe.sections.search import IndependentSearch, Search
 
 __all__ = [
@@ -64,10 +66,12 @@ __all__ = [
     "EasySamples",
     "Evaluation",
     "Family",
+    "FileSamples",
     "FineTuning",
     "Fitting",
     "GoalConditionedReward",
     "GrpoRl",
+    "Gsm8kProblems",
     "Guards",
     "HumanSteps",
     "IndependentSearch",
@@ -81,6 +85,7 @@ __all__ = [
     "OprmReward",
     "OrmReward",
     "PairwiseReward",
+    "PolicySamples",
     "PpoRl",
     "PreferenceRl",
     "Prm800kLabels",
@@ -98,6 +103,7 @@ __all__ = [
     "RewardTraining",
     "Rl",
     "RoundsRl",
+    "Samples",
     "Sampling",
     "Scoring",
     "Search",

@@ -12,10 +12,11 @@ from e2h_pipeline.recipe.sections.labels import LABELS, Labels
 from e2h_pipeline.recipe.sections.problems import PROBLEMS, SOLUTIONS, Problems, Solutions
 from e2h_pipeline.recipe.sections.reward import REWARD, Reward
 from e2h_pipeline.recipe.sections.rl import RL, Rl
+from e2h_pipeline.recipe.sections.samples import SAMPLES, Samples
 from e2h_pipeline.recipe.sections.search import SEARCH, Search
 
 FAMILIES: Mapping[str, Family] = {
-    family.section: family for family in (PROBLEMS, SOLUTIONS, LABELS, REWARD, SEARCH, RL)
+    family.section: family for family in (PROBLEMS, SOLUTIONS, LABELS, REWARD, SAMPLES, SEARCH, RL)
 }
 
 
@@ -31,6 +32,7 @@ def _label_sources(value: Any) -> Any:
 AnyProblems = Annotated[SerializeAsAny[Problems], BeforeValidator(PROBLEMS.parse)]
 AnySolutions = Annotated[SerializeAsAny[Solutions], BeforeValidator(SOLUTIONS.parse)]
 AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(REWARD.parse)]
+AnySamples = Annotated[SerializeAsAny[Samples], BeforeValidator(SAMPLES.parse)]
 AnySearch = Annotated[SerializeAsAny[Search], BeforeValidator(SEARCH.parse)]
 AnyRl = Annotated[SerializeAsAny[Rl], BeforeValidator(RL.parse)]
 LabelSources = Annotated[

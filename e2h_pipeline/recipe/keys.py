@@ -48,7 +48,7 @@ def split_key(key: str) -> tuple[str, dict[str, str]]:
         if not match:
             raise RecipeError(f"{part!r} in key {key!r} is not of the form section.field=value")
         if match[1] in overrides:
-            raise RecipeError(f"field {match[1]} is given twice in key '{key}'")
+            raise RecipeError(f"field {match[1]} is given twice in key {key!r}")
         overrides[match[1]] = match[2]
     return name, overrides
 

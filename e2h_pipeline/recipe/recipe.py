@@ -22,6 +22,7 @@ from e2h_pipeline.recipe.families import (
     AnyProblems,
     AnyReward,
     AnyRl,
+    AnySamples,
     AnySearch,
     AnySolutions,
     LabelSources,
@@ -36,6 +37,7 @@ from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import LadderProblems, ReferenceSolutions
 from e2h_pipeline.recipe.sections.reward import EarlyStop, PrmReward, Scoring
 from e2h_pipeline.recipe.sections.rl import PpoRl
+from e2h_pipeline.recipe.sections.samples import PolicySamples
 from e2h_pipeline.recipe.sections.search import IndependentSearch
 
 _COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -65,6 +67,7 @@ class Recipe(Section):
     easy_samples: EasySamples = Field(default_factory=EasySamples)
     labels: LabelSources = Field(default_factory=lambda: (CheckerLabels(),))
     reward: AnyReward = Field(default_factory=PrmReward)
+    samples: AnySamples = Field(default_factory=PolicySamples)
     sampling: Sampling = Field(default_factory=Sampling)
     search: AnySearch = Field(default_factory=IndependentSearch)
     scoring: Scoring = Field(default_factory=Scoring)
@@ -91,6 +94,20 @@ class Recipe(Section):
             raise ValueError(
                 "scope: evaluator judges steps that people labelled: name some in human_steps.sources"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_drawn(self) -> Recipe:
+        """Samples that are supplied are not our policy's: they are reranked, and that is all."""
+        if self.samples.drawn:
+            return self
+        source = f"with samples.source={self.samples.source} nothing is drawn"
+        if self.scope == "pipeline":
+            raise ValueError(f"{source} by our policy, so there is none to go on with: set scope: reranking")
+        if self.early_stop.enabled:
+            raise ValueError(f"{source}, and early_stop.enabled gives samples up while they are drawn")
+        if self.search.method != IndependentSearch().method:
+            raise ValueError(f"{source}, and search.method={self.search.method} is a way to draw")
         return self
 
     @model_validator(mode="after")

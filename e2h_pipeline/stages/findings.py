@@ -17,7 +17,7 @@ from e2h_pipeline.artifacts.manifest import MANIFEST_NAME
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.problems.same_problem import KnownQuestions, Match, same_problem
 from e2h_pipeline.stages.answer_columns import answer_columns
-from e2h_pipeline.supervision.solutions.metamath import GSM8K_ID
+from e2h_pipeline.supervision.solutions.metamath import UNLEVELLED_ID
 
 if TYPE_CHECKING:
     from e2h_pipeline.stages.spec import Stage
@@ -69,7 +69,7 @@ def stop_findings(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def training_findings(asset: str, parts: Mapping[str, Path]) -> list[str]:
+def training_findings(asset: str, parts: Mapping[str, Path], unlevelled: Collection[str] = ()) -> list[str]:
     """Is every row that trains of an easy problem, by id and by text, and none of a hard or
     benchmark question, whatever id it carries?
 
@@ -77,14 +77,15 @@ def training_findings(asset: str, parts: Mapping[str, Path]) -> list[str]:
         asset: labels, whose questions are those of easy problems; or `easy_solutions`, whose
             questions may be rewritten, and of training problems only.
         parts: asset name -> folder, for `asset` and the existing question tables.
+        unlevelled: sets of problems without levels that count as easy beside the domain's.
     """
     rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
     taught = _distinct(rows.pop(asset))
     rewritten = asset == SOLUTIONS
     easy = {r["problem_id"]: r for r in rows["easy_problems"] if not rewritten or r["split"] == "train"}
     strangers = {row["problem_id"] for row in taught} - easy.keys()
-    if rewritten:
-        strangers = {name for name in strangers if not name.startswith(GSM8K_ID)}
+    if rewritten and unlevelled:
+        strangers = {name for name in strangers if not name.startswith(UNLEVELLED_ID)}
     kind = "training problem" if rewritten else "problem"
     findings = [f"{asset}: {_some(strangers)} is not an easy {kind}"] if strangers else []
     if not rewritten:

@@ -121,7 +121,7 @@ def _table(artifact: Artifact) -> dict[str, Any]:
 
 
 def _by_level(levels: list[int | None]) -> str:
-    """Rows by level, as a table and as bars; unknown levels (as in GSM8K) come last."""
+    """Rows by level, as a table and as bars; unknown levels come last."""
     found = Counter(level or 0 for level in levels)
     known = {str(level): found[level] for level in sorted(found) if level}
     counts = {**known, **({"none": found[0]} if found[0] else {})}

@@ -39,7 +39,7 @@ def write_easy_solutions(
     seed: int,
     work: Work,
 ) -> dict[str, Any]:
-    """Write `data.parquet`: problem_id, level (null for GSM8K), source, question, completion,
+    """Write `data.parquet`: problem_id, level (null where there is none), source, question, completion,
     `learned` (one flag per segment of the completion), finished.
 
     Args:
@@ -64,7 +64,8 @@ def write_easy_solutions(
     source: SolutionSource = SOLUTION_SOURCES.load(options.source)()
     known = KnownQuestions((row["problem_id"], row["question"]) for row in apart)
     own = {row["problem_id"]: row["question"] for row in train}
-    drawn = _admitted(source.draw(SolutionJob(options, train, known, domain.text, seed)), own, apart)
+    job = SolutionJob(options, train, known, domain.text, seed, domain.unlevelled_easy)
+    drawn = _admitted(source.draw(job), own, apart)
     details: dict[str, Any] = {}
     if options.from_files:
         _require_some(drawn, source.files(options))

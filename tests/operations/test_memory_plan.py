@@ -80,6 +80,19 @@ def test_the_command_says_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
+def test_only_stages_of_the_experiment_are_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluator of human labels that reranks samples by others needs no policy."""
+    monkeypatch.setenv("E2H_HOME", str(tmp_path))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "others.yaml").write_text(
+        "scope: reranking\nsamples: {source: file}\nlabels: {source: prm800k}\n"
+    )
+    done = CliRunner().invoke(app, ["plan", "others", "--gpu", "80", "--json"])
+    assert done.exit_code == 0, done.output
+    planned = [stage["stage"] for stage in json.loads(done.stdout)["stages"]]
+    assert planned == ["easy_evaluator", "rerank_scores"]
+
+
 def test_a_shipped_recipe_fits_the_card_that_it_names() -> None:
     found = memory_plan(Recipe.from_key("qwen2.5-1.5b"), Cards(24 * GB))
     assert {plan.stage: plan.peak.bytes / GB for plan in found if not plan.fits} == {}

@@ -84,6 +84,8 @@ def test_every_domain_says_what_it_must(word: str) -> None:
     assert set(domain.supervisable) < set(domain.levels)
     assert domain.levels == tuple(range(1, len(domain.levels) + 1))
     assert len(domain.level_names) in (0, len(domain.levels))
+    for level, name in zip(domain.levels, domain.level_names, strict=False):
+        assert domain.options(easy_levels=[name]).easy_levels == (level,), "a key names a level so"
     reader = PROBLEM_READERS.load(word)()
     assert all(callable(getattr(reader, name)) for name in ("pool", "fingerprint", "files"))
     completion = domain.text.completion(["First.", "Then."], "7")

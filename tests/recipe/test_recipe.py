@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key, recipe_names
+from e2h_pipeline.definitions import build
+from e2h_pipeline.recipe import PpoRl, Recipe, RecipeError, canonical_key, recipe_names
+from e2h_pipeline.stages.spec import STAGES, narrow
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -191,3 +193,18 @@ def _is_key(key: str) -> bool:
     except RecipeError:
         return False
     return True
+
+
+def test_gsm8k_is_taught_on_two_and_three_steps_and_measured_on_more() -> None:
+    """The whole pipeline with adapters, at sizes for two cores; both kinds of labels feed the
+    evaluator."""
+    recipe = Recipe.from_key("gsm8k-0.5b")
+    assert recipe.strict and recipe.scope == "pipeline" and recipe.base.revision
+    assert recipe.problems.easy_levels == recipe.evaluation.easy_levels == (1, 2)
+    assert (recipe.problems.benchmark_limit, recipe.sampling.samples) == (150, 8)
+    assert recipe.sft.lora_rank and isinstance(recipe.rl, PpoRl) and recipe.rl.lora_rank
+    build()  # fills STAGES
+    evaluator = STAGES["easy_evaluator"]
+    inputs = evaluator.inputs(narrow(recipe, evaluator.sections))
+    assert {"easy_step_labels", "easy_outcome_labels"} <= set(inputs)
+    assert recipe.labels[0].source == "monte_carlo"

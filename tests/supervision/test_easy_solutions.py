@@ -9,6 +9,8 @@ import pytest
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.problems.domain import Domain
+from e2h_pipeline.problems.gsm8k.domain import GSM8K
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.records import (
     Problem,
@@ -49,18 +51,21 @@ def tables(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def written(tables: Path, seed: int = 0, **options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def written(
+    tables: Path, seed: int = 0, domain: Domain = MATH, **options: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     held_out = [tables / "hard_questions", tables / "benchmark_questions"]
     found = FAMILIES["solutions"].parse(options)
     work = Work(tables / "easy_solutions", tables / "work")
-    summary = write_easy_solutions(tables / "easy_problems", held_out, found, MATH, seed, work)
+    summary = write_easy_solutions(tables / "easy_problems", held_out, found, domain, seed, work)
     return read_table(tables / "easy_solutions" / "data.parquet").to_pylist(), summary
 
 
-def findings(tables: Path) -> list[str]:
+def findings(tables: Path, domain: Domain = MATH) -> list[str]:
     """The findings of the asset check."""
     names = ("easy_solutions", "easy_problems", "hard_questions", "benchmark_questions")
-    return training_findings("easy_solutions", {name: tables / name for name in names})
+    folders = {name: tables / name for name in names}
+    return training_findings("easy_solutions", folders, domain.unlevelled_easy)
 
 
 def rewrite(original: str, query: str = "", kind: str = "MATH_AnsAug", answer: str = "7") -> dict[str, str]:
@@ -117,8 +122,8 @@ def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> Non
     assert [(row["problem_id"][:6], row["level"], row["source"], row["question"]) for row in rows] == [
         ("train/", 1, "MATH_Rephrased", "Three and four make?"),
         ("train/", 3, "MATH_AnsAug", "What is $14/2$?"),
-        ("gsm8k/", None, "GSM_AnsAug", gsm),
-        ("gsm8k/", None, "GSM_SV", "Ann has x apples and buys 4. She has 7. What is x?"),
+        ("unleve", None, "GSM_AnsAug", gsm),
+        ("unleve", None, "GSM_SV", "Ann has x apples and buys 4. She has 7. What is x?"),
     ]
     assert rows[2]["problem_id"] == rows[3]["problem_id"]
     assert rows[3]["completion"] == "We look at it.\n\nWe see 3.\n\n# Answer\n\n3"
@@ -132,6 +137,24 @@ def test_rewritten_problems_of_easy_levels_and_all_of_gsm8k(tables: Path) -> Non
         summary["first_bad_lines"]
     )
     assert findings(tables) == []
+
+
+def test_a_set_counts_as_easy_only_beside_domains_that_say_so(tables: Path) -> None:
+    """Not in GSM8K's own domain: which of its problems are easy its levels say, and a limit may keep
+    the hard ones out of `hard_questions`."""
+    unknown = "Ann has 3 apples and buys 4. How many?"
+    path = metamath(
+        tables, rewrite(unknown, kind="GSM_AnsAug"), rewrite(TRAIN[0].question, kind="GSM_AnsAug")
+    )
+    rows, summary = written(tables, domain=GSM8K, source="metamath", path=path)
+    assert [row["problem_id"] for row in rows] == ["train/1"]
+    assert summary["dropped"] == {"not an easy training problem": 1}
+    assert findings(tables, GSM8K) == []
+    rows, _ = written(tables, domain=MATH, source="metamath", path=path)
+    assert len(rows) == 2
+    assert findings(tables, MATH) == []
+    (found,) = findings(tables, GSM8K)
+    assert "is not an easy training problem" in found
 
 
 def test_at_most_so_many_solutions_of_a_question(tables: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from e2h_pipeline.grading.mathematics.extract import extract
+from e2h_pipeline.grading.mathematics.extract import any_answer
 from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Verdict
 from e2h_pipeline.problems.records import ProblemError
 
@@ -182,8 +182,7 @@ def answer_in(response: str, finish_reason: Any) -> str | None:
 
     Models of others mark their answers in their own ways, so all rules of `extract` may be used.
     """
-    found = extract(response, finished=finish_reason != "length")
-    return None if found is None else found.answer
+    return any_answer(response, finished=finish_reason != "length")
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -44,6 +44,13 @@ def final_answer(completion: str, finished: bool = True) -> str | None:
     return None if found is None else found.answer
 
 
+def any_answer(completion: str, finished: bool = True) -> str | None:
+    """The answer of a text by another's model, which marks it in its own way, by all rules of
+    `extract`."""
+    found = extract(completion, finished)
+    return None if found is None else found.answer
+
+
 def extract(response: str, finished: bool = True, lenient: bool = True) -> Extraction | None:
     """The final answer and its place, or None where there is none.
 

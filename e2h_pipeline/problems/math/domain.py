@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from e2h_pipeline.grading.mathematics.extract import final_answer
+from e2h_pipeline.grading.mathematics.extract import any_answer, final_answer
 from e2h_pipeline.problems.domain import Domain
 from e2h_pipeline.recipe import MathProblems
 
@@ -11,5 +11,7 @@ MATH = Domain(
     benchmark="MATH500",
     options=MathProblems,
     answer_of=final_answer,
+    outside_answer_of=any_answer,
     reader="e2h_pipeline.problems.math.problems:MathReader",
+    unlevelled_easy=frozenset({"GSM"}),  # GSM8K, all of it easy beside MATH (paper)
 )

@@ -23,9 +23,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.problems.files import data_folder, file_hashes
+from e2h_pipeline.problems.files import file_hashes, part_file, parts_folder
+from e2h_pipeline.problems.hub import commit_of
 from e2h_pipeline.problems.jsonl import field, read_jsonl
-from e2h_pipeline.problems.math.hub import HUB_BENCHMARK, commit_of, hub_source, revisions
+from e2h_pipeline.problems.math.hub import HUB_BENCHMARK, hub_source, revisions
 from e2h_pipeline.problems.math.records import Source, problem_of_record, refuse_repeats
 from e2h_pipeline.problems.records import Problem, ProblemError, ProblemPool, counts_by_level
 from e2h_pipeline.problems.same_problem import same_key
@@ -83,7 +84,7 @@ class MathReader:
         Raises:
             ProblemError: one is missing.
         """
-        return [] if options.hub else [_part(_folder(options), part) for part in _PARTS]
+        return [] if options.hub else [part_file(_folder(options), part) for part in _PARTS]
 
 
 def _without_benchmark(source: Source) -> tuple[list[Problem], dict[str, int]]:
@@ -121,28 +122,11 @@ def _check_counts(pool: Sequence[Problem], benchmark: Sequence[Problem]) -> None
 
 
 def _folder(options: MathProblems) -> Path:
-    if options.path:
-        return Path(options.path)
-    folder = data_folder("math")
-    if folder is None:
-        raise ProblemError(
-            "problems.source is math, but there is no data: set problems.path to a folder with"
-            f" {', '.join(_PARTS)} (.jsonl or .jsonl.gz), or E2H_DATA_DIR to its parent, or problems.hub"
-        )
-    return folder
-
-
-def _part(folder: Path, part: str) -> Path:
-    for path in (folder / f"{part}.jsonl.gz", folder / f"{part}.jsonl"):
-        if path.is_file():
-            return path
-    raise ProblemError(
-        f"{folder}: no {part}.jsonl or {part}.jsonl.gz; set problems.path to the folder that has it"
-    )
+    return parts_folder(options.path, options.source, _PARTS)
 
 
 def _local_source(folder: Path) -> Source:
-    train, test, benchmark = (_read_part(_part(folder, part)) for part in _PARTS)
+    train, test, benchmark = (_read_part(part_file(folder, part)) for part in _PARTS)
     refuse_repeats([*train, *test], str(folder))
     refuse_repeats(benchmark, str(folder / _PARTS[2]))
     return Source([*train, *test], benchmark)

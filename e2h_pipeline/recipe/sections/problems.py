@@ -39,7 +39,7 @@ class Problems(Section):
         (),
         validate_default=True,
         description="Levels with full supervision, by number or name; the rest give questions only. Unset: all levels "
-        "that the domain allows to supervise (1-3 of MATH and the ladder).",
+        "that the domain allows to supervise (1-3 of MATH and the ladder, 1-2 of GSM8K).",
     )
     seed: int = Field(
         0,
@@ -137,8 +137,35 @@ class MathProblems(Problems):
     )
 
 
+class Gsm8kProblems(Problems):
+    """GSM8K (Cobbe et al. 2021), from a folder or the Hub. Levels count the lines of the annotated
+    solution: 2 or fewer, 3, 4, 5, 6 or more."""
+
+    level_names: ClassVar[tuple[str, ...]] = ("two-step", "three-step", "four-step", "five-step", "six-step+")
+    supervisable_levels: ClassVar[tuple[int, ...]] = (1, 2)
+
+    source: Literal["gsm8k"] = Field("gsm8k", description="The domain of the problems.")
+    path: str | None = Field(
+        None, description="Folder with the files train and test; E2H_DATA_DIR/gsm8k where unset."
+    )
+    hub: str | None = Field(
+        None, description="Dataset name on the Hugging Face Hub (openai/gsm8k), used instead of a folder."
+    )
+    hub_revision: str | None = Field(
+        None, description="Commit of the Hub data set; set it, or results can move."
+    )
+    strict_counts: bool = Field(
+        True, description="Refuse anything but the published 7,473/1,319 split and its counts of steps."
+    )
+
+
 PROBLEMS = Family(
-    "problems", "source", "ladder", "e2h.domains", Problems, {"ladder": LadderProblems, "math": MathProblems}
+    "problems",
+    "source",
+    "ladder",
+    "e2h.domains",
+    Problems,
+    {"ladder": LadderProblems, "math": MathProblems, "gsm8k": Gsm8kProblems},
 )
 
 

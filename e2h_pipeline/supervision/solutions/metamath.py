@@ -1,7 +1,8 @@
-"""Model-written solutions of rewritten problems (MetaMathQA): easy ones of MATH, and all of GSM8K.
+"""Model-written solutions of rewritten problems (MetaMathQA): those of easy training problems.
 
-GSM8K has no levels and counts as easy (paper). A rewritten question that is a held-out one, or a
-rewording of one, is left out at the door (`easy_solutions.py`), whatever its original.
+Beside MATH, all of GSM8K counts as easy (paper); a domain says so by `Domain.unlevelled_easy`. A
+rewritten question that is a held-out one, or a rewording of one, is left out at the door
+(`easy_solutions.py`), whatever its original.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.problems.files import data_folder
 from e2h_pipeline.problems.jsonl import BadLine, parse_each
-from e2h_pipeline.problems.math.metamath import MATH, RewrittenSolution, read_metamath
+from e2h_pipeline.problems.math.metamath import RewrittenSolution, read_metamath
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.problems.same_problem import same_key
 from e2h_pipeline.supervision.solutions.source import (
@@ -29,8 +30,8 @@ from e2h_pipeline.supervision.solutions.source import (
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import MetaMathSolutions
 
-GSM8K_ID = "gsm8k/"
-"""Prefix of GSM8K ids, which are made from the text, because GSM8K has none."""
+UNLEVELLED_ID = "unlevelled/"
+"""Prefix of the ids of problems without a level, which are made from the text."""
 
 _PATTERN = "MetaMathQA*.json*"
 
@@ -48,7 +49,8 @@ class MetaMath(SolutionSource):
             pass
 
     def draw(self, job: SolutionJob) -> DrawnSolutions:
-        """Solutions of questions made from a training problem or from GSM8K."""
+        """Solutions of questions made from a training problem, or from one that has no level and
+        counts as easy."""
         bad: list[BadLine] = []
         dropped: Counter[str] = Counter()
         found = _without_bad_lines(read_metamath(self.files(job.options)[0]), bad)
@@ -87,8 +89,8 @@ def _rewritten(
     for each in found:
         original = same_key(each.original_question)
         problem = by_text.get(original)
-        if problem is None and each.origin != MATH and apart.find(each.original_question) is None:
-            problem = {"problem_id": GSM8K_ID + digest_json(original)[:16], "level": None}
+        if problem is None and each.origin in job.unlevelled and apart.find(each.original_question) is None:
+            problem = {"problem_id": UNLEVELLED_ID + digest_json(original)[:16], "level": None}
         if problem is None:
             dropped["not an easy training problem"] += 1
         else:

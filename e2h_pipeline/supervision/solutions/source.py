@@ -6,7 +6,7 @@ line in the registry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,6 +31,7 @@ class SolutionJob:
         apart: every held-out question, by content.
         text: format of completions.
         seed: of random draws.
+        unlevelled: sets of problems that have no levels and count as easy, of the domain.
     """
 
     options: Any
@@ -38,6 +39,7 @@ class SolutionJob:
     apart: KnownQuestions
     text: TextFormat
     seed: int
+    unlevelled: Collection[str] = ()
 
     def by_text(self) -> dict[str, dict[str, Any]]:
         """Training problems by `same_key` of their question. A text that is also a held-out

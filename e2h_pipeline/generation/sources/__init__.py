@@ -1,0 +1,1 @@
+"""Where the pool of benchmark samples comes from: our policy, or files of other people."""
