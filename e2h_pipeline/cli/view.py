@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 150  # columns if the output is not a terminal
 _VERSION_LENGTH = 12
+_COLUMNS_A_LINE = 4
 _SEEDS_A_LINE = 4
 STOPPED = "*"  # behind a policy whose training a guard stopped
 
@@ -107,14 +108,19 @@ def print_steps(rows: Sequence[Row], every_level: bool) -> None:
         shown = own if every_level else [row for row in own if row["levels"] in pooled_in(_levels(own))]
         for part in human_steps_tables(shown):
             table = Table(box=SIMPLE)
-            table.add_column("")
+            table.add_column("", no_wrap=True)
             for column in part.columns:
                 table.add_column(column, justify="right", no_wrap=True)
+            below = (
+                "\n" if len(part.columns) > _COLUMNS_A_LINE else " "
+            )  # the interval, where there is no room
             for line in part.rows:
                 cells = (
-                    f"{cell.value} {escape('[' + cell.interval + ']')}" if cell else "" for cell in line.cells
+                    f"{cell.value}{below}{escape('[' + cell.interval + ']')}" if cell else ""
+                    for cell in line.cells
                 )
-                table.add_row(escape(f"{line.label} ({line.note})" if line.note else line.label), *cells)
+                note = f"{below}[dim]({escape(line.note)})[/dim]" if line.note else ""
+                table.add_row(escape(line.label) + note, *cells)
             print_titled(escape(f"{marked(recipe, own[0])}: {part.caption}{seeds}"), table)
         print_notes(recipe, own[0])
 

@@ -218,7 +218,7 @@ def _first_errors(
     if EVALUATOR in resampled:
         value, own = resampled[EVALUATOR]
         for name, (other, theirs) in resampled.items():
-            if name != EVALUATOR:
+            if name != EVALUATOR and np.ptp(own - theirs):  # else resampling knows of no uncertainty
                 yield _row(
                     name, "first_error_f1_over", group, value - other, own - theirs, len(truth), bootstrap
                 )

@@ -86,6 +86,8 @@ def test_an_evaluator_alone_is_judged_on_steps_that_people_labelled(tiny_home: P
     assert "e2h results alone --steps" in e2h(tiny_home, "results", "alone").stderr
     told = e2h(tiny_home, "results", "alone", "--steps")
     assert "PRM800K, human labels" in told.stdout
+    assert re.search(r"Step AUROC \(right steps above wrong ones\) +\S+ \[", told.stdout)
+    assert "…" not in e2h(tiny_home, "results", "alone", "--steps", "--all").stdout
     page = Path(e2h(tiny_home, "report", "alone").stdout.strip()).read_text()
     assert "Steps that people labelled" in page
     assert "StrictUndefined" not in page
