@@ -13,6 +13,7 @@ from typing import Any
 from e2h_pipeline.artifacts.lineage import EASY_DATA
 
 RESULTS = ("benchmark_metrics", "rerank_metrics")
+EVALUATOR_RESULT = "evaluator_generalization"  # of an experiment without a policy
 _TO_THE_MINUTE = len("2026-11-21T22:56")
 _SHOWN = 10  # characters of a hash; the whole one is in the element's title
 
@@ -106,16 +107,18 @@ def easy_paths(inputs: Mapping[str, Sequence[str]]) -> list[list[str]]:
     for name in sorted(inputs):
         for source in inputs[name]:
             users.setdefault(source, []).append(name)
-    ways = (_shortest(reader, users, {reader}) for reader in readers)
+    results = set(RESULTS) & set(inputs) or {EVALUATOR_RESULT}
+    # An audit that reads easy problems is not fed by them: it takes their levels.
+    ways = (_shortest(reader, users, {reader}, results) for reader in readers if reader != EVALUATOR_RESULT)
     return [[EASY_DATA, *way] for way in ways if way and EASY_DATA in inputs]
 
 
-def _shortest(start: str, users: Mapping[str, Sequence[str]], seen: set[str]) -> list[str]:
+def _shortest(start: str, users: Mapping[str, Sequence[str]], seen: set[str], results: set[str]) -> list[str]:
     """The shortest way from an asset to a result; empty where none leads there."""
     waiting = deque([[start]])
     while waiting:
         way = waiting.popleft()
-        if way[-1] in RESULTS:
+        if way[-1] in results:
             return way
         for user in users.get(way[-1], ()):
             if user not in seen:

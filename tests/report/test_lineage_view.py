@@ -47,6 +47,15 @@ def test_ways_lead_through_any_assets() -> None:
     assert [name for name, _ in path] == [row["asset"] for row in reversed(NOW)]
 
 
+def test_without_a_policy_the_ways_lead_to_the_judgement_of_the_evaluator() -> None:
+    rows = [
+        artifact("evaluator_generalization", "easy_evaluator", "easy_labels", "easy_problems"),
+        *NOW[2:],
+    ]
+    (path,) = lineage_section(rows).paths
+    assert [name for name, _ in path] == ["easy_problems", "easy_labels", "evaluator_generalization"]
+
+
 def test_homes_of_earlier_versions_are_shown_without_ways_through_what_was_not_trained() -> None:
     section = lineage_section(BEFORE)
     assert [[name for name, _ in path] for path in section.paths] == [
