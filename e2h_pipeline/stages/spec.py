@@ -13,6 +13,7 @@ import dagster as dg
 from e2h_pipeline.artifacts.code_version import Code, CodeChangedError, changed_since, code_behind, look_again
 from e2h_pipeline.artifacts.hashing import remembered_hash
 from e2h_pipeline.artifacts.job import StageJob
+from e2h_pipeline.artifacts.lineage import EASY_DATA
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.reads import enforced
 from e2h_pipeline.artifacts.request import Artifact, Request
@@ -24,6 +25,7 @@ EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
 RECIPE_ASSET = "recipe"
 SPLIT_MODULE = "assets.problems"
 RECIPE_FILE = "recipe.json"
+HELD_OUT = ("hard_questions", "benchmark_questions")
 EXPERIMENT_TAG, RECIPE_TAG, SEED_TAG = "e2h/experiment", "e2h/recipe", "e2h/seed"
 GPU_POOL, CPU_POOL = "gpu", "cpu"
 OWNERS = ["team:scalable-oversight"]
@@ -219,13 +221,15 @@ def beyond(scope: str) -> Condition:
 
 
 def needed_by(names: Iterable[str], recipe: Recipe) -> frozenset[str]:
-    """Some registered stages and everything that they need for this recipe."""
+    """Some registered stages and everything that they need for this recipe: inputs, and what the
+    firewall's checks compare rows that train with."""
     whole, found, missing = recipe.slice(type(recipe).model_fields), {RECIPE_ASSET}, list(names)
     while missing:
         name = missing.pop()
         if name not in found:
             found.add(name)
             missing += STAGES[name].inputs(whole)
+            missing += HELD_OUT if name == EASY_DATA else ()
     return frozenset(found)
 
 
