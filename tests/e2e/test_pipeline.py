@@ -198,7 +198,7 @@ labels: {{source: shepherd, path: {math_home.parent / "shepherd.jsonl"}}}
     (math_home.parent / "MetaMathQA.json").write_text(json.dumps(records))
     write_lines(math_home.parent / "shepherd.jsonl", labels)
 
-    made = run(math_home, "rewritten", "--select", "+easy_evaluator,sft_answers")["computed"]
+    made = run(math_home, "rewritten", "--select", "+easy_evaluator,+sft_answers")["computed"]
     assert {"easy_solutions", "sft_policy", "easy_step_labels", "easy_evaluator"} <= made
     (table,) = (math_home / "store" / "easy_solutions").glob("*/data.parquet")
     taught = read_table(table).to_pylist()

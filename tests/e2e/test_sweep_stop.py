@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.operations.sweep_runner import SweepEvent, _Crew
 from e2h_pipeline.recipe import canonical_key
@@ -63,5 +64,7 @@ def test_a_member_is_stopped_at_its_checkpoint_and_leaves_no_result(
     assert events[-1].given_up == outcome.given_up
     begun, [ended] = rule.shown[-1]
     assert (len(begun.values) >= 2, begun.knobs, ended.knobs) == (True, (3000.0,), (6.0,))
-    lines = next((tiny_home / "store" / "rl_policy").glob("*/curves.jsonl")).read_text().splitlines()
+    policies = (tiny_home / "store" / "rl_policy").iterdir()  # other tests of this home make others
+    own = next(folder for folder in policies if read_manifest(folder).experiment == "tiny")
+    lines = (own / "curves.jsonl").read_text().splitlines()
     assert len(ended.values) == len(lines)  # a checkpoint per update
