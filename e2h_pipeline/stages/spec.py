@@ -228,8 +228,8 @@ def needed_by(names: Iterable[str], recipe: Recipe) -> frozenset[str]:
         name = missing.pop()
         if name not in found:
             found.add(name)
-            missing += STAGES[name].inputs(whole)
-            missing += HELD_OUT if name == EASY_DATA else ()
+            inputs = STAGES[name].inputs(whole)
+            missing += [*inputs, *(HELD_OUT if EASY_DATA in inputs else ())]
     return frozenset(found)
 
 
