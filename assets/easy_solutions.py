@@ -10,8 +10,7 @@ from assets.watched import SOLUTION_FILES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.stages.asset import stage
-
-_HELD_OUT = ("hard_questions", "benchmark_questions")
+from e2h_pipeline.stages.spec import HELD_OUT
 
 
 def _files(recipe: RecipeSlice) -> Sequence[Path]:
@@ -31,7 +30,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
 @stage(
     group="data",
     reads=["easy_problems"],
-    reads_if=dict.fromkeys(_HELD_OUT, lambda recipe: bool(recipe.solutions.from_files)),
+    reads_if=dict.fromkeys(HELD_OUT, lambda recipe: bool(recipe.solutions.from_files)),
     recipe=["solutions", "problems.seed", "problems.source"],
     methods=["solutions.source", "problems.source"],
     kinds={"parquet"},
@@ -50,7 +49,7 @@ def easy_solutions(job: StageJob) -> dict[str, Any]:
     options = job.recipe.solutions
     return write_easy_solutions(
         easy_problems=job.path("easy_problems"),
-        held_out=[job.path(name) for name in _HELD_OUT if options.from_files],
+        held_out=[job.path(name) for name in HELD_OUT if options.from_files],
         options=options,
         domain=DOMAINS.load(job.recipe.problems.source),
         seed=job.recipe.problems.seed,

@@ -70,7 +70,7 @@ def evaluator_generalization(
         domain: finds answers.
         checker: the domain's, says which steps are right; None where it has none.
         threshold: step probability below which a step counts as named wrong, chosen on easy
-            validation (`process_bench.easy_threshold`). Without one, first errors are not judged.
+            validation (`easy_steps.easy_threshold`). Without one, first errors are not judged.
 
     Returns:
         Counts, the threshold, and each AUROC by level as [value, low, high].

@@ -94,6 +94,12 @@ def part_file(folder: Path, part: str) -> Path:
     )
 
 
+def known_file(folder: str, names: Iterable[str]) -> Path | None:
+    """The first of some files that is in a folder of E2H_DATA_DIR; None where there is none."""
+    place = data_folder(folder)
+    return next((place / name for name in names if (place / name).is_file()), None) if place else None
+
+
 def file_hashes(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of each file by name: `remembered_hash`, for files of data.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.problems.files import data_folder
+from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.jsonl import BadLine, field, parse_each
 from e2h_pipeline.problems.rated_solutions import (
     RIGHT_RATING,
@@ -81,11 +81,10 @@ def _without_number(step: str, number: int) -> str:
 
 
 def _default_file() -> Path:
-    folder = data_folder("steps")
-    found = [folder / name for name in _NAMES if (folder / name).is_file()] if folder else []
-    if not found:
+    found = known_file("steps", _NAMES)
+    if found is None:
         raise ProblemError(
             "labels.source=prmbench needs a file: set labels.path to it, or put prmbench.jsonl (hitsmy/PRMBench_Preview "
             "on the Hub) into steps/ of E2H_DATA_DIR"
         )
-    return found[0]
+    return found

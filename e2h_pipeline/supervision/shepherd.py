@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.problems.files import data_folder
+from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.math.shepherd import read_shepherd
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty
@@ -36,11 +36,10 @@ class Shepherd(LabelSource):
 
 
 def _default_file() -> Path:
-    folder = data_folder("steps")
-    found = [folder / name for name in _NAMES if (folder / name).is_file()] if folder else []
-    if not found:
+    found = known_file("steps", _NAMES)
+    if found is None:
         raise ProblemError(
             "labels.source=shepherd needs a file: set labels.path to the .jsonl or .jsonl.gz, or put"
             f" {_NAMES[0]} (peiyi9979/Math-Shepherd on the Hub) into steps/ of E2H_DATA_DIR"
         )
-    return found[0]
+    return found
