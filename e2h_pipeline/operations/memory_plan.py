@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.generation.engines.protocol import SamplingOptions
 from e2h_pipeline.generation.memory import drawing, scoring
+from e2h_pipeline.models.adapters import keep_lowest_layers
 from e2h_pipeline.models.base import ModelError
 from e2h_pipeline.models.classifier import score_head_name
 from e2h_pipeline.models.memory import GB, Cards, Phase, added, all_weights, largest
 from e2h_pipeline.models.shapes import evaluator, language_model, meta, published_config, unreal
 from e2h_pipeline.orchestration.planning import stages_of
-from e2h_pipeline.recipe import FineTuning, OnlineRl, Recipe, RoundsRl
+from e2h_pipeline.recipe import FineTuning, OnlineRl, Recipe, RewardTraining, RoundsRl
 from e2h_pipeline.rl.memory import online
 from e2h_pipeline.training.memory import fitting, next_token, token_scores
 
@@ -215,15 +216,22 @@ def _rounds(options: Any, base: _Base, longest: int) -> _Reckon:
     return reckon
 
 
-def _evaluator(options: FineTuning, base: _Base) -> _Reckon:
+def _evaluator(options: RewardTraining, base: _Base) -> _Reckon:
     def reckon(cards: Cards) -> list[Phase]:
         from e2h_pipeline.training.adapters import prepare
+        from e2h_pipeline.training.boundary import BATCH_TOKENS
         from e2h_pipeline.training.trainer import Settings
 
         with meta():
             model = evaluator(base.config, base.dtype)
+            if options.layers is not None:
+                keep_lowest_layers(model, options.layers)
             trained = prepare(model, options, [score_head_name(model)])
-        return fitting(trained, token_scores, Settings.of(options, 0), (options.max_tokens, 1), cards)
+        if options.epochs:
+            return fitting(trained, token_scores, Settings.of(options, 0), (options.max_tokens, 1), cards)
+        with unreal(model):  # a head fitted to states
+            added_by_pass = scoring(model, BATCH_TOKENS, options.max_tokens)
+            return [Phase("a pass over the solutions", added(all_weights(model), added_by_pass))]
 
     return reckon
 

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from e2h_pipeline.artifacts.reporter import Reporter
 
 _SHARD_TOKENS = 65_536  # of a file
-_BATCH_TOKENS = 4096  # rows x length of a forward pass
+BATCH_TOKENS = 4096
+"""Rows x length of a forward pass over documents."""
 _NAME = "boundary-{:05d}.npy"
 
 
@@ -239,7 +240,7 @@ def _states(
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     found: dict[int, NDArray[np.float32]] = {}
     while order:
-        rows = max(1, _BATCH_TOKENS // len(texts[order[0]]))
+        rows = max(1, BATCH_TOKENS // len(texts[order[0]]))
         batch, order = order[:rows], order[rows:]
         longest = len(texts[batch[0]])
         ids = torch.tensor([[*map(int, texts[i]), *[0] * (longest - len(texts[i]))] for i in batch])

@@ -39,6 +39,18 @@ def test_what_is_advised_fits(stage: str) -> None:
     assert plan(key, stage, card).fits, found.advice
 
 
+def test_a_head_fitted_to_states_keeps_no_activations() -> None:
+    """Linear probing on the lowest layers (recipe `real-evaluator`) is a pass without gradients."""
+    probe = "reward.training.head=regression/reward.training.epochs=0/reward.training.layers=2"
+    trained, probed = (
+        plan(key, "easy_evaluator", Cards(100 * GB))
+        for key in ("ladder/reward.training.layers=2", f"ladder/{probe}")
+    )
+    assert probed.peak.items["weights"] == trained.peak.items["weights"]
+    assert "optimizer" not in probed.peak.items
+    assert probed.peak.items["activations"] < trained.peak.items["activations"] / 10
+
+
 def test_where_no_field_helps_the_card_is_named() -> None:
     found = plan(SMALL, "rerank_scores", Cards(1))
     assert not found.fits and found.advice == "a card of 1 GB"
