@@ -19,18 +19,28 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _LIBRARIES = (
+    "alembic.command",
     "dagster",
+    "dagster._core.execution.backfill",
+    "dagster._core.storage.event_log",
+    "dagster._core.storage.runs",
+    "matplotlib.backends.backend_mixed",
+    "matplotlib.figure",
     "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
     "peft",
-    "polars",
     "pyarrow.parquet",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
     "sympy",
+    "tabulate",
     "torch",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",
     "typer",
+    "upath.core",
+    "watchdog.observers",
 )
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(list(_LIBRARIES))

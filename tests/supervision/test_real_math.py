@@ -13,7 +13,6 @@ from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.math.prm800k import read_prm800k
 from e2h_pipeline.problems.records import ProblemSplit, easy_table, question_table
-from e2h_pipeline.problems.source import load_split
 from e2h_pipeline.recipe import (
     Base,
     MathProblems,
@@ -36,14 +35,13 @@ PROBLEMS = MathProblems(validation=500)
 
 
 @pytest.fixture(scope="module")
-def tables(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tables(data_dir: Path, math_split: ProblemSplit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few dozen easy problems with labels in PRM800K, and a dozen of MATH500."""
     folder = tmp_path_factory.mktemp("math")
-    split = load_split(PROBLEMS)
     labelled = {s.unique_id for s in read_prm800k(data_dir / "steps").solutions}
-    train = tuple(p for p in split.easy_train if p.problem_id in labelled)[:36]
-    validation = tuple(p for p in split.easy_validation if p.problem_id in labelled)
-    few = ProblemSplit(train, validation, (), split.benchmark[:12])
+    train = tuple(p for p in math_split.easy_train if p.problem_id in labelled)[:36]
+    validation = tuple(p for p in math_split.easy_validation if p.problem_id in labelled)
+    few = ProblemSplit(train, validation, (), math_split.benchmark[:12])
     write_table(folder / "easy_problems" / "data.parquet", easy_table(few))
     write_table(folder / "benchmark_questions" / "data.parquet", question_table(few.benchmark))
     assert len(train) == 36

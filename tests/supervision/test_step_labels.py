@@ -17,8 +17,6 @@ from e2h_pipeline.problems.ladder.world import Chain, parse_question
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.math.prm800k import read_prm800k
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
-from e2h_pipeline.problems.source import load_split
-from e2h_pipeline.recipe import MathProblems
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.once import LabelOnce
 from e2h_pipeline.supervision.rows import UNLABELLED, labelled_row, until_first_error
@@ -397,10 +395,14 @@ def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:
     ],
 )
 def test_real_ratings_of_the_easy_split(
-    data_dir: Path, tmp_path: Path, file: str, source: str, wanted: dict[str, int]
+    data_dir: Path,
+    math_split: ProblemSplit,
+    tmp_path: Path,
+    file: str,
+    source: str,
+    wanted: dict[str, int],
 ) -> None:
-    math = MathProblems(validation=500, path=str(data_dir / "math"))
-    write_table(tmp_path / "easy" / "data.parquet", easy_table(load_split(math)))
+    write_table(tmp_path / "easy" / "data.parquet", easy_table(math_split))
     options = {"source": source, "path": str(data_dir / "steps" / file)}
     _, summary = label_steps(tmp_path, options, domain=MATH)
     assert {name: summary[name] for name in wanted} == wanted
