@@ -51,7 +51,7 @@ def outcomes(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 def test_shared_stages_are_computed_once_by_processes_at_the_same_moment(home: Path) -> None:
-    done = e2h(home, "sweep", "pairs", "--workers", "3", "--json")
+    done = e2h(home, "sweep", "pairs", "--workers", "2", "--json")
     assert done.returncode == 1
     assert "1 of 5 members failed, the first is tiny/evaluation.samples=2/sft.max_tokens=8" in done.stderr
     found = outcomes(done)
