@@ -1,25 +1,39 @@
-"""Judge an evaluator on ProcessBench and PRMBench files.
+"""Seconds to score ProcessBench's solutions, ours beside one forward pass per step.
 
-    python benchmarks/judge.py EVALUATOR --labels EASY_STEP_LABELS --out FOLDER \\
-        [--process-bench FILE] [--prm-bench FILE] [--seed 0]
+    python benchmarks/judge.py EVALUATOR PROCESS_BENCH_FILE [--solutions 24] [--rounds 3] [--threads 1]
 
-EVALUATOR is a folder that `load_evaluator` reads: one of ours, or a published model with an
-`evaluator.json`. The threshold is chosen on the validation part of the artifact EASY_STEP_LABELS.
-PRMBench is judged at a threshold of one half, as by its authors. Files are JSON lines, plain or
-gzipped. Tables for people, then one JSON line; Parquet goes to the folder.
+EVALUATOR is a folder that `e2h judge` reads. Ours is `score_lines`, what `e2h score` and `e2h judge`
+run: batches of whole solutions, every step of one from one pass. The peer restates what several
+published evaluations do: for each step a forward pass over the question and all steps up to it, one
+after the other. Both must give equal scores. The solutions are drawn by a fixed seed; rounds take
+turns, and the ratio is that of the medians. Seconds are processor seconds, so other jobs on the
+machine disturb little.
+
+A table for people, then one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
-from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.evaluation.step_benchmarks.prm_bench import judge_prm_bench
-from e2h_pipeline.evaluation.step_benchmarks.process_bench import METRICS, judge_process_bench
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge
-from e2h_pipeline.statistics.bootstrap import Bootstrap
+from e2h_pipeline.evaluation.outside.step_lines import STEP_SCORES, step_line
+from e2h_pipeline.evaluation.outside.step_lines import score_lines as ours_of
+from e2h_pipeline.models.load import load_evaluator
+from e2h_pipeline.problems.jsonl import read_jsonl
+from e2h_pipeline.problems.math.domain import MATH
+from e2h_pipeline.rewards.scoring import encode_for
+from e2h_pipeline.rewards.step_scorer import StepScorer
+
+Scores = list[list[float]]
+CLOSE = 1e-4
+ALL = 3400  # solutions of the whole benchmark
 
 
 def main() -> None:
@@ -27,39 +41,68 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("evaluator", type=Path)
-    parser.add_argument("--labels", type=Path, help="easy_step_labels artifact; needed for ProcessBench")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--process-bench", type=Path)
-    parser.add_argument("--prm-bench", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch-tokens", type=int, default=65536)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--solutions", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    if options.process_bench and not options.labels:
-        parser.error("--process-bench needs --labels: the threshold comes from easy validation")
-    bootstrap, work = Bootstrap(seed=options.seed), Work(options.out, options.out)
-    judge = StepJudge.load(options.evaluator, batch_tokens=options.batch_tokens)
-    line: dict[str, object] = {"evaluator": options.evaluator.name}
-    if options.process_bench:
-        found = judge_process_bench(judge, options.process_bench, options.labels, bootstrap, work)
-        print(
-            f"ProcessBench at threshold {found['threshold']:.3f} (easy validation F1 {found['validation_f1']:.3f})"
-        )
-        for metric in METRICS:
-            print(f" {metric}")
-            show(found[metric])
-        line["process_bench"] = found
-    if options.prm_bench:
-        found = judge_prm_bench(judge, options.prm_bench, 0.5, bootstrap, work)
-        print("PRMBench, PRMScore at threshold 0.5")
-        show(found["prm_score"])
-        line["prm_bench"] = found
-    print(json.dumps(line))
+    import torch
+
+    torch.set_num_threads(options.threads)
+    records = random.Random(0).sample([record for _, record in read_jsonl(options.file)], options.solutions)
+    ways: dict[str, Callable[[], Scores]] = {
+        "ours": whole(options.evaluator, records),
+        "a pass per step": step_by_step(options.evaluator, records),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    scores: dict[str, Scores] = {}
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            start = time.process_time()
+            scores[name] = way()
+            seconds[name].append(time.process_time() - start)
+    gap = max(abs(a - b) for x, y in zip(*scores.values(), strict=True) for a, b in zip(x, y, strict=True))
+    assert gap < CLOSE, f"scores differ by {gap}"
+    middle = {name: median(own) for name, own in seconds.items()}
+    for name, value in middle.items():
+        whole_benchmark = value / options.solutions * ALL / 3600
+        print(f"{name:18}{value:9.2f} s for {options.solutions} solutions, {whole_benchmark:6.2f} h for all")
+    ratio = middle["a pass per step"] / middle["ours"]
+    print(f"ratio of medians {ratio:.2f}; largest difference of scores {gap:.1e}")
+    found = {"benchmark": "judge", "evaluator": options.evaluator.name, "solutions": options.solutions}
+    print(json.dumps({**found, "steps": sum(map(len, scores["ours"])), "seconds": seconds, "ratio": ratio}))
 
 
-def show(groups: dict[str, list[float]]) -> None:
-    """A line per group: value and interval."""
-    for name, (value, low, high) in groups.items():
-        print(f"  {name:24}{value:7.3f}  [{low:.3f}, {high:.3f}]")
+def whole(folder: Path, records: Sequence[dict[str, Any]]) -> Callable[[], Scores]:
+    """The scores as `e2h score` makes them."""
+    scorer = StepScorer(folder, MATH.text)
+    scorer.step_probabilities([])  # loads it
+
+    def run() -> Scores:
+        batches = ours_of(enumerate(records), "file", scorer, MATH, "")
+        return [record[STEP_SCORES] for batch in batches for _, record in batch]
+
+    return run
+
+
+def step_by_step(folder: Path, records: Sequence[dict[str, Any]]) -> Callable[[], Scores]:
+    """The same scores, a forward pass for each step, with the model's own head on its last token."""
+    import torch
+
+    model, tokenizer = load_evaluator(folder)
+    asked = [step_line(i, record, "file", MATH).asked[0] for i, record in enumerate(records)]
+
+    def run() -> Scores:
+        found = []
+        for one in asked:
+            encoded = encode_for(model, tokenizer, (one.question, one.completion, one.finished), MATH.text)
+            prefixes = [torch.tensor([encoded.input_ids[: end + 1]]) for end in encoded.segment_ends]
+            with torch.inference_mode():
+                logits = [model(input_ids=prefix).logits[0, -1, 0] for prefix in prefixes]
+            found.append(one.by_step([float(logit.float().sigmoid()) for logit in logits]))
+        return found
+
+    return run
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@
     e2h recipes ladder             a recipe, field by field; --check FILE
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
+    e2h score FILE --evaluator E   step scores for solutions made anywhere
+    e2h judge FILE --evaluator E   an evaluator on steps that people labelled
     e2h doctor                     find what killed processes left behind; --fix mends it
     e2h ui
 
@@ -21,7 +23,6 @@ run, so that `e2h --help` is quick.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.grading import grade, rerank
+from e2h_pipeline.cli.judging import judge, score
 from e2h_pipeline.cli.plan import plan
 from e2h_pipeline.cli.recipes import recipes
 from e2h_pipeline.cli.shared import (
@@ -44,6 +46,7 @@ from e2h_pipeline.cli.shared import (
     drop_output,
     own_streams,
     print_json,
+    quiet_libraries,
     refuse_leaks,
 )
 from e2h_pipeline.cli.store import diff, gc, verify
@@ -98,7 +101,7 @@ def run(
 ) -> None:
     """Materialize an experiment; existing artifacts are reused."""
     key = _checked(key)
-    _quiet_libraries()
+    quiet_libraries()
     from e2h_pipeline.cli.view import StageLines, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
     from e2h_pipeline.operations.runner import RunError, RunStopped, run_experiment
@@ -247,6 +250,8 @@ app.command()(verify)
 app.command()(gc)
 app.command()(grade)
 app.command()(rerank)
+app.command()(score)
+app.command()(judge)
 app.command()(doctor)
 
 
@@ -300,17 +305,6 @@ def _experiments() -> Iterator[Experiments]:
 
     with open_to_read(home()) as instance:
         yield Experiments(instance, ArtifactStore(home()))
-
-
-def _quiet_libraries() -> None:
-    """Turn off progress bars and advice of libraries; set the variables to get them back."""
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
-        os.environ.setdefault(name, value)
 
 
 def _fail(message: str, status: int = 1) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from e2h_pipeline.artifacts.json_text import json_text
+from e2h_pipeline.cli.evaluators import DomainName, EvaluatorName, FoundEvaluator, find_evaluator, scored
+from e2h_pipeline.cli.files import explained, opened, whole_file
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def grade(
     if as_json and output:
         raise CommandError("--json writes the lines to stdout, --output into a file: choose one")
     modes = list(dict.fromkeys([mode, *(compare or [])]))
-    with _explained(), _graders(modes) as judges:
+    with explained(), _graders(modes) as judges:
         if file is not None and (gold, prediction, response) == (None, None, None):
             _grade_file(file, judges, as_json, output)
         elif file is None and gold is not None and (prediction is None) != (response is None):
@@ -60,6 +60,8 @@ def rerank(
         typer.Argument(help="JSON lines, one per problem: problem_id, gold, responses or answers, ..."),
     ],
     mode: Mode = "math",
+    evaluator: EvaluatorName = None,
+    domain: DomainName = None,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Use only this many samples of each problem, the first ones.")
     ] = None,
@@ -86,11 +88,12 @@ def rerank(
     called = name or Path(file).name.removesuffix(".gz").removesuffix(".jsonl")
     evaluation = Evaluation(easy_levels=tuple(easy or Problems.supervisable_levels))
     options = ExternalOptions(called, logits, Rerank(), evaluation, seed)
-    with _explained(), _graders([mode]) as (judge,), status(f"{called}: reading and grading"):
-        result = _reranked(file, judge, samples, options)
+    with explained(), _graders([mode]) as (judge,), status(f"{called}: reading and grading"):
+        found = find_evaluator(evaluator, domain) if evaluator else None
+        result = _reranked(file, judge, samples, options, found)
     metrics, differences = result.tables.metrics.to_pylist(), result.tables.differences.to_pylist()
     if html:
-        with _whole_file(html) as sink:
+        with whole_file(html) as sink:
             sink.write(_page(result.summary, metrics, differences))
     if as_json:
         print_json({**result.summary, "metrics": metrics, "differences": differences})
@@ -114,11 +117,21 @@ def _page(summary: dict[str, Any], metrics: list[dict[str, Any]], differences: l
     )
 
 
-def _reranked(file: str, judge: Grader, samples: int | None, options: ExternalOptions) -> ExternalResult:
-    from e2h_pipeline.evaluation.outside.rerank import read_samples, rerank_external
+def _reranked(
+    file: str, judge: Grader, samples: int | None, options: ExternalOptions, evaluator: FoundEvaluator | None
+) -> ExternalResult:
+    from e2h_pipeline.evaluation.outside.rerank import first_samples, rerank_external, samples_of
+    from e2h_pipeline.problems.jsonl import read_records
 
-    with _opened(file) as (stream, where):
-        problems = read_samples(stream, where, logits=options.logits, limit=samples)
+    with ExitStack() as stack:
+        stream, where = stack.enter_context(opened(file))
+        records = read_records(stream, where)
+        if evaluator is not None:
+            if options.logits:
+                raise CommandError("--logits is for scores in the file, not for those of an --evaluator")
+            first = ((number, first_samples(record, samples)) for number, record in records)
+            records = stack.enter_context(scored(first, where, evaluator, stream))
+        problems = samples_of(records, where, logits=options.logits, limit=samples)
     return rerank_external(problems, judge, options)
 
 
@@ -132,8 +145,8 @@ def _grade_file(file: str, judges: Sequence[Grader], as_json: bool, output: Path
     disputed: list[Graded] = []
     disputes = 0
     with ExitStack() as stack:
-        stream, where = stack.enter_context(_opened(file))
-        sink = stack.enter_context(_whole_file(output)) if output else sys.stdout if as_json else None
+        stream, where = stack.enter_context(opened(file))
+        sink = stack.enter_context(whole_file(output)) if output else sys.stdout if as_json else None
         progress = stack.enter_context(LineProgress(where, stream))
         for batch in grade_items(read_items(read_records(stream, where), where), judges):
             for line in batch:
@@ -187,51 +200,3 @@ def _graders(modes: Sequence[str]) -> Iterator[list[Grader]]:
             raise CommandError(f"no grader '{mode}'; there are: {', '.join(words)}")
     with ExitStack() as stack:
         yield [stack.enter_context(grader(mode)) for mode in modes]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors about files and graders as command errors."""
-    from e2h_pipeline.evaluation.graded import PoolError
-    from e2h_pipeline.grading.worker_pool import GradingError
-    from e2h_pipeline.problems.records import ProblemError
-
-    try:
-        yield
-    except (ProblemError, PoolError, GradingError) as error:
-        raise CommandError(str(error)) from None
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[tuple[IO[bytes], str]]:
-    """The file or stdin, and its name for messages."""
-    if file == "-":
-        if sys.stdin is None:
-            raise CommandError("stdin is closed; name a file of JSON lines")
-        yield sys.stdin.buffer, "stdin"
-        return
-    with ExitStack() as stack:
-        try:
-            stream = stack.enter_context(Path(file).open("rb"))
-        except OSError as error:
-            raise CommandError(
-                f"{file}: {error.strerror}; name a file of JSON lines, or - for stdin"
-            ) from None
-        yield stream, file
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[IO[Any]]:
-    """A text file that gets its name only once it is completely written."""
-    if path.exists() and not path.is_file():
-        raise CommandError(f"{path}: not a regular file; name one to write")
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(temporary, "wt", encoding="utf-8") as sink:
-            yield sink
-        temporary.replace(path)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}; name a file that can be written") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
+import typer
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,17 +25,20 @@ if TYPE_CHECKING:
     from e2h_pipeline.grading.verdicts import Grader
 
 SHOWN = 40  # disputed lines in a table; --json and --output give all of them
+_NOTE_SECONDS = 30
 _WIDTH = 36  # characters of an answer in a table
 _VERSION_LENGTH = 12
 
 
 class LineProgress:
-    """A bar on stderr, if that is a terminal: lines, rate, and time left if the size is known."""
+    """Lines, rate, and time left if the size is known, on stderr: a bar if that is a terminal, else a
+    line every `_NOTE_SECONDS`."""
 
     def __init__(self, name: str, stream: IO[bytes]) -> None:
         self._stream = stream
         self._size = _size(stream)
-        self._lines = 0
+        self._name, self._lines, self._first = name, 0, (0, 0)
+        self._started = self._noted = time.monotonic()
         out = console(sys.stderr)
         columns = (
             TextColumn("{task.description}"),
@@ -53,14 +58,28 @@ class LineProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, lines: int) -> None:
-        """Count more graded lines."""
+    def advance(self, lines: int, reused: bool = False) -> None:
+        """Count more lines; `reused`: an earlier call has done them, so rates leave them out."""
         self._lines += lines
-        elapsed = self._bar.tasks[self._task].elapsed
-        rate = f"{self._lines / elapsed:,.0f}/s" if elapsed else ""
         # Position in the file on disk, which may be gzipped.
         position = self._stream.tell() if self._size else self._lines
+        now = time.monotonic()
+        if reused:
+            self._first, self._started = (self._lines, position), now
+        elapsed = now - self._started
+        rate = f"{(self._lines - self._first[0]) / elapsed:,.1f}/s" if elapsed else ""
         self._bar.update(self._task, completed=position, lines=self._lines, rate=rate)
+        if self._bar.disable and now - self._noted >= _NOTE_SECONDS:
+            self._noted = now
+            left = _left(self._size, position, self._first[1], elapsed)
+            typer.echo(f"{plain(self._name)}: {self._lines:,} lines, {rate}{left}", err=True)
+
+
+def _left(size: int | None, position: int, first: int, elapsed: float) -> str:
+    """The time left in words, from the bytes read in `elapsed` seconds; empty where it is not known."""
+    if not size or position <= first:
+        return ""
+    return f", {(size - position) * elapsed / (position - first) / 60:,.0f} min left"
 
 
 def _size(stream: IO[bytes]) -> int | None:

@@ -65,6 +65,17 @@ def drop_output() -> None:
     os.close(nowhere)
 
 
+def quiet_libraries() -> None:
+    """Turn off progress bars and advice of libraries; set the variables to get them back."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
 def print_json(value: Any) -> None:
     """Indented JSON on stdout."""
     typer.echo(json_text(value, indent=1))

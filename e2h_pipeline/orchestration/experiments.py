@@ -77,6 +77,23 @@ class Experiments:
             raise StoreError(f"{key} has no {asset} yet; run: e2h run {key}")
         return artifact
 
+    def evaluator(self, key: str) -> tuple[Artifact, Artifact | None, Standing]:
+        """The evaluator of an experiment, the step labels that it was trained on (those of the
+        experiment where it learned from outcomes alone; None where there are none), and whether its
+        numbers count.
+
+        Raises:
+            StoreError: there is no evaluator.
+        """
+        evaluator = self.artifact("easy_evaluator", key)
+        taught = evaluator.manifest.inputs.get("easy_step_labels")
+        labels = (
+            self.store.find("easy_step_labels", taught.key)
+            if taught
+            else latest_artifact(self.instance, self.store, "easy_step_labels", key)
+        )
+        return evaluator, labels, self._standing(key, [trace(self.store, evaluator)])
+
     def keys(self) -> list[str]:
         """Experiments that have results."""
         known = self.instance.get_dynamic_partitions("experiment")

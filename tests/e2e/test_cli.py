@@ -96,6 +96,29 @@ def test_an_evaluator_alone_is_judged_on_steps_that_people_labelled(tiny_home: P
     assert _stages(again.stdout, "computed") == {"evaluator_generalization", "report"}
 
 
+def test_an_experiments_evaluator_is_judged_by_its_key(tiny_home: Path, tmp_path: Path) -> None:
+    """Its threshold is that of the easy solutions behind it, and problems that trained it are left out."""
+    easy, hard = (_table(tiny_home, name)[:8] for name in ("easy_step_labels", "hard_questions"))
+    trained = [row for row in easy if row["split"] == "train"]
+    records = [
+        {
+            "question": row["question"],
+            "level": row["level"],
+            "steps": ["1+1=2", "2+2=3"],
+            "label": i % 2 or -1,
+        }
+        for i, row in enumerate([*trained, *hard])
+    ]
+    file = tmp_path / "steps.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    told = _json(tiny_home, "judge", str(file), "--evaluator", "tiny")
+    assert told["threshold"]["rule"] == "easy" and told["strict"] and told["leaks"] == []
+    assert told["counts"]["left out: their problem trained the evaluator"] == len(trained) > 0
+    assert told["solutions"] == len(hard)
+    found = {(row["judge"], row["metric"], row["levels"]) for row in told["rows"]}
+    assert ("evaluator", "first_error_f1", "hard") in found
+
+
 def _table(home: Path, asset: str) -> list[dict[str, Any]]:
     path = _json(home, "inspect", asset, "--key", "tiny")["path"]
     return read_table(Path(path) / "data.parquet").to_pylist()

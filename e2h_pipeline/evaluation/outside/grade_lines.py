@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from e2h_pipeline.evaluation.outside.batches import batches
 from e2h_pipeline.grading.mathematics.extract import any_answer
 from e2h_pipeline.grading.verdicts import Gold, Grade, Grader, Verdict
 from e2h_pipeline.problems.records import ProblemError
@@ -74,7 +75,7 @@ def read_items(records: Iterable[tuple[int, dict[str, Any]]], name: str) -> Iter
 
 def grade_items(items: Iterable[Item], judges: Sequence[Grader]) -> Iterator[list[Graded]]:
     """Graded lines in their order, a batch at a time; never more than one batch in memory."""
-    for batch in _batches(items):
+    for batch in batches(items, _characters, BATCH_LINES, BATCH_CHARACTERS):
         columns = [_grades(batch, judge) for judge in judges]
         yield [Graded(item, grades) for item, grades in zip(batch, zip(*columns, strict=True), strict=True)]
 
@@ -185,17 +186,8 @@ def answer_in(response: str, finish_reason: Any) -> str | None:
     return any_answer(response, finished=finish_reason != "length")
 
 
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    batch: list[Item] = []
-    characters = 0
-    for item in items:
-        batch.append(item)
-        characters += sum(len(value) for value in item.record.values() if isinstance(value, str))
-        if len(batch) >= BATCH_LINES or characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _characters(item: Item) -> int:
+    return sum(len(value) for value in item.record.values() if isinstance(value, str))
 
 
 def _gold(item: Item) -> Gold:

@@ -10,7 +10,8 @@ which were cut off ("length") and so have no answer. `level` is a whole number f
 number as MATH writes it ("Level 3"). A problem without one counts among all problems, not as easy
 or hard. `scores` has a number per sample, `step_scores` one per step. They are probabilities, which
 float32 may round to a little more than 1, or logits where the caller says so; then the sigmoid is
-taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight.
+taken. Scores are the weights of a vote, and a raw reward of -1.7 has no obvious weight. Lines with
+`question` and `responses` get their `step_scores` from `e2h score`, or from an evaluator here.
 
 Every problem must have equally many samples: a curve whose problems change with N compares
 different problems. `limit` takes the first samples of each.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import HIGHEST_LEVEL, level_array
 
 if TYPE_CHECKING:
+    from e2h_pipeline.evaluation.outside.step_lines import Numbered
     from e2h_pipeline.grading.verdicts import Grader
     from e2h_pipeline.recipe import Evaluation, Rerank
 
@@ -110,11 +112,18 @@ class ExternalResult:
 def read_samples(
     file: IO[bytes], name: str, *, logits: bool = False, limit: int | None = None
 ) -> list[ExternalProblem]:
+    """`samples_of` an open file of JSON lines; gzipped where its name ends in .gz."""
+    return samples_of(read_records(file, name), name, logits=logits, limit=limit)
+
+
+def samples_of(
+    records: Iterable[Numbered], name: str, *, logits: bool = False, limit: int | None = None
+) -> list[ExternalProblem]:
     """All problems of a file, checked, in order of problem id. Responses are not kept.
 
     Args:
-        file: open JSON lines.
-        name: of the file, for errors; gzipped where it ends in .gz.
+        records: (line number, line).
+        name: of the file, for errors.
         logits: scores are logits: any finite number will do.
         limit: take only the first so many samples of each problem.
 
@@ -122,13 +131,20 @@ def read_samples(
         ProblemError: a line that cannot be read or used.
         PoolError: problems that do not go together.
     """
-    found = [
-        _problem(record, f"{name}:{number}", logits, limit) for number, record in read_records(file, name)
-    ]
+    found = [_problem(record, f"{name}:{number}", logits, limit) for number, record in records]
     if not found:
         raise PoolError(f"{name}: no line; there must be one for each problem")
     _check_together(found)
     return sorted(found, key=lambda problem: problem.problem_id)
+
+
+def first_samples(record: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """A line with its first samples alone, so that the others are not scored."""
+    lists = ("responses", "answers", "finish_reasons", *_SCORE_FIELDS)
+    return {
+        name: value[:limit] if name in lists and isinstance(value, list) else value
+        for name, value in record.items()
+    }
 
 
 def rerank_external(
@@ -216,13 +232,13 @@ def _problem(record: dict[str, Any], where: str, logits: bool, limit: int | None
     return ExternalProblem(
         where,
         text_field(record, "problem_id", where),
-        _level(record, where),
+        level_field(record, where),
         text_field(record, "gold", where),
         answers[:limit],
         sum(cut_off[:limit]),
-        _numbers(scores, f"{where}: 'scores'", logits)[:limit],
+        score_numbers(scores, f"{where}: 'scores'", logits)[:limit],
         [
-            _numbers(steps, f"{where}: 'step_scores' of sample {i}", logits)
+            score_numbers(steps, f"{where}: 'step_scores' of sample {i}", logits)
             for i, steps in enumerate(step_scores)
         ][:limit],
         digest_json({name: record[name] for name in _FIELDS if name in record}),
@@ -270,7 +286,12 @@ def _list(record: dict[str, Any], name: str, where: str, count: int | None = Non
     return value
 
 
-def _level(record: dict[str, Any], where: str) -> int | None:
+def level_field(record: dict[str, Any], where: str) -> int | None:
+    """The level of a line; None where it is unknown.
+
+    Raises:
+        ProblemError: it is no level.
+    """
     level = record.get("level")
     if level is None or level == "Level ?":
         return None
@@ -286,7 +307,12 @@ def _level(record: dict[str, Any], where: str) -> int | None:
     return level
 
 
-def _numbers(values: Any, what: str, logits: bool) -> list[float]:
+def score_numbers(values: Any, what: str, logits: bool) -> list[float]:
+    """Probabilities, or any finite numbers where they are logits.
+
+    Raises:
+        ProblemError: anything else; the message begins with `what`.
+    """
     if not isinstance(values, list):
         raise ProblemError(f"{what} must be a list of numbers, not {json_name(values)}")
     for i, value in enumerate(values):

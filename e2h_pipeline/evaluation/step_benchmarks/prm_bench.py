@@ -6,27 +6,20 @@ threshold. With right steps as the positive class,
     PRMScore = F1 / 2 + F1 with wrong steps as the positive class / 2,
 
 over all steps of a class together. `multi_solutions` has no wrong steps, so its score is F1 alone,
-as in the authors' code. The overall score pools the steps of all classes. Errors are numbered from
-1. A few numbers are beyond the last step: the score leaves them out, as the authors' code does, and
-the summary counts them. Of records with one id in a class, the first one is kept.
+as in the authors' code. The overall score pools the steps of all classes. Files are read by
+`outside.judged_lines`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge, StepSolution, step_scores
-from e2h_pipeline.problems.jsonl import field, read_jsonl
-from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepSolution
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
@@ -36,49 +29,6 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = {
 }
 CLASSES = tuple(name for names in CATEGORIES.values() for name in names)  # spelled as in the data
 _WITHOUT_ERRORS = ("multi_solutions",)
-
-
-@dataclass(frozen=True)
-class PrmBench:
-    """The solutions that stay, and what was left out: `repeated` records, and `errors_off_the_end`."""
-
-    solutions: tuple[StepSolution, ...]
-    counts: Mapping[str, int]
-
-
-def read_prm_bench(path: Path) -> PrmBench:
-    """Records of a PRMBench file: the modified question and process, and which of its steps are wrong.
-
-    Raises:
-        ProblemError: a record that does not fit; names file, line and field.
-    """
-    kept: dict[tuple[str, str], StepSolution] = {}
-    counts = Counter({"records": 0, "repeated": 0, "errors_off_the_end": 0})
-    for line, record in read_jsonl(path):
-        counts["records"] += 1
-        identity = (
-            field(record, "classification", str, path, line),
-            field(record, "idx", str, path, line),
-        )
-        if identity[0] not in CLASSES:
-            raise ProblemError(f"{path}:{line}: 'classification' is {identity[0]}; there are {CLASSES}")
-        if identity in kept:
-            counts["repeated"] += 1
-            continue
-        steps = field(record, "modified_process", list, path, line)
-        errors = [step - 1 for step in field(record, "error_steps", list, path, line)]
-        wrong = frozenset(i for i in errors if 0 <= i < len(steps))
-        counts["errors_off_the_end"] += len(set(errors)) - len(wrong)
-        kept[identity] = StepSolution(
-            identity=identity[1],
-            group=identity[0],
-            problem=identity[1],
-            level=None,
-            question=field(record, "modified_question", str, path, line),
-            steps=tuple(steps),
-            wrong=wrong,
-        )
-    return PrmBench(tuple(kept.values()), dict(counts))
 
 
 def confusion(scores: Sequence[float], wrong: frozenset[int], threshold: float) -> tuple[int, int, int, int]:
@@ -146,30 +96,4 @@ def _row(
         "ci_low": float(low[0]),
         "ci_high": float(high[0]),
         "count": count,
-    }
-
-
-def judge_prm_bench(
-    judge: StepJudge, file: Path, threshold: float, bootstrap: Bootstrap, work: Work
-) -> dict[str, Any]:
-    """Score a PRMBench file with an evaluator and write `prm_scores.parquet`.
-
-    Args:
-        file: PRMBench as JSON lines, plain or gzipped.
-        threshold: probability above which a step counts as right: 0.5, or one from easy validation.
-
-    Returns:
-        The threshold, counts, and the score of each class and category as [value, low, high].
-    """
-    import pyarrow as pa
-
-    bench = read_prm_bench(file)
-    work.reporter.message(f"scoring {len(bench.solutions):,} solutions of {file.name}")
-    scores = step_scores(judge, bench.solutions)
-    rows = prm_bench_rows(bench.solutions, scores, threshold, bootstrap)
-    write_table(work.out / "prm_scores.parquet", pa.Table.from_pylist(rows))
-    return {
-        "threshold": threshold,
-        **bench.counts,
-        "prm_score": {r["group"]: [round(r[c], 4) for c in ("value", "ci_low", "ci_high")] for r in rows},
     }

@@ -7,33 +7,26 @@ right is below a threshold, or none (-1). Per subset,
     exactly, accuracy on correct samples   = share of right solutions where none is named,
     F1 = harmonic mean of the two,
 
-and the headline is the mean of F1 over the subsets. The threshold comes from validation solutions
-of easy problems only, never from the benchmark (the paper takes it from its GSM8K subset).
+and the headline is the mean of F1 over the subsets (`outside.judge`). In experiments the threshold
+comes from validation solutions of easy problems only, never from the benchmark (the paper takes it
+from its GSM8K subset).
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepJudge, StepSolution, step_scores
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import StepSolution
 from e2h_pipeline.problems.jsonl import field, read_jsonl
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.statistics.bootstrap import Bootstrap, wilson
 from e2h_pipeline.statistics.calibration import Estimate
-from e2h_pipeline.statistics.levels import known_levels, level_array
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 NO_ERROR = -1
 METRICS = ("accuracy_erroneous", "accuracy_correct", "f1")
@@ -200,40 +193,6 @@ def _estimate(value: float, resampled: NDArray[np.float64], bootstrap: Bootstrap
     return float(value), float(low[0]), float(high[0])
 
 
-def process_bench_rows(
-    solutions: Sequence[StepSolution],
-    scores: Sequence[Sequence[float]],
-    threshold: float,
-    bootstrap: Bootstrap,
-) -> list[dict[str, Any]]:
-    """One row per metric and group: each subset, each level where levels are known, and the average.
-
-    The average is the mean of F1 over the subsets; its interval draws each subset by itself.
-    """
-    named = np.array([first_error_index(s, threshold) for s in scores])
-    truth = np.array([min(s.wrong, default=NO_ERROR) for s in solutions])
-    problems = np.array([s.problem for s in solutions])
-    rows: list[dict[str, Any]] = []
-    subsets: list[tuple[float, NDArray[np.float64]]] = []
-    for number, (name, mask) in enumerate(_groups(solutions).items()):
-        own = Bootstrap(bootstrap.resamples, bootstrap.confidence, bootstrap.seed + number)
-        quality, resampled = _clustered(named[mask], truth[mask], problems[mask], own)
-        rows += quality_rows(quality, name)
-        if not name.startswith("level ") and quality.f1 is not None and resampled is not None:
-            subsets.append((quality.f1[0], resampled))
-    if subsets:
-        average = np.mean([resampled for _, resampled in subsets], axis=0)
-        value = _estimate(float(np.mean([v for v, _ in subsets])), average, bootstrap)
-        rows.append(_row("f1", "average", value, len(solutions)))
-    return rows
-
-
-def _groups(solutions: Sequence[StepSolution]) -> dict[str, NDArray[np.bool_]]:
-    subset, level = np.array([s.group for s in solutions]), level_array(s.level for s in solutions)
-    groups = {name: subset == name for name in dict.fromkeys(subset.tolist())}
-    return groups | {f"level {n}": level == n for n in known_levels(level)}
-
-
 def quality_rows(quality: FirstErrorQuality, group: str) -> list[dict[str, Any]]:
     """The numbers that exist as table rows."""
     counts = {
@@ -282,78 +241,3 @@ def read_process_bench(path: Path) -> list[StepSolution]:
             )
         )
     return solutions
-
-
-def validation_threshold(judge: StepJudge, labels: Path) -> Threshold:
-    """`choose_threshold` on the validation part of an easy_step_labels artifact.
-
-    A solution without a wrong label counts as right. Soft labels count as wrong below one half.
-
-    Raises:
-        OneClass: no right or no wrong solution to choose on.
-    """
-    rows = [row for row in read_table(labels / "data.parquet").to_pylist() if row["split"] == "validation"]
-    scores = judge.probabilities([(r["question"], r["completion"], r["finished"]) for r in rows])
-    truth = [next((i for i, label in enumerate(r["labels"]) if 0 <= label < 0.5), NO_ERROR) for r in rows]
-    return choose_threshold(scores, truth)
-
-
-def judge_process_bench(
-    judge: StepJudge, file: Path, labels: Path, bootstrap: Bootstrap, work: Work
-) -> dict[str, Any]:
-    """Score a ProcessBench file with an evaluator; write `first_error.parquet` and `predictions.parquet`.
-
-    Args:
-        file: ProcessBench as JSON lines, plain or gzipped.
-        labels: easy_step_labels artifact; its validation part gives the threshold.
-
-    Returns:
-        The threshold, counts, and the three numbers of each group as [value, low, high].
-    """
-    import pyarrow as pa
-
-    threshold = validation_threshold(judge, labels)
-    solutions = read_process_bench(file)
-    work.reporter.message(f"scoring {len(solutions):,} solutions of {file.name}")
-    scores = step_scores(judge, solutions)
-    rows = process_bench_rows(solutions, scores, threshold.value, bootstrap)
-    write_table(work.out / "first_error.parquet", pa.Table.from_pylist(rows))
-    write_table(work.out / "predictions.parquet", _predictions(solutions, scores, threshold.value))
-    return {
-        "threshold": threshold.value,
-        "validation_f1": threshold.validation_f1,
-        "validation_solutions": threshold.solutions,
-        "solutions": dict(Counter(s.group for s in solutions)),
-        **{metric: headline(rows, metric) for metric in METRICS},
-    }
-
-
-def _predictions(
-    solutions: Sequence[StepSolution], scores: Sequence[Sequence[float]], threshold: float
-) -> pa.Table:
-    """What the evaluator says of each solution; `level` is null where it is unknown."""
-    import pyarrow as pa
-
-    rows = [
-        {
-            "id": solution.identity,
-            "subset": solution.group,
-            "level": solution.level,
-            "first_error": min(solution.wrong, default=NO_ERROR),
-            "named": first_error_index(score, threshold),
-            "step_scores": score,
-        }
-        for solution, score in zip(solutions, scores, strict=True)
-    ]
-    texts = {name: pa.string() for name in ("id", "subset")}
-    numbers = {name: pa.int64() for name in ("level", "first_error", "named")}
-    return pa.Table.from_pylist(rows, pa.schema({**texts, **numbers, "step_scores": pa.list_(pa.float64())}))
-
-
-def headline(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[float]]:
-    """One metric of each group as [value, low, high]."""
-    return {
-        r["group"]: [round(r[c], 4) for c in ("value", "ci_low", "ci_high")]
-        for r in rows
-        if r["metric"] == metric
-    }

@@ -11,17 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from e2h_pipeline.reranking.aggregate import step_probabilities
-from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.solutions import MARKED, TextFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -42,33 +33,6 @@ class StepSolution:
     question: str
     steps: tuple[str, ...]
     wrong: frozenset[int]
-
-
-@dataclass(frozen=True)
-class StepJudge:
-    """An evaluator that is loaded, and how it is asked.
-
-    Attributes:
-        text: how prompts and solutions are written.
-        batch_tokens: upper bound on rows x length of a batch.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    text: TextFormat = MARKED
-    batch_tokens: int = 65536
-
-    @classmethod
-    def load(cls, evaluator: Path, text: TextFormat = MARKED, batch_tokens: int = 65536) -> StepJudge:
-        """Of a folder that `load_evaluator` reads."""
-        from e2h_pipeline.models.load import load_evaluator
-
-        return cls(*load_evaluator(evaluator), text, batch_tokens)
-
-    def probabilities(self, solutions: Sequence[tuple[str, str, bool]]) -> list[list[float]]:
-        """Probability that each segment is right, for each (question, completion, finished)."""
-        logits = score_solutions(self.model, self.tokenizer, solutions, self.batch_tokens, text=self.text)
-        return [step_probabilities(np.array(row)).tolist() for row in logits]
 
 
 def completion_of(steps: Sequence[str], text: TextFormat = MARKED) -> tuple[str, list[list[int]]]:
@@ -121,25 +85,13 @@ def _split_answer(step: str, marker: str) -> tuple[str, str, str]:
     return "\n".join(lines[:at]), marker, answer
 
 
-def step_scores(judge: StepJudge, solutions: Sequence[StepSolution]) -> list[list[float]]:
-    """Probability that each step is right, for each solution.
+def per_step(scores: Sequence[float], segments: Sequence[Sequence[int]]) -> list[float]:
+    """A score per step of scores per segment.
 
     A step of several segments has the lowest of their scores, as in ReasonEval. An empty step has
     nothing to judge. It has the score of the step before it, or of the first step with text where
     there is none before.
     """
-    texts = [completion_of(solution.steps, judge.text) for solution in solutions]
-    scores = judge.probabilities(
-        [
-            (s.question, *as_labelled(completion, judge.text))
-            for s, (completion, _) in zip(solutions, texts, strict=True)
-        ]
-    )
-    return [per_step(row, segments) for row, (_, segments) in zip(scores, texts, strict=True)]
-
-
-def per_step(scores: Sequence[float], segments: Sequence[Sequence[int]]) -> list[float]:
-    """A score per step of scores per segment, as `step_scores` says."""
     found = [min((scores[i] for i in own), default=None) for own in segments]
     last = next(score for score in found if score is not None)
     filled = []

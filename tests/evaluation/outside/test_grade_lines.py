@@ -112,6 +112,7 @@ def test_no_more_than_a_batch_is_read_ahead(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(next(stream)) == 10
         assert taken == 20
         monkeypatch.setattr(lines, "BATCH_CHARACTERS", 300)
+        stream = grade_items(read_items(records(), "a.jsonl"), [judge])
         assert [len(next(stream)) for _ in range(2)] == [4, 4]  # 92 characters each
 
 

@@ -8,34 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.artifacts.tables import read_table, write_table
-from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.step_benchmarks.process_bench import (
     NO_ERROR,
     choose_threshold,
     first_error_index,
     first_error_quality,
     harmonic_mean,
-    judge_process_bench,
-    process_bench_rows,
     read_process_bench,
 )
-from e2h_pipeline.evaluation.step_benchmarks.step_solutions import (
-    StepJudge,
-    StepSolution,
-    completion_of,
-    step_scores,
-)
+from e2h_pipeline.evaluation.step_benchmarks.step_solutions import completion_of, per_step
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 BOOTSTRAP = Bootstrap(200)
-
-
-def solution(identity: str, wrong: int, subset: str = "a", level: int | None = None) -> StepSolution:
-    error = frozenset() if wrong == NO_ERROR else frozenset({wrong})
-    return StepSolution(identity, subset, identity, level, "1+2", ("1+2=3", "# Answer\n\n3"), error)
 
 
 def test_first_error_worked_numbers() -> None:
@@ -99,19 +85,6 @@ def test_no_threshold_is_better_than_the_chosen_one(rows: list[tuple[list[int], 
     assert chosen.validation_f1 >= max(f1(t / 100) for t in range(1, 100)) - 1e-12
 
 
-def test_rows_by_subset_level_and_average() -> None:
-    solutions = [
-        *(solution(f"a{i}", [0, NO_ERROR][i % 2], "a", 1) for i in range(10)),
-        *(solution(f"b{i}", [1, NO_ERROR][i % 2], "b") for i in range(20)),
-    ]
-    scores = [[0.1, 0.9] if s.wrong else [0.9, 0.9] for s in solutions]
-    rows = {(r["metric"], r["group"]): r for r in process_bench_rows(solutions, scores, 0.5, BOOTSTRAP)}
-    assert rows["f1", "a"]["value"] == rows["f1", "level 1"]["value"] == 1
-    assert rows["accuracy_erroneous", "b"]["value"] == 0 and rows["accuracy_correct", "b"]["value"] == 1
-    assert rows["f1", "average"]["value"] == 0.5 and rows["f1", "average"]["count"] == 30
-    assert rows["f1", "b"]["count"] == 20
-
-
 def test_steps_become_segments_and_are_counted_back() -> None:
     text, segments = completion_of(["1+2=3\n\nthat is 3", "  ", "so\n\n# Answer\n\n3"])
     assert text == "1+2=3\nthat is 3\n\nso\n\n# Answer\n\n3"
@@ -126,14 +99,9 @@ def test_steps_become_segments_and_are_counted_back() -> None:
         completion_of(["", " "])
 
 
-def test_every_step_has_a_score(ladder_evaluator: Path) -> None:
-    steps = ("", "1+2=3", "", "3*2=6\n\n# Answer\n\n6")
-    found = step_scores(
-        StepJudge.load(ladder_evaluator),
-        [StepSolution("x", "a", "x", None, "1+2*2", steps, frozenset())],
-    )[0]
-    assert len(found) == 4 and all(0 < s < 1 for s in found)
-    assert found[0] == found[1] == found[2]
+def test_a_step_has_the_lowest_score_of_its_segments_and_an_empty_one_that_before() -> None:
+    assert per_step([0.9, 0.4, 0.7], [[0, 1], [], [2]]) == [0.4, 0.4, 0.7]
+    assert per_step([0.9, 0.4], [[], [0], [], [1]]) == [0.9, 0.9, 0.9, 0.4]
 
 
 RECORD = {"id": "m-0", "problem": "1+2", "steps": ["1+2=3", "3+1=4"], "label": 1, "subset": "math"}
@@ -149,34 +117,6 @@ def test_records_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, A
     path = write_jsonl(tmp_path / "bench.jsonl", [RECORD, {**RECORD, **change}])
     with pytest.raises(ProblemError, match=rf"bench.jsonl:2: '{next(iter(change))}'"):
         read_process_bench(path)
-
-
-def test_a_file_is_judged_with_a_threshold_from_easy_validation(
-    ladder_evaluator: Path, tmp_path: Path
-) -> None:
-    import pyarrow as pa
-
-    labels = [
-        {"question": "1+2*2", "completion": text, "labels": marks, "finished": True, "split": split}
-        for text, marks in (("1+2=3\n\n3*2=6", [1, 1]), ("1+2=4\n\n4*2=1", [0, -1]))
-        for split in ("train", "validation")
-    ]
-    write_table(tmp_path / "labels" / "data.parquet", pa.Table.from_pylist(labels))
-    file = write_jsonl(
-        tmp_path / "bench.jsonl",
-        [RECORD, {**RECORD, "id": "m-1", "label": -1, "math_level": 4, "problem": "2+2"}],
-    )
-    work = Work(tmp_path / "out", tmp_path / "work")
-    summary = judge_process_bench(
-        StepJudge.load(ladder_evaluator), file, tmp_path / "labels", BOOTSTRAP, work
-    )
-    assert 0 < summary["threshold"] < 1 and summary["validation_solutions"] == 2
-    assert summary["solutions"] == {"math": 2} and set(summary["f1"]) == {"math", "average"}
-    predictions = read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
-    assert [p["first_error"] for p in predictions] == [1, -1]
-    assert [p["level"] for p in predictions] == [None, 4]
-    for p in predictions:
-        assert p["named"] == first_error_index(p["step_scores"], summary["threshold"])
 
 
 def test_process_bench_is_read_whole(data_dir: Path) -> None:
@@ -200,13 +140,5 @@ def test_process_bench_is_read_whole(data_dir: Path) -> None:
         text, segments = completion_of(s.steps)
         assert segments == [[i] for i in range(len(s.steps))]
         assert len(MARKED.parse(text).spans) == len(segments)
-    # A perfect judge has F1 1. A judge without errors is right on all correct solutions and has F1
-    # 0.
-    perfect = [[0.0 if i in s.wrong else 1.0 for i in range(len(s.steps))] for s in solutions]
-    for scores, expected in ((perfect, 1.0), ([[1.0] * len(s.steps) for s in solutions], 0.0)):
-        rows = process_bench_rows(solutions, scores, 0.5, Bootstrap(100))
-        found = {(r["metric"], r["group"]): r["value"] for r in rows}
-        assert found["f1", "average"] == expected and found["accuracy_correct", "math"] == 1
-        assert {g for _, g in found} >= {"level 1", "level 5"}
     with gzip.open(data_dir / "steps" / "processbench.jsonl.gz", "rt") as file:
         assert "scores" not in json.loads(next(file))
