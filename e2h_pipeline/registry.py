@@ -23,7 +23,9 @@ from e2h_pipeline.artifacts.code_version import Code, code_behind
 from e2h_pipeline.recipe.plugins import installed
 
 ENGINE = "engine"
-"""The one registry whose word is no field of a recipe: the host chooses it (E2H_ENGINE)."""
+"""A registry whose word is no field of a recipe: the host chooses it (E2H_ENGINE)."""
+LAYOUT = "layout"
+"""Nor is this one's: the specification of an evaluator that others have trained names it."""
 
 _declared: ContextVar[frozenset[str] | None] = ContextVar("declared", default=None)
 
@@ -223,6 +225,19 @@ ENGINES = Registry(
     },
 )
 
+LAYOUTS = Registry(
+    LAYOUT,
+    "e2h.layouts",
+    {
+        "qwen-prm": "e2h_pipeline.rewards.outside.qwen_prm:QwenPrm",
+        "math-shepherd": "e2h_pipeline.rewards.outside.signs:MathShepherd",
+        "rlhflow": "e2h_pipeline.rewards.outside.signs:RlhFlow",
+        "skywork": "e2h_pipeline.rewards.outside.skywork:Skywork",
+        "trl": "e2h_pipeline.rewards.outside.trl:Trl",
+        "implicit": "e2h_pipeline.rewards.outside.implicit:Implicit",
+    },
+)
+
 _ALL: tuple[Registry | Part, ...] = (
     DOMAINS,
     PROBLEM_READERS,
@@ -237,6 +252,7 @@ _ALL: tuple[Registry | Part, ...] = (
     AGGREGATIONS,
     GRADERS,
     ENGINES,
+    LAYOUTS,
 )
 REGISTRIES: Mapping[str, Registry | Part] = {registry.field: registry for registry in _ALL}
 

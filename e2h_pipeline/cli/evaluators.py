@@ -1,7 +1,16 @@
-"""The evaluator that a command names: an experiment's key, or a folder."""
+"""The evaluator that a command names: an experiment's key, a folder or Hub name, or a specification.
+
+A specification is a .json file. It names a model that others have trained and its layout, with the
+layout's options; or several evaluators, of any kind, as an ensemble:
+
+    {"model": "PRIME-RL/EurusPRM-Stage2", "layout": "implicit", "reference": "Qwen/Qwen2.5-Math-7B-Instruct"}
+    {"ensemble": ["real-smol/seed=1", {"model": "/models/prm", "layout": "trl"}], "rule": "min"}
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +29,15 @@ if TYPE_CHECKING:
     from e2h_pipeline.generation.search.protocol import Scorer
     from e2h_pipeline.problems.domain import Domain
 
-EVALUATOR_HELP = "An experiment's key (its easy_evaluator), or a folder."
+EVALUATOR_HELP = "An experiment's key (its easy_evaluator), a folder, a Hub name, or a .json specification."
 EvaluatorName = Annotated[str | None, typer.Option("--evaluator", help=EVALUATOR_HELP)]
 DomainName = Annotated[
     str | None,
     typer.Option("--domain", help="How solutions are written. Default: the key's domain, else math."),
 ]
 _DOMAIN = "math"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -51,19 +62,112 @@ class FoundEvaluator:
 
 
 def find_evaluator(name: str, domain: str | None) -> FoundEvaluator:
-    """A folder of this name, else the experiment of this key.
+    """The specification or folder of this name, else the experiment of this key, else the Hub's model.
 
     Raises:
-        CommandError: there is neither.
+        CommandError: there is none, or the specification is not one.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        return _of_folder(name, folder, domain_of(domain))
+    if name.endswith(".json"):
+        return _of_specification(name, _read_specification(Path(name)), domain)
+    if Path(name).is_dir():
+        return _of_folder(name, Path(name), domain_of(domain))
     try:
         recipe = Recipe.from_key(canonical_key(name), recipe_folders(home()))
     except RecipeError as error:
-        raise CommandError(f"{name}: no such folder, and no experiment's key ({error})") from None
+        if not _HUB_NAME.fullmatch(name):
+            raise CommandError(f"{name}: no such folder, and no experiment's key ({error})") from None
+        return _of_folder(name, _fetched(name, None), domain_of(domain))
     return _of_key(canonical_key(name), domain_of(domain or recipe.problems.source))
+
+
+def _read_specification(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from None
+    except ValueError as error:
+        raise CommandError(f"{file}: not JSON ({error})") from None
+
+
+def _of_specification(name: str, found: Any, domain: str | None) -> FoundEvaluator:
+    """The evaluator of a specification. A member of an ensemble may be a name, too."""
+    if isinstance(found, str):
+        return find_evaluator(found, domain)
+    if isinstance(found, dict) and isinstance(found.get("ensemble"), list):
+        return _of_ensemble(name, found, domain)
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("model", "layout")):
+        raise CommandError(f"{name}: a specification has texts 'model' and 'layout', or a list 'ensemble'")
+    return _of_layout(name, found, domain_of(domain))
+
+
+def _of_layout(name: str, found: dict[str, Any], domain: Domain) -> FoundEvaluator:
+    from e2h_pipeline.registry import RegistryError
+    from e2h_pipeline.rewards.outside.layout import LayoutError
+    from e2h_pipeline.rewards.outside.scorer import OutsideScorer, new_layout
+
+    options = {key: value for key, value in found.items() if key not in ("model", "layout", "revision")}
+    try:
+        layout = new_layout(found["layout"], options)
+    except (RegistryError, LayoutError) as error:
+        raise CommandError(f"{name}: {error}") from None
+    folder = _local(found["model"], found.get("revision"))
+    others = [_local(other, None) for other in layout.folders()]
+    version = digest_json([found, [_state(place, domain) for place in (folder, *others)]])
+    return FoundEvaluator(name, version, domain, lambda: OutsideScorer(folder, layout, others, domain.text))
+
+
+def _of_ensemble(name: str, found: dict[str, Any], domain: str | None) -> FoundEvaluator:
+    from e2h_pipeline.rewards.outside.scorer import RULES, EnsembleScorer
+
+    rule = found.get("rule", "mean")
+    if rule not in RULES or set(found) - {"ensemble", "rule"} or len(found["ensemble"]) < 2:
+        raise CommandError(
+            f"{name}: 'ensemble' names two evaluators or more, and 'rule' is one of {', '.join(RULES)}"
+        )
+    members = [
+        _of_specification(f"{name}, member {i}", one, domain) for i, one in enumerate(found["ensemble"])
+    ]
+    if len({member.domain.name for member in members}) > 1:
+        raise CommandError(
+            f"{name}: its members write solutions of different domains; name one with --domain"
+        )
+    return FoundEvaluator(
+        name,
+        digest_json([rule, [member.version for member in members]]),
+        members[0].domain,
+        lambda: EnsembleScorer([member.open() for member in members], rule),
+        standing=_together([member.standing for member in members if member.standing]),
+    )
+
+
+def _together(standings: list[dict[str, Any]]) -> dict[str, Any]:
+    """What holds of one member's numbers holds of all."""
+    if not standings:
+        return {}
+    return {
+        "strict": all(one["strict"] for one in standings),
+        "leaks": [leak for one in standings for leak in one["leaks"]],
+        "outdated": "; ".join(one["outdated"] for one in standings if one["outdated"]),
+    }
+
+
+def _local(name: str, revision: str | None) -> Path:
+    """The folder of this name, or the Hub's files."""
+    return Path(name) if Path(name).is_dir() else _fetched(name, revision)
+
+
+def _fetched(name: str, revision: str | None) -> Path:
+    """The folder with the Hub's files of a model: no pickles, and no code."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise CommandError(
+            f"{name}: no such folder, no experiment's key, and not found on the Hub ({why})"
+        ) from None
 
 
 def domain_of(word: str | None) -> Domain:
@@ -81,9 +185,14 @@ def domain_of(word: str | None) -> Domain:
 
 
 def _of_folder(name: str, folder: Path, domain: Domain) -> FoundEvaluator:
+    """One of ours, or of a layout that its config.json tells."""
+    from e2h_pipeline.rewards.outside.scorer import OutsideScorer, layout_of
     from e2h_pipeline.rewards.step_scorer import StepScorer
 
-    return FoundEvaluator(name, _state(folder, domain), domain, lambda: StepScorer(folder, domain.text))
+    layout, version = layout_of(folder), _state(folder, domain)
+    if layout is not None:
+        return FoundEvaluator(name, version, domain, lambda: OutsideScorer(folder, layout, (), domain.text))
+    return FoundEvaluator(name, version, domain, lambda: StepScorer(folder, domain.text))
 
 
 def _of_key(key: str, domain: Domain) -> FoundEvaluator:
@@ -117,8 +226,10 @@ def scorer(found: FoundEvaluator) -> Iterator[Scorer]:
     """The evaluator's scorer, freed at the end.
 
     Raises:
-        CommandError: the evaluator cannot be loaded.
+        CommandError: the evaluator cannot be loaded, or a solution cannot be written in its layout.
     """
+    from e2h_pipeline.rewards.outside.layout import LayoutError
+
     quiet_libraries()
     opened = found.open()
     try:
@@ -127,6 +238,8 @@ def scorer(found: FoundEvaluator) -> Iterator[Scorer]:
         except (ValueError, OSError) as error:
             raise CommandError(f"{found.name}: {error}") from None
         yield opened
+    except LayoutError as error:
+        raise CommandError(f"{found.name}: {error}") from None
     finally:
         opened.close()
 
