@@ -21,7 +21,7 @@ from e2h_pipeline.cli.evaluators import (
     scorer,
 )
 from e2h_pipeline.cli.files import explained, opened
-from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, refuse_leaks
+from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, quiet_libraries, refuse_leaks
 
 if TYPE_CHECKING:
     from e2h_pipeline.evaluation.easy_steps import EasySteps
@@ -107,6 +107,7 @@ def judge(
 
     if stored and (evaluator or scores):
         raise CommandError("--stored, and --evaluator or --scores, say whose scores to judge: choose one")
+    quiet_libraries()
     found = find_evaluator(evaluator, domain) if evaluator else None
     rule = _rule(threshold, found)
     with explained():

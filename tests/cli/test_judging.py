@@ -98,8 +98,9 @@ def test_samples_are_reranked_by_an_evaluator(home: Path, ladder_evaluator: Path
         (["score", "-"], "name an --evaluator"),
         (
             ["score", "-", "--evaluator", "nobody/knows"],
-            "nobody/knows: no such folder, and no experiment's key",
+            "nobody/knows: no such folder, no experiment's key, and not found on the Hub",
         ),
+        (["score", "-", "--evaluator", "a=b/c"], "a=b/c: no such folder, and no experiment's key"),
         (["score", "-", "--evaluator", "ladder"], "ladder has no easy_evaluator yet"),
         (["judge", "-", "--threshold", "2"], "--threshold 2: a number from 0 to 1, easy or oracle"),
         (["judge", "-", "--threshold", "easy"], "of an experiment's key alone"),
