@@ -5,7 +5,8 @@
 EVALUATOR is a folder that `e2h judge` reads. Ours is `score_lines`, what `e2h score` and `e2h judge`
 run: batches of whole solutions, every step of one from one pass. The peer restates what several
 published evaluations do: for each step a forward pass over the question and all steps up to it, one
-after the other. Both must give equal scores. The solutions are drawn by a fixed seed; rounds take
+after the other. Both must give equal scores, so both compute in float32: in half precision scores
+differ by rounding. The solutions are drawn by a fixed seed; rounds take
 turns, and the ratio is that of the medians. Seconds are processor seconds, so other jobs on the
 machine disturb little.
 
@@ -19,17 +20,20 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from e2h_pipeline.evaluation.outside.step_lines import STEP_SCORES, step_line
-from e2h_pipeline.evaluation.outside.step_lines import score_lines as ours_of
+import numpy as np
+from numpy.typing import NDArray
+
+from e2h_pipeline.evaluation.outside.step_lines import STEP_SCORES, score_lines, step_line
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.problems.jsonl import read_jsonl
 from e2h_pipeline.problems.math.domain import MATH
-from e2h_pipeline.rewards.scoring import encode_for
-from e2h_pipeline.rewards.step_scorer import StepScorer
+from e2h_pipeline.reranking.aggregate import step_probabilities
+from e2h_pipeline.rewards.scoring import encode_for, score_solutions
 
 Scores = list[list[float]]
 CLOSE = 1e-4
@@ -50,9 +54,11 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     records = random.Random(0).sample([record for _, record in read_jsonl(options.file)], options.solutions)
+    model, tokenizer = load_evaluator(options.evaluator)
+    model.float()
     ways: dict[str, Callable[[], Scores]] = {
-        "ours": whole(options.evaluator, records),
-        "a pass per step": step_by_step(options.evaluator, records),
+        "ours": whole(InMemory(model, tokenizer), records),
+        "a pass per step": step_by_step(model, tokenizer, records),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     scores: dict[str, Scores] = {}
@@ -73,23 +79,35 @@ def main() -> None:
     print(json.dumps({**found, "steps": sum(map(len, scores["ours"])), "seconds": seconds, "ratio": ratio}))
 
 
-def whole(folder: Path, records: Sequence[dict[str, Any]]) -> Callable[[], Scores]:
+@dataclass(frozen=True)
+class InMemory:
+    """`StepScorer` of a model that is loaded."""
+
+    model: Any
+    tokenizer: Any
+
+    def step_probabilities(self, solutions: Sequence[tuple[str, str, bool]]) -> list[NDArray[np.float64]]:
+        logits = score_solutions(self.model, self.tokenizer, solutions, text=MATH.text)
+        return [step_probabilities(np.array(row)) for row in logits]
+
+    def close(self) -> None:
+        pass
+
+
+def whole(scorer: InMemory, records: Sequence[dict[str, Any]]) -> Callable[[], Scores]:
     """The scores as `e2h score` makes them."""
-    scorer = StepScorer(folder, MATH.text)
-    scorer.step_probabilities([])  # loads it
 
     def run() -> Scores:
-        batches = ours_of(enumerate(records), "file", scorer, MATH, "")
+        batches = score_lines(enumerate(records), "file", scorer, MATH, "")
         return [record[STEP_SCORES] for batch in batches for _, record in batch]
 
     return run
 
 
-def step_by_step(folder: Path, records: Sequence[dict[str, Any]]) -> Callable[[], Scores]:
+def step_by_step(model: Any, tokenizer: Any, records: Sequence[dict[str, Any]]) -> Callable[[], Scores]:
     """The same scores, a forward pass for each step, with the model's own head on its last token."""
     import torch
 
-    model, tokenizer = load_evaluator(folder)
     asked = [step_line(i, record, "file", MATH).asked[0] for i, record in enumerate(records)]
 
     def run() -> Scores:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from e2h_pipeline.evaluation.outside.judged_lines import Judged
     from e2h_pipeline.evaluation.outside.step_lines import Numbered
 
-_EASY = (1, 2, 3)
 Logits = Annotated[bool, typer.Option("--logits", help="Scores are logits: take their sigmoid.")]
 
 
@@ -91,7 +90,7 @@ def judge(
     domain: DomainName = None,
     easy: Annotated[
         list[int] | None,
-        typer.Option(help="A level that counts as easy; repeatable. Default: 1, 2 and 3."),
+        typer.Option(help="A level that counts as easy; repeatable. Default: those of the domain."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of intervals, and of the control's folds.")] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Include single levels.")] = False,
@@ -107,13 +106,16 @@ def judge(
 
     if stored and (evaluator or scores):
         raise CommandError("--stored, and --evaluator or --scores, say whose scores to judge: choose one")
+    if logits and evaluator:
+        raise CommandError("--logits is for scores made elsewhere; an --evaluator gives probabilities")
     quiet_libraries()
     found = find_evaluator(evaluator, domain) if evaluator else None
     rule = _rule(threshold, found)
     with explained():
         known = _easy_steps(found)  # first: a rule without a threshold must not wait for hours
         read = _read(file, found, scores, stored, logits, domain)
-        result = judge_file(read, JudgeOptions(rule, tuple(easy or _EASY), Bootstrap(seed=seed)), known)
+        levels = tuple(easy or (found.domain if found else domain_of(domain)).supervisable)
+        result = judge_file(read, JudgeOptions(rule, levels, Bootstrap(seed=seed)), known)
     told = {
         "file": file,
         "evaluator": evaluator or stored or str(scores or "step_scores of the file"),

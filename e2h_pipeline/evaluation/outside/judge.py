@@ -43,7 +43,7 @@ from e2h_pipeline.supervision.rows import WRONG
 RuleName = Literal["fixed", "easy", "oracle"]
 TOGETHER, AVERAGE = "all groups", "average"
 NOT_FOR_CLAIMS = "chosen on the judged file itself: not allowed for claims"
-_SEEN = "left out: their problem trained the evaluator"
+_SEEN = "left out: their problem trained the evaluator or chose its threshold"
 _PRM_BENCH = "prm_bench"
 _CANDIDATES = 1000  # thresholds tried for PRMScore
 
@@ -83,16 +83,16 @@ def judge(judged: Judged, options: JudgeOptions, easy: EasySteps | None = None) 
     """The numbers of a judged file.
 
     Args:
-        easy: the evaluator's labelled easy solutions. Solutions of problems that trained it are left out.
+        easy: the evaluator's labelled easy solutions. Solutions of their problems are left out.
 
     Raises:
         ProblemError: nothing is left, or the rule finds no threshold.
     """
     if easy is not None:
-        trained = {same_key(row["question"]) for row in easy.train}
-        judged = judged.kept(lambda solution: same_key(solution.question) not in trained, _SEEN)
+        seen = {same_key(row["question"]) for row in (*easy.train, *easy.rows)}
+        judged = judged.without(seen, _SEEN)
     if not judged.solutions:
-        raise ProblemError("every solution of the file is of a problem that trained the evaluator")
+        raise ProblemError("no solution of the file is of a problem that the evaluator has not seen")
     threshold = _threshold(judged, options.rule, easy)
     judges = {EVALUATOR: Judge(judged.scores, threshold)}
     control = length_scores(judged.solutions, judged.lengths, options.bootstrap.seed)

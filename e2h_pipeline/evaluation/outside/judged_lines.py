@@ -12,7 +12,7 @@ files come with the scores of published evaluators (`prm_scores`); each can be j
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ class Judged:
         solutions: each with its group as `source`.
         scores: of each step of each solution.
         lengths: characters of each step of each solution.
+        questions: of each solution, its question by `same_key`, and what it was before PRMBench
+            changed it.
         counts: lines, and what was left out.
     """
 
@@ -51,18 +53,19 @@ class Judged:
     solutions: list[HumanSolution]
     scores: list[list[float]]
     lengths: list[list[int]]
+    questions: list[frozenset[str]]
     counts: dict[str, int] = field(default_factory=dict)
 
-    def kept(self, keep: Callable[[HumanSolution], bool], counted_as: str) -> Judged:
-        """Those that are to be judged; the number of the others is counted."""
-        places = [place for place, solution in enumerate(self.solutions) if keep(solution)]
-        left_out = len(self.solutions) - len(places)
+    def without(self, questions: Collection[str], counted_as: str) -> Judged:
+        """Without solutions of these questions, whose number is counted."""
+        places = [i for i, own in enumerate(self.questions) if own.isdisjoint(questions)]
         return Judged(
             self.form,
-            [self.solutions[place] for place in places],
-            [self.scores[place] for place in places],
-            [self.lengths[place] for place in places],
-            {**self.counts, counted_as: left_out},
+            [self.solutions[i] for i in places],
+            [self.scores[i] for i in places],
+            [self.lengths[i] for i in places],
+            [self.questions[i] for i in places],
+            {**self.counts, counted_as: len(self.solutions) - len(places)},
         )
 
 
@@ -104,7 +107,7 @@ def read_judged(
         ProblemError: a line that is of no known kind, or does not fit.
     """
     form, found, seen = "", list[HumanSolution](), set[str]()
-    scores, lengths = list[list[float]](), list[list[int]]()
+    scores, lengths, questions = list[list[float]](), list[list[int]](), list[frozenset[str]]()
     counts = {"lines": 0, "repeated": 0, "errors beyond the last step": 0}
     for number, record in records:
         where = f"{name}:{number}"
@@ -118,11 +121,13 @@ def read_judged(
         beyond = {n for n in record.get("error_steps", ()) if not 1 <= n <= len(solution.labels)}
         counts["errors beyond the last step"] += len(beyond)
         found.append(solution)
+        before = {str(record["original_question"])} if record.get("original_question") else set()
+        questions.append(frozenset(map(same_key, {solution.question, *before})))
         lengths.append([len(step) for step in steps_of(record[FORMS[form].steps], where)])
         scores.append(_scores(record, len(solution.labels), where, published, logits))
     if not found:
         raise ProblemError(f"{name}: no line; there must be one for each solution")
-    return Judged(form, found, scores, lengths, counts)
+    return Judged(form, found, scores, lengths, questions, counts)
 
 
 def with_scores(

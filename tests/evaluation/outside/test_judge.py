@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from e2h_pipeline.evaluation.easy_steps import EasySteps
@@ -214,9 +213,14 @@ def test_the_easy_threshold_is_that_of_easy_solutions_and_what_trained_is_left_o
     assert 0.25 < result.summary["threshold"]["value"] < 0.35
     assert result.summary["threshold"]["easy_f1"] == 1
     assert result.summary["solutions"] == len(HALF) - 1
-    assert result.summary["counts"]["left out: their problem trained the evaluator"] == 1
-    with pytest.raises(ProblemError, match="every solution of the file"):
+    assert (
+        result.summary["counts"]["left out: their problem trained the evaluator or chose its threshold"] == 1
+    )
+    with pytest.raises(ProblemError, match="no solution of the file"):
         judged(read(HALF[0]), Rule("fixed"), easy_steps(trained))
+    # PRMBench changes some questions; what trained is the one before.
+    other = {**PRM, "idx": "x-1", "original_question": "9+9"}
+    assert judged(read(PRM, other), Rule("fixed"), easy_steps("9+9")).summary["solutions"] == 1
 
 
 def test_the_control_sees_length_and_position_and_never_its_own_problem() -> None:
@@ -235,16 +239,13 @@ def test_the_control_sees_length_and_position_and_never_its_own_problem() -> Non
     found = judged(read(*lines), Rule("fixed"))
     assert values(found, BASELINE)["steps", "all", "step_auroc"] == 1
     assert values(found, BASELINE)["steps", "all", "step_auroc_over"] < -0.3
-    # Labels that lengths tell nothing of: a control that saw its own problem would know them.
     read_lines = read(*lines)
     assert length_scores(read_lines.solutions[:4], read_lines.lengths[:4], 0) is None  # fewer than folds
-    noise = [
-        {**line, "steps": ["s"] * 4, "labels": [int(rng.random() < 0.5) for _ in range(4)]} for line in lines
-    ]
-    scores = length_scores(read(*noise).solutions, read(*noise).lengths, 0)
+    # One problem has all wrong steps, and all steps look alike. Who has not seen it thinks best of it.
+    alike = [{**line, "steps": ["s"] * 4, "labels": [int(i > 0)] * 4} for i, line in enumerate(lines[:5])]
+    scores = length_scores(read(*alike).solutions, read(*alike).lengths, 0)
     assert scores is not None
-    labels = np.array([line["labels"] for line in noise], float).ravel()
-    assert abs(np.corrcoef(np.concatenate(scores), labels)[0, 1]) < 0.2
+    assert min(scores[0]) > max(score for own in scores[1:] for score in own)
 
 
 STEP_AUROC = {  # of the released step scores, as printed by the authors' script (ReasonEval)
@@ -278,8 +279,10 @@ def test_process_bench_is_judged_whole(data_dir: Path) -> None:
     path = data_dir / "steps" / "processbench.jsonl.gz"
     found = read_judged(perfect(path, "steps"), "processbench", MATH)
     assert len(found.solutions) == 3400
-    math = found.kept(lambda solution: solution.source == "math", "other subsets")
-    result = values(judged(math, Rule("fixed")))
+    others = {
+        own for s, q in zip(found.solutions, found.questions, strict=True) if s.source != "math" for own in q
+    }
+    result = values(judged(found.without(others, "other subsets"), Rule("fixed")))
     assert result["math", "all", "first_error_f1"] == result["math", "5", "step_auroc"] == 1
     assert result["math", "all", "first_error_accuracy_correct"] == 1
 
