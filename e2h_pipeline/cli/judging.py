@@ -104,10 +104,7 @@ def judge(
     from e2h_pipeline.evaluation.outside.judge import judge as judge_file
     from e2h_pipeline.statistics.bootstrap import Bootstrap
 
-    if stored and (evaluator or scores):
-        raise CommandError("--stored, and --evaluator or --scores, say whose scores to judge: choose one")
-    if logits and evaluator:
-        raise CommandError("--logits is for scores made elsewhere; an --evaluator gives probabilities")
+    _check_whose(evaluator, scores, stored, logits)
     quiet_libraries()
     found = find_evaluator(evaluator, domain) if evaluator else None
     rule = _rule(threshold, found)
@@ -127,6 +124,14 @@ def judge(
     else:
         print_judged(told, result.rows, everything)
     refuse_leaks(told.get("leaks", ()), allow_leaks)
+
+
+def _check_whose(evaluator: str | None, scores: Path | None, stored: str, logits: bool) -> None:
+    """Options that say whose scores are judged must go together."""
+    if stored and (evaluator or scores):
+        raise CommandError("--stored, and --evaluator or --scores, say whose scores to judge: choose one")
+    if logits and evaluator:
+        raise CommandError("--logits is for scores made elsewhere; an --evaluator gives probabilities")
 
 
 def _read(

@@ -105,6 +105,7 @@ def test_samples_are_reranked_by_an_evaluator(home: Path, ladder_evaluator: Path
         (["judge", "-", "--threshold", "2"], "--threshold 2: a number from 0 to 1, easy or oracle"),
         (["judge", "-", "--threshold", "easy"], "of an experiment's key alone"),
         (["judge", "-", "--stored", "a", "--scores", "b"], "--stored"),
+        (["judge", "-", "--evaluator", "a", "--logits"], "--logits is for scores made elsewhere"),
         (["judge", "-", "--domain", "chess"], "no domain 'chess'"),
         (["judge", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
     ],
