@@ -133,6 +133,20 @@ def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
     assert changed == {("monte_carlo", "easy_step_labels", "transformers")}
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stage"),
+    [
+        ("supervision/cost.py", "if label == WRONG", "if label <= WRONG", "easy_step_labels"),
+        ("statistics/agreement.py", "if chance < 1", "if chance <= 0.9", "easy_step_labels"),
+        ("report/labels_view.py", 'f"{count:,}"', 'f"{count}"', "report"),
+    ],
+)
+def test_figures_of_labels_re_make_nothing_but_what_tells_them(
+    edit: Edit, file: str, old: str, new: str, stage: str
+) -> None:
+    assert stages(edit(file, old, new)) == {stage}
+
+
 def test_a_new_aggregation_beside_the_others_re_makes_nothing(edit: Edit) -> None:
     new = "def median(scores: list[float]) -> float:\n    return sorted(scores)[len(scores) // 2]\n\n\ndef "
     assert edit("reranking/aggregate.py", "\ndef ", "\n" + new) == set()
