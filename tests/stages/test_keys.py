@@ -124,6 +124,18 @@ def test_an_edit_of_a_kind_re_makes_neither_sft_nor_another_kind(
     assert "easy_evaluator" in stages(changed) and "sft_policy" not in stages(changed)
 
 
+@pytest.mark.parametrize(
+    ("file", "old"),
+    [
+        ("supervision/people.py", "class People(LabelSource):"),
+        ("supervision/sessions.py", "class Session:"),
+        ("supervision/queue.py", "class Queue:"),
+    ],
+)
+def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, old: str) -> None:
+    assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
+
+
 def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
     changed = edit(
         "supervision/monte_carlo.py",
