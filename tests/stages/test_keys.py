@@ -24,6 +24,7 @@ KEYS = {
     "rest": "ladder/rl.algorithm=rest",
     "orm": "ladder/reward.kind=orm",
     "pairwise": "ladder/reward.kind=pairwise",
+    "goal": "ladder/reward.kind=goal_conditioned",
     "monte_carlo": "ladder/labels.source=monte_carlo",
     "mean": "ladder/rerank.aggregations=mean",
     "math": "llemma-7b",
@@ -134,6 +135,19 @@ def test_an_edit_of_a_kind_re_makes_neither_sft_nor_another_kind(
 )
 def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, old: str) -> None:
     assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("evaluation/partial.py", "np.linspace(0, 1, _CANDIDATES)", "np.linspace(0, 1, 2 * _CANDIDATES)"),
+        ("rewards/token_values.py", "batch_tokens: int = 65536", "batch_tokens: int = 65535"),
+    ],
+)
+def test_what_judges_tokens_re_makes_audits_of_its_kind_alone(
+    edit: Edit, file: str, old: str, new: str
+) -> None:
+    assert edit(file, old, new) == {("goal", "early_stop_metrics", "transformers")}
 
 
 def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
