@@ -6,6 +6,7 @@ supervise are asked about, and a reference answer exists for those alone; a file
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -93,6 +94,7 @@ def queue_of_file(path: Path, easy: EasyProblems | None = None) -> Queue:
     items = []
     for line, record in read_jsonl(path):
         question = field(record, "question", str, path, line)
+        _require_text(record, path, line)
         problem = known.get(same_key(question)) if known is not None else None
         if known is not None and problem is None:
             left_out[NOT_EASY] += 1
@@ -154,6 +156,14 @@ def _steps_of(record: dict[str, Any], path: Path, line: int, text: TextFormat) -
     if not all(isinstance(step, str) and step.strip() for step in steps):
         raise ProblemError(f"{path}:{line}: 'steps' must be a list of texts that are not blank")
     return written_steps(SEPARATOR.join(steps), MARKED)
+
+
+def _require_text(record: dict[str, Any], path: Path, line: int) -> None:
+    """JSON can hold halves of characters, which no file of text can."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ProblemError(f"{path}:{line}: has half a character (a lone surrogate); delete it") from None
 
 
 def _in_turns(found: Mapping[str, Sequence[Item]], stream: str) -> list[Item]:

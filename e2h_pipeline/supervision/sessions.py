@@ -75,10 +75,13 @@ class Session:
             labeller: name in the export; a random one where empty.
 
         Raises:
-            ProblemError: the session beside the export is of another queue, or damaged.
+            ProblemError: the session beside the export is of another queue, or damaged; or the
+                export is someone else's file.
         """
         self.export, self.queue = export, queue
         place = export.with_name(export.name + SUFFIX)
+        if export.exists() and export.stat().st_size and not place.exists():
+            raise ProblemError(f"{export}: there already, and of no session here; choose another --out")
         try:
             self._database = sqlite3.connect(place, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA synchronous = FULL")  # a commit is on disk when it returns
@@ -178,26 +181,26 @@ class Session:
     def _replay(self) -> None:
         """The state from the events."""
         self._finished: list[Labelled] = []
-        self._open = self._next()
+        shown = {event.place for event in self._events if event.action == REFERENCE}
+        self._open = self._next(shown)
         for event in self._kept():
             assert self._open is not None, "an event without a solution"
             apply(self._open, event.action)
             self._open.at, self._open.milliseconds = event.at, self._open.milliseconds + event.milliseconds
             if self._open.reason:
                 self._finished.append(self._open)
-                self._open = self._next()
+                self._open = self._next(shown)
 
-    def _next(self) -> Labelled | None:
+    def _next(self, shown: set[int]) -> Labelled | None:
         """The next solution of the queue. Taking a rating back does not unsee its reference."""
         place = len(self._finished)
         if place == len(self.queue.items):
             return None
-        shown = any(event.action == REFERENCE and event.place == place for event in self._events)
-        return Labelled(self.queue.items[place], reference_shown=shown)
+        return Labelled(self.queue.items[place], reference_shown=place in shown)
 
     def _write(self) -> None:
         """The export, whole or not at all."""
-        lines = [json.dumps(self._record(one), ensure_ascii=False) + "\n" for one in self._finished]
+        lines = [json.dumps(self._record(one)) + "\n" for one in self._finished]
         temporary = self.export.with_name(self.export.name + ".new")
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(lines)

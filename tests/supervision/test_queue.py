@@ -95,6 +95,7 @@ def test_a_file_brings_no_reference_and_an_experiment_only_that_of_easy_problems
         ({"question": "q", "steps": ["a", 3]}, "texts"),
         ({"question": "q", "steps": [" "]}, "texts"),
         ({"steps": ["a"]}, "question"),
+        ({"question": "q", "steps": ["\ud800"]}, "half a character"),
         ({"question": "q", "steps": []}, "no solution can be labelled"),
     ],
 )

@@ -92,6 +92,13 @@ def test_other_solutions_and_other_people_need_another_file(tmp_path: Path) -> N
         Session(tmp_path / "junk.jsonl", QUEUE)
 
 
+def test_a_file_that_is_none_of_ours_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("labels of another tool\n")
+    with pytest.raises(ProblemError, match="of no session here"):
+        Session(tmp_path / "out.jsonl", QUEUE)
+    assert (tmp_path / "out.jsonl").read_text() == "labels of another tool\n"
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(ACTIONS), max_size=12), st.integers(0, 12))
 def test_a_session_that_is_opened_again_is_where_it_was(
