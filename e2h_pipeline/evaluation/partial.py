@@ -11,8 +11,9 @@ has no vote; the tokens behind are saved. Where all samples of a problem would b
 kept and none are saved (the paper's rule). Thresholds are 0 for Q (the paper's), and those that
 lose given shares of right easy validation solutions; no hard answer chooses one. Tied votes share
 the credit, where the paper counts a tie as right. Beside each threshold of Q, at as many tokens:
-samples dropped at random, and samples dropped by the score. And, on one grid of saved shares, every
-signal at equal tokens, so that experiments over one pool can be compared.
+samples dropped at random, and samples dropped by the score. And, on a grid of saved shares, the
+threshold of each signal that comes nearest to it: a curve. A share may be out of
+reach: where a signal says more of the problem than of the sample, it drops all or none of a problem.
 """
 
 from __future__ import annotations
@@ -49,54 +50,10 @@ RANDOM = "random"
 SEEN = (0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of a solution's tokens that have been seen."""
 SAVED = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Shares of all tokens that every signal saves in the comparison at equal tokens."""
+"""Shares of all tokens that a signal should save: the points of its curve."""
 
 _DRAWS = 16  # of random dropping
 _CANDIDATES = 200  # thresholds among which one that saves a given share is sought
-
-
-@dataclass(frozen=True)
-class Running:
-    """The lowest value so far of a signal, for samples of a pool, after each token that can drop one.
-
-    Attributes:
-        lowest: (judged tokens + samples,) running minima, sample by sample, each behind a first
-            value of infinity.
-        starts: (samples,) where a sample begins in it.
-        lengths: (samples,) tokens of each sample.
-    """
-
-    lowest: NDArray[np.float32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-
-    @property
-    def final(self) -> NDArray[np.float32]:
-        """(samples,) the lowest value of all."""
-        return self.lowest[np.append(self.starts[1:], len(self.lowest)) - 1]
-
-    def saved(self, threshold: float) -> NDArray[np.int64]:
-        """(samples,) tokens behind the first one below a threshold; 0 where there is none."""
-        passed = np.add.reduceat(self.lowest >= threshold, self.starts, dtype=np.int64)
-        dropped = self.final < threshold
-        seen = UNJUDGED + passed  # the first value, infinity, stands for the token that drops
-        return np.where(dropped, self.lengths - seen, 0)
-
-
-def running(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> Running:
-    """The running minima of a signal.
-
-    Args:
-        values: (all tokens,) sample by sample.
-        lengths: (samples,) tokens of each.
-    """
-    parts, starts, place = [], [], 0
-    for own in np.split(values, np.cumsum(lengths)[:-1]):
-        starts.append(place)
-        part = np.minimum.accumulate(np.append(np.float32(np.inf), own[UNJUDGED:]))
-        parts.append(part)
-        place += len(part)
-    return Running(np.concatenate(parts), np.array(starts, np.int64), lengths)
 
 
 @dataclass(frozen=True)
@@ -119,20 +76,68 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Running:
+    """The lowest value so far of a signal, for samples of a pool, after each token that can drop one.
+
+    Attributes:
+        lowest: (judged tokens + samples,) running minima, sample by sample, each behind a first
+            value of infinity.
+        starts: (samples,) where a sample begins in it.
+        lengths: (samples,) tokens of each sample.
+    """
+
+    lowest: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @property
+    def final(self) -> NDArray[np.float32]:
+        """(samples,) the lowest value of all."""
+        return self.lowest[np.append(self.starts[1:], len(self.lowest)) - 1]
+
+    def effect(self, threshold: float, samples: int) -> Dropped:
+        """What a threshold does to problems of that many samples: each sample ends at its first
+        token below it."""
+        passed = np.add.reduceat(self.lowest >= threshold, self.starts, dtype=np.int64)
+        dropped = self.final < threshold
+        seen = UNJUDGED + passed  # the first value, infinity, stands for the token that drops
+        saved = np.where(dropped, self.lengths - seen, 0)
+        return Dropped.of(dropped.reshape(-1, samples), saved.reshape(-1, samples))
+
+
+def running(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> Running:
+    """The running minima of a signal.
+
+    Args:
+        values: (all tokens,) sample by sample.
+        lengths: (samples,) tokens of each.
+    """
+    parts, starts, place = [], [], 0
+    for own in np.split(values, np.cumsum(lengths)[:-1]):
+        starts.append(place)
+        part = np.minimum.accumulate(np.append(np.float32(np.inf), own[UNJUDGED:]))
+        parts.append(part)
+        place += len(part)
+    return Running(np.concatenate(parts), np.array(starts, np.int64), lengths)
+
+
+@dataclass(frozen=True)
 class Filter:
     """One way to drop samples.
 
     Attributes:
         signal: q, score or random.
         chosen: how its threshold was chosen: `paper`, `lose` (a share of right easy validation
-            solutions), `as q` (as many tokens as Q saves) or `equal` (a share of all tokens).
-        at: the share that `lose` or `equal` names; the threshold of Q where `as q` follows one.
+            solutions) or `saved` (a share of all tokens, as nearly as it goes).
+        at: the share that `lose` or `saved` names; 0 for `paper`.
+        as_q: it saves as many tokens as Q did with this choice; else the choice is its own.
         threshold: of the signal; none where samples are dropped at random.
     """
 
     signal: str
     chosen: str
     at: float
+    as_q: bool
     threshold: float | None
 
 
@@ -167,7 +172,7 @@ def partial_metrics(
         "filter_at_paper_threshold": {
             f"{row['levels']} {row['metric']}": [round(row[c], 4) for c in ("value", "ci_low", "ci_high")]
             for row in votes
-            if row["chosen"] == "paper" and row["levels"] in ("easy", "hard")
+            if (row["signal"], row["chosen"]) == (Q, "paper") and row["levels"] in ("easy", "hard")
         },
     }
 
@@ -189,37 +194,43 @@ def easy_right(evaluator: Path, outcomes: Path, domain: Domain) -> dict[str, NDA
 
 
 def filters(
-    right: Mapping[str, NDArray[np.float64]], signals: Mapping[str, Running], tokens: int
+    right: Mapping[str, NDArray[np.float64]], signals: Mapping[str, Running], samples: int
 ) -> Iterator[Filter]:
-    """All filters of the table, those at as many tokens as one of Q behind it.
+    """All filters of the table; behind each of Q its baselines at as many tokens.
 
     Args:
         right: `easy_right`.
         signals: of the pool.
-        tokens: of all samples.
+        samples: of each problem.
     """
-    losing = [Filter(s, "lose", x, threshold_losing(right[s], x)) for s in (Q, SCORE) for x in LOSSES]
-    usable = [one for one in losing if len(right[one.signal])]
-    for one in (Filter(Q, "paper", 0.0, 0.0), *usable):
+    losing = [
+        Filter(signal, "lose", lose, False, threshold_losing(right[signal], lose))
+        for signal in (Q, SCORE)
+        for lose in LOSSES
+        if len(right[signal])
+    ]
+    reaching = [
+        Filter(signal, "saved", share, False, saving(signals[signal], share, samples, right[signal]))
+        for signal in (Q, SCORE)
+        for share in SAVED
+    ]
+    for one in (Filter(Q, "paper", 0.0, False, 0.0), *losing, *reaching):
         yield one
         if one.signal == Q and one.threshold is not None:
-            saved = float(signals[Q].saved(one.threshold).sum() / tokens)
-            yield Filter(SCORE, "as q", one.threshold, _saving(signals[SCORE], saved))
-            yield Filter(RANDOM, "as q", one.threshold, None)
-    for share in SAVED:
-        for signal in (Q, SCORE):
-            yield Filter(signal, "equal", share, _saving(signals[signal], share))
-        yield Filter(RANDOM, "equal", share, None)
+            effect = signals[Q].effect(one.threshold, samples)
+            share = float(effect.saved.sum() / signals[Q].lengths.sum())
+            yield Filter(
+                SCORE, one.chosen, one.at, True, saving(signals[SCORE], share, samples, right[SCORE])
+            )
+            yield Filter(RANDOM, one.chosen, one.at, True, None)
 
 
-def _saving(signal: Running, share: float) -> float:
-    """The threshold, among quantiles of a signal's lowest values, that saves nearest to a share of
-    all tokens. No answer is looked at."""
-    final = signal.final[np.isfinite(signal.final)]
-    if not len(final):
-        return 0.0
-    candidates = np.unique(np.quantile(final, np.linspace(0, 1, _CANDIDATES)))
-    saved = [signal.saved(float(x)).sum() / signal.lengths.sum() for x in candidates]
+def saving(signal: Running, share: float, samples: int, more: NDArray[np.float64]) -> float:
+    """The threshold that saves nearest to a share of all tokens, among quantiles of a signal's
+    lowest values in the pool, and some others (`more`). No answer of the pool is looked at."""
+    final = signal.final[np.isfinite(signal.final)].astype(np.float64)
+    candidates = np.unique(np.quantile(np.append(final, more), np.linspace(0, 1, _CANDIDATES)))
+    saved = [signal.effect(float(x), samples).saved.sum() / signal.lengths.sum() for x in candidates]
     return float(candidates[int(np.argmin(np.abs(np.array(saved) - share)))])
 
 
@@ -264,20 +275,18 @@ def _filter_rows(
     tokens = values.lengths.reshape(shape)
     signals = {name: running(signal, values.lengths) for name, signal in values.signals.items()}
     whole = vote(pool, Dropped(np.zeros(shape, bool), np.zeros(shape)))
-    # Of the filter by Q before, which those at as many tokens are compared with:
+    # Of the last filter by Q, which its baselines are compared with:
     saved = changes = np.empty(0)
-    for one in filters(right, signals, int(tokens.sum())):
+    for one in filters(right, signals, pool.samples):
         if one.threshold is None:
-            share = one.at if one.chosen == "equal" else float(saved.sum() / tokens.sum())
+            share = float(saved.sum() / tokens.sum())
             effects = [drop_at_random(tokens, share, pool.problem_ids, draw) for draw in range(_DRAWS)]
         else:
-            gone = signals[one.signal].final.reshape(shape) < one.threshold
-            spared = signals[one.signal].saved(one.threshold).reshape(shape)
-            effects = [Dropped.of(gone, spared)]
+            effects = [signals[one.signal].effect(one.threshold, pool.samples)]
         measured = _measures(pool, tokens, effects, whole)
         if one.signal == Q:
             saved, changes = measured["tokens_saved"][0], measured["majority_change"][0]
-        elif one.chosen in ("as q", "equal"):
+        elif one.as_q:
             measured["q_over_it"] = (changes - measured["majority_change"][0], np.ones(len(whole)))
         for levels, mask in groups.items():
             for metric, (sums, counts) in measured.items():
@@ -369,7 +378,7 @@ def _filter_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     import pyarrow as pa
 
     numbers = [(name, pa.float64()) for name in ("value", "ci_low", "ci_high")]
-    names = [("signal", pa.string()), ("chosen", pa.string()), ("at", pa.float64())]
+    names = [("signal", pa.string()), ("chosen", pa.string()), ("at", pa.float64()), ("as_q", pa.bool_())]
     names += [("threshold", pa.float64()), ("metric", pa.string()), ("levels", pa.string())]
     return pa.Table.from_pylist(list(rows), pa.schema([*names, *numbers, ("count", pa.int64())]))
 
@@ -378,15 +387,21 @@ _LINES = {Q: ("Q", "#0072B2", "o"), SCORE: ("score", "#009E73", "s"), RANDOM: ("
 
 
 def _plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Change of the majority vote over tokens saved, for every signal at equal tokens."""
+    """Change of the majority vote over tokens saved: Q, and its baselines at as many tokens."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for signal, (label, color, marker) in _LINES.items():
-        own = [row for row in rows if (row["signal"], row["chosen"]) == (signal, "equal")]
-        x = [100 * row["value"] for row in own if row["metric"] == "tokens_saved"]
-        change = [row for row in own if row["metric"] == "majority_change"]
+        baseline = signal != Q
+        own = [
+            row for row in rows if (row["signal"], row["chosen"], row["as_q"]) == (signal, "saved", baseline)
+        ]
+        saved = {row["at"]: row["value"] for row in own if row["metric"] == "tokens_saved"}
+        change = sorted(
+            (row for row in own if row["metric"] == "majority_change"), key=lambda row: saved[row["at"]]
+        )
+        x = [100 * saved[row["at"]] for row in change]
         axes.plot(x, [100 * row["value"] for row in change], color=color, marker=marker, label=label)
         low, high = ([100 * row[c] for row in change] for c in ("ci_low", "ci_high"))
         axes.vlines(x, low, high, color=color, linewidth=1)
