@@ -36,7 +36,7 @@ from e2h_pipeline.reranking.draws import random_generator
 from e2h_pipeline.rewards.early_stop import threshold_losing
 from e2h_pipeline.rewards.kinds.goal_conditioned import UNJUDGED
 from e2h_pipeline.rewards.token_values import SCORE, Q, TokenValues, token_values
-from e2h_pipeline.statistics.bootstrap import Bootstrap, ratio_intervals
+from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import level_groups
 from e2h_pipeline.statistics.ranking import ranking_quality
 
@@ -52,6 +52,7 @@ SEEN = (0.1, 0.25, 0.5, 0.75, 1.0)
 SAVED = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Shares of all tokens that a signal should save: the points of its curve."""
 
+_Measures = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 _DRAWS = 16  # of random dropping
 _CANDIDATES = 200  # thresholds among which one that saves a given share is sought
 
@@ -139,6 +140,16 @@ class Filter:
     at: float
     as_q: bool
     threshold: float | None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A ratio over problems: (problems,) numerators and denominators, of a filter."""
+
+    of: Filter
+    metric: str
+    sums: NDArray[np.float64]
+    counts: NDArray[np.float64]
 
 
 def partial_metrics(
@@ -271,10 +282,37 @@ def _filter_rows(
     bootstrap: Bootstrap,
 ) -> Iterator[dict[str, Any]]:
     """Rows of `filter_votes.parquet`."""
-    shape = pool.correct.shape
-    tokens = values.lengths.reshape(shape)
+    measured = [
+        _Measured(one, metric, sums, counts)
+        for one, measures in _filtered(values, right, pool)
+        for metric, (sums, counts) in measures.items()
+    ]
+    for levels, mask in groups.items():
+        some = [found for found in measured if found.counts[mask].any()]
+        sums = np.stack([found.sums[mask] for found in some], axis=1)
+        counts = np.stack([found.counts[mask] for found in some], axis=1)
+        drawn = bootstrap.counts(int(mask.sum()))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            low, high = bootstrap.bounds((drawn @ sums) / (drawn @ counts))
+        for i, found in enumerate(some):
+            yield {
+                **asdict(found.of),
+                "metric": found.metric,
+                "levels": levels,
+                "value": float(sums[:, i].sum() / counts[:, i].sum()),
+                "ci_low": float(low[i]),
+                "ci_high": float(high[i]),
+                "count": int(counts[:, i].sum()),
+            }
+
+
+def _filtered(
+    values: TokenValues, right: Mapping[str, NDArray[np.float64]], pool: RerankPool
+) -> Iterator[tuple[Filter, _Measures]]:
+    """Each filter and its measures."""
+    tokens = values.lengths.reshape(pool.correct.shape)
     signals = {name: running(signal, values.lengths) for name, signal in values.signals.items()}
-    whole = vote(pool, Dropped(np.zeros(shape, bool), np.zeros(shape)))
+    whole = vote(pool, Dropped(np.zeros(tokens.shape, bool), np.zeros(tokens.shape)))
     # Of the last filter by Q, which its baselines are compared with:
     saved = changes = np.empty(0)
     for one in filters(right, signals, pool.samples):
@@ -288,19 +326,7 @@ def _filter_rows(
             saved, changes = measured["tokens_saved"][0], measured["majority_change"][0]
         elif one.as_q:
             measured["q_over_it"] = (changes - measured["majority_change"][0], np.ones(len(whole)))
-        for levels, mask in groups.items():
-            for metric, (sums, counts) in measured.items():
-                if counts[mask].any():
-                    value, low, high = ratio_intervals(sums[mask], counts[mask], bootstrap)
-                    yield {
-                        **asdict(one),
-                        "metric": metric,
-                        "levels": levels,
-                        "value": value,
-                        "ci_low": low,
-                        "ci_high": high,
-                        "count": int(counts[mask].sum()),
-                    }
+        yield one, measured
 
 
 def _measures(
@@ -308,7 +334,7 @@ def _measures(
     tokens: NDArray[np.int64],
     effects: Sequence[Dropped],
     whole: NDArray[np.float64],
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+) -> _Measures:
     """(problems,) numerators and denominators of each measure, as means over the effects."""
 
     def share(part: Sequence[NDArray[Any]], of: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
