@@ -157,6 +157,7 @@ LABEL_SOURCES = Registry(
         "shepherd": "e2h_pipeline.supervision.shepherd:Shepherd",
         "prmbench": "e2h_pipeline.supervision.prm_bench:PrmBenchSource",
         "monte_carlo": "e2h_pipeline.supervision.monte_carlo:MonteCarlo",
+        "people": "e2h_pipeline.supervision.people:People",
     },
 )
 EVALUATOR_KINDS = Registry(

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from e2h_pipeline.artifacts.manifest import MANIFEST_NAME, InputRef
+from e2h_pipeline.artifacts.manifest import MANIFEST_NAME, InputRef, Manifest
 from e2h_pipeline.artifacts.request import Artifact, StoreError, manifest_damage
 from e2h_pipeline.artifacts.store import ArtifactStore
 
 EASY_DATA = "easy_problems"
+LABELS_BOUGHT = "labels_bought"
+"""Figure of an artifact of labels: how many it took, in all and by source."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,25 @@ def data_versions(node: Node, asset: str = EASY_DATA) -> list[str]:
     return sorted({n.artifact.data_version for n in ancestors(node) if n.asset == asset})
 
 
+def labels_bought(node: Node) -> dict[str, dict[str, int]]:
+    """Labels bought for a node, by asset of labels and then by source; labels of versions that did
+    not count them are left out."""
+    found = ((ancestor.asset, _bought(ancestor.artifact.manifest)) for ancestor in ancestors(node))
+    return {asset: bought for asset, bought in sorted(found) if bought}
+
+
+def _bought(manifest: Manifest) -> dict[str, int]:
+    """Labels bought by source; of outcome labels, the source is the grader."""
+    if LABELS_BOUGHT not in manifest.summary:
+        return {}
+    sources = manifest.summary.get("sources")
+    if sources:
+        return {name: part[LABELS_BOUGHT] for name, part in sources.items()}
+    labels = manifest.recipe.get("labels")
+    name = labels[0]["source"] if labels else manifest.summary["grader"]
+    return {name: manifest.summary[LABELS_BOUGHT]}
+
+
 def as_rows(*nodes: Node) -> list[dict[str, Any]]:
     """Nodes and all their ancestors, as plain rows for tables and JSON."""
     found = {n.artifact.key: n.artifact.manifest for node in nodes for n in ancestors(node)}
@@ -111,6 +132,8 @@ def as_rows(*nodes: Node) -> list[dict[str, Any]]:
             "not_trained": manifest.summary.get("not_trained", ""),
             "run_id": manifest.run_id,
             "tracking_url": manifest.tracking_url,
+            "labels_bought": _bought(manifest),
+            "agreement": manifest.summary.get("agreement", {}),
         }
         for manifest in found.values()
     ]

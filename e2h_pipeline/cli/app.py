@@ -14,6 +14,7 @@
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
     e2h score FILE --evaluator E   step scores for solutions made anywhere
     e2h judge FILE --evaluator E   an evaluator on steps that people labelled
+    e2h label --key ladder         label steps by keyboard on a local page
     e2h doctor                     find what killed processes left behind; --fix mends it
     e2h ui
 
@@ -37,6 +38,7 @@ from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.grading import grade, rerank
 from e2h_pipeline.cli.judging import judge, score
+from e2h_pipeline.cli.label import label
 from e2h_pipeline.cli.plan import plan
 from e2h_pipeline.cli.recipes import recipes
 from e2h_pipeline.cli.shared import (
@@ -252,6 +254,7 @@ app.command()(grade)
 app.command()(rerank)
 app.command()(score)
 app.command()(judge)
+app.command()(label)
 app.command()(doctor)
 
 

@@ -130,7 +130,15 @@ def _levels(rows: Sequence[Row]) -> set[str]:
 
 
 def print_notes(experiment: str, standing: Mapping[str, Any]) -> None:
-    """A line for each finding of the supervision firewall, and one for a recipe edited since."""
+    """A line for the labels bought, one for each finding of the supervision firewall, and one for a
+    recipe edited since."""
+    if bought := standing.get("labels_bought"):
+        parts = (
+            f"{asset} {round(count):,} ({source})"
+            for asset, sources in bought.items()
+            for source, count in sources.items()
+        )
+        console().print(escape(f"{experiment}: labels bought: {', '.join(parts)}"), soft_wrap=True)
     for leak in standing.get("leaks", ()):
         console().print(f"[red]LEAK[/red] {escape(experiment)}: {escape(leak)}", soft_wrap=True)
     if edited := standing.get("outdated"):

@@ -11,7 +11,15 @@ import dagster as dg
 
 from e2h_pipeline.artifacts.difference import as_row, compare
 from e2h_pipeline.artifacts.home import recipe_folders
-from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, data_versions, paths, trace
+from e2h_pipeline.artifacts.lineage import (
+    EASY_DATA,
+    Node,
+    ancestors,
+    data_versions,
+    labels_bought,
+    paths,
+    trace,
+)
 from e2h_pipeline.artifacts.manifest import read_manifest
 from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
@@ -120,7 +128,8 @@ class Experiments:
 
     def results(self, key: str) -> list[dict[str, Any]]:
         """Result rows of an experiment, with PGR where its ceiling has been run. Each row says
-        whether the experiment is strict, and what the firewall found.
+        whether the experiment is strict, what the firewall found, and the labels it bought by asset
+        and source.
 
         Raises:
             StoreError: it has no results yet.
@@ -134,8 +143,8 @@ class Experiments:
         node = trace(self.store, artifact)
         rows = marked_stopped(result_rows(key, metrics, _version_of_each(node)), _stopped(node))
         recovered = self._recovered(key, metrics)
-        standing = self._standing(key, [node]).as_row()
-        return [{**row, **standing, **recovered.get(_identity(row), {})} for row in rows]
+        told = {**self._standing(key, [node]).as_row(), "labels_bought": labels_bought(node)}
+        return [{**row, **told, **recovered.get(_identity(row), {})} for row in rows]
 
     def steps(self, key: str) -> list[dict[str, Any]]:
         """What the evaluator is worth on steps that people labelled: rows of `human_steps.parquet`,
@@ -148,8 +157,9 @@ class Experiments:
         file = artifact.path / HUMAN_STEPS
         if not file.is_file():
             raise StoreError(f"{key} has no steps labelled by people; name some in human_steps.sources")
-        standing = self._standing(key, [trace(self.store, artifact)]).as_row()
-        return [{"recipe": key, **row, **standing} for row in read_table(file).to_pylist()]
+        node = trace(self.store, artifact)
+        told = {**self._standing(key, [node]).as_row(), "labels_bought": labels_bought(node)}
+        return [{"recipe": key, **row, **told} for row in read_table(file).to_pylist()]
 
     def keys_with_steps(self) -> list[str]:
         """Experiments whose evaluator was judged on steps that people labelled."""
@@ -162,7 +172,9 @@ class Experiments:
         rows: list[dict[str, Any]] = []
         for name, by_seed in seeds_of(keys).items():
             found = {seed: self.steps(key) for seed, key in by_seed.items()}
-            rows += [{**row, "recipe": name} for row in pooled_step_rows(found)]
+            bought = mean_bought([own[0]["labels_bought"] for own in found.values() if own])
+            told = {"recipe": name, "labels_bought": bought}
+            rows += [{**row, **told} for row in pooled_step_rows(found)]
         return rows
 
     def pooled(self, keys: Sequence[str]) -> Pooled:
@@ -182,7 +194,10 @@ class Experiments:
             tables = [read_table(artifact.path / "values.parquet") for artifact in found]
             arm = pool_arm(name, dict(zip(by_seed, tables, strict=True)))
             nodes = {key: trace(self.store, a) for key, a in zip(by_seed.values(), found, strict=True)}
-            told = self._standing_of_all(nodes)
+            told = {
+                **self._standing_of_all(nodes),
+                "labels_bought": mean_bought([labels_bought(node) for node in nodes.values()]),
+            }
             pooled = [{"recipe": name, **row, **told} for row in pooled_rows(arm, easy, bootstrap)]
             stops = {key: _stopped(node) for key, node in nodes.items()}
             rows += marked_stopped(pooled, "; ".join(f"{key}: {why}" for key, why in stops.items() if why))
@@ -343,6 +358,20 @@ def seeds_of(keys: Iterable[str]) -> dict[str, dict[str, str]]:
         rest = [part for part in parts if part not in seeds]
         found.setdefault("/".join([name, *rest]), {})["/".join(seeds) or "seed of the recipe"] = key
     return found
+
+
+def mean_bought(bought: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, float]]:
+    """Labels bought by asset and source, as means over seeds."""
+    totals: dict[str, dict[str, float]] = {}
+    for asset, source, count in (
+        (asset, source, count)
+        for one in bought
+        for asset, by_source in one.items()
+        for source, count in by_source.items()
+    ):
+        own = totals.setdefault(asset, {})
+        own[source] = own.get(source, 0) + count / len(bought)
+    return totals
 
 
 def bootstrap_of(evaluation: Mapping[str, Any]) -> Bootstrap:

@@ -17,6 +17,7 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.report.cost_view import cost_panels
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
 from e2h_pipeline.report.human_steps_view import HumanStepsTable, human_steps_tables
+from e2h_pipeline.report.labels_view import labels_section
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.lineage_view import lineage_section
 from e2h_pipeline.report.rl_view import audit_section, training_panels
@@ -86,6 +87,7 @@ def write_report(
         confidence=about.confidence,
         benchmarks=benchmarks,
         costs=cost_panels(metrics, lengths),
+        labels=labels_section(lineage),
         evaluator=_evaluator(judged, names),
         people=_people(judged, names),
         solutions=_solutions(inputs.get("rerank_metrics"), about.text, names),
@@ -131,6 +133,7 @@ def samples_page(
         confidence=confidence,
         benchmarks=benchmark_sections(metrics, differences, confidence=confidence),
         costs=[],
+        labels=None,
         evaluator=None,
         people=[],
         solutions=None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from e2h_pipeline.artifacts.lineage import LABELS_BOUGHT
 from e2h_pipeline.registry import STEP_CHECKERS
+from e2h_pipeline.supervision.cost import labels_bought
 from e2h_pipeline.supervision.rows import balanced_by_problem, distinct_samples
 from e2h_pipeline.supervision.source import STEP_CHECKER, LabelJob, LabelledRows, LabelSource
 
@@ -34,4 +36,6 @@ class ExactChecker(LabelSource):
         for row in rows:
             row["labels"] = [float(label) for label in check(row["question"], row["completion"])]
         labelled = [row for row in rows if row["labels"]]
-        return LabelledRows(balanced_by_problem(labelled, job), {"dropped": {}})
+        # To balance, all must be labelled; else a limit chooses before anything is asked.
+        cost = {LABELS_BOUGHT: labels_bought(labelled, job.domain.text)} if job.options.balance else {}
+        return LabelledRows(balanced_by_problem(labelled, job), {"dropped": {}, **cost})

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.artifacts.lineage import LABELS_BOUGHT
 from e2h_pipeline.artifacts.shards import Call, complete_shards
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.loading import cached_engine
@@ -25,6 +26,7 @@ from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import sampling_options
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.verdicts import Grader, Verdict
+from e2h_pipeline.supervision.cost import labels_bought
 from e2h_pipeline.supervision.rows import (
     RIGHT,
     UNLABELLED,
@@ -91,7 +93,7 @@ class MonteCarlo(LabelSource):
 
     def draw(self, job: LabelJob) -> LabelledRows:
         """Samples with labels, and counts: `dropped`, `prefixes`, `completions`, of these `right`,
-        `unfinished` and `undecided`, their `tokens`, and the `grader`.
+        `unfinished` and `undecided`, their `tokens`, the `grader`, and `labels_bought`.
 
         Raises:
             ValueError: there are no samples.
@@ -112,6 +114,7 @@ class MonteCarlo(LabelSource):
             "prefixes": len(prefixes),
             **{name: sum(row[name] for row in prefixes) for name in _COUNTS},
             "grader": version,
+            LABELS_BOUGHT: labels_bought(kept, job.domain.text),
         }
         return LabelledRows(balanced_by_problem(kept, job), counts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from e2h_pipeline.solutions import TextFormat
@@ -75,7 +75,7 @@ class EarlierLabels:
     def add(self, rows: Rows) -> None:
         """Count the rows of a source as earlier ones from now on."""
         for row in rows:
-            for key, label in zip(self._keys(row), row["labels"], strict=True):
+            for key, label in zip(step_keys(row, self._text), row["labels"], strict=True):
                 if label != UNLABELLED:
                     self._labels.setdefault(key, label)
             name = row["problem_id"]
@@ -83,7 +83,7 @@ class EarlierLabels:
 
     def _new_labels(self, row: dict[str, Any], found: Counter[str]) -> list[float]:
         kept, failed = [], False
-        for key, label in zip(self._keys(row), row["labels"], strict=True):
+        for key, label in zip(step_keys(row, self._text), row["labels"], strict=True):
             earlier = self._labels.get(key)
             kept.append(UNLABELLED if failed or earlier is not None else label)
             if earlier is not None and label != UNLABELLED and not failed:
@@ -92,10 +92,12 @@ class EarlierLabels:
             failed = failed or earlier == WRONG
         return kept
 
-    def _keys(self, row: dict[str, Any]) -> Iterator[bytes]:
-        completion = row["completion"]
-        segments = [completion[start:end].strip() for start, end in self._text.parse(completion).spans]
-        return _beginnings(row["problem_id"], segments)
+
+def step_keys(row: Mapping[str, Any], text: TextFormat) -> Iterator[bytes]:
+    """A key for each segment of a row's completion, that of its problem and its steps so far."""
+    completion = row["completion"]
+    segments = [completion[start:end].strip() for start, end in text.parse(completion).spans]
+    return _beginnings(row["problem_id"], segments)
 
 
 def _beginnings(problem_id: str, segments: Sequence[str]) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.artifacts.lineage import LABELS_BOUGHT
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.grading.verdicts import Verdict
@@ -43,8 +44,9 @@ def label_easy_outcomes(
 
     Returns counts of what was written (`solutions`, `problems`, `right`, `wrong`), of the samples
     (`samples`, `repeated`, `unfinished`, `no_answer`, `undecided`), of solutions dropped by
-    balancing (`dropped_for_balance`), and of problems with only right or only wrong solutions,
-    which keep one solution (`one_sided`).
+    balancing (`dropped_for_balance`), of problems with only right or only wrong solutions,
+    which keep one solution (`one_sided`), and of verdicts asked for, one for each distinct sample
+    (`labels_bought`).
     """
     easy = {row["problem_id"]: row for row in read_table(easy_problems / TABLE).to_pylist()}
     samples = read_table(easy_samples, ["problem_id"]).num_rows
@@ -81,6 +83,7 @@ def label_easy_outcomes(
         "undecided": found.count(Verdict.UNDECIDED),
         "dropped_for_balance": len(labelled) - len(rows),
         "one_sided": one_sided,
+        LABELS_BOUGHT: len(distinct),
         "grader": version,
     }
 

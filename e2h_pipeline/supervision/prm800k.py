@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.math.prm800k import prm800k_files, read_prm800k
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty
+from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
@@ -32,7 +32,8 @@ class Prm800k(LabelSource):
     def draw(self, job: LabelJob) -> LabelledRows:
         """Ratings of easy problems as labels."""
         options: Prm800kLabels = job.options
-        return rated_labels(self.read(options), job.easy, job.domain.text, NEUTRAL[options.neutral])
+        found, text = self.read(options), job.domain.text
+        return with_ratings(rated_labels(found, job.easy, text, NEUTRAL[options.neutral]), found, text)
 
 
 def _path(options: Prm800kLabels) -> Path | None:

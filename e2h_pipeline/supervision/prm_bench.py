@@ -20,7 +20,7 @@ from e2h_pipeline.problems.rated_solutions import (
     refuse_if_all_bad,
 )
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty
+from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class PrmBenchSource(LabelSource):
 
     def draw(self, job: LabelJob) -> LabelledRows:
         """Labels of easy problems."""
-        return rated_labels(self.read(job.options), job.easy, job.domain.text)
+        found, text = self.read(job.options), job.domain.text
+        return with_ratings(rated_labels(found, job.easy, text), found, text)
 
 
 def _read(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:

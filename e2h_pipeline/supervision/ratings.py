@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.problems.jsonl import told_bad_lines
 from e2h_pipeline.problems.rated_solutions import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
 from e2h_pipeline.problems.records import ProblemError
+from e2h_pipeline.supervision.cost import ASKED
 from e2h_pipeline.supervision.matching import (
     OTHER_TEXT,
     by_question,
@@ -73,6 +75,23 @@ def rated_labels(
         numbers[problem["problem_id"]] += 1
         rows.append(labelled_row(problem, number, completion, labels, finished))
     return LabelledRows(rows, {"dropped": dict(dropped), **_told(found, once)})
+
+
+def with_ratings(labelled: LabelledRows, found: LabelledSolutions, text: TextFormat) -> LabelledRows:
+    """`rated_labels` of `found`, with the segments that have a rating of their own, which is what
+    was paid for: an answer block shares its step's, and a neutral one counts whatever its label."""
+    rated: dict[str, list[bool]] = {}
+    for solution in found.solutions:
+        numbered = list(enumerate(solution.ratings))
+        segments, marks = segments_of(solution.steps, numbered, text)
+        own = [
+            rating is not None and (not place or marks[place - 1][0] != number)
+            for place, (number, rating) in enumerate(marks)
+        ]
+        name = text.separator.join(segments)
+        rated[name] = [a or b for a, b in zip(own, rated.get(name, own), strict=True)]
+    rows = [{**row, ASKED: rated[row["completion"].removesuffix(text.separator)]} for row in labelled.rows]
+    return replace(labelled, rows=rows)
 
 
 def refuse_if_empty(found: LabelledSolutions, files: Sequence[Path]) -> LabelledSolutions:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.math.shepherd import read_shepherd
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty
+from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Shepherd(LabelSource):
 
     def draw(self, job: LabelJob) -> LabelledRows:
         """Labels of easy problems."""
-        return rated_labels(self.read(job.options), job.easy, job.domain.text)
+        found, text = self.read(job.options), job.domain.text
+        return with_ratings(rated_labels(found, job.easy, text), found, text)
 
 
 def _default_file() -> Path:

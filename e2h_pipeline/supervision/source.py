@@ -57,7 +57,8 @@ class LabelledRows:
     Attributes:
         rows: from `rows.labelled_row`. A label per segment: 1 right, 0 wrong, soft in between, -1
             none; none after the first error. `sample` numbers the rows of a problem.
-        counts: what was read, drawn and left out, for the summary.
+        counts: what was read, drawn and left out, for the summary. `labels_bought` only where the
+            source asked for other labels than those of its rows (see `supervision.cost`).
     """
 
     rows: Rows

@@ -10,15 +10,18 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.artifacts.lineage import LABELS_BOUGHT
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.registry import LABEL_SOURCES
+from e2h_pipeline.supervision.cost import agreement_of_sources, labels_bought
 from e2h_pipeline.supervision.matching import of_easy_problems
 from e2h_pipeline.supervision.once import EarlierLabels
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows, in_order, write_solutions
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows
+from e2h_pipeline.supervision.source import LabelJob
 
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.work import Work
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 WEIGHT = "weight"
 """Column: weight of a row's source in the loss; only where not all weights are 1."""
+_GIVEN = "given"
+"""Column, not written: the labels that the source gave, earlier sources or not."""
 
 
 def label_easy_steps(
@@ -50,9 +55,10 @@ def label_easy_steps(
         grader: judges answers; its name in the registry.
         work: each source works in a folder of its own.
 
-    Returns counts: `solutions`, `problems`, steps by label, and the source's own counts, such as
-    `dropped` (left out, by reason). With several sources, `sources` has these counts for each (`1
-    prm800k`, `2 shepherd`).
+    Returns counts: `solutions`, `problems`, steps by label, `labels_bought` (see `cost`), and the
+    source's own counts, such as `dropped` (left out, by reason). With several sources, `sources`
+    has these counts for each (`1 prm800k`, `2 shepherd`), and `agreement` what each two of them say
+    of the steps that both label.
 
     Raises:
         ValueError: a source cannot do what the recipe asks for; the message names the mend.
@@ -68,28 +74,58 @@ def label_easy_steps(
     _write(work.out, rows, weighted=any(options.weight != 1 for options in labels))
     if len(parts) == 1:
         return {**_counted(rows), **parts[0].counts}
-    told = {
-        f"{job.place + 1} {job.options.source}": {**_counted(part.rows), **part.counts}
-        for job, part in zip(jobs, parts, strict=True)
+    names = [f"{job.place + 1} {job.options.source}" for job in jobs]
+    return {
+        **_counted(rows),
+        LABELS_BOUGHT: sum(part.counts[LABELS_BOUGHT] for part in parts),
+        "sources": {
+            name: {**_counted(part.rows), **part.counts} for name, part in zip(names, parts, strict=True)
+        },
+        "agreement": agreement_of_sources(
+            {name: part.asked for name, part in zip(names, parts, strict=True)}, domain.text
+        ),
     }
-    return {**_counted(rows), "sources": told}
 
 
-def _draw(jobs: Sequence[LabelJob]) -> Iterator[LabelledRows]:
+@dataclass(frozen=True)
+class _Part:
+    """What one source adds.
+
+    Attributes:
+        rows: with labels of steps that no earlier source labels.
+        asked: the solutions that it was asked about, with all labels it gave them.
+        counts: for the summary.
+    """
+
+    rows: Rows
+    asked: Rows
+    counts: Mapping[str, Any]
+
+
+def _draw(jobs: Sequence[LabelJob]) -> Iterator[_Part]:
     """The rows that each source adds to those before it."""
-    earlier = EarlierLabels(jobs[0].domain.text)
+    text = jobs[0].domain.text
+    earlier = EarlierLabels(text)
     for job in jobs:
         drawn = LABEL_SOURCES.load(job.options.source)().draw(job)
         known: dict[str, int] = {}
         dropped = Counter(drawn.counts.get("dropped", {}))
-        rows = in_order(of_easy_problems(drawn.rows, job.easy, dropped))
+        given = in_order(of_easy_problems(drawn.rows, job.easy, dropped))
+        rows = given = [{**row, _GIVEN: row["labels"]} for row in given]
         if job.place:
             rows, known = earlier.new_rows(rows)
         rows = _at_most(rows, job.options.limit, f"{job.stream('labels')}/{job.work.seed}")
         if job is not jobs[-1]:
             earlier.add(rows)
-        counts = {**drawn.counts, **({"dropped": dict(dropped)} if dropped else {}), **known}
-        yield LabelledRows([{**row, WEIGHT: job.options.weight} for row in rows], counts)
+        chosen = given if job.options.limit is None else rows  # a limit needs no labels to choose by
+        asked = [{**row, "labels": row[_GIVEN]} for row in chosen]
+        counts = {
+            LABELS_BOUGHT: labels_bought(asked, text),
+            **drawn.counts,
+            **({"dropped": dict(dropped)} if dropped else {}),
+            **known,
+        }
+        yield _Part([{**row, WEIGHT: job.options.weight} for row in rows], asked, counts)
 
 
 def _at_most(rows: Rows, limit: int | None, stream: str) -> Rows:

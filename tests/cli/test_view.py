@@ -42,6 +42,18 @@ def test_a_policy_whose_training_a_guard_stopped_is_marked(capsys: pytest.Captur
     assert "*" not in capsys.readouterr().out
 
 
+def test_what_the_labels_cost_stands_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    bought = {"easy_outcome_labels": {"exact/1": 7}, "easy_step_labels": {"1 people": 1500.4, "2 [/]": 5}}
+    print_results([{**row, "labels_bought": bought} for row in rows(["hard", "all"])])
+    line = next(x for x in capsys.readouterr().out.splitlines() if "labels bought" in x)
+    assert line == (
+        "ladder: labels bought: easy_outcome_labels 7 (exact/1), easy_step_labels 1,500 (1 people), "
+        "easy_step_labels 5 (2 [/])"
+    )
+    print_results(rows(["hard"]))  # of a version that did not count
+    assert "labels bought" not in capsys.readouterr().out
+
+
 def heads(text: str) -> list[str]:
     return next(line for line in text.splitlines() if "policy" in line).split()
 

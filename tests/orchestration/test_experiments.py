@@ -92,3 +92,36 @@ def test_numbers_of_a_policy_that_a_guard_stopped_say_so_everywhere(
     assert not any("stopped" in row for row in whole)
     pooled = experiments.pooled(KEYS).rows
     assert {row["policy"]: row.get("stopped") for row in pooled} == {"sft": None, "rl": f"{toy.KEY}: {said}"}
+
+
+def _buy(job: StageJob) -> dict[str, Any]:
+    """Buy ten labels, and ten more for each seed."""
+    (job.out / "labels.txt").write_text(str(job.recipe.seed))
+    count = 10 * (job.recipe.seed + 1)
+    return {"labels_bought": count, "grader": "exact/1"}
+
+
+def test_every_number_says_how_many_labels_it_took(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    with toy.stages_restored():
+        steps = stage(name="easy_step_labels", group="toy", recipe=["seed", "labels"])(_buy)
+        outcomes = stage(name="easy_outcome_labels", group="toy", recipe=["seed"])(_buy)
+        policy = stage(name="rl_policy", group="toy", recipe=["seed"], reads=["easy_step_labels"])(_train)
+        metrics = stage(
+            name="benchmark_metrics",
+            group="toy",
+            reads=["rl_policy", "easy_outcome_labels"],
+            recipe=["evaluation"],
+            audit=True,
+        )(_measure)
+        for key in KEYS:
+            assert dg.materialize(
+                [toy.recipe, steps, outcomes, policy, metrics],
+                instance=instance,
+                partition_key=key,
+                resources=toy.resources(tmp_path),
+            ).success
+        experiments = Experiments(instance, ArtifactStore(tmp_path))
+        first = experiments.results(KEYS[0])[0]["labels_bought"]
+        assert first == {"easy_outcome_labels": {"exact/1": 10}, "easy_step_labels": {"checker": 10}}
+        pooled = experiments.pooled(KEYS).rows[0]["labels_bought"]
+        assert pooled == {"easy_outcome_labels": {"exact/1": 15}, "easy_step_labels": {"checker": 15}}

@@ -28,7 +28,12 @@ def _artifact(
     def make(draft: Draft) -> None:
         for name in files:
             (draft.out / name).write_text("{}")
-        draft.summary = {"loss": 0.25, "problems": {"easy": 3}}
+        draft.summary = {
+            "loss": 0.25,
+            "problems": {"easy": 3},
+            "labels_bought": 9,
+            "sources": {"1 prm800k": {"labels_bought": 4}},
+        }
 
     refs = {a.asset: InputRef(key=a.key, data_version=a.data_version) for a in inputs}
     return store.obtain(Request(asset, "c0de", inputs=refs), make)[0]
@@ -64,6 +69,8 @@ def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) ->
     assert stage.data.tags["e2h.in.easy_problems"] == easy.data_version
     assert stage.data.tags["e2h.data_version"] == policy.data_version
     assert stage.data.metrics["problems.easy"] == 3
+    assert stage.data.metrics["labels_bought"] == 9
+    assert stage.data.metrics["sources.1 prm800k.labels_bought"] == 4
     assert [point.value for point in client.get_metric_history(stage.info.run_id, "loss")][:2] == [1.0, 0.5]
     assert stage.inputs.dataset_inputs[0].dataset.digest == easy.data_version[:16]
     (model,) = client.search_logged_models([experiment.experiment_id])

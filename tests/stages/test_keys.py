@@ -24,6 +24,7 @@ KEYS = {
     "rest": "ladder/rl.algorithm=rest",
     "orm": "ladder/reward.kind=orm",
     "pairwise": "ladder/reward.kind=pairwise",
+    "goal": "ladder/reward.kind=goal_conditioned",
     "monte_carlo": "ladder/labels.source=monte_carlo",
     "mean": "ladder/rerank.aggregations=mean",
     "math": "llemma-7b",
@@ -124,6 +125,31 @@ def test_an_edit_of_a_kind_re_makes_neither_sft_nor_another_kind(
     assert "easy_evaluator" in stages(changed) and "sft_policy" not in stages(changed)
 
 
+@pytest.mark.parametrize(
+    ("file", "old"),
+    [
+        ("supervision/people.py", "class People(LabelSource):"),
+        ("supervision/sessions.py", "class Session:"),
+        ("supervision/queue.py", "class Queue:"),
+    ],
+)
+def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, old: str) -> None:
+    assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("evaluation/partial.py", "np.linspace(0, 1, _CANDIDATES)", "np.linspace(0, 1, 2 * _CANDIDATES)"),
+        ("rewards/token_values.py", "batch_tokens: int = 65536", "batch_tokens: int = 65535"),
+    ],
+)
+def test_what_judges_tokens_re_makes_audits_of_its_kind_alone(
+    edit: Edit, file: str, old: str, new: str
+) -> None:
+    assert edit(file, old, new) == {("goal", "early_stop_metrics", "transformers")}
+
+
 def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
     changed = edit(
         "supervision/monte_carlo.py",
@@ -131,6 +157,20 @@ def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
         "class MonteCarlo(LabelSource):\n    EDITED = 1\n",
     )
     assert changed == {("monte_carlo", "easy_step_labels", "transformers")}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stage"),
+    [
+        ("supervision/cost.py", "if label == WRONG", "if label <= WRONG", "easy_step_labels"),
+        ("statistics/agreement.py", "if chance < 1", "if chance <= 0.9", "easy_step_labels"),
+        ("report/labels_view.py", 'f"{count:,}"', 'f"{count}"', "report"),
+    ],
+)
+def test_figures_of_labels_re_make_nothing_but_what_tells_them(
+    edit: Edit, file: str, old: str, new: str, stage: str
+) -> None:
+    assert stages(edit(file, old, new)) == {stage}
 
 
 def test_a_new_aggregation_beside_the_others_re_makes_nothing(edit: Edit) -> None:

@@ -74,6 +74,7 @@ def test_distinct_samples_are_right_or_wrong_by_their_answer(tmp_path: Path) -> 
         "undecided": 0,
         "dropped_for_balance": 1,
         "one_sided": 0,
+        "labels_bought": 7,
         "grader": "exact/1",
     }
 

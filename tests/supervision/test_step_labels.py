@@ -91,6 +91,7 @@ def test_samples_are_labelled_by_the_exact_checker_once_each(tmp_path: Path) -> 
         "wrong_steps": 2,
         "soft_steps": 0,
         "unlabelled_steps": 1,
+        "labels_bought": 8,  # the first step of samples 0 and 4 is one
         "dropped": {},
     }
 

@@ -105,6 +105,16 @@ def _read(record: dict[str, Any], path: Path, line: int) -> tuple[list[LabelledS
     return _session(record, path, line), [*found, f"finish_{reason}"]
 
 
+def session_solutions(record: dict[str, Any], path: Path, line: int) -> list[LabelledSolution]:
+    """The solutions of a line that is a labelling session, as PRM800K publishes them.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    field(record, "label", dict, path, line)
+    return _session(record, path, line)
+
+
 def _decoded(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:
     steps = _list_of(record, "steps", str, path, line)
     ratings = _list_of(record, "ratings", int, path, line)

@@ -45,6 +45,19 @@ class Prm800kLabels(Labels):
     )
 
 
+class PeopleLabels(Labels):
+    """Step labels that people gave on the page of `e2h label`."""
+
+    source: Literal["people"] = Field("people", description=_SOURCE)
+    path: str | None = Field(
+        None,
+        description="File that `e2h label` wrote; people.jsonl or .jsonl.gz in E2H_DATA_DIR/steps where unset.",
+    )
+    neutral: Literal["positive", "negative", "soft", "drop"] = Field(
+        "positive", description="Label of a neutral rating; soft is 0.5."
+    )
+
+
 class ShepherdLabels(Labels):
     """Step labels from a file in Math-Shepherd's format."""
 
@@ -90,5 +103,6 @@ LABELS = Family(
         "shepherd": ShepherdLabels,
         "prmbench": PrmBenchLabels,
         "monte_carlo": MonteCarloLabels,
+        "people": PeopleLabels,
     },
 )

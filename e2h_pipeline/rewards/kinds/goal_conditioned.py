@@ -9,7 +9,8 @@ L_C does not add up over micro-batches: it is computed per micro-batch, and weig
 micro-batch's share of the update. Without a temperature it lies in [0.627, 2.627]: a curve that
 stands at 0.63 has converged.
 
-The goal is the mean last state of right training solutions, and is saved beside the model. Q of a
+The goal is the mean last state of right training solutions, and is saved beside the model with its
+provenance. Q of a
 token is the cosine of its state with the goal; a solution may be dropped at its first token with Q
 below a threshold.
 """
@@ -17,11 +18,13 @@ below a threshold.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.rewards.kinds.base import EvaluatorKind
 from e2h_pipeline.rewards.kinds.pairwise import pair_examples, pairwise_loss
 from e2h_pipeline.training.batches import collate, documents, run_model
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from e2h_pipeline.training.trainer import Objective, TrainingStep
 
 GOAL_FILE, GOAL = "goal.safetensors", "goal"  # beside the model; name of the one tensor in it
+GOAL_TOLD = "goal.json"  # the goal's provenance
 COMPLETION = "completion"  # column of examples: 1 on tokens of the completion, 0 on those of the prompt
 UNJUDGED = 5  # number of first tokens that the authors' filter skips
 _GOAL_ROWS = 32  # solutions per forward pass that measures the goal
@@ -49,6 +53,7 @@ class GoalConditioned(EvaluatorKind):
     reads = ("outcomes",)
     solution_aggregation = "last"
     unit = "pairs"
+    judges_tokens = True  # after every token it has a score and a Q: `rewards.token_values`
 
     def examples(
         self,
@@ -85,7 +90,8 @@ class GoalConditioned(EvaluatorKind):
         return loss
 
     def finish(self, folder: Path, examples: Sequence[Example]) -> None:
-        """See `EvaluatorKind.finish`: the goal, float32 (width,), in `goal.safetensors`."""
+        """See `EvaluatorKind.finish`: the goal, float32 (width,), in `goal.safetensors`, and what
+        it was made of in `goal.json`."""
         from safetensors.torch import save_file
 
         from e2h_pipeline.models.load import load_evaluator
@@ -93,7 +99,15 @@ class GoalConditioned(EvaluatorKind):
         model, tokenizer = load_evaluator(folder)
         right = {tuple(documents(pair)[0]["input_ids"]): documents(pair)[0] for pair in examples}
         states = last_states(model, list(right.values()), tokenizer.pad_token_id)
-        save_file({GOAL: goal_state(states)}, folder / GOAL_FILE)
+        goal = goal_state(states)
+        save_file({GOAL: goal}, folder / GOAL_FILE)
+        told = {
+            "made_of": "last states of right training solutions of easy problems",
+            "solutions": len(right),
+            "solutions_hash": digest_json(sorted(map(list, right))),
+            "norm": float(goal.norm()),
+        }
+        (folder / GOAL_TOLD).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import json
 import math
 import random
 from pathlib import Path
@@ -16,6 +17,7 @@ from e2h_pipeline.recipe import GoalConditionedReward, PairwiseReward
 from e2h_pipeline.rewards.kinds.goal_conditioned import (
     GOAL,
     GOAL_FILE,
+    GOAL_TOLD,
     GoalConditioned,
     contrastive_loss,
     goal_state,
@@ -170,6 +172,9 @@ def test_it_trains_and_keeps_its_goal(ladder_policy: Path, tmp_path: Path) -> No
     )  # from 1.386 where states are orthogonal
     assert not (tmp_path / "pairwise" / GOAL_FILE).exists()
     goal = load_file(tmp_path / "goal_conditioned" / GOAL_FILE)[GOAL]
+    told = json.loads((tmp_path / "goal_conditioned" / GOAL_TOLD).read_text())
+    assert told["norm"] == pytest.approx(goal.norm().item(), rel=1e-5)
+    assert told["solutions"] == len({r["completion"] for r in _rows(96, "train") if r["outcome"]})
     model, tokenizer = load_evaluator(tmp_path / "goal_conditioned")
     assert goal.shape == (model.config.hidden_size,)
     q = {}
@@ -180,3 +185,36 @@ def test_it_trains_and_keeps_its_goal(ladder_policy: Path, tmp_path: Path) -> No
         q[digit] = q_values(output.hidden_states[-1], goal)[0, encoded.segment_ends[-1]].item()
     assert q[4] > 0.9
     assert q[5] < q[4] - 0.5
+
+
+def test_the_control_differs_by_the_loss_alone(ladder_policy: Path, tmp_path: Path) -> None:
+    """lambda = 0 draws the same pairs, and is the pairwise model bit by bit; only it has a goal too."""
+    write_table(
+        tmp_path / "labels" / "data.parquet",
+        pa.Table.from_pylist([*_rows(24, "train"), *_rows(8, "validation")]),
+    )
+    training = {"epochs": 1, "batch_size": 8, "micro_batch_size": 4, "learning_rate": 1e-2}
+    arms = {
+        "plain": PairwiseReward.model_validate({"training": training}),
+        "control": GoalConditionedReward.model_validate({"training": training, "contrastive_weight": 0}),
+        "ours": GoalConditionedReward.model_validate({"training": training}),
+    }
+    weights = {}
+    for name, options in arms.items():
+        work = Work(tmp_path / name, tmp_path / f"{name}-work", 0)
+        train_reward_model(ladder_policy, {"outcomes": tmp_path / "labels"}, options, MARKED, work)
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+    for name, weight in weights["plain"].items():
+        assert torch.equal(weights["control"][name], weight), name
+    assert any(not torch.equal(weights["ours"][name], weight) for name, weight in weights["plain"].items())
+    told = [json.loads((tmp_path / name / GOAL_TOLD).read_text()) for name in ("control", "ours")]
+    assert told[0]["solutions_hash"] == told[1]["solutions_hash"]
+
+
+def test_pairs_do_not_depend_on_the_weight_of_the_loss(ladder_tok: PreTrainedTokenizerFast) -> None:
+    rows = {"outcomes": _rows(24, "train")}
+    drawn = [
+        GoalConditioned().examples(ladder_tok, rows, GoalConditionedReward(contrastive_weight=w), 3, MARKED)
+        for w in (0.0, 0.5)
+    ]
+    assert drawn[0] == drawn[1]
