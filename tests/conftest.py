@@ -34,6 +34,7 @@ LONGEST_FIRST = (
 """Files that take longest, as measured. They begin first, so that no worker waits for another at the end."""
 SLOW = (
     *LONGEST_FIRST,
+    "tests/cli/test_judging.py",
     "tests/cli/test_sweep.py",
     "tests/deploy",
     "tests/generation",

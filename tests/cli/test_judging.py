@@ -10,6 +10,11 @@ from typing import Any
 
 import forked
 import pytest
+from typer.testing import CliRunner
+
+from e2h_pipeline.artifacts.request import StoreError
+from e2h_pipeline.cli.app import app
+from e2h_pipeline.cli.shared import CommandError
 
 Record = dict[str, Any]
 
@@ -53,14 +58,12 @@ def test_a_file_is_scored_then_judged_and_both_ways_agree(
     assert [{**line, "step_scores": 0, "scored_by": 0} for line in lines] == [
         {**line, "step_scores": 0, "scored_by": 0} for line in LINES
     ]
-    piped = e2h(home, "score", "-", *with_evaluator, stdin=text_of(LINES))
-    assert piped.stdout == scored.read_text()
     results = []
-    for arguments in ([scored], [file, *with_evaluator], [file, *with_evaluator, "--scores", scored]):
-        done = e2h(home, "judge", *arguments, "--json")
+    for arguments in ([], ["--scores", scored]):
+        done = e2h(home, "judge", file, *with_evaluator, *arguments, "--json")
         assert done.returncode == 0, done.stderr
         results.append(json.loads(done.stdout))
-    assert all(result["rows"] == results[0]["rows"] for result in results)
+    assert results[0]["rows"] == results[1]["rows"]
     assert results[0]["threshold"]["rule"] == "fixed" and results[0]["threshold"]["value"] == 0.5
     assert {row["levels"] for row in results[0]["rows"]} == {"1", "2", "3", "4", "5", "easy", "hard", "all"}
     table = e2h(home, "judge", scored, "--threshold", "oracle", "--all").stdout
@@ -95,27 +98,30 @@ def test_samples_are_reranked_by_an_evaluator(home: Path, ladder_evaluator: Path
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["score", "-"], "name an --evaluator"),
+        (["score", "FILE"], "name an --evaluator"),
         (
-            ["score", "-", "--evaluator", "nobody/knows"],
+            ["score", "FILE", "--evaluator", "nobody/knows"],
             "nobody/knows: no such folder, no experiment's key, and not found on the Hub",
         ),
-        (["score", "-", "--evaluator", "a=b/c"], "a=b/c: no such folder, and no experiment's key"),
-        (["score", "-", "--evaluator", "ladder"], "ladder has no easy_evaluator yet"),
-        (["judge", "-", "--threshold", "2"], "--threshold 2: a number from 0 to 1, easy or oracle"),
-        (["judge", "-", "--threshold", "easy"], "of an experiment's key alone"),
-        (["judge", "-", "--stored", "a", "--scores", "b"], "--stored"),
-        (["judge", "-", "--evaluator", "a", "--logits"], "--logits is for scores made elsewhere"),
-        (["judge", "-", "--domain", "chess"], "no domain 'chess'"),
+        (["score", "FILE", "--evaluator", "a=b/c"], "a=b/c: no such folder, and no experiment's key"),
+        (["score", "FILE", "--evaluator", "ladder"], "ladder has no easy_evaluator yet"),
+        (["judge", "FILE", "--threshold", "2"], "--threshold 2: a number from 0 to 1, easy or oracle"),
+        (["judge", "FILE", "--threshold", "easy"], "of an experiment's key alone"),
+        (["judge", "FILE", "--stored", "a", "--scores", "b"], "--stored"),
+        (["judge", "FILE", "--evaluator", "a", "--logits"], "--logits is for scores made elsewhere"),
+        (["judge", "FILE", "--domain", "chess"], "no domain 'chess'"),
         (["judge", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
     ],
 )
-def test_errors_are_one_line(home: Path, arguments: list[str], says: str) -> None:
-    line = {**LINES[0], "step_scores": [0.1, 0.2, 0.3]}
-    done = e2h(home, *arguments, stdin=text_of([line]))
-    assert (done.returncode, done.stdout) == (1, "")
-    (told,) = done.stderr.splitlines()
-    assert told.startswith("e2h: ") and says in told, told
+def test_errors_are_told_in_a_line(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.setenv("E2H_HOME", str(home))
+    file = tmp_path / "steps.jsonl"
+    file.write_text(text_of([{**LINES[0], "step_scores": [0.1, 0.2, 0.3]}]))
+    done = CliRunner().invoke(app, [str(file) if word == "FILE" else word for word in arguments])
+    assert isinstance(done.exception, CommandError | StoreError), done.exception
+    assert says in str(done.exception) and done.stdout == ""
 
 
 def test_a_folder_that_is_no_evaluator_is_told_before_anything_is_read(

@@ -150,6 +150,17 @@ def test_what_judges_tokens_re_makes_audits_of_its_kind_alone(
     assert edit(file, old, new) == {("goal", "early_stop_metrics", "transformers")}
 
 
+def test_an_edit_of_what_judges_evaluators_of_others_re_makes_nothing(edit: Edit) -> None:
+    """Commands read them, no stage does."""
+    for file, old in (
+        ("rewards/outside/trl.py", "class Trl(Layout):"),
+        ("rewards/outside/layout.py", "class Layout:"),
+        ("evaluation/outside/judge.py", "class Rule:"),
+        ("evaluation/outside/step_lines.py", "class Asked:"),
+    ):
+        assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
+
+
 def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
     changed = edit(
         "supervision/monte_carlo.py",
