@@ -23,7 +23,7 @@ from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.registry import DOMAINS
+from e2h_pipeline.registry import DOMAINS, LABEL_SOURCES
 from e2h_pipeline.stages.findings import (
     column_findings,
     constant_findings,
@@ -134,6 +134,11 @@ def split_integrity(
     return seen.result(findings, **counts)
 
 
+def _labels_hard(recipe: Recipe) -> bool:
+    """Whether a source of labels gives hard questions labels of a model."""
+    return any(LABEL_SOURCES.load(o.source)().labels_hard(o) for o in recipe.labels)
+
+
 def _training_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
@@ -149,9 +154,12 @@ def _training_check(asset: str) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         seen = Firewall(context, store, tracking)
         parts = seen.existing((asset, *_QUESTIONS))
-        domain = DOMAINS.load(seen.recipe().problems.source)
+        recipe = seen.recipe()
+        unlevelled = DOMAINS.load(recipe.problems.source).unlevelled_easy
+        hard = asset == "easy_step_labels" and _labels_hard(recipe)
         folders = {name: found.path for name, found in parts.items()}
-        return seen.result(training_findings(asset, folders, domain.unlevelled_easy))
+        findings = training_findings(asset, folders, unlevelled, hard=hard)
+        return seen.result(findings, hard_questions="labelled by a model" if hard else "none")
 
     return check
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
+from e2h_pipeline.recipe.sections.reward import INITIAL
 from e2h_pipeline.registry import DOMAINS, EVALUATOR_KINDS
 from e2h_pipeline.stages.asset import stage
 
 _LABELS = {"steps": "easy_step_labels", "outcomes": "easy_outcome_labels"}
-_INITIAL = {"base": "base_model", "sft": "sft_policy"}
 
 
-def _starts_from(init: str, recipe: RecipeSlice) -> bool:
-    return bool(recipe.reward.training.init == init)
+def _starts_from(asset: str, recipe: RecipeSlice) -> bool:
+    return bool(INITIAL[recipe.reward.training.init] == asset)
 
 
 def _reads(labels: str, recipe: RecipeSlice) -> bool:
@@ -27,8 +27,8 @@ def _reads(labels: str, recipe: RecipeSlice) -> bool:
 @stage(
     group="evaluator",
     reads_if={
-        "base_model": lambda recipe: _starts_from("base", recipe),
-        "sft_policy": lambda recipe: _starts_from("sft", recipe),
+        "base_model": lambda recipe: _starts_from("base_model", recipe),
+        "sft_policy": lambda recipe: _starts_from("sft_policy", recipe),
         "easy_step_labels": lambda recipe: _reads("steps", recipe),
         "easy_outcome_labels": lambda recipe: _reads("outcomes", recipe),
     },
@@ -44,7 +44,7 @@ def easy_evaluator(job: StageJob) -> dict[str, Any]:
     from e2h_pipeline.rewards.train import train_reward_model
 
     return train_reward_model(
-        init=job.path(_INITIAL[job.recipe.reward.training.init]),
+        init=job.path(INITIAL[job.recipe.reward.training.init]),
         labels={kind: job.path(asset) for kind, asset in _LABELS.items() if asset in job.inputs},
         options=job.recipe.reward,
         text=DOMAINS.load(job.recipe.problems.source).text,

@@ -8,30 +8,30 @@ from typing import Any
 
 from assets.watched import LABEL_FILES
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.recipe import RecipeSlice, Sampling
+from e2h_pipeline.recipe import RecipeSlice, Sampling, with_inner
 from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.stages.asset import stage
 from e2h_pipeline.stages.spec import Condition, Where
-from e2h_pipeline.supervision.source import GRADER, METHODS
+from e2h_pipeline.supervision.source import GRADER, METHODS, READABLE
 
 
 def _reads(asset: str) -> Condition:
     """Whether a source of the recipe needs an asset. Human labels need no policy and no samples."""
     return lambda recipe: any(
-        asset in LABEL_SOURCES.load(options.source)().reads(options) for options in recipe.labels
+        asset in LABEL_SOURCES.load(options.source)().reads(options) for options in with_inner(recipe.labels)
     )
 
 
 def _uses(registry: str) -> Condition:
     """Whether a source of the recipe loads from a registry."""
     return lambda recipe: any(
-        registry in LABEL_SOURCES.load(options.source)().methods for options in recipe.labels
+        registry in LABEL_SOURCES.load(options.source)().methods for options in with_inner(recipe.labels)
     )
 
 
 def _samples(recipe: RecipeSlice) -> bool:
     """Whether a source of the recipe draws with the engine."""
-    return any(LABEL_SOURCES.load(options.source).samples for options in recipe.labels)
+    return any(LABEL_SOURCES.load(options.source)().draws(options) for options in with_inner(recipe.labels))
 
 
 # Completions share the sampling settings of the benchmark; their number is labels.completions.
@@ -39,16 +39,24 @@ _SAMPLING = [Where(f"sampling.{field}", _samples) for field in Sampling.model_fi
 
 
 def _files(recipe: RecipeSlice) -> Sequence[Path]:
-    return [path for options in recipe.labels for path in LABEL_SOURCES.load(options.source)().files(options)]
+    return [
+        path
+        for options in with_inner(recipe.labels)
+        for path in LABEL_SOURCES.load(options.source)().files(options)
+    ]
 
 
 def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
-    """The files of each source that reads files."""
+    """The files of each source that reads files; `1 active, prm800k` are those that the first source buys from."""
     from e2h_pipeline.problems.files import file_hashes
 
+    chains = [(place, list(with_inner([first]))) for place, first in enumerate(recipe.labels, start=1)]
     hashes = {
-        f"{place} {options.source}": file_hashes(LABEL_SOURCES.load(options.source)().files(options))
-        for place, options in enumerate(recipe.labels, start=1)
+        f"{place} {', '.join(options.source for options in chain[: depth + 1])}": file_hashes(
+            LABEL_SOURCES.load(chain[depth].source)().files(chain[depth])
+        )
+        for place, chain in chains
+        for depth in range(len(chain))
     }
     return {name: found for name, found in hashes.items() if found}
 
@@ -56,7 +64,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, dict[str, str]]:
 @stage(
     group="evaluator",
     reads=["easy_problems"],
-    reads_if={name: _reads(name) for name in ("easy_samples", "sft_policy")},
+    reads_if={name: _reads(name) for name in READABLE},
     recipe=["seed", "labels", "problems.source", Where("evaluation.grader", _uses(GRADER)), *_SAMPLING],
     methods=["labels.source", "problems.source", *(Where(field, _uses(field)) for field in METHODS)],
     kinds={"parquet"},

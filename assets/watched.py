@@ -16,7 +16,7 @@ import dagster as dg
 
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.problems.files import SourceState
-from e2h_pipeline.recipe import SPLIT_FIELDS, Recipe, RecipeError, RecipeSlice
+from e2h_pipeline.recipe import SPLIT_FIELDS, Recipe, RecipeError, RecipeSlice, with_inner
 from e2h_pipeline.registry import LABEL_SOURCES, SAMPLE_SOURCES, SOLUTION_SOURCES
 from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, Part, Without, narrow
 from resources.store import StoreResource
@@ -127,7 +127,7 @@ def _look_at_solutions(recipe: RecipeSlice) -> SourceState:
 def _look_at_labels(recipe: RecipeSlice) -> SourceState:
     from e2h_pipeline.problems.supplied_files import look_at_supplied
 
-    sources = [(LABEL_SOURCES.load(options.source)(), options) for options in recipe.labels]
+    sources = [(LABEL_SOURCES.load(options.source)(), options) for options in with_inner(recipe.labels)]
     return look_at_supplied("labels", sources)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from e2h_pipeline.artifacts.code_version import Code, code_behind
 from e2h_pipeline.recipe.plugins import installed
+from e2h_pipeline.recipe.section import with_inner
 
 ENGINE = "engine"
 """A registry whose word is no field of a recipe: the host chooses it (E2H_ENGINE)."""
@@ -158,6 +159,9 @@ LABEL_SOURCES = Registry(
         "prmbench": "e2h_pipeline.supervision.prm_bench:PrmBenchSource",
         "monte_carlo": "e2h_pipeline.supervision.monte_carlo:MonteCarlo",
         "people": "e2h_pipeline.supervision.people:People",
+        "active": "e2h_pipeline.supervision.active:Active",
+        "weak_to_strong": "e2h_pipeline.supervision.weak_to_strong:WeakToStrong",
+        "non_causal": "e2h_pipeline.supervision.non_causal:NonCausal",
     },
 )
 EVALUATOR_KINDS = Registry(
@@ -265,7 +269,8 @@ def resolve(target: str) -> Any:
 
 
 def chosen(field: str, recipe: Any, engine: str) -> tuple[str, ...]:
-    """Words that a recipe chooses for a declared field; several where the field is a list, or of a list of sections.
+    """Words that a recipe chooses for a declared field; several where the field is a list, or of a list of sections,
+    or where a method is composed of others.
 
     Args:
         recipe: a recipe or a slice of one.
@@ -275,7 +280,7 @@ def chosen(field: str, recipe: Any, engine: str) -> tuple[str, ...]:
         return (engine,)
     section, *inner = field.partition("/")[0].split(".")
     found = getattr(recipe, section)
-    values = found if isinstance(found, tuple) else (found,)
+    values = tuple(with_inner(found if isinstance(found, tuple) else (found,)))
     for name in inner:
         values = tuple(attrgetter(name)(value) for value in values)
     flat = tuple(word for value in values for word in (value if isinstance(value, tuple) else (value,)))

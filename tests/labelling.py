@@ -30,6 +30,7 @@ def label_steps(
 
     Args:
         folder: the labels go to `out` below it, resumable work to `work`.
+        policy: the base model too.
         sources: `labels` as in a recipe file.
     """
     summary = label_easy_steps(
@@ -37,6 +38,8 @@ def label_steps(
             "easy_problems": folder / "easy",
             "easy_samples": folder / "samples",
             "sft_policy": policy or folder,
+            "base_model": policy or folder,
+            "hard_questions": folder / "hard",
         },
         labels=[FAMILIES["labels"].parse(source) for source in sources],
         domain=domain,

@@ -13,6 +13,7 @@ What cannot be told from a folder stands in a file `evaluator.json` in it, see `
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -30,6 +31,7 @@ FORMAT_FILE = "evaluator.json"
 # Fields of the evaluator's config.json, so that a saved evaluator is read in the same way:
 HEADING_FIELD = "prompt_heading"  # the heading it was trained with
 STEP_END_FIELD = "step_end"  # the token of a step that it was trained to score
+BOTH_WAYS_FIELD = "reads_both_ways"  # a labeller of whole solutions, which is no evaluator
 
 Head = Literal["auto", "tiled"]
 StepEnd = Literal["last", "first_newline"]
@@ -116,6 +118,11 @@ def load_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
 
     form = read_format(folder)
     config = AutoConfig.from_pretrained(folder)
+    if getattr(config, BOTH_WAYS_FIELD, False):
+        raise ValueError(
+            f"{folder}: this labeller reads later steps too, so it cannot judge a solution that goes on; take the "
+            "evaluator that was trained on its labels"
+        )
     if form.head == "tiled":
         model = _with_head(folder, _tiled_head)
     elif not _is_classifier(config):
@@ -139,8 +146,14 @@ def load_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return model.to(device()).eval(), AutoTokenizer.from_pretrained(form.tokenizer or folder)
 
 
-def new_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def new_evaluator(
+    folder: Path, random_seed: int | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An evaluator to be trained: the body of a causal language model and a head of zeros.
+
+    Args:
+        random_seed: draw the body's weights anew, by the architecture's own rule: a control that
+            knows nothing of what the model has learned. None keeps its weights.
 
     Raises:
         NoEvaluator: no evaluator can be made of this architecture.
@@ -149,7 +162,18 @@ def new_evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBas
     from transformers import AutoTokenizer
 
     model = _with_head(folder, _zero_head)
+    if random_seed is not None:
+        model.base_model.load_state_dict(_random_body(model, random_seed))
     return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _random_body(model: PreTrainedModel, seed: int) -> dict[str, Tensor]:
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = type(model.base_model)(copy.deepcopy(model.config))
+    return {name: value.to(model.dtype) for name, value in fresh.state_dict().items()}
 
 
 def load_classifier(folder: Path, labels: int = 1) -> PreTrainedModel:

@@ -3,18 +3,23 @@
 from e2h_pipeline.recipe.families import FAMILIES
 from e2h_pipeline.recipe.keys import DEFAULT_KEY, RECIPE_FOLDER, canonical_key, recipe_names
 from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice
-from e2h_pipeline.recipe.section import Family, RecipeError, Section
+from e2h_pipeline.recipe.section import Family, RecipeError, Section, with_inner
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
 from e2h_pipeline.recipe.sections.fitting import FineTuning, Fitting
 from e2h_pipeline.recipe.sections.human_steps import HumanSteps
 from e2h_pipeline.recipe.sections.labels import (
+    ActiveLabels,
+    BoughtLabels,
     CheckerLabels,
     Labels,
     MonteCarloLabels,
+    NonCausalLabels,
     PeopleLabels,
     Prm800kLabels,
     PrmBenchLabels,
     ShepherdLabels,
+    TaughtLabels,
+    WeakToStrongLabels,
 )
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import (
@@ -60,7 +65,9 @@ __all__ = [
     "FAMILIES",
     "RECIPE_FOLDER",
     "SPLIT_FIELDS",
+    "ActiveLabels",
     "Base",
+    "BoughtLabels",
     "CheckerLabels",
     "Curriculum",
     "EarlyStop",
@@ -82,6 +89,7 @@ __all__ = [
     "MathProblems",
     "MetaMathSolutions",
     "MonteCarloLabels",
+    "NonCausalLabels",
     "OnlineRl",
     "OprmReward",
     "OrmReward",
@@ -113,7 +121,10 @@ __all__ = [
     "Sft",
     "ShepherdLabels",
     "Solutions",
+    "TaughtLabels",
+    "WeakToStrongLabels",
     "WeakToStrongReward",
     "canonical_key",
     "recipe_names",
+    "with_inner",
 ]

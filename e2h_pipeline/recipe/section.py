@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -24,6 +24,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def composed_of(self) -> tuple[Section, ...]:
+        """Sections of the same family inside this one: the methods that its method is made of."""
+        return ()
+
     @model_validator(mode="before")
     @classmethod
     def _typed_by_field(cls, data: Any) -> Any:
@@ -40,6 +44,16 @@ class Section(BaseModel):
             why = PydanticCustomError("scalar", "{why}", {"why": str(error)})
             line = InitErrorDetails(type=why, loc=(name,), input=value)
             raise ValidationError.from_exception_data(cls.__name__, [line]) from None
+
+
+S = TypeVar("S", bound=Section)
+
+
+def with_inner(sections: Iterable[S]) -> Iterator[S]:
+    """Sections of a family, each followed by those that it is composed of, however deep."""
+    for section in sections:
+        yield section
+        yield from with_inner(cast(tuple[S, ...], section.composed_of()))
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Training:
         options = self.options.training
         if not options.cache_frozen and options.head == "zeros":
             return self
-        model, tokenizer, _ = self._fresh()
+        model, tokenizer, _ = self._fresh(work.seed)
         model.eval()
         examples = [e for part in self._examples(tokenizer, rows, work.seed)[1].values() for e in part]
         half = multiplies_in_bfloat16(model, options.mixed_precision)
@@ -131,7 +131,7 @@ class Training:
 
         options, kind, seed = self.options.training, self.kind, work.seed
         set_seed(seed)
-        model, tokenizer, stored_as = self._fresh()
+        model, tokenizer, stored_as = self._fresh(seed)
         found, kept = self._examples(tokenizer, rows, seed)
         chosen = kind.choose(kept, self.options, seed)
         examples = evenly_weighted([example for part in chosen.values() for example in part])
@@ -160,12 +160,12 @@ class Training:
             trained = whole(trained, work.folder, load_classifier).to(stored_as)
         return trained.eval(), tokenizer, examples, result
 
-    def _fresh(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
+    def _fresh(self, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
         """The model before training, with a head of zeros; its tokenizer; the number format it is
         saved in."""
         from e2h_pipeline.models.load import new_evaluator
 
-        model, tokenizer = new_evaluator(self.init)
+        model, tokenizer = new_evaluator(self.init, seed if self.options.training.init == "random" else None)
         stored_as = model.dtype
         if self.options.training.layers is not None:
             keep_lowest_layers(model, self.options.training.layers)
@@ -173,6 +173,10 @@ class Training:
             model.float()
         setattr(model.config, HEADING_FIELD, self.text.question_heading)
         return model, tokenizer, stored_as
+
+    def fresh(self, seed: int) -> PreTrainedModel:
+        """The model before training."""
+        return self._fresh(seed)[0]
 
     def _examples(
         self, tokenizer: PreTrainedTokenizerBase, rows: Mapping[str, Rows], seed: int

@@ -69,7 +69,9 @@ def stop_findings(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def training_findings(asset: str, parts: Mapping[str, Path], unlevelled: Collection[str] = ()) -> list[str]:
+def training_findings(
+    asset: str, parts: Mapping[str, Path], unlevelled: Collection[str] = (), *, hard: bool = False
+) -> list[str]:
     """Is every row that trains of an easy problem, by id and by text, and none of a hard or
     benchmark question, whatever id it carries?
 
@@ -78,12 +80,16 @@ def training_findings(asset: str, parts: Mapping[str, Path], unlevelled: Collect
             questions may be rewritten, and of training problems only.
         parts: asset name -> folder, for `asset` and the existing question tables.
         unlevelled: sets of problems without levels that count as easy beside the domain's.
+        hard: labels may be of hard questions too, because a model gave them (weak-to-strong): of a hard question by
+            its own id and text, and of no benchmark question.
     """
     rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
     taught = _distinct(rows.pop(asset))
     rewritten = asset == SOLUTIONS
     easy = {r["problem_id"]: r for r in rows["easy_problems"] if not rewritten or r["split"] == "train"}
-    strangers = {row["problem_id"] for row in taught} - easy.keys()
+    own = {row["problem_id"]: row for row in rows.get("hard_questions", [])} if hard else {}
+    known = {**own, **easy}
+    strangers = {row["problem_id"] for row in taught} - known.keys()
     if rewritten and unlevelled:
         strangers = {name for name in strangers if not name.startswith(UNLEVELLED_ID)}
     kind = "training problem" if rewritten else "problem"
@@ -92,12 +98,13 @@ def training_findings(asset: str, parts: Mapping[str, Path], unlevelled: Collect
         other = {
             row["problem_id"]
             for row in taught
-            if row["problem_id"] in easy
-            and not same_problem(row["question"], easy[row["problem_id"]]["question"])
+            if row["problem_id"] in known
+            and not same_problem(row["question"], known[row["problem_id"]]["question"])
         }
         findings += [f"{asset}: {_some(other)} has the text of another problem"] if other else []
-    for name in ("hard_questions", BENCHMARK):
-        findings += _match_findings(asset, name, _matches(taught, _known(rows.get(name, []))))
+    of_easy = [row for row in taught if row["problem_id"] not in own]
+    for name, compared in (("hard_questions", of_easy), (BENCHMARK, taught)):
+        findings += _match_findings(asset, name, _matches(compared, _known(rows.get(name, []))))
     return findings
 
 

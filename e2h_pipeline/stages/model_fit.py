@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from e2h_pipeline.recipe import with_inner
 from e2h_pipeline.registry import DOMAINS, ENGINES, LABEL_SOURCES
 from e2h_pipeline.solutions import prompt_tokens
 
@@ -44,8 +45,12 @@ def model_findings(folder: Path, recipe: Recipe, engine: str) -> tuple[list[str]
 
 def _has_policy(recipe: Recipe) -> bool:
     """Whether the experiment draws from a policy at all."""
-    sources = ((LABEL_SOURCES.load(options.source)(), options) for options in recipe.labels)
-    return recipe.scope != "evaluator" or any(source.reads(options) for source, options in sources)
+    read = {
+        asset
+        for options in with_inner(recipe.labels)
+        for asset in LABEL_SOURCES.load(options.source)().reads(options)
+    }
+    return recipe.scope != "evaluator" or bool(read & {"easy_samples", "sft_policy"})
 
 
 def _refusal(folder: Path, policy: PreTrainedModel, engine: str, tokens: int) -> str | None:

@@ -38,7 +38,7 @@ from e2h_pipeline.supervision.rows import (
     grade_answers,
     until_first_error,
 )
-from e2h_pipeline.supervision.source import GRADER, LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.source import GRADER, AskedSource, LabelJob, LabelledRows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +80,7 @@ class Completing:
     stream: str
 
 
-class MonteCarlo(LabelSource):
+class MonteCarlo(AskedSource):
     """Labels distinct samples of easy problems. Shards of problems survive a kill, damaged ones are
     made again."""
 
@@ -98,14 +98,23 @@ class MonteCarlo(LabelSource):
         Raises:
             ValueError: there are no samples.
         """
-        samples = distinct_samples(job.inputs["easy_samples"] / "data", job.easy)
+        samples = self.candidates(job)
         if not samples:
             raise ValueError(
                 "labels.source=monte_carlo labels easy samples, and there are none: set easy_samples.samples"
             )
-        prefixes = _all_prefixes(job, samples)
+        found = self.label(job, samples)
+        return LabelledRows(balanced_by_problem(found.rows, job), found.counts)
+
+    def candidates(self, job: LabelJob) -> Rows:
+        """The distinct samples."""
+        return distinct_samples(job.inputs["easy_samples"] / "data", job.easy)
+
+    def label(self, job: LabelJob, rows: Rows) -> LabelledRows:
+        """Samples with labels, and the counts of `draw`; only prefixes of these samples are completed."""
+        prefixes = _all_prefixes(job, rows)
         with grader(job.grader) as judge:
-            labelled = _label(judge, samples, job, prefixes)
+            labelled = _label(judge, rows, job, prefixes)
             version = judge.version
         kept = [row for row in labelled if any(label != UNLABELLED for label in row["labels"])]
         dropped = len(labelled) - len(kept)
@@ -116,7 +125,7 @@ class MonteCarlo(LabelSource):
             "grader": version,
             LABELS_BOUGHT: labels_bought(kept, job.domain.text),
         }
-        return LabelledRows(balanced_by_problem(kept, job), counts)
+        return LabelledRows(kept, counts)
 
 
 def _all_prefixes(job: LabelJob, samples: Rows) -> Rows:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from e2h_pipeline.problems.math.prm800k import prm800k_files, read_prm800k
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
+from e2h_pipeline.supervision.ratings import Rated, refuse_if_empty
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 
 if TYPE_CHECKING:
     from e2h_pipeline.problems.rated_solutions import LabelledSolutions
@@ -18,7 +17,7 @@ NEUTRAL = {"positive": RIGHT, "negative": WRONG, "soft": 0.5, "drop": UNLABELLED
 """Label of a neutral rating by `labels.neutral`."""
 
 
-class Prm800k(LabelSource):
+class Prm800k(Rated):
     """Human ratings of solutions of easy problems."""
 
     def files(self, options: Prm800kLabels) -> list[Path]:
@@ -29,11 +28,9 @@ class Prm800k(LabelSource):
         """All ratings of the files."""
         return refuse_if_empty(read_prm800k(_path(options)), self.files(options))
 
-    def draw(self, job: LabelJob) -> LabelledRows:
-        """Ratings of easy problems as labels."""
-        options: Prm800kLabels = job.options
-        found, text = self.read(options), job.domain.text
-        return with_ratings(rated_labels(found, job.easy, text, NEUTRAL[options.neutral]), found, text)
+    def neutral(self, options: Prm800kLabels) -> float:
+        """By `labels.neutral`."""
+        return NEUTRAL[options.neutral]
 
 
 def _path(options: Prm800kLabels) -> Path | None:

@@ -20,8 +20,7 @@ from e2h_pipeline.problems.rated_solutions import (
     refuse_if_all_bad,
 )
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.ratings import Rated, refuse_if_empty
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import PrmBenchLabels
@@ -30,7 +29,7 @@ _NAMES = ("prmbench.jsonl", "prmbench.jsonl.gz")
 _NUMBER = ". "
 
 
-class PrmBenchSource(LabelSource):
+class PrmBenchSource(Rated):
     """Labels of the modified solutions."""
 
     def files(self, options: PrmBenchLabels) -> list[Path]:
@@ -50,11 +49,6 @@ class PrmBenchSource(LabelSource):
         counts = {"records": len(solutions)}
         found = LabelledSolutions(tuple(solutions), counts, tuple(bad_lines))
         return refuse_if_empty(refuse_if_all_bad(files, found), files)
-
-    def draw(self, job: LabelJob) -> LabelledRows:
-        """Labels of easy problems."""
-        found, text = self.read(job.options), job.domain.text
-        return with_ratings(rated_labels(found, job.easy, text), found, text)
 
 
 def _read(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:

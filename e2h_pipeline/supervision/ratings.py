@@ -1,10 +1,14 @@
-"""Ratings from files as labels of easy problems, shared by PRM800K and Math-Shepherd."""
+"""Ratings from files as labels of easy problems, shared by PRM800K, Math-Shepherd and PRMBench.
+
+A file of ratings can be asked, too: its solutions are candidates, and their ratings come to light as
+labels are bought. So a study of selection is replayed on labels that people gave long ago.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from e2h_pipeline.problems.jsonl import told_bad_lines
 from e2h_pipeline.problems.rated_solutions import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
@@ -19,7 +23,7 @@ from e2h_pipeline.supervision.matching import (
 )
 from e2h_pipeline.supervision.once import LabelOnce
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows, labelled_row
-from e2h_pipeline.supervision.source import LabelledRows
+from e2h_pipeline.supervision.source import AskedSource, LabelJob, LabelledRows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,11 +33,58 @@ if TYPE_CHECKING:
     from e2h_pipeline.solutions import TextFormat
 
 
+class Rated(AskedSource, Protocol):
+    """A source of ratings in files. Subclasses say which files, how to read them, and what a neutral rating means."""
+
+    _known: Rows | None = None
+    _once: LabelOnce | None = None
+
+    def read(self, options: Any) -> LabelledSolutions:
+        """All ratings of the files."""
+        ...
+
+    def neutral(self, options: Any) -> float:
+        """The label of a neutral rating."""
+        return UNLABELLED
+
+    def draw(self, job: LabelJob) -> LabelledRows:
+        """All ratings of easy problems as labels; a step that solutions share is labelled once."""
+        found, text = self.read(job.options), job.domain.text
+        return with_ratings(rated_labels(found, job.easy, text, self.neutral(job.options)), found, text)
+
+    def candidates(self, job: LabelJob) -> Rows:
+        """The distinct rated solutions, without their labels."""
+        return [{**row, "labels": []} for row in self._rated(job)]
+
+    def label(self, job: LabelJob, rows: Rows) -> LabelledRows:
+        """The ratings of chosen solutions. A step after the same steps is labelled in the first solution that was
+        asked about, as in `rated_labels`."""
+        self._once = once = self._once or LabelOnce()
+        known = {(row["problem_id"], row["sample"]): row for row in self._rated(job)}
+        labelled = []
+        for row in rows:
+            found = known[row["problem_id"], row["sample"]]
+            spans = job.domain.text.parse(found["completion"]).spans
+            segments = [found["completion"][start:stop].strip() for start, stop in spans]
+            labels = once.new_labels(found["problem_id"], segments, found["labels"])
+            labelled.append({**found, "labels": labels})
+        new = [row for row in labelled if any(label != UNLABELLED for label in row["labels"])]
+        return LabelledRows(new, {"dropped": {"no new label": len(rows) - len(new)}})
+
+    def _rated(self, job: LabelJob) -> Rows:
+        if self._known is None:
+            found, neutral = self.read(job.options), self.neutral(job.options)
+            self._known = rated_labels(found, job.easy, job.domain.text, neutral, shared=False).rows
+        return self._known
+
+
 def rated_labels(
     found: LabelledSolutions,
     problems: Mapping[str, dict[str, Any]],
     text: TextFormat,
     neutral: float = UNLABELLED,
+    *,
+    shared: bool = True,
 ) -> LabelledRows:
     """Rated solutions of some problems as rows; everything else is counted, not used.
 
@@ -46,6 +97,7 @@ def rated_labels(
         problems: rows of problems by id; of the easy ones where the labels train.
         text: the domain's format.
         neutral: label of a neutral rating.
+        shared: label a step that several solutions share once. False: each distinct solution has all its own labels.
     """
     by_text = by_question(problems.values())
     meaning = {RIGHT_RATING: RIGHT, NEUTRAL_RATING: neutral, WRONG_RATING: WRONG, None: UNLABELLED}
@@ -53,6 +105,7 @@ def rated_labels(
     rows: Rows = []
     dropped: Counter[str] = Counter()
     numbers: Counter[str] = Counter()
+    seen: set[tuple[str, ...]] = set()
     for solution in found.solutions:
         problem = problem_of(solution, problems, by_text)
         if problem is None:
@@ -62,8 +115,14 @@ def rated_labels(
             dropped[OTHER_TEXT] += 1
             continue
         marks = [meaning[rating] for rating in solution.ratings]
-        segments, shared = segments_of(solution.steps, marks, text)
-        labels = once.new_labels(problem["problem_id"], segments, shared)
+        segments, labelled = segments_of(solution.steps, marks, text)
+        repeated = (problem["problem_id"], *segments) in seen
+        seen.add((problem["problem_id"], *segments))
+        if repeated and not shared:
+            dropped["the same solution again"] += 1
+            continue
+        judge = once if shared else LabelOnce()
+        labels = judge.new_labels(problem["problem_id"], segments, labelled)
         if all(label == UNLABELLED for label in labels):
             dropped["no new label"] += 1
             continue

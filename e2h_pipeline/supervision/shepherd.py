@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.math.shepherd import read_shepherd
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.ratings import Rated, refuse_if_empty
 
 if TYPE_CHECKING:
     from e2h_pipeline.problems.rated_solutions import LabelledSolutions
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _NAMES = ("math-shepherd.jsonl", "math-shepherd.jsonl.gz")
 
 
-class Shepherd(LabelSource):
+class Shepherd(Rated):
     """Labels from a file, made from a model's completions."""
 
     def files(self, options: ShepherdLabels) -> list[Path]:
@@ -29,11 +28,6 @@ class Shepherd(LabelSource):
         """All labels of the file."""
         files = self.files(options)
         return refuse_if_empty(read_shepherd(files[0]), files)
-
-    def draw(self, job: LabelJob) -> LabelledRows:
-        """Labels of easy problems."""
-        found, text = self.read(job.options), job.domain.text
-        return with_ratings(rated_labels(found, job.easy, text), found, text)
 
 
 def _default_file() -> Path:

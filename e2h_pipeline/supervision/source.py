@@ -28,7 +28,7 @@ class LabelJob:
         options: the section of the recipe that names this source.
         place: number of the source in the recipe, from 0.
         easy: rows of the easy problems by id: question, answer, steps, level and split.
-        inputs: folders of the upstream artifacts that `reads` named, by asset name.
+        inputs: folders of the upstream artifacts that the recipe's sources read, by asset name.
         domain: of the problems; it defines the format of completions.
         sampling: how completions are drawn, for sources that draw with the engine.
         grader: judges answers; its name in the registry.
@@ -68,6 +68,8 @@ class LabelledRows:
 STEP_CHECKER, GRADER = "problems.source/step_checker", "evaluation.grader"
 METHODS = (STEP_CHECKER, GRADER)
 """Registries that label sources may load from."""
+READABLE = ("easy_samples", "sft_policy", "base_model", "hard_questions")
+"""Upstream assets that label sources may read besides `easy_problems`."""
 
 
 class LabelSource(Supplied, Protocol):
@@ -83,9 +85,17 @@ class LabelSource(Supplied, Protocol):
     methods: tuple[str, ...] = ()
 
     def reads(self, options: Any) -> tuple[str, ...]:
-        """Upstream assets that it needs besides `easy_problems`: some of `easy_samples` and
-        `sft_policy`."""
+        """Upstream assets that it needs besides `easy_problems`: some of `READABLE`."""
         return ()
+
+    def labels_hard(self, options: Any) -> bool:
+        """Whether rows may be of hard questions. Their labels must then come from a model: no answer of theirs is
+        known to any source."""
+        return False
+
+    def draws(self, options: Any) -> bool:
+        """Whether it draws with the engine under these options."""
+        return self.samples
 
     def draw(self, job: LabelJob) -> LabelledRows:
         """Labelled solutions of easy problems, in the same order each time.
@@ -94,4 +104,16 @@ class LabelSource(Supplied, Protocol):
             ValueError: this source cannot do what the recipe asks for; the message names the mend.
             ProblemError: files that cannot be used.
         """
+        ...
+
+
+class AskedSource(LabelSource, Protocol):
+    """A source that labels the solutions it is asked about, and no others: labels can be bought from it."""
+
+    def candidates(self, job: LabelJob) -> Rows:
+        """Distinct solutions that it could label, without labels, by problem and number."""
+        ...
+
+    def label(self, job: LabelJob, rows: Rows) -> LabelledRows:
+        """Labels of these candidates, in their order; without those that it cannot label."""
         ...

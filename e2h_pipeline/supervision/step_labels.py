@@ -107,10 +107,12 @@ def _draw(jobs: Sequence[LabelJob]) -> Iterator[_Part]:
     text = jobs[0].domain.text
     earlier = EarlierLabels(text)
     for job in jobs:
-        drawn = LABEL_SOURCES.load(job.options.source)().draw(job)
+        source = LABEL_SOURCES.load(job.options.source)()
+        drawn = source.draw(job)
         known: dict[str, int] = {}
         dropped = Counter(drawn.counts.get("dropped", {}))
-        given = in_order(of_easy_problems(drawn.rows, job.easy, dropped))
+        allowed = {**job.easy, **_hard(job)} if source.labels_hard(job.options) else job.easy
+        given = in_order(of_easy_problems(drawn.rows, allowed, dropped))
         rows = given = [{**row, _GIVEN: row["labels"]} for row in given]
         if job.place:
             rows, known = earlier.new_rows(rows)
@@ -126,6 +128,12 @@ def _draw(jobs: Sequence[LabelJob]) -> Iterator[_Part]:
             **known,
         }
         yield _Part([{**row, WEIGHT: job.options.weight} for row in rows], asked, counts)
+
+
+def _hard(job: LabelJob) -> dict[str, dict[str, Any]]:
+    """The hard questions by id, without answers."""
+    rows = read_table(job.inputs["hard_questions"] / TABLE, ["problem_id", "question"]).to_pylist()
+    return {row["problem_id"]: row for row in rows}
 
 
 def _at_most(rows: Rows, limit: int | None, stream: str) -> Rows:

@@ -224,7 +224,7 @@ def test_an_easy_problem_among_the_hard_ones_is_found(tmp_path: Path, text: str,
     ]
 
 
-def _trained(folder: Path, question: str, problem_id: str = "e1") -> list[str]:
+def _trained(folder: Path, question: str, problem_id: str = "e1", *, hard: bool = False) -> list[str]:
     """The findings on step labels of one row."""
     tables = {
         "easy_problems": _rows(["e1", "e2"], 2, split=["train", "validation"]),
@@ -236,7 +236,7 @@ def _trained(folder: Path, question: str, problem_id: str = "e1") -> list[str]:
     }
     for name, table in tables.items():
         write_table(folder / name / "data.parquet", table)
-    return findings.training_findings("easy_step_labels", {name: folder / name for name in tables})
+    return findings.training_findings("easy_step_labels", {name: folder / name for name in tables}, hard=hard)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,37 @@ def test_the_text_of_every_row_that_trains_is_looked_at(
 
 def test_a_row_that_trains_under_a_hard_id_is_found(tmp_path: Path) -> None:
     assert _trained(tmp_path, "What is e1?", "h1") == ["easy_step_labels: h1 is not an easy problem"]
+
+
+@pytest.mark.parametrize(
+    ("question", "problem_id", "says"),
+    [
+        ("Find the greatest prime factor of $2^{16}-1$.", "h1", []),
+        ("What is e1?", "e1", []),
+        ("What is e1?", "h1", ["easy_step_labels: h1 has the text of another problem"]),
+        (
+            "Find the greatest prime factor of $2^{16}-1$.",
+            "e1",  # hidden under an easy id, where its answer could be looked up
+            [
+                "easy_step_labels: e1 has the text of another problem",
+                "easy_step_labels has 1 questions that are same in hard_questions: e1 as h1",
+            ],
+        ),
+        (
+            "How many sheep are there?",
+            "h1",
+            [
+                "easy_step_labels: h1 has the text of another problem",
+                "easy_step_labels has 1 questions that are same in benchmark_questions: h1 as b1",
+            ],
+        ),
+        ("What is e1?", "x1", ["easy_step_labels: x1 is not an easy problem"]),
+    ],
+)
+def test_hard_questions_that_a_model_labels_come_under_their_own_id(
+    tmp_path: Path, question: str, problem_id: str, says: list[str]
+) -> None:
+    assert _trained(tmp_path, question, problem_id, hard=True) == says
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,23 @@ def test_it_starts_at_no_opinion(ladder_policy: Path, labels: Path, tmp_path: Pa
     assert summary["final_loss"] == pytest.approx(0.693147, abs=1e-4)
 
 
+def test_the_control_without_pretraining_starts_from_random_weights(
+    ladder_policy: Path, labels: Path, tmp_path: Path
+) -> None:
+    """Its own by seed, the same each time, and none of the model's."""
+    drawn = [new_evaluator(ladder_policy, seed)[0].state_dict() for seed in (1, 1, 2)]
+    kept = new_evaluator(ladder_policy)[0].state_dict()
+    name = next(name for name in kept if name.endswith("q_proj.weight"))
+    assert torch.equal(drawn[0][name], drawn[1][name])
+    assert not torch.equal(drawn[0][name], drawn[2][name])
+    assert not torch.equal(drawn[0][name], kept[name])
+    assert drawn[0].keys() == kept.keys()
+    summary = _train(ladder_policy, labels, tmp_path, init="random", epochs=1)
+    assert summary["solutions"] == 160
+    with pytest.raises(ValueError, match="random weights are all trained"):
+        RewardTraining(init="random", frozen_layers=1)
+
+
 def test_frozen_layers_stay_and_the_others_learn(ladder_policy: Path, labels: Path, tmp_path: Path) -> None:
     _train(ladder_policy, labels, tmp_path, epochs=1, frozen_layers=1)
     before, after = new_evaluator(ladder_policy)[0], load_evaluator(tmp_path / "out")[0]

@@ -26,6 +26,9 @@ KEYS = {
     "pairwise": "ladder/reward.kind=pairwise",
     "goal": "ladder/reward.kind=goal_conditioned",
     "monte_carlo": "ladder/labels.source=monte_carlo",
+    "active": "ladder/labels.source=active",
+    "weak_to_strong": "ladder/labels.source=weak_to_strong",
+    "non_causal": "ladder/labels.source=non_causal/labels.of=monte_carlo",
     "mean": "ladder/rerank.aggregations=mean",
     "math": "llemma-7b",
 }
@@ -161,13 +164,31 @@ def test_an_edit_of_what_judges_evaluators_of_others_re_makes_nothing(edit: Edit
         assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
 
 
-def test_an_edit_of_a_label_source_re_makes_its_labels(edit: Edit) -> None:
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("active", "Active"), ("weak_to_strong", "WeakToStrong"), ("non_causal", "NonCausal")],
+)
+def test_an_edit_of_a_source_that_trains_re_makes_no_other_labels(edit: Edit, file: str, name: str) -> None:
+    old = f"class {name}(LabelSource):"
+    assert edit(f"supervision/{file}.py", old, f"{old}\n    EDITED = 1\n") == {
+        (file, "easy_step_labels", "transformers")
+    }
+
+
+def test_an_edit_of_a_source_re_makes_what_is_bought_from_it(edit: Edit) -> None:
     changed = edit(
         "supervision/monte_carlo.py",
-        "class MonteCarlo(LabelSource):",
-        "class MonteCarlo(LabelSource):\n    EDITED = 1\n",
+        "class MonteCarlo(AskedSource):",
+        "class MonteCarlo(AskedSource):\n    EDITED = 1\n",
     )
-    assert changed == {("monte_carlo", "easy_step_labels", "transformers")}
+    assert changed == {(name, "easy_step_labels", "transformers") for name in ("monte_carlo", "non_causal")}
+
+
+def test_an_edit_of_what_teaches_re_makes_taught_labels_alone(edit: Edit) -> None:
+    changed = edit("supervision/teacher.py", "def teach(", "def teach(edited: int = 1, *, ")
+    assert changed == {
+        (name, "easy_step_labels", "transformers") for name in ("active", "weak_to_strong", "non_causal")
+    }
 
 
 @pytest.mark.parametrize(

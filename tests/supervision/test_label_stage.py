@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from assets.easy_step_labels import easy_step_labels  # registers the stage
-from e2h_pipeline.recipe import Recipe, RecipeSlice
+from e2h_pipeline.recipe import Recipe, RecipeSlice, with_inner
 from e2h_pipeline.registry import LABEL_SOURCES, SOLUTION_SOURCES
 from e2h_pipeline.stages.spec import STAGES, narrow
 
 STAGE = STAGES[easy_step_labels.key.path[-1]]
 PEOPLE, SHEPHERD = {"source": "prm800k"}, {"source": "shepherd", "weight": 0.5}
 CHECKER, MONTE_CARLO = {"source": "checker"}, {"source": "monte_carlo"}
+ACTIVE, NON_CAUSAL, WEAK = ({"source": word} for word in ("active", "non_causal", "weak_to_strong"))
 
 
 def view(*sources: dict[str, Any], **sampling: Any) -> RecipeSlice:
@@ -29,6 +30,23 @@ def view(*sources: dict[str, Any], **sampling: Any) -> RecipeSlice:
         ([PEOPLE, CHECKER], {"easy_problems", "easy_samples"}, False),
         ([MONTE_CARLO], {"easy_problems", "easy_samples", "sft_policy"}, True),
         ([PEOPLE, MONTE_CARLO], {"easy_problems", "easy_samples", "sft_policy"}, True),
+        ([ACTIVE], {"easy_problems", "easy_samples", "base_model"}, False),
+        ([{**ACTIVE, "of": PEOPLE}], {"easy_problems", "base_model"}, False),
+        (
+            [{**ACTIVE, "of": "monte_carlo"}],
+            {"easy_problems", "easy_samples", "sft_policy", "base_model"},
+            True,
+        ),
+        ([{**ACTIVE, "selection": "uniform"}], {"easy_problems", "easy_samples"}, False),
+        ([{**ACTIVE, "training": {"init": "sft"}}], {"easy_problems", "easy_samples", "sft_policy"}, False),
+        ([NON_CAUSAL], {"easy_problems", "easy_samples", "base_model"}, False),
+        ([WEAK], {"easy_problems", "easy_samples", "base_model"}, False),
+        ([{**WEAK, "labeller": "truth"}], {"easy_problems", "easy_samples"}, False),
+        (
+            [{**WEAK, "form": "hard"}],
+            {"easy_problems", "easy_samples", "base_model", "hard_questions", "sft_policy"},
+            True,
+        ),
     ],
 )
 def test_labels_wait_for_what_their_sources_read(
@@ -38,8 +56,9 @@ def test_labels_wait_for_what_their_sources_read(
     assert set(STAGE.inputs(found)) == inputs
     assert STAGE.samples(found) == draws
     behind = set(STAGE.code_behind(found, "transformers"))
+    words = {options.source for options in with_inner(found.labels)}
     assert {name for name in behind if name.startswith("labels.source")} == {
-        f"labels.source={source['source']}" for source in sources
+        f"labels.source={word}" for word in words
     }
     assert ("engine=transformers" in behind) == draws
 
@@ -64,6 +83,9 @@ def test_files_are_in_the_key_by_source(tmp_path: Path) -> None:
     assert list(both) == ["1 prm800k", "2 prm800k"]
     assert both["1 prm800k"]["labels.jsonl"] != both["2 prm800k"]["labels.jsonl"]
     assert fingerprint(view(CHECKER, MONTE_CARLO)) == {}
+    one = {**PEOPLE, "path": str(tmp_path / "one" / "labels.jsonl")}
+    inner = fingerprint(view({**ACTIVE, "of": one}, CHECKER))
+    assert inner == {"1 active, prm800k": both["1 prm800k"]}
 
 
 @pytest.mark.parametrize("registry", [LABEL_SOURCES, SOLUTION_SOURCES])

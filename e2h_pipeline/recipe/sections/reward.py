@@ -9,12 +9,17 @@ from pydantic import Field, model_validator
 from e2h_pipeline.recipe.section import Family, Section
 from e2h_pipeline.recipe.sections.fitting import FineTuning
 
+INITIAL = {"base": "base_model", "sft": "sft_policy", "random": "base_model"}
+"""The asset that `training.init` starts from."""
+
 
 class RewardTraining(FineTuning):
     """Training of an evaluator: a token-classification head with one label (paper section 3.3)."""
 
-    init: Literal["base", "sft"] = Field(
-        "base", description="Starting weights; the paper starts from the base model."
+    init: Literal["base", "sft", "random"] = Field(
+        "base",
+        description="Starting weights; the paper starts from the base model. random: its architecture with random weights, "
+        "the control without pretraining.",
     )
     layers: int | None = Field(
         None,
@@ -61,6 +66,8 @@ class RewardTraining(FineTuning):
             raise ValueError("folds: one fold leaves nothing to train on; set 0, or 2 and more")
         if not self.epochs and self.head != "regression":
             raise ValueError("epochs: 0 trains nothing; set head=regression, or 1 and more")
+        if self.init == "random" and (self.frozen_layers or self.head == "regression"):
+            raise ValueError("init: random weights are all trained; set frozen_layers=0 and head=zeros")
         if self.cache_frozen and not self.frozen_layers:
             raise ValueError("cache_frozen: no layers are frozen; set frozen_layers too")
         if self.cache_frozen and self.gradient_checkpointing:
@@ -133,7 +140,20 @@ class WeakToStrongReward(Reward):
         description="Largest weight of the evaluator's own hardened opinion in the target (paper: 0.5).",
     )
     confidence_warmup: float = Field(
-        0.2, ge=0, le=1, description="Share of training over which that weight grows from 0."
+        0.2,
+        ge=0,
+        le=1,
+        description="Share of training over which that weight grows from 0 (paper: 0.2; its released code: 0.1).",
+    )
+    schedule: Literal["linear", "jump"] = Field(
+        "linear",
+        description="How that weight grows. linear: to its largest value at the end of the warm-up (paper). jump: by the "
+        "share of training that is done, times its largest value, which it jumps to at the end (released code).",
+    )
+    threshold: Literal["mean_label", "half"] = Field(
+        "mean_label",
+        description="An opinion is positive above a threshold of the batch. mean_label: as many are as the mean weak label "
+        "says (released code; most steps are right). half: half of them (paper, for balanced classes).",
     )
 
 

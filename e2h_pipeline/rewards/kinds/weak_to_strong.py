@@ -5,10 +5,16 @@ step labels.
     gradient
 
 This is CE against the mixed target (1 - a) weak + a hard. With a = 0 it is plain training on weak
-labels. So the evaluator keeps its own opinion where the supervisor is wrong. The paper's threshold
-splits each batch in halves, which fits balanced classes. Most steps are right, so here the
-threshold is that of the authors' code: the share of the micro-batch above it is the mean weak label
-of the micro-batch.
+labels. So the evaluator keeps its own opinion where the supervisor is wrong.
+
+Paper and released code (openai/weak-to-strong) differ, and two fields say which is followed:
+
+- threshold: the paper's splits each batch in halves (`half`), which fits balanced classes. Most steps
+  are right, so the default is that of the code: the share of the micro-batch above it is the mean
+  weak label of the micro-batch (`mean_label`).
+- a: the paper's grows linearly to its maximum over the first fifth of training (`linear`). In the code
+  it is the share of training that is done, times the maximum, and jumps to the maximum after the
+  first tenth (`jump` with `confidence_warmup: 0.1`).
 """
 
 from __future__ import annotations
@@ -37,8 +43,10 @@ class WeakToStrong(Prm):
         def loss(model: PreTrainedModel, batch: Mapping[str, Any], step: TrainingStep) -> Tensor:
             chosen = batch["labels"] != IGNORED
             own, weak = run_model(model, batch).logits.squeeze(-1)[chosen], batch["labels"][chosen]
-            confidence = confidence_weight(step.progress, options.confidence, options.confidence_warmup)
-            threshold = balanced_threshold(own, float(weak.mean()))
+            weight = jumping_weight if options.schedule == "jump" else confidence_weight
+            confidence = weight(step.progress, options.confidence, options.confidence_warmup)
+            positive = 0.5 if options.threshold == "half" or not len(weak) else float(weak.mean())
+            threshold = balanced_threshold(own, positive)
             weights = batch[WEIGHTS][chosen] if WEIGHTS in batch else None
             return confidence_loss(own, weak, confidence, threshold, step.total, weights)
 
@@ -89,7 +97,11 @@ def balanced_threshold(logits: Tensor, positive: float = 0.5) -> Tensor:
 def confidence_weight(progress: float, maximum: float, warmup: float = 0.2) -> float:
     """The weight a at a share `progress` of training: from 0, linearly, to `maximum` at `warmup`.
 
-    The paper's maximum is 0.75 for its largest students, else 0.5. Its released code jumps from the
-    end of its warm-up to 1; this is the form that the paper describes.
+    The paper's maximum is 0.75 for its largest students, else 0.5.
     """
     return maximum * min(1.0, progress / warmup) if warmup > 0 else maximum
+
+
+def jumping_weight(progress: float, maximum: float, warmup: float = 0.1) -> float:
+    """The weight a of the released code: `maximum` times the progress up to `warmup`, then `maximum`."""
+    return maximum * (progress if progress <= warmup else 1.0)

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_evaluator
-from e2h_pipeline.recipe import WeakToStrongReward
+from e2h_pipeline.recipe import PrmReward, WeakToStrongReward
 from e2h_pipeline.rewards.kinds.stepwise import step_objective
 from e2h_pipeline.rewards.kinds.weak_to_strong import (
     WeakToStrong,
@@ -23,6 +23,7 @@ from e2h_pipeline.rewards.kinds.weak_to_strong import (
 )
 from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.solutions import MARKED
+from e2h_pipeline.supervision.weak_to_strong import with_errors
 from e2h_pipeline.training.batches import collate, run_model
 from e2h_pipeline.training.next_token import IGNORED
 from e2h_pipeline.training.trainer import TrainingStep
@@ -78,6 +79,38 @@ def test_the_weight_warms_up() -> None:
     assert confidence_weight(0, 0.5, warmup=0) == 0.5
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.05, 0.1, 0.11, 0.9])
+def test_the_released_codes_form(ladder_evaluator: Path, progress: float) -> None:
+    """Against a plain re-statement of `logconf_loss_fn` (openai/weak-to-strong@6b450f2), with its two classes."""
+    model, _ = load_evaluator(ladder_evaluator)
+    rows = [{"input_ids": [4, 5, 6 + i], "labels": [IGNORED, IGNORED, 0.1 + 0.1 * i]} for i in range(8)]
+    batch = collate(0, packing=False)(rows)
+    options = WeakToStrongReward(confidence=0.5, confidence_warmup=0.1, schedule="jump")
+    with torch.no_grad():
+        own = run_model(model, batch).logits[:, -1, 0]
+        found = WeakToStrong().objective(options, 0)(model, batch, TrainingStep(torch.tensor(8), progress))
+    weak = batch["labels"][:, -1]
+    logits, labels = torch.stack([own, torch.zeros(8)], -1), torch.stack([weak, 1 - weak], -1)
+    share = (1.0 if progress > 0.1 else progress) * 0.5
+    predictions = logits.softmax(-1)
+    threshold = predictions[:, 0].quantile(labels.mean(0)[1])
+    strong = torch.stack([predictions[:, 0] >= threshold, predictions[:, 0] < threshold], -1).float()
+    target = labels * (1 - share) + strong * share
+    assert found.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item(), abs=1e-6)
+
+
+def test_the_papers_threshold_parts_a_batch_in_halves(ladder_evaluator: Path) -> None:
+    model, _ = load_evaluator(ladder_evaluator)
+    rows = [{"input_ids": [4, 5, 6 + i], "labels": [IGNORED, IGNORED, 0.9]} for i in range(8)]
+    batch = collate(0, packing=False)(rows)
+    options = WeakToStrongReward(confidence=0.5, threshold="half")
+    with torch.no_grad():
+        own = run_model(model, batch).logits[:, -1, 0]
+        found = WeakToStrong().objective(options, 0)(model, batch, TrainingStep(torch.tensor(8), 0.9))
+    expected = confidence_loss(own, batch["labels"][:, -1], 0.5, own.sigmoid().quantile(0.5), 8)
+    assert found.item() == pytest.approx(expected.item())
+
+
 def test_a_weighted_label_counts_as_often() -> None:
     own, weak = torch.tensor([0.5, -2.0]), torch.tensor([0.1, 0.4])
     twice = confidence_loss(own[[0, 0, 1]], weak[[0, 0, 1]], 0.5, 0.5, 3).item()
@@ -123,6 +156,25 @@ def _rows(count: int, split: str, wrong: float) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+@pytest.mark.parametrize(
+    ("by_rule", "recovers"), [(False, True), (True, False)], ids=["at random", "by a rule"]
+)
+def test_errors_at_random_are_recovered_and_errors_by_a_rule_are_not(
+    ladder_policy: Path, tmp_path: Path, by_rule: bool, recovers: bool
+) -> None:
+    """Burns et al., appendix E: the pass test of weak-to-strong learning. Both sets have as many wrong labels."""
+    truth = [{**row, "split": "train"} for row in _rows(160, "train", wrong=0.0)]
+    weak, wrong = with_errors(truth, 0.3, "appendix-e", MARKED, by_rule=by_rule)
+    assert wrong / sum(label >= 0 for row in truth for label in row["labels"]) > 0.2
+    held = [{**row, "split": "validation"} for row in _rows(80, "validation", wrong=0.0)]
+    write_table(tmp_path / "labels" / "data.parquet", pa.Table.from_pylist([*weak, *held]))
+    options = PrmReward.model_validate({"training": {"epochs": 6, "batch_size": 16, "learning_rate": 1e-2}})
+    work = Work(tmp_path / "out", tmp_path / "work", 0)
+    summary = train_reward_model(ladder_policy, {"steps": tmp_path / "labels"}, options, MARKED, work)
+    assert (summary["validation_step_accuracy"] > 0.95) == recovers
+    assert recovers or summary["validation_step_accuracy"] < 0.85
 
 
 def test_it_trains_on_weak_labels(ladder_policy: Path, tmp_path: Path) -> None:

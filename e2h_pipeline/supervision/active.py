@@ -1,0 +1,140 @@
+"""Active learning (Lightman et al. 2023, section 4): buy labels where a selector is convinced and wrong.
+
+A selector, trained on labels of one solution of each problem, ranks the other solutions of easy
+problems. Bought are, in the paper's shares, the most convincing solutions with a wrong answer (80%)
+and the most convincing of the rest (20%). Easy answers are known, so a wrong answer costs no label.
+With more rounds the selector is trained again on all labels bought so far; the paper found that
+unstable.
+
+`selection: uniform` is the control: as many labels, of solutions drawn at random. Solutions are taken
+problem by problem in turn, in both, so that one problem cannot take the whole budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from e2h_pipeline.grading.graders import grader
+from e2h_pipeline.grading.verdicts import Verdict
+from e2h_pipeline.recipe.sections.reward import INITIAL
+from e2h_pipeline.supervision.buying import Buyer, interleaved, key, labels_in, shuffled, without
+from e2h_pipeline.supervision.rows import Rows, grade_answers
+from e2h_pipeline.supervision.source import GRADER, LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.teacher import Teacher, keep, lesson_of, teach
+
+if TYPE_CHECKING:
+    from e2h_pipeline.recipe import ActiveLabels
+
+
+class Active(LabelSource):
+    """Labels of chosen solutions, up to a budget, and of some validation solutions."""
+
+    methods = (GRADER,)
+
+    def reads(self, options: ActiveLabels) -> tuple[str, ...]:
+        """The model that the selector starts from, where there is a selector."""
+        return (INITIAL[options.training.init],) if options.selection == "active" else ()
+
+    def draw(self, job: LabelJob) -> LabelledRows:
+        """Bought labels, and counts: `labels_bought` (of training solutions), `validation_labels_bought`,
+        `solutions_asked`, and figures of each round's selector under `teachers`.
+
+        Raises:
+            ValueError: the source in `of` cannot label chosen solutions, or has none; or the budget is too small
+                for a selector.
+        """
+        options: ActiveLabels = job.options
+        buyer = Buyer.of(job)
+        stream = f"{job.stream('active')}/{job.work.seed}"
+        validation = bought_validation(job, buyer)
+        candidates = shuffled(buyer.candidates("train"), stream)
+        teachers: list[Teacher] = []
+        if options.selection == "uniform":
+            bought = buyer.buy(candidates, options.budget, options.unit)
+        else:
+            bought = _actively(job, buyer, candidates, teachers)
+        keep(teachers, job.work.out)
+        spent = labels_in(bought)
+        return LabelledRows(
+            [*bought, *validation],
+            {
+                "dropped": {},
+                "labels_bought": spent,
+                "validation_labels_bought": labels_in(validation),
+                "solutions_asked": buyer.solutions,
+                "teachers": {t.lesson.name: t.judged(validation) for t in teachers},
+            },
+        )
+
+
+def bought_validation(job: LabelJob, buyer: Buyer) -> Rows:
+    """Labels of solutions of easy validation problems, drawn by seed."""
+    some = shuffled(buyer.candidates("validation"), f"{job.stream('validation')}/{job.work.seed}")
+    return buyer.buy(some[: job.options.validation_solutions])
+
+
+def _actively(job: LabelJob, buyer: Buyer, candidates: Rows, teachers: list[Teacher]) -> Rows:
+    """Labels of the selector's first lesson, then those that each round's selector chooses."""
+    options: ActiveLabels = job.options
+    problems = len({row["problem_id"] for row in candidates})
+    first = min(problems, options.selector_problems or problems)
+    bought = buyer.buy(candidates[:first], options.budget, options.unit)
+    if _cost(bought, options.unit) >= options.budget:
+        raise ValueError(
+            f"labels.budget={options.budget} is spent on the selector's first lesson, a solution of each of {first} "
+            "problems: raise it, or set labels.selector_problems"
+        )
+    rest = without(candidates, candidates[:first])
+    wrong = set(map(key, _wrong_answers(job, rest)))
+    for number in range(1, options.rounds + 1):
+        left = options.budget - _cost(bought, options.unit)
+        share = left // (options.rounds - number + 1)
+        if share <= 0 or not rest:
+            break
+        lesson = lesson_of(job, "selector" if options.rounds == 1 else f"selector-{number}")
+        teachers.append(teach(lesson, bought, job.work))
+        ranked = _ranked(teachers[-1], rest, wrong, options.convincing)
+        new = buyer.buy(ranked, share, options.unit)
+        bought = [*bought, *new]
+        rest = without(rest, new)
+    return bought
+
+
+def _cost(rows: Rows, unit: str) -> int:
+    return labels_in(rows) if unit == "steps" else len(rows)
+
+
+def _wrong_answers(job: LabelJob, rows: Rows) -> Rows:
+    """Solutions whose answer is not that of their easy problem; those without an answer too."""
+    answers = [job.domain.answer_of(row["completion"], row["finished"]) for row in rows]
+    with grader(job.grader) as judge:
+        verdicts = grade_answers(judge, rows, answers, job.easy)
+    return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not Verdict.EQUAL]
+
+
+def _ranked(selector: Teacher, rows: Rows, wrong: set[tuple[str, int]], convincing: float) -> Rows:
+    """Solutions in the order in which they are bought."""
+    scored = list(zip(rows, map(math.prod, selector.probabilities(rows)), strict=True))
+    parts = [
+        [(row, -score) for row, score in scored if (key(row) in wrong) == kind] for kind in (True, False)
+    ]
+    first, second = (interleaved([row for row, _ in part], [cost for _, cost in part]) for part in parts)
+    return mixed(first, second, convincing)
+
+
+def mixed(first: Sequence[Any], second: Sequence[Any], share: float) -> list[Any]:
+    """Both sequences, each in its order, such that `share` of every beginning is of the first one, as long as
+    both last."""
+    found: list[Any] = []
+    i = j = 0
+    while i < len(first) or j < len(second):
+        wanted = share * (len(found) + 1)
+        if j >= len(second) or (i < len(first) and i + 0.5 < wanted + 1e-9):
+            found.append(first[i])
+            i += 1
+        else:
+            found.append(second[j])
+            j += 1
+    return found

@@ -1,0 +1,173 @@
+"""Labels that are bought: a source is asked about chosen solutions, and what it labels is counted.
+
+No label is computed that was not bought. So the number of labels is a cost that two methods can be
+compared at.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from e2h_pipeline.registry import LABEL_SOURCES
+from e2h_pipeline.supervision.rows import UNLABELLED, Rows, by_problem, in_order
+from e2h_pipeline.supervision.source import AskedSource, LabelJob
+
+Unit = Literal["steps", "solutions"]
+Row = dict[str, Any]
+
+
+def key(row: Row) -> tuple[str, int]:
+    """What tells a source's solutions apart: the problem, and the solution's number."""
+    return row["problem_id"], row["sample"]
+
+
+def labels_in(rows: Rows) -> int:
+    """Number of step labels of some rows."""
+    return sum(label != UNLABELLED for row in rows for label in row["labels"])
+
+
+def asked_words() -> list[str]:
+    """Sources that can be asked, by their words in the registry."""
+    return [word for word in LABEL_SOURCES.words() if hasattr(LABEL_SOURCES.load(word), "candidates")]
+
+
+@dataclass
+class Buyer:
+    """Buys labels from the source that another one names in `of`.
+
+    Attributes:
+        job: of the source that is bought from.
+        labels: number of step labels bought so far.
+        solutions: number of solutions that were asked about.
+    """
+
+    job: LabelJob
+    source: AskedSource
+    labels: int = 0
+    solutions: int = 0
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    _asked: int = 0
+
+    @classmethod
+    def of(cls, job: LabelJob) -> Buyer:
+        """The buyer of a source's job.
+
+        Raises:
+            ValueError: the source in `of` cannot label chosen solutions.
+        """
+        options = job.options.of
+        source = LABEL_SOURCES.load(options.source)()
+        if not hasattr(source, "candidates"):
+            raise ValueError(
+                f"labels.of: {options.source} cannot label chosen solutions; use {', '.join(asked_words())}"
+            )
+        return cls(replace(job, options=options, work=job.work.below("of")), source)
+
+    def candidates(self, split: str) -> Rows:
+        """Solutions of easy problems of a split that could be labelled.
+
+        Raises:
+            ValueError: there are none to train on.
+        """
+        found = [row for row in self.source.candidates(self.job) if row["split"] == split]
+        if split == "train" and not found:
+            raise ValueError(
+                f"labels.of={self.job.options.source} has no solutions to label: set easy_samples.samples, or give it a "
+                "file"
+            )
+        return found
+
+    def buy(self, rows: Rows, budget: int | None = None, unit: Unit = "steps") -> Rows:
+        """Labels of these solutions, in their order, until the budget is spent; all of them without one.
+
+        With steps, a solution that would cost more than is left is labelled as far as the budget
+        goes. So exactly the budget is spent where there are labels enough.
+        """
+        if budget is None or unit == "solutions":
+            return self._ask(rows[:budget])
+        bought: Rows = []
+        waiting = list(rows)
+        while waiting and budget > 0:
+            some = _affordable(waiting, budget, self.job)
+            waiting = waiting[len(some) :]
+            new = _cut(self._ask(some, counted=False), budget)
+            spent = labels_in(new)
+            self.labels += spent
+            budget -= spent
+            bought += new
+        return bought
+
+    def _ask(self, rows: Rows, *, counted: bool = True) -> Rows:
+        if not rows:
+            return []
+        self._asked += 1
+        job = replace(self.job, work=self.job.work.below(f"bought-{self._asked}"))
+        found = self.source.label(job, rows)
+        self.counts.append(dict(found.counts))
+        self.solutions += len(rows)
+        self.labels += labels_in(found.rows) if counted else 0
+        return found.rows
+
+
+def _affordable(rows: Rows, budget: int, job: LabelJob) -> Rows:
+    """The longest beginning of the rows that cannot cost more than the budget, and at least one row.
+
+    A solution costs at most a label for each segment.
+    """
+    total, count = 0, 0
+    for row in rows:
+        total += len(job.domain.text.parse(row["completion"]).spans)
+        if total > budget:
+            break
+        count += 1
+    return rows[: max(1, count)]
+
+
+def _cut(rows: Rows, budget: int) -> Rows:
+    """The rows with at most `budget` labels: the first ones."""
+    kept: Rows = []
+    for row in rows:
+        labels = []
+        for label in row["labels"]:
+            labels.append(label if budget > 0 else UNLABELLED)
+            budget -= label != UNLABELLED
+        if any(label != UNLABELLED for label in labels):
+            kept.append({**row, "labels": labels})
+    return kept
+
+
+def shuffled(rows: Rows, stream: str) -> Rows:
+    """Rows in an order drawn by `stream`: first one of each problem, then a second one of each, and so on."""
+    rng = random.Random(stream)
+    return interleaved(rows, [rng.random() for _ in rows])
+
+
+def interleaved(rows: Rows, costs: Sequence[float]) -> Rows:
+    """Rows by their rank within their problem, and among equal ranks by cost, lowest first."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for cost, name, sample, row in sorted(
+        ((cost, *key(row), row) for cost, row in zip(costs, rows, strict=True)), key=lambda place: place[:3]
+    ):
+        ranked.append((seen[name], cost, name, sample, row))
+        seen[name] += 1
+    return [row for *_, row in sorted(ranked, key=lambda place: place[:4])]
+
+
+def at_most(rows: Rows, per_problem: int, stream: str) -> Rows:
+    """At most so many solutions of each problem, drawn by `stream`, in order."""
+    kept: Rows = []
+    for name, own in by_problem(rows).items():
+        drawn = random.Random(f"{stream}/{name}").sample(in_order(own), min(per_problem, len(own)))
+        kept += in_order(drawn)
+    return kept
+
+
+def without(rows: Rows, taken: Sequence[Row]) -> Rows:
+    """The rows that are not among those taken, by problem and number."""
+    names = set(map(key, taken))
+    return [row for row in rows if key(row) not in names]
