@@ -50,6 +50,7 @@ from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.statistics.levels import level_groups
 from e2h_pipeline.statistics.ranking import auroc
 from e2h_pipeline.statistics.seeds import seed_intervals, seed_ratio
+from e2h_pipeline.supervision.once import step_keys
 
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.request import Artifact
@@ -283,10 +284,14 @@ def _labels(artifact: Artifact) -> dict[str, Any]:
     summary = artifact.manifest.summary
     rows = read_table(artifact.path / "data.parquet").to_pylist()
     train = [row for row in rows if row["split"] == "train"]
-    every = sum(label >= 0 for row in train for label in row["labels"])
-    told = {
-        name: summary[name] for name in ("labels_bought", "labels_made", "wrong_labels") if name in summary
+    steps = {
+        step
+        for row in train
+        for step, label in zip(step_keys(row, LADDER.text), row["labels"], strict=True)
+        if label >= 0
     }
+    counts = ("training_labels_bought", "labels_bought", "labels_made", "wrong_labels")
+    told = {name: summary[name] for name in counts if name in summary}
     right = total = 0
     for row in train:
         truth = step_labels(row["question"], row["completion"])
@@ -295,7 +300,7 @@ def _labels(artifact: Artifact) -> dict[str, Any]:
                 total += 1
                 right += (label >= 0.5) == (true == 1)
     return {
-        "labels": every,
+        "labels": len(steps),
         **told,
         "label_accuracy": right / max(total, 1),
         "teachers": summary.get("teachers", {}),
@@ -432,7 +437,7 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
     print("|" + "---|" * len(heads))
     for line in lines:
         labels = list(line["labels"].values())
-        cells = [line["row"], _count(labels, "labels_bought"), _count(labels, "labels_made")]
+        cells = [line["row"], _count(labels, "training_labels_bought"), _count(labels, "labels_made")]
         cells.append(f"{100 * np.mean([found['label_accuracy'] for found in labels]):.1f}")
         cells += [_percent(line[m][g]) for m in ("step AUROC", *MEASURES) for g in ("easy", "hard")]
         cells.append("/".join(f"{100 * value:.1f}" for value in line["hard_by_seed"]["best-of-16"]))
@@ -469,15 +474,15 @@ def _show_efficiency(lines: Sequence[Mapping[str, Any]]) -> None:
     for measure_name in MEASURES:
         curves = {}
         for arm in ("uniform", "active"):
-            budgets = [next(iter(line["labels"].values()))["labels_bought"] for line in arms[arm]]
+            budgets = [next(iter(line["labels"].values()))["training_labels_bought"] for line in arms[arm]]
             curves[arm] = (budgets, np.array([line["hard_by_seed"][measure_name] for line in arms[arm]]).T)
         found = efficiency(*curves["uniform"], *curves["active"])
         print(f"\nLabel efficiency on hard levels by {measure_name}: {found.told()}")
 
 
 def _count(labels: Sequence[Mapping[str, Any]], name: str) -> str:
-    """A mean count; for sources that do not count what they bought, all labels are theirs."""
-    other = "labels" if name == "labels_bought" else ""
+    """A mean count; for sources that buy all their labels, these count as bought."""
+    other = "labels" if name == "training_labels_bought" else ""
     counts = [found.get(name, found.get(other, 0)) for found in labels]
     return f"{np.mean(counts):,.0f}"
 

@@ -13,19 +13,24 @@ problem by problem in turn, in both, so that one problem cannot take the whole b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.verdicts import Verdict
 from e2h_pipeline.recipe.sections.reward import INITIAL
-from e2h_pipeline.supervision.buying import Buyer, interleaved, key, labels_in, shuffled, without
+from e2h_pipeline.supervision.buying import Buyer, interleaved, key, shuffled, without
 from e2h_pipeline.supervision.rows import Rows, grade_answers
 from e2h_pipeline.supervision.source import GRADER, LabelJob, LabelledRows, LabelSource
 from e2h_pipeline.supervision.teacher import Teacher, keep, lesson_of, teach
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import ActiveLabels
+
+Key = tuple[str, int]
+Scorer = Callable[[Rows], list[list[float]]]
+"""Probability that each segment of each row is right."""
+Learn = Callable[[str, Rows], Scorer]
 
 
 class Active(LabelSource):
@@ -38,8 +43,7 @@ class Active(LabelSource):
         return (INITIAL[options.training.init],) if options.selection == "active" else ()
 
     def draw(self, job: LabelJob) -> LabelledRows:
-        """Bought labels, and counts: `labels_bought` (of training solutions), `validation_labels_bought`,
-        `solutions_asked`, and figures of each round's selector under `teachers`.
+        """Bought labels, and counts: those of `told_cost`, and figures of each round's selector under `teachers`.
 
         Raises:
             ValueError: the source in `of` cannot label chosen solutions, or has none; or the budget is too small
@@ -49,21 +53,24 @@ class Active(LabelSource):
         buyer = Buyer.of(job)
         stream = f"{job.stream('active')}/{job.work.seed}"
         validation = bought_validation(job, buyer)
+        for_validation = buyer.labels
         candidates = shuffled(buyer.candidates("train"), stream)
         teachers: list[Teacher] = []
         if options.selection == "uniform":
             bought = buyer.buy(candidates, options.budget, options.unit)
         else:
-            bought = _actively(job, buyer, candidates, teachers)
+
+            def learn(name: str, rows: Rows) -> Scorer:
+                teachers.append(teach(lesson_of(job, name), rows, job.work))
+                return teachers[-1].probabilities
+
+            bought = buy_actively(buyer, candidates, wrong_answers(job, candidates), options, learn)
         keep(teachers, job.work.out)
-        spent = labels_in(bought)
         return LabelledRows(
             [*bought, *validation],
             {
                 "dropped": {},
-                "labels_bought": spent,
-                "validation_labels_bought": labels_in(validation),
-                "solutions_asked": buyer.solutions,
+                **told_cost(buyer, for_validation),
                 "teachers": {t.lesson.name: t.judged(validation) for t in teachers},
             },
         )
@@ -75,48 +82,66 @@ def bought_validation(job: LabelJob, buyer: Buyer) -> Rows:
     return buyer.buy(some[: job.options.validation_solutions])
 
 
-def _actively(job: LabelJob, buyer: Buyer, candidates: Rows, teachers: list[Teacher]) -> Rows:
-    """Labels of the selector's first lesson, then those that each round's selector chooses."""
-    options: ActiveLabels = job.options
+def told_cost(buyer: Buyer, for_validation: int) -> dict[str, int]:
+    """What labels cost, for summaries: `labels_bought` in all, of these `training_labels_bought` and
+    `validation_labels_bought`, and `solutions_asked`."""
+    return {
+        "labels_bought": buyer.labels,
+        "training_labels_bought": buyer.labels - for_validation,
+        "validation_labels_bought": for_validation,
+        "solutions_asked": buyer.solutions,
+    }
+
+
+def buy_actively(
+    buyer: Buyer, candidates: Rows, wrong: Collection[Key], options: ActiveLabels, learn: Learn
+) -> Rows:
+    """Labels of the selector's first lesson, then those that each round's selector chooses.
+
+    Args:
+        candidates: in a random order, one of each problem first.
+        wrong: those with a wrong answer.
+        learn: trains a selector of a name on rows with labels.
+
+    Raises:
+        ValueError: the first lesson takes the whole budget.
+    """
+    start = buyer.labels
     problems = len({row["problem_id"] for row in candidates})
     first = min(problems, options.selector_problems or problems)
     bought = buyer.buy(candidates[:first], options.budget, options.unit)
-    if _cost(bought, options.unit) >= options.budget:
+
+    def left() -> int:
+        return options.budget - (buyer.labels - start if options.unit == "steps" else len(bought))
+
+    if left() <= 0:
         raise ValueError(
             f"labels.budget={options.budget} is spent on the selector's first lesson, a solution of each of {first} "
             "problems: raise it, or set labels.selector_problems"
         )
     rest = without(candidates, candidates[:first])
-    wrong = set(map(key, _wrong_answers(job, rest)))
     for number in range(1, options.rounds + 1):
-        left = options.budget - _cost(bought, options.unit)
-        share = left // (options.rounds - number + 1)
+        share = left() // (options.rounds - number + 1)
         if share <= 0 or not rest:
             break
-        lesson = lesson_of(job, "selector" if options.rounds == 1 else f"selector-{number}")
-        teachers.append(teach(lesson, bought, job.work))
-        ranked = _ranked(teachers[-1], rest, wrong, options.convincing)
-        new = buyer.buy(ranked, share, options.unit)
+        score = learn("selector" if options.rounds == 1 else f"selector-{number}", bought)
+        new = buyer.buy(_ranked(score, rest, wrong, options.convincing), share, options.unit)
         bought = [*bought, *new]
         rest = without(rest, new)
     return bought
 
 
-def _cost(rows: Rows, unit: str) -> int:
-    return labels_in(rows) if unit == "steps" else len(rows)
-
-
-def _wrong_answers(job: LabelJob, rows: Rows) -> Rows:
+def wrong_answers(job: LabelJob, rows: Rows) -> set[Key]:
     """Solutions whose answer is not that of their easy problem; those without an answer too."""
     answers = [job.domain.answer_of(row["completion"], row["finished"]) for row in rows]
     with grader(job.grader) as judge:
         verdicts = grade_answers(judge, rows, answers, job.easy)
-    return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict is not Verdict.EQUAL]
+    return {key(row) for row, verdict in zip(rows, verdicts, strict=True) if verdict is not Verdict.EQUAL}
 
 
-def _ranked(selector: Teacher, rows: Rows, wrong: set[tuple[str, int]], convincing: float) -> Rows:
+def _ranked(score: Scorer, rows: Rows, wrong: Collection[Key], convincing: float) -> Rows:
     """Solutions in the order in which they are bought."""
-    scored = list(zip(rows, map(math.prod, selector.probabilities(rows)), strict=True))
+    scored = list(zip(rows, map(math.prod, score(rows)), strict=True))
     parts = [
         [(row, -score) for row, score in scored if (key(row) in wrong) == kind] for kind in (True, False)
     ]

@@ -1,7 +1,8 @@
 """Labels that are bought: a source is asked about chosen solutions, and what it labels is counted.
 
 No label is computed that was not bought. So the number of labels is a cost that two methods can be
-compared at.
+compared at. The unit is one verdict on one step after its earlier steps: solutions that share a
+beginning share its labels, which are paid once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from e2h_pipeline.registry import LABEL_SOURCES
+from e2h_pipeline.supervision.once import step_keys
 from e2h_pipeline.supervision.rows import UNLABELLED, Rows, by_problem, in_order
 from e2h_pipeline.supervision.source import AskedSource, LabelJob
 
@@ -26,7 +28,7 @@ def key(row: Row) -> tuple[str, int]:
 
 
 def labels_in(rows: Rows) -> int:
-    """Number of step labels of some rows."""
+    """Number of step labels of some rows; shared ones count in each."""
     return sum(label != UNLABELLED for row in rows for label in row["labels"])
 
 
@@ -41,16 +43,19 @@ class Buyer:
 
     Attributes:
         job: of the source that is bought from.
-        labels: number of step labels bought so far.
         solutions: number of solutions that were asked about.
     """
 
     job: LabelJob
     source: AskedSource
-    labels: int = 0
     solutions: int = 0
-    counts: list[dict[str, Any]] = field(default_factory=list)
+    _paid: set[bytes] = field(default_factory=set)
     _asked: int = 0
+
+    @property
+    def labels(self) -> int:
+        """Number of labels bought so far."""
+        return len(self._paid)
 
     @classmethod
     def of(cls, job: LabelJob) -> Buyer:
@@ -86,31 +91,40 @@ class Buyer:
 
         With steps, a solution that would cost more than is left is labelled as far as the budget
         goes. So exactly the budget is spent where there are labels enough.
+
+        Args:
+            budget: of labels, or of solutions.
         """
         if budget is None or unit == "solutions":
-            return self._ask(rows[:budget])
+            found = self._ask(rows[:budget])
+            return [row for row in found if self._pay(row, None)]
         bought: Rows = []
+        end = self.labels + budget
         waiting = list(rows)
-        while waiting and budget > 0:
-            some = _affordable(waiting, budget, self.job)
+        while waiting and self.labels < end:
+            some = _affordable(waiting, end - self.labels, self.job)
             waiting = waiting[len(some) :]
-            new = _cut(self._ask(some, counted=False), budget)
-            spent = labels_in(new)
-            self.labels += spent
-            budget -= spent
-            bought += new
+            bought += [paid for row in self._ask(some) if (paid := self._pay(row, end))]
         return bought
 
-    def _ask(self, rows: Rows, *, counted: bool = True) -> Rows:
+    def _ask(self, rows: Rows) -> Rows:
         if not rows:
             return []
         self._asked += 1
-        job = replace(self.job, work=self.job.work.below(f"bought-{self._asked}"))
-        found = self.source.label(job, rows)
-        self.counts.append(dict(found.counts))
         self.solutions += len(rows)
-        self.labels += labels_in(found.rows) if counted else 0
-        return found.rows
+        job = replace(self.job, work=self.job.work.below(f"bought-{self._asked}"))
+        return self.source.label(job, rows).rows
+
+    def _pay(self, row: Row, end: int | None) -> Row | None:
+        """The row with the labels that are paid, until as many labels as `end` are bought; None without one."""
+        labels, broke = [], False
+        for step, label in zip(step_keys(row, self.job.domain.text), row["labels"], strict=True):
+            if label != UNLABELLED:
+                broke = broke or (end is not None and step not in self._paid and self.labels >= end)
+                if not broke:
+                    self._paid.add(step)
+            labels.append(UNLABELLED if broke else label)
+        return {**row, "labels": labels} if any(label != UNLABELLED for label in labels) else None
 
 
 def _affordable(rows: Rows, budget: int, job: LabelJob) -> Rows:
@@ -125,19 +139,6 @@ def _affordable(rows: Rows, budget: int, job: LabelJob) -> Rows:
             break
         count += 1
     return rows[: max(1, count)]
-
-
-def _cut(rows: Rows, budget: int) -> Rows:
-    """The rows with at most `budget` labels: the first ones."""
-    kept: Rows = []
-    for row in rows:
-        labels = []
-        for label in row["labels"]:
-            labels.append(label if budget > 0 else UNLABELLED)
-            budget -= label != UNLABELLED
-        if any(label != UNLABELLED for label in labels):
-            kept.append({**row, "labels": labels})
-    return kept
 
 
 def shuffled(rows: Rows, stream: str) -> Rows:

@@ -6,6 +6,7 @@ from typing import Any
 
 from e2h_pipeline.artifacts.lineage import LABELS_BOUGHT
 from e2h_pipeline.registry import STEP_CHECKERS
+from e2h_pipeline.supervision.cost import labels_bought
 from e2h_pipeline.supervision.rows import Rows, balanced_by_problem, distinct_samples
 from e2h_pipeline.supervision.source import STEP_CHECKER, AskedSource, LabelJob, LabelledRows
 

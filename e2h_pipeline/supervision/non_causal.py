@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.recipe.sections.reward import INITIAL
-from e2h_pipeline.supervision.active import bought_validation
+from e2h_pipeline.supervision.active import bought_validation, told_cost
 from e2h_pipeline.supervision.buying import Buyer, at_most, labels_in, shuffled, without
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
@@ -36,8 +36,8 @@ class NonCausal(LabelSource):
         return (INITIAL[options.training.init],)
 
     def draw(self, job: LabelJob) -> LabelledRows:
-        """Bought and made labels, and counts: `labels_bought`, `validation_labels_bought`, `labels_made`,
-        `solutions_asked`, and the labeller's figures under `teachers`.
+        """Bought and made labels, and counts: those of `told_cost`, `labels_made`, and the labeller's figures under
+        `teachers`.
 
         Raises:
             ValueError: the source in `of` cannot label chosen solutions, or has none; or the base model cannot
@@ -46,6 +46,7 @@ class NonCausal(LabelSource):
         options: NonCausalLabels = job.options
         buyer = Buyer.of(job)
         validation = bought_validation(job, buyer)
+        for_validation = buyer.labels
         stream = f"{job.stream('non_causal')}/{job.work.seed}"
         candidates = buyer.candidates("train")
         bought = buyer.buy(shuffled(candidates, stream), options.budget, options.unit)
@@ -66,10 +67,8 @@ class NonCausal(LabelSource):
             [*bought, *made, *validation],
             {
                 "dropped": {"nothing the labeller is sure of": len(rest) - len(made)},
-                "labels_bought": labels_in(bought),
-                "validation_labels_bought": labels_in(validation),
+                **told_cost(buyer, for_validation),
                 "labels_made": labels_in(made),
-                "solutions_asked": buyer.solutions,
                 "teachers": {"labeller": labeller.judged(shown(validation))},
             },
         )

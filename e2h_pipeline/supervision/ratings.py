@@ -97,7 +97,8 @@ def rated_labels(
         problems: rows of problems by id; of the easy ones where the labels train.
         text: the domain's format.
         neutral: label of a neutral rating.
-        shared: label a step that several solutions share once. False: each distinct solution has all its own labels.
+        shared: label a step that several solutions share once, and none after an error. False: each distinct
+            solution has all its ratings.
     """
     by_text = by_question(problems.values())
     meaning = {RIGHT_RATING: RIGHT, NEUTRAL_RATING: neutral, WRONG_RATING: WRONG, None: UNLABELLED}
@@ -121,8 +122,7 @@ def rated_labels(
         if repeated and not shared:
             dropped["the same solution again"] += 1
             continue
-        judge = once if shared else LabelOnce()
-        labels = judge.new_labels(problem["problem_id"], segments, labelled)
+        labels = once.new_labels(problem["problem_id"], segments, labelled) if shared else labelled
         if all(label == UNLABELLED for label in labels):
             dropped["no new label"] += 1
             continue

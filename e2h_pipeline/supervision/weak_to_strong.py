@@ -26,7 +26,7 @@ from e2h_pipeline.models.base import local_source
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.recipe.sections.policy import Base
 from e2h_pipeline.recipe.sections.reward import INITIAL
-from e2h_pipeline.supervision.active import bought_validation
+from e2h_pipeline.supervision.active import bought_validation, told_cost
 from e2h_pipeline.supervision.buying import Buyer, at_most, labels_in
 from e2h_pipeline.supervision.non_causal import made_labels
 from e2h_pipeline.supervision.rows import UNLABELLED, Rows, distinct_samples
@@ -68,9 +68,8 @@ class WeakToStrong(LabelSource):
         return options.form == "hard"
 
     def draw(self, job: LabelJob) -> LabelledRows:
-        """Rows with weak labels and bought validation rows, and counts: `labels_bought`,
-        `validation_labels_bought`, `labels_made`, `solutions_asked`, `wrong_labels` of labels with errors, and
-        the weak evaluator's figures under `teachers`.
+        """Rows with weak labels and bought validation rows, and counts: those of `told_cost`, `labels_made`,
+        `wrong_labels` of labels with errors, and the weak evaluator's figures under `teachers`.
 
         Raises:
             ValueError: the source in `of` cannot label chosen solutions, or has none; or there are not enough
@@ -80,6 +79,7 @@ class WeakToStrong(LabelSource):
         buyer = Buyer.of(job)
         stream = f"{job.stream(STREAM)}/{job.work.seed}"
         validation = bought_validation(job, buyer)
+        for_validation = buyer.labels
         first, second = halves(buyer.candidates("train"), stream)
         first, second = (at_most(half, options.per_problem, stream) for half in (first, second))
         told: dict[str, Any] = {}
@@ -88,22 +88,21 @@ class WeakToStrong(LabelSource):
             truth = buyer.buy(first)
             rows = _hard_solutions(job) if options.form == "hard" else second
             made, teachers = _taught(job, truth, rows)
-            told = {"labels_bought": labels_in(truth), "labels_made": labels_in(made)}
+            told = {"labels_made": labels_in(made)}
         else:
             truth = buyer.buy(second)
             made, wrong = truth, 0
             if options.labeller != "truth":
                 rule = options.labeller == "simulable"
                 made, wrong = with_errors(truth, options.errors, stream, job.domain.text, by_rule=rule)
-            told = {"labels_bought": labels_in(truth), "wrong_labels": wrong}
+            told = {"wrong_labels": wrong}
         keep(teachers, job.work.out)
         return LabelledRows(
             [*made, *validation],
             {
                 "dropped": {},
                 **told,
-                "validation_labels_bought": labels_in(validation),
-                "solutions_asked": buyer.solutions,
+                **told_cost(buyer, for_validation),
                 "teachers": {t.lesson.name: t.judged(validation) for t in teachers},
             },
         )
