@@ -23,10 +23,8 @@ from e2h_pipeline.problems.ladder import checker
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.ladder.world import parse_question
 from e2h_pipeline.problems.math.domain import MATH
-from e2h_pipeline.problems.records import easy_table
-from e2h_pipeline.problems.source import load_split
+from e2h_pipeline.problems.records import ProblemSplit, easy_table
 from e2h_pipeline.recipe import (
-    MathProblems,
     Prm800kLabels,
     Recipe,
     RecipeError,
@@ -525,9 +523,8 @@ def test_ratings_come_to_light_as_they_are_bought(
     assert labels_in(some) == verdicts(some) == min(budget, labels_in(whole))
 
 
-def test_real_ratings_are_bought_as_they_are_drawn(data_dir: Path, tmp_path: Path) -> None:
-    split = load_split(MathProblems(path=str(data_dir / "math")))
-    easy = {row["problem_id"]: row for row in easy_table(split).to_pylist()}
+def test_real_ratings_are_bought_as_they_are_drawn(math_split: ProblemSplit, tmp_path: Path) -> None:
+    easy = {row["problem_id"]: row for row in easy_table(math_split).to_pylist()}
     options = Recipe.from_key("real-evaluator/labels.source=active/labels.of=prm800k").labels[0]
     buyer = Buyer.of(LabelJob(options, 0, easy, {}, MATH, Sampling(), "math", Work(tmp_path, tmp_path, 0)))
     rows = buyer.candidates("train") + buyer.candidates("validation")
