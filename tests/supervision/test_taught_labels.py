@@ -23,7 +23,7 @@ from e2h_pipeline.problems.ladder import checker
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.ladder.world import parse_question
 from e2h_pipeline.problems.math.domain import MATH
-from e2h_pipeline.problems.records import ProblemSplit, easy_table
+from e2h_pipeline.problems.records import ProblemError, ProblemSplit, easy_table
 from e2h_pipeline.recipe import (
     Prm800kLabels,
     Recipe,
@@ -31,6 +31,7 @@ from e2h_pipeline.recipe import (
     RewardTraining,
     Sampling,
 )
+from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.active import mixed
 from e2h_pipeline.supervision.buying import Buyer, interleaved, key, labels_in, shuffled
@@ -91,13 +92,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return found
 
 
-def label(world: Path, out: Path, base: Path, source: str, **options: Any) -> tuple[Rows, dict[str, Any]]:
+def label(world: Path, out: Path, policy: Path, source: str, **options: Any) -> tuple[Rows, dict[str, Any]]:
     """Labels of a source, in a folder of its own."""
     for name in ("easy", "samples", "hard"):
         (out / name).symlink_to(world / name)
     section = {"source": source, "validation_solutions": 12, "training": TRAINING, **options}
     sampling = Sampling(samples=2, max_new_tokens=24, shard_questions=50)
-    return label_steps(out, section, policy=base, sampling=sampling)
+    return label_steps(out, section, policy=policy, sampling=sampling)
 
 
 def split_of(rows: Rows, split: str) -> Rows:
@@ -278,6 +279,20 @@ def test_a_chain_teaches_step_by_step(world: Path, tmp_path: Path, ladder_policy
     assert sizes == [1, 1, 2]
 
 
+def test_the_weak_one_may_start_from_another_model(world: Path, tmp_path: Path, ladder_policy: Path) -> None:
+    """Its files are in the key, and the recipe's base is not read."""
+    rows, summary = label(world, tmp_path, tmp_path / "no model", "weak_to_strong", base=str(ladder_policy))
+    assert summary["teachers"]["weak"]["solutions"] > 0 < len(rows)
+    recipe = Recipe.model_validate(
+        {"name": "x", "labels": {"source": "weak_to_strong", "base": str(ladder_policy)}}
+    )
+    source, options = LABEL_SOURCES.load("weak_to_strong")(), recipe.labels[0]
+    assert source.reads(options) == ()
+    assert {file.name for file in source.files(options)} >= {"config.json", "model.safetensors"}
+    with pytest.raises(ProblemError, match=r"labels\.base: nowhere is no local folder"):
+        source.files(options.model_copy(update={"base": "nowhere"}))
+
+
 @settings(deadline=None)
 @given(st.floats(0.05, 0.45), st.integers(0, 3))
 def test_errors_by_rule_and_at_random_are_as_many(share: float, seed: int) -> None:
@@ -450,6 +465,13 @@ def test_a_killed_lesson_goes_on_to_the_same_weights(
 # Recipes
 
 
+@pytest.mark.parametrize("source", ["active", "weak_to_strong", "non_causal"])
+@pytest.mark.parametrize("of", ["checker", "prm800k", "monte_carlo"])
+def test_a_composed_recipe_is_read_again_as_it_was_written(source: str, of: str) -> None:
+    recipe = Recipe.from_key(f"ladder/labels.source={source}/labels.of={of}")
+    assert Recipe.model_validate_json(recipe.canonical_json()) == recipe
+
+
 def test_a_source_is_named_by_its_word_or_its_section() -> None:
     word = Recipe.from_key("ladder/labels.source=active/labels.of=monte_carlo").labels[0]
     section = Recipe.from_key("ladder/labels.source=active/labels.of.source=monte_carlo").labels[0]
@@ -469,6 +491,8 @@ def test_a_source_is_named_by_its_word_or_its_section() -> None:
         ),
         ("labels.source=non_causal/labels.training.packing=true", "attention in one direction"),
         ("labels.source=active/labels.training.folds=2", "trained once"),
+        ("labels.source=active/labels.of.limit=5", "of.limit is not read where labels are bought"),
+        ("labels.source=active/labels.of.balance=false", "of.balance is not read where labels are bought"),
         (
             "labels.source=active/labels.of.source=prm800k/labels.of.balance=true",
             "balance is a field of source=checker",

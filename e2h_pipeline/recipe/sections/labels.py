@@ -104,8 +104,9 @@ class TaughtLabels(Labels):
 
     of: Annotated[SerializeAsAny[Labels], BeforeValidator(_one_source)] = Field(
         default_factory=CheckerLabels,
-        description="The source of the ground truth that is bought: a word, or a section like `labels` itself. It must be "
-        "able to label chosen solutions: checker, prm800k, shepherd and monte_carlo can.",
+        description="The source of the ground truth that is bought: a word, or a section like `labels` itself, without "
+        "weight, limit and balance. It must be able to label chosen solutions: checker, prm800k, shepherd, prmbench and "
+        "monte_carlo can.",
     )
     training: RewardTraining = Field(
         default_factory=RewardTraining, description="Training of the source's own evaluator."
@@ -125,6 +126,10 @@ class TaughtLabels(Labels):
     def _trains_once(self) -> TaughtLabels:
         if self.training.folds:
             raise ValueError("training.folds: the evaluator of a label source is trained once; set it to 0")
+        for field in ("weight", "limit", "balance"):  # what is bought is chosen here
+            default = type(self.of).model_fields[field].default if hasattr(self.of, field) else None
+            if getattr(self.of, field, None) != default:
+                raise ValueError(f"of.{field} is not read where labels are bought; leave it out")
         return self
 
 
