@@ -472,6 +472,12 @@ def test_a_composed_recipe_is_read_again_as_it_was_written(source: str, of: str)
     assert Recipe.model_validate_json(recipe.canonical_json()) == recipe
 
 
+def test_a_chain_of_one_needs_no_comma() -> None:
+    for text, layers in (("3", (3,)), ("2,3", (2, 3))):
+        key = f"ladder/labels.source=weak_to_strong/labels.middle={text}"
+        assert Recipe.from_key(key).labels[0].middle == layers
+
+
 def test_a_source_is_named_by_its_word_or_its_section() -> None:
     word = Recipe.from_key("ladder/labels.source=active/labels.of=monte_carlo").labels[0]
     section = Recipe.from_key("ladder/labels.source=active/labels.of.source=monte_carlo").labels[0]
@@ -489,6 +495,7 @@ def test_a_source_is_named_by_its_word_or_its_section() -> None:
             "labels.source=weak_to_strong/labels.labeller=flips/labels.middle=2,3",
             "no weak evaluator to go on from",
         ),
+        ("labels.source=weak_to_strong/labels.middle=0", "at least one layer"),
         ("labels.source=non_causal/labels.training.packing=true", "attention in one direction"),
         ("labels.source=active/labels.training.folds=2", "trained once"),
         ("labels.source=active/labels.of.limit=5", "of.limit is not read where labels are bought"),

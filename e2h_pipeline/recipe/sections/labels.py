@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from e2h_pipeline.recipe.section import Family, Section
 from e2h_pipeline.recipe.sections.reward import RewardTraining
@@ -206,6 +206,19 @@ class WeakToStrongLabels(TaughtLabels):
     temperature: float = Field(
         1.4, ge=0, description="form=hard: of the draws, beside the settings in `sampling`."
     )
+
+    @field_validator("middle", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, layers: object) -> object:
+        """A key says `labels.middle=3`, without a comma that would make it a list."""
+        return (layers,) if isinstance(layers, int) else layers
+
+    @field_validator("middle")
+    @classmethod
+    def _some_layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if any(count < 1 for count in layers):
+            raise ValueError("an evaluator needs at least one layer")
+        return layers
 
     @model_validator(mode="after")
     def _no_truth_of_hard(self) -> WeakToStrongLabels:
