@@ -442,7 +442,8 @@ def show(name: str, table: Table, lines: Sequence[Mapping[str, Any]]) -> None:
         cells += [_percent(line[m][g]) for m in ("step AUROC", *MEASURES) for g in ("easy", "hard")]
         cells.append("/".join(f"{100 * value:.1f}" for value in line["hard_by_seed"]["best-of-16"]))
         if table.weak:
-            cells += [_share(line["pgr"].get(m, {}).get("hard")) for m in MEASURES]
+            ends = line["row"] in (table.weak, table.ceiling)
+            cells += ["" if ends else _share(line["pgr"].get(m, {}).get("hard")) for m in MEASURES]
             cells.append("/".join(f"{share:.2f}" for share in line.get("agreement", [])))
         print("| " + " | ".join(cells) + " |")
     _show_levels(lines)
@@ -489,6 +490,8 @@ def _count(labels: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def _percent(estimate: tuple[float, float, float]) -> str:
     value, low, high = (100 * number for number in estimate)
+    if low == high:  # one seed says nothing of others
+        return f"{value:.1f}"
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
