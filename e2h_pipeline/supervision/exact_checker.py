@@ -32,7 +32,12 @@ class ExactChecker(AskedSource):
         return LabelledRows(balanced_by_problem(found.rows, job), {**found.counts, **cost})
 
     def candidates(self, job: LabelJob) -> Rows:
-        """The distinct samples."""
+        """The distinct samples.
+
+        Raises:
+            ValueError: the domain has no checker.
+        """
+        _require_checker(job)
         return distinct_samples(job.inputs["easy_samples"] / "data", job.easy)
 
     def label(self, job: LabelJob, rows: Rows) -> LabelledRows:
@@ -41,14 +46,18 @@ class ExactChecker(AskedSource):
         Raises:
             ValueError: the domain has no checker.
         """
-        if job.domain.step_checker is None:
-            raise ValueError(
-                f"labels.source=checker: problems.source={job.domain.name} has no exact checker of steps; use"
-                " labels.source=prm800k, shepherd or monte_carlo"
-            )
+        _require_checker(job)
         check = STEP_CHECKERS.load(job.domain.name)
         checked = [
             {**row, "labels": [float(label) for label in check(row["question"], row["completion"])]}
             for row in rows
         ]
         return LabelledRows([row for row in checked if row["labels"]], {"dropped": {}})
+
+
+def _require_checker(job: LabelJob) -> None:
+    if job.domain.step_checker is None:
+        raise ValueError(
+            f"labels.source=checker: problems.source={job.domain.name} has no exact checker of steps; use"
+            " labels.source=prm800k, shepherd or monte_carlo"
+        )
