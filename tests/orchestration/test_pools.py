@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from multiprocessing import Queue
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
@@ -279,38 +280,29 @@ def _held(instance: dg.DagsterInstance) -> list[str | None]:
     return [slot.step_key for slot in instance.event_log_storage.get_concurrency_info("gpu").claimed_slots]
 
 
-def _wait_for_start(notes: Path) -> None:
+def _start_shared(home: Path) -> ForkServerProcess:
+    """Run `toy_shared`, and wait until it has begun."""
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    run = forked.start(_SHARED, [home, toy.KEY], environment(home) | path, home)
     deadline = time.monotonic() + 120
-    while not list(notes.glob("*.began")) and time.monotonic() < deadline:
+    while not list(home.glob("*.began")) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return run
 
 
 @pytest.mark.parametrize("end", ["success", "failure"])
 def test_all_slots_of_a_stage_are_freed(end: str, shared: dg.DagsterInstance, tmp_path: Path) -> None:
-    def run() -> bool:
-        with open_instance(tmp_path) as instance:
-            return dg.materialize(
-                [toy.recipe, toy.toy_shared],
-                instance=instance,
-                partition_key=toy.KEY,
-                resources=toy.resources(tmp_path),
-                raise_on_error=False,
-            ).success
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run)
-        _wait_for_start(tmp_path)
-        held = _held(shared)
-        (tmp_path / end).touch()
-        assert running.result() == (end == "success")
+    run = _start_shared(tmp_path)
+    held = _held(shared)
+    (tmp_path / end).touch()
+    run.join()
+    assert (run.exitcode == 0) == (end == "success")
     assert held == ["toy_shared", "toy_shared"]
     assert _held(shared) == []
 
 
 def test_all_slots_of_a_killed_run_are_freed(shared: dg.DagsterInstance, tmp_path: Path) -> None:
-    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    run = forked.start(_SHARED, [tmp_path, toy.KEY], environment(tmp_path) | path, tmp_path)
-    _wait_for_start(tmp_path)
+    run = _start_shared(tmp_path)
     run.kill()
     run.join()
     assert _held(shared) == ["toy_shared", "toy_shared"]
