@@ -16,8 +16,7 @@ from e2h_pipeline.problems.math.prm800k import session_solutions
 from e2h_pipeline.problems.rated_solutions import LabelledSolution, LabelledSolutions, refuse_if_all_bad
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.supervision.prm800k import NEUTRAL
-from e2h_pipeline.supervision.ratings import rated_labels, refuse_if_empty, with_ratings
-from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
+from e2h_pipeline.supervision.ratings import Rated, refuse_if_empty
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import PeopleLabels
@@ -26,7 +25,7 @@ _NAMES = ("people.jsonl", "people.jsonl.gz")
 _BAD = "bad_problem"
 
 
-class People(LabelSource):
+class People(Rated):
     """Ratings by the labellers of this project."""
 
     def files(self, options: PeopleLabels) -> list[Path]:
@@ -38,11 +37,9 @@ class People(LabelSource):
         files = self.files(options)
         return refuse_if_empty(_read(files[0]), files)
 
-    def draw(self, job: LabelJob) -> LabelledRows:
-        """Ratings of easy problems as labels."""
-        found, text = self.read(job.options), job.domain.text
-        labelled = rated_labels(found, job.easy, text, NEUTRAL[job.options.neutral])
-        return with_ratings(labelled, found, text)
+    def neutral(self, options: PeopleLabels) -> float:
+        """By `labels.neutral`."""
+        return NEUTRAL[options.neutral]
 
 
 def _read(file: Path) -> LabelledSolutions:

@@ -105,8 +105,8 @@ class TaughtLabels(Labels):
     of: Annotated[SerializeAsAny[Labels], BeforeValidator(_one_source)] = Field(
         default_factory=CheckerLabels,
         description="The source of the ground truth that is bought: a word, or a section like `labels` itself, without "
-        "weight, limit and balance. It must be able to label chosen solutions: checker, prm800k, shepherd, prmbench and "
-        "monte_carlo can.",
+        "weight, limit and balance. It must be able to label chosen solutions: checker, prm800k, people, shepherd, "
+        "prmbench and monte_carlo can.",
     )
     training: RewardTraining = Field(
         default_factory=RewardTraining, description="Training of the source's own evaluator."
