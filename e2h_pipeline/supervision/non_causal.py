@@ -40,8 +40,8 @@ class NonCausal(LabelSource):
         `teachers`.
 
         Raises:
-            ValueError: the source in `of` cannot label chosen solutions, or has none; or the base model cannot
-                read in both directions.
+            ValueError: the source in `of` cannot label chosen solutions, or has none; the base model cannot
+                read in both directions; or the labeller is sure of nothing.
         """
         options: NonCausalLabels = job.options
         buyer = Buyer.of(job)
@@ -62,6 +62,11 @@ class NonCausal(LabelSource):
             for row, steps in zip(rest, labeller.probabilities(shown(rest)), strict=True)
         ]
         made = [row for row in made if any(label != UNLABELLED for label in row["labels"])]
+        if rest and not made:
+            raise ValueError(
+                f"labels.confident is {options.confident}, and the labeller is that sure of no step of {len(rest):,} "
+                "solutions: lower it, or raise labels.budget"
+            )
         keep([labeller], job.work.out)
         return LabelledRows(
             [*bought, *made, *validation],

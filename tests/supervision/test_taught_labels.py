@@ -362,6 +362,16 @@ def test_the_labeller_makes_many_labels_of_few(world: Path, tmp_path: Path, ladd
         load_evaluator(tmp_path / "out" / "source-0" / "labeller")
 
 
+def test_a_labeller_that_is_sure_of_nothing_is_no_labeller(
+    world: Path, tmp_path: Path, ladder_policy: Path
+) -> None:
+    """Otherwise its experiment would be that of the few labels alone, under another name."""
+    with pytest.raises(
+        ValueError, match=r"labels\.confident is 0\.999999, and the labeller is that sure of no step"
+    ):
+        label(world, tmp_path, ladder_policy, "non_causal", budget=40, confident=0.999999)
+
+
 def test_the_causal_control_buys_the_same_labels(world: Path, tmp_path: Path, ladder_policy: Path) -> None:
     bought = []
     for causal in (True, False):
