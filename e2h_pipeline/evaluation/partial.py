@@ -240,7 +240,9 @@ def saving(signal: Running, share: float, samples: int, more: NDArray[np.float64
     """The threshold that saves nearest to a share of all tokens, among quantiles of a signal's
     lowest values in the pool, and some others (`more`). No answer of the pool is looked at."""
     final = signal.final[np.isfinite(signal.final)].astype(np.float64)
-    candidates = np.unique(np.quantile(np.append(final, more), np.linspace(0, 1, _CANDIDATES)))
+    places = np.linspace(0, 1, _CANDIDATES)
+    # Values of the pool: a number between two of them can end a sample at a later token than either needs.
+    candidates = np.unique(np.quantile(np.append(final, more), places, method="nearest"))
     saved = [signal.effect(float(x), samples).saved.sum() / signal.lengths.sum() for x in candidates]
     return float(candidates[int(np.argmin(np.abs(np.array(saved) - share)))])
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -96,6 +96,9 @@ def test_every_filter_of_q_has_its_baselines_and_easy_problems_choose_the_thresh
 
 
 @given(st.lists(st.lists(st.floats(-1, 1, width=32), min_size=8, max_size=12), min_size=8, max_size=8))
+@example(
+    [*[[0.0] * 8] * 4, *[[*[0.0] * 7, -1.0]] * 2, [*[0.0] * 7, -0.00390625], [*[0.0] * 6, -0.0078125, -1.0]]
+)
 def test_a_threshold_saves_as_much_as_it_can_without_a_whole_problem(values: list[list[float]]) -> None:
     """Two problems of four samples. No threshold among the samples' own lowest values comes nearer."""
     lengths = np.array([len(row) for row in values])

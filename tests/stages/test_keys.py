@@ -131,7 +131,7 @@ def test_an_edit_of_a_kind_re_makes_neither_sft_nor_another_kind(
 @pytest.mark.parametrize(
     ("file", "old"),
     [
-        ("supervision/people.py", "class People(LabelSource):"),
+        ("supervision/people.py", "class People(Rated):"),
         ("supervision/sessions.py", "class Session:"),
         ("supervision/queue.py", "class Queue:"),
     ],
