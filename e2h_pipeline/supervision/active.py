@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.grading.verdicts import Verdict
 from e2h_pipeline.recipe.sections.reward import INITIAL
-from e2h_pipeline.supervision.buying import Buyer, interleaved, key, shuffled, without
+from e2h_pipeline.supervision.buying import (
+    Buyer,
+    bought_validation,
+    interleaved,
+    key,
+    shuffled,
+    told_cost,
+    without,
+)
 from e2h_pipeline.supervision.rows import Rows, grade_answers
 from e2h_pipeline.supervision.source import GRADER, LabelJob, LabelledRows, LabelSource
 from e2h_pipeline.supervision.teacher import Teacher, keep, lesson_of, teach
@@ -74,23 +82,6 @@ class Active(LabelSource):
                 "teachers": {t.lesson.name: t.judged(validation) for t in teachers},
             },
         )
-
-
-def bought_validation(job: LabelJob, buyer: Buyer) -> Rows:
-    """Labels of solutions of easy validation problems, drawn by seed."""
-    some = shuffled(buyer.candidates("validation"), f"{job.stream('validation')}/{job.work.seed}")
-    return buyer.buy(some[: job.options.validation_solutions])
-
-
-def told_cost(buyer: Buyer, for_validation: int) -> dict[str, int]:
-    """What labels cost, for summaries: `labels_bought` in all, of these `training_labels_bought` and
-    `validation_labels_bought`, and `solutions_asked`."""
-    return {
-        "labels_bought": buyer.labels,
-        "training_labels_bought": buyer.labels - for_validation,
-        "validation_labels_bought": for_validation,
-        "solutions_asked": buyer.solutions,
-    }
 
 
 def buy_actively(

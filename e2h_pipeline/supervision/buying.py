@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from e2h_pipeline.artifacts.lineage import LABELS_BOUGHT
 from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.supervision.once import step_keys
 from e2h_pipeline.supervision.rows import UNLABELLED, Rows, by_problem, in_order
@@ -51,6 +52,7 @@ class Buyer:
     solutions: int = 0
     _paid: set[bytes] = field(default_factory=set)
     _asked: int = 0
+    _candidates: Rows | None = None
 
     @property
     def labels(self) -> int:
@@ -78,7 +80,9 @@ class Buyer:
         Raises:
             ValueError: there are none to train on.
         """
-        found = [row for row in self.source.candidates(self.job) if row["split"] == split]
+        if self._candidates is None:
+            self._candidates = self.source.candidates(self.job)
+        found = [row for row in self._candidates if row["split"] == split]
         if split == "train" and not found:
             raise ValueError(
                 f"labels.of={self.job.options.source} has no solutions to label: set easy_samples.samples, or give it a "
@@ -139,6 +143,23 @@ def _affordable(rows: Rows, budget: int, job: LabelJob) -> Rows:
             break
         count += 1
     return rows[: max(1, count)]
+
+
+def bought_validation(job: LabelJob, buyer: Buyer) -> Rows:
+    """Labels of solutions of easy validation problems, drawn by seed."""
+    some = shuffled(buyer.candidates("validation"), f"{job.stream('validation')}/{job.work.seed}")
+    return buyer.buy(some[: job.options.validation_solutions])
+
+
+def told_cost(buyer: Buyer, for_validation: int) -> dict[str, int]:
+    """What labels cost, for summaries: `labels_bought` in all, of these `training_labels_bought` and
+    `validation_labels_bought`, and `solutions_asked`."""
+    return {
+        LABELS_BOUGHT: buyer.labels,
+        "training_labels_bought": buyer.labels - for_validation,
+        "validation_labels_bought": for_validation,
+        "solutions_asked": buyer.solutions,
+    }
 
 
 def shuffled(rows: Rows, stream: str) -> Rows:

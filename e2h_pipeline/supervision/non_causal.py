@@ -15,8 +15,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from e2h_pipeline.recipe.sections.reward import INITIAL
-from e2h_pipeline.supervision.active import bought_validation, told_cost
-from e2h_pipeline.supervision.buying import Buyer, at_most, labels_in, shuffled, without
+from e2h_pipeline.supervision.buying import (
+    Buyer,
+    at_most,
+    bought_validation,
+    labels_in,
+    shuffled,
+    told_cost,
+    without,
+)
 from e2h_pipeline.supervision.rows import RIGHT, UNLABELLED, WRONG, Rows
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
 from e2h_pipeline.supervision.teacher import keep, lesson_of, teach

@@ -26,8 +26,7 @@ from e2h_pipeline.models.base import local_source
 from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.recipe.sections.policy import Base
 from e2h_pipeline.recipe.sections.reward import INITIAL
-from e2h_pipeline.supervision.active import bought_validation, told_cost
-from e2h_pipeline.supervision.buying import Buyer, at_most, labels_in
+from e2h_pipeline.supervision.buying import Buyer, at_most, bought_validation, labels_in, told_cost
 from e2h_pipeline.supervision.non_causal import made_labels
 from e2h_pipeline.supervision.rows import UNLABELLED, Rows, distinct_samples
 from e2h_pipeline.supervision.source import LabelJob, LabelledRows, LabelSource
