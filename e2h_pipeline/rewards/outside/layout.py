@@ -9,6 +9,7 @@ reward.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,8 @@ class Loaded:
     extra: Any = None
 
 
-class Layout:
+class Layout(ABC):
     """How one family of evaluators is read. Options are those of its specification."""
-
-    def __init__(self) -> None:
-        pass
 
     @classmethod
     def fits(cls, config: Mapping[str, Any]) -> bool:
@@ -54,6 +52,7 @@ class Layout:
         """Folders or Hub names of further models that it needs."""
         return ()
 
+    @abstractmethod
     def load(self, folder: Path, others: Sequence[Path]) -> Loaded:
         """The model of a folder.
 
@@ -63,13 +62,12 @@ class Layout:
         Raises:
             LayoutError: the files do not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(
         self, tokenizer: PreTrainedTokenizerBase, question: str, steps: Sequence[str]
     ) -> EncodedSolution:
         """Tokens of a solution, and the positions whose score is that of each step."""
-        raise NotImplementedError
 
     def logits(
         self, loaded: Loaded, encoded: Sequence[EncodedSolution], batch_tokens: int
