@@ -5,6 +5,7 @@ The tests edit a copy of the sources and compute code versions there.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ KEYS = {
 }
 Versions = dict[tuple[str, str, str], str]
 Edit = Callable[[str, str, str], set[tuple[str, str, str]]]
+INSIDE = "    EDITED = 1"  # after the first line of a class
 
 
 def versions() -> Versions:
@@ -73,6 +75,10 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
     def change(file: str, old: str, new: str) -> set[tuple[str, str, str]]:
         path = copy / file
         text = path.read_text()
+        if new == INSIDE:  # a class by its name, whatever its bases
+            found = re.search(rf"^class {old}\b.*:$", text, re.MULTILINE)
+            assert found, f"{file} has no class {old}"
+            old, new = found[0], f"{found[0]}\n{INSIDE}"
         assert old in text, f"{file} has no {old!r}"
         path.write_text(text.replace(old, new, 1) + "\n")
         code_version._state_of_files.cache_clear()  # it looks at files once a second
@@ -98,7 +104,7 @@ def test_an_edit_of_grpo_re_makes_no_ppo_run(edit: Edit) -> None:
 
 
 def test_an_edit_of_ppo_re_makes_ppo_runs(edit: Edit) -> None:
-    changed = edit("rl/online/ppo.py", "class Ppo:", "class Ppo:\n    EDITED = 1\n")
+    changed = edit("rl/online/ppo.py", "Ppo", INSIDE)
     assert stages(changed) == {"rl_policy"}
     assert {name for name, _, _ in changed} == KEYS.keys() - {"grpo", "rest"}
 
@@ -106,7 +112,7 @@ def test_an_edit_of_ppo_re_makes_ppo_runs(edit: Edit) -> None:
 def test_an_edit_of_an_engine_re_makes_its_pools_alone(edit: Edit) -> None:
     changed = edit("generation/engines/vllm_engine.py", "def ", "def edited() -> None: ...\n\n\ndef ")
     assert changed == set()
-    changed = edit("generation/engines/vllm_engine.py", "class Vllm:", "class Vllm:\n    EDITED = 1\n")
+    changed = edit("generation/engines/vllm_engine.py", "Vllm", INSIDE)
     assert changed and {engine for _, _, engine in changed} == {"vllm"}
     assert {"benchmark_samples", "easy_samples", "sft_answers"} <= stages(changed)
     assert "rl_policy" not in stages(changed, "ppo") and "rl_policy" in stages(changed, "rest")
@@ -119,25 +125,21 @@ def test_an_edit_of_an_engine_re_makes_its_pools_alone(edit: Edit) -> None:
 def test_an_edit_of_a_kind_re_makes_neither_sft_nor_another_kind(
     edit: Edit, kind: str, name: str, recipes: set[str]
 ) -> None:
-    changed = edit(
-        f"rewards/kinds/{kind}.py",
-        f"class {name}(EvaluatorKind):",
-        f"class {name}(EvaluatorKind):\n    EDITED = 1\n",
-    )
+    changed = edit(f"rewards/kinds/{kind}.py", name, INSIDE)
     assert {recipe for recipe, _, _ in changed} == recipes
     assert "easy_evaluator" in stages(changed) and "sft_policy" not in stages(changed)
 
 
 @pytest.mark.parametrize(
-    ("file", "old"),
+    ("file", "name"),
     [
-        ("supervision/people.py", "class People(Rated):"),
-        ("supervision/sessions.py", "class Session:"),
-        ("supervision/queue.py", "class Queue:"),
+        ("supervision/people.py", "People"),
+        ("supervision/sessions.py", "Session"),
+        ("supervision/queue.py", "Queue"),
     ],
 )
-def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, old: str) -> None:
-    assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
+def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, name: str) -> None:
+    assert edit(file, name, INSIDE) == set()
 
 
 @pytest.mark.parametrize(
@@ -155,13 +157,13 @@ def test_what_judges_tokens_re_makes_audits_of_its_kind_alone(
 
 def test_an_edit_of_what_judges_evaluators_of_others_re_makes_nothing(edit: Edit) -> None:
     """Commands read them, no stage does."""
-    for file, old in (
-        ("rewards/outside/trl.py", "class Trl(Layout):"),
-        ("rewards/outside/layout.py", "class Layout:"),
-        ("evaluation/outside/judge.py", "class Rule:"),
-        ("evaluation/outside/step_lines.py", "class Asked:"),
+    for file, name in (
+        ("rewards/outside/trl.py", "Trl"),
+        ("rewards/outside/layout.py", "Layout"),
+        ("evaluation/outside/judge.py", "Rule"),
+        ("evaluation/outside/step_lines.py", "Asked"),
     ):
-        assert edit(file, old, f"{old}\n    EDITED = 1\n") == set()
+        assert edit(file, name, INSIDE) == set()
 
 
 @pytest.mark.parametrize(
@@ -169,18 +171,11 @@ def test_an_edit_of_what_judges_evaluators_of_others_re_makes_nothing(edit: Edit
     [("active", "Active"), ("weak_to_strong", "WeakToStrong"), ("non_causal", "NonCausal")],
 )
 def test_an_edit_of_a_source_that_trains_re_makes_no_other_labels(edit: Edit, file: str, name: str) -> None:
-    old = f"class {name}(LabelSource):"
-    assert edit(f"supervision/{file}.py", old, f"{old}\n    EDITED = 1\n") == {
-        (file, "easy_step_labels", "transformers")
-    }
+    assert edit(f"supervision/{file}.py", name, INSIDE) == {(file, "easy_step_labels", "transformers")}
 
 
 def test_an_edit_of_a_source_re_makes_what_is_bought_from_it(edit: Edit) -> None:
-    changed = edit(
-        "supervision/monte_carlo.py",
-        "class MonteCarlo(AskedSource):",
-        "class MonteCarlo(AskedSource):\n    EDITED = 1\n",
-    )
+    changed = edit("supervision/monte_carlo.py", "MonteCarlo", INSIDE)
     assert changed == {(name, "easy_step_labels", "transformers") for name in ("monte_carlo", "non_causal")}
 
 
@@ -219,7 +214,7 @@ def test_a_new_entry_changes_no_key_of_another(edit: Edit, monkeypatch: pytest.M
 
 
 def test_an_edit_of_a_domains_reader_re_makes_what_reads_it(edit: Edit) -> None:
-    changed = edit("problems/math/problems.py", "class MathReader:", "class MathReader:\n    EDITED = 1\n")
+    changed = edit("problems/math/problems.py", "MathReader", INSIDE)
     assert {name for name, _, _ in changed} == {"math"}
     assert stages(changed) == {"problem_source"}  # the rest follows if what it reads differs
 
