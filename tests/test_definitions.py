@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import toy_stages as toy
+from ticks import evaluate
 from write_generated import GENERATED
 
 from assets.watched import WATCHED
@@ -109,7 +110,7 @@ class Automation:
 
     def tick(self) -> set[str]:
         """One evaluation: materializes the requested assets and returns them."""
-        found = dg.evaluate_automation_conditions(self._definitions, self._instance, cursor=self._cursor)
+        found = evaluate(self._definitions, self._instance, self._cursor)
         self._cursor = found.cursor
         asked = {
             asset.key.to_user_string(): asset for asset in self._stages if found.get_num_requested(asset.key)
@@ -210,6 +211,14 @@ def test_what_failed_is_tried_again_once_with_what_waited_for_it(
     assert automation.settle() == [{"toy_broken", "toy_after"}]
 
 
+def test_a_recipe_that_failed_is_not_tried_again(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    """Its file has to be mended first, which is seen elsewhere."""
+    automation = _settled(tmp_path, instance)
+    toy.write_recipe(tmp_path, "no recipe")
+    assert not toy.materialize(tmp_path, instance, [toy.recipe], raise_on_error=False).success
+    assert automation.settle() == []
+
+
 def test_changed_code_is_remade(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     automation = _settled(tmp_path, instance)
     changed = [
@@ -218,9 +227,8 @@ def test_changed_code_is_remade(tmp_path: Path, instance: dg.DagsterInstance) ->
         else asset
         for asset in automated(toy.TOYS)
     ]
-    found = dg.evaluate_automation_conditions(
-        dg.Definitions(assets=changed, resources=toy.resources(tmp_path)), instance, cursor=automation._cursor
-    )
+    definitions = dg.Definitions(assets=changed, resources=toy.resources(tmp_path))
+    found = evaluate(definitions, instance, automation._cursor)
     assert found.total_requested == 1
     assert found.get_num_requested(dg.AssetKey("toy_policy")) == 1
 

@@ -190,13 +190,14 @@ def materialize(
     assets: list[dg.AssetsDefinition] | None = None,
     mode: str = "in_process",
     raise_on_error: bool = True,
+    key: str = KEY,
 ) -> dg.ExecuteInProcessResult:
     """Materialize toys for one experiment."""
-    instance.add_dynamic_partitions("experiment", [KEY])
+    instance.add_dynamic_partitions("experiment", [key])
     return dg.materialize(
         assets or TOYS,
         instance=instance,
-        partition_key=KEY,
+        partition_key=key,
         resources=resources(home, mode),
         raise_on_error=raise_on_error,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},

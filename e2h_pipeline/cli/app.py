@@ -27,6 +27,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,7 +54,7 @@ from e2h_pipeline.cli.shared import (
 )
 from e2h_pipeline.cli.store import diff, gc, verify
 from e2h_pipeline.cli.sweep import sweep
-from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key
+from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, one_spelling
 from e2h_pipeline.sweeps.spec import SweepError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
 _HELP = "Run experiments, read their numbers, and trace their inputs."
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=_HELP)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 
@@ -90,6 +91,21 @@ def _run_app() -> None:
         app()
     finally:
         sys.stdout.flush()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"e2h_pipeline {version('e2h-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback(help=_HELP)
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What is said before a command."""
 
 
 @app.command()
@@ -277,18 +293,16 @@ def _leaks(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _checked(key: str) -> str:
-    """The canonical form of a key whose recipe parses."""
-    key = canonical_key(key)
+    """The one spelling of a key whose recipe parses."""
     Recipe.from_key(key, recipe_folders(home()))
-    return key
+    return one_spelling(key, recipe_folders(home()))
 
 
 def _known(experiments: Experiments, key: str) -> str:
-    """The canonical form of a key with results (of any version), or of a valid recipe."""
+    """The spelling of a key with results (of any version), or of a valid recipe."""
     key = canonical_key(key)
-    if key not in experiments.instance.get_dynamic_partitions("experiment"):
-        Recipe.from_key(key, recipe_folders(home()))
-    return key
+    known = experiments.instance.get_dynamic_partitions("experiment")
+    return key if key in known else _checked(key)
 
 
 def _asset_name(name: str, experiments: Experiments) -> str:

@@ -22,7 +22,7 @@ import typer
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.cli.shared import CommandError, quiet_libraries
-from e2h_pipeline.recipe import Recipe, RecipeError, canonical_key
+from e2h_pipeline.recipe import Recipe, RecipeError, one_spelling
 
 if TYPE_CHECKING:
     from e2h_pipeline.evaluation.outside.step_lines import Numbered
@@ -72,12 +72,12 @@ def find_evaluator(name: str, domain: str | None) -> FoundEvaluator:
     if Path(name).is_dir():
         return _of_folder(name, Path(name), domain_of(domain))
     try:
-        recipe = Recipe.from_key(canonical_key(name), recipe_folders(home()))
+        recipe = Recipe.from_key(name, recipe_folders(home()))
     except RecipeError as error:
         if not _HUB_NAME.fullmatch(name):
             raise CommandError(f"{name}: no such folder, and no experiment's key ({error})") from None
         return _of_folder(name, _fetched(name, None), domain_of(domain))
-    return _of_key(canonical_key(name), domain_of(domain or recipe.problems.source))
+    return _of_key(one_spelling(name, recipe_folders(home())), domain_of(domain or recipe.problems.source))
 
 
 def _read_specification(file: Path) -> Any:

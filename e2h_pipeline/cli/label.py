@@ -76,11 +76,11 @@ def _of_experiment(file: Path | None, key: str, count: int, seed: int) -> Queue:
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.experiments import Experiments
     from e2h_pipeline.orchestration.instance import open_to_read
-    from e2h_pipeline.recipe import Recipe, canonical_key
+    from e2h_pipeline.recipe import Recipe, one_spelling
     from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.supervision.queue import EasyProblems, queue_of_file, queue_of_samples
 
-    key = canonical_key(key)
+    key = one_spelling(key, recipe_folders(home()))
     domain = DOMAINS.load(Recipe.from_key(key, recipe_folders(home())).problems.source)
     with open_to_read(home()) as instance:
         experiments = Experiments(instance, ArtifactStore(home()))

@@ -10,7 +10,7 @@ import typer
 
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
-from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, canonical_key
+from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, one_spelling
 
 if TYPE_CHECKING:
     from e2h_pipeline.models.memory import Cards
@@ -28,8 +28,8 @@ def plan(
     from e2h_pipeline.operations.memory_plan import memory_plan
     from resources.engine import EngineResource
 
-    key = canonical_key(key)
     recipe = Recipe.from_key(key, recipe_folders(home()))
+    key = one_spelling(key, recipe_folders(home()))
     cards = _cards(gpu, gpus)
     try:
         found = memory_plan(recipe, cards, EngineResource.from_environment().name)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from e2h_pipeline.artifacts.garbage import GRACE_SECONDS
-from e2h_pipeline.artifacts.home import home
+from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, refuse_leaks
-from e2h_pipeline.recipe import canonical_key
+from e2h_pipeline.recipe import RecipeError, canonical_key, one_spelling
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -41,7 +41,7 @@ def diff(
     from e2h_pipeline.orchestration.experiments import Experiments
 
     with _opened() as (instance, store):
-        found = Experiments(instance, store).difference(_canonical(first), _canonical(second), everything)
+        found = Experiments(instance, store).difference(_named(first), _named(second), everything)
     if as_json:
         print_json(found)
     else:
@@ -59,7 +59,7 @@ def verify(
     from e2h_pipeline.artifacts.verify import verify_store
     from e2h_pipeline.orchestration.records import experiment_places, record_findings
 
-    key = canonical_key(key) if key else ""
+    key = _spelled(key) if key else ""
     with _opened() as (instance, store):
         places = experiment_places(instance, key) if key else None
         if key and not places:
@@ -125,10 +125,18 @@ def _opened(change: bool = False) -> Iterator[tuple[DagsterInstance, ArtifactSto
         yield instance, ArtifactStore(home())
 
 
-def _canonical(name: str) -> str:
-    """The canonical key; a suffix after @ is left as it is."""
+def _named(name: str) -> str:
+    """The one spelling of a key; a suffix after @ is left as it is."""
     key, at, prefix = name.partition("@")
-    return canonical_key(key) + at + prefix
+    return _spelled(key) + at + prefix
+
+
+def _spelled(key: str) -> str:
+    """The one spelling of a key, as far as it can be told: its recipe may be one of an earlier version."""
+    try:
+        return one_spelling(key, recipe_folders(home()))
+    except RecipeError:
+        return canonical_key(key)
 
 
 def _grows(stages: Sequence[str]) -> dict[str, str]:

@@ -35,8 +35,9 @@ _COMPARED = 1000  # recipes of one tick
 _SHOWN = 200
 
 
-def on_change() -> dg.AutomationCondition:
-    """Fires on changed content upstream, on changed code, and once after a failure.
+def on_change(retried: bool = True) -> dg.AutomationCondition:
+    """Fires on changed content upstream, on changed code, and, where it is worth another try, once after a
+    failure.
 
     It waits while an upstream is missing, running, or fails a blocking check. It also waits while
     the recipe is about to be made: every stage reads it, so an edit of code and knobs together
@@ -54,11 +55,9 @@ def on_change() -> dg.AutomationCondition:
         | condition.any_deps_match(condition.data_version_changed()).allow(watched)
         | condition.code_version_changed()
     ) & (~condition.missing() | condition.in_progress())
+    due = changed.since(condition.newly_requested() | condition.initial_evaluation())
     return (
-        (
-            changed.since(condition.newly_requested() | condition.initial_evaluation())
-            | condition.execution_failed().newly_true()
-        )
+        (due | condition.execution_failed().newly_true() if retried else due)
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
@@ -70,9 +69,13 @@ def on_change() -> dg.AutomationCondition:
 
 
 def automated(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
-    """The loaded assets, each with the shared condition."""
+    """The loaded assets, each with the shared condition; `recipe` without another try: a key that cannot
+    be read stays wrong, and an edit of its file is seen by `watch_recipes`."""
+    recipe = dg.AssetKey(RECIPE_ASSET)
     return [
-        asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=on_change()))
+        asset.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=on_change(retried=spec.key != recipe))
+        )
         for asset in assets
         if isinstance(asset, dg.AssetsDefinition)
     ]

@@ -2,7 +2,7 @@
 
 from e2h_pipeline.recipe.families import FAMILIES
 from e2h_pipeline.recipe.keys import DEFAULT_KEY, RECIPE_FOLDER, canonical_key, recipe_names
-from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice
+from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice, one_spelling
 from e2h_pipeline.recipe.section import Family, RecipeError, Section, with_inner
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
 from e2h_pipeline.recipe.sections.fitting import FineTuning, Fitting
@@ -125,6 +125,7 @@ __all__ = [
     "WeakToStrongLabels",
     "WeakToStrongReward",
     "canonical_key",
+    "one_spelling",
     "recipe_names",
     "with_inner",
 ]

@@ -20,12 +20,16 @@ _MAX_KEY_LENGTH = 200
 
 
 def canonical_key(key: str) -> str:
-    """The one spelling of a key: overrides sorted by field, values as YAML would print them.
+    """A key with its overrides sorted by field; `recipe.one_spelling` also spells their values.
 
     Raises:
         RecipeError: the key is not well formed.
     """
-    name, overrides = split_key(key)
+    return joined_key(*split_key(key))
+
+
+def joined_key(name: str, overrides: Mapping[str, str]) -> str:
+    """The key of a recipe's name and overrides, sorted by field."""
     return "/".join([name, *(f"{field}={value}" for field, value in sorted(overrides.items()))])
 
 

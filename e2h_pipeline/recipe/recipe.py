@@ -27,8 +27,15 @@ from e2h_pipeline.recipe.families import (
     AnySolutions,
     LabelSources,
 )
-from e2h_pipeline.recipe.keys import RECIPE_FOLDER, explain_validation, split_key
+from e2h_pipeline.recipe.keys import (
+    RECIPE_FOLDER,
+    canonical_key,
+    explain_validation,
+    joined_key,
+    split_key,
+)
 from e2h_pipeline.recipe.layers import Layer, laid_together, override_layer, recipe_layers
+from e2h_pipeline.recipe.scalars import short_number
 from e2h_pipeline.recipe.section import RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
 from e2h_pipeline.recipe.sections.human_steps import HumanSteps
@@ -159,6 +166,26 @@ class Recipe(Section):
     def slice(self, sections: Iterable[str]) -> RecipeSlice:
         """The view a stage gets: only the named top-level fields can be read."""
         return RecipeSlice(self, tuple(sections))
+
+
+def one_spelling(key: str, folders: Iterable[Path] = ()) -> str:
+    """The one spelling of a key: overrides sorted by field, numbers as short as can be.
+
+    `0.10` and `1e-1` become `0.1` where the recipe stays equal; a revision `0.10` stays as it is.
+
+    Raises:
+        RecipeError: see `Recipe.from_key`.
+    """
+    name, overrides = split_key(canonical_key(key))
+    digest = ""
+    for field, text in overrides.items():
+        short = ",".join(map(short_number, text.split(",")))
+        if short != text:
+            digest = digest or Recipe.from_key(key, folders).digest()
+            tried = joined_key(name, {**overrides, field: short})
+            if Recipe.from_key(tried, folders).digest() == digest:
+                overrides[field] = short
+    return joined_key(name, overrides)
 
 
 class RecipeSlice:

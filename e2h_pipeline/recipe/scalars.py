@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,6 +21,7 @@ _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _LIKE_A_NUMBER = re.compile(r"[-+.]*[0-9]")
 _LONGEST_NUMBER = 100
 _LARGEST_INT = 2**63
+_MOST_PLACES = 20  # numbers with more are kept as they are written
 _BASES = {"0x": 16, "0o": 8}
 
 
@@ -106,3 +108,16 @@ def _ambiguous(text: str) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 30 else f"{text[:20]}..."
+
+
+def short_number(text: str) -> str:
+    """A decimal number without needless zeros, signs and exponents: `0.1` for `1.0e-1`; other text as it is."""
+    if not _FLOAT.fullmatch(text):
+        return text
+    try:
+        number = Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        return text
+    if number == 0:
+        return "0"
+    return format(number.normalize(), "f") if abs(number.adjusted()) < _MOST_PLACES else text

@@ -10,7 +10,8 @@ content hash as data version, so that a change stops where content is equal.
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,11 @@ from e2h_pipeline.artifacts.reads import Reads, State, data_places, hub_data, re
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.recipe import Recipe, RecipeSlice
+from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice, one_spelling
 from e2h_pipeline.stages.findings import GOLD, manifest_findings, reachable, roles
 from e2h_pipeline.stages.metadata import describe
 from e2h_pipeline.stages.spec import (
     CPU_POOL,
-    EXPERIMENT_TAG,
     EXPERIMENTS,
     GPU_POOL,
     OWNERS,
@@ -50,6 +50,7 @@ from e2h_pipeline.stages.spec import (
     outside_data,
     request_of,
     seed_of,
+    tags_of,
 )
 from resources.compute import BODIES, ComputeResource, StageBody, StageCall
 from resources.engine import EngineResource
@@ -187,24 +188,26 @@ def _asset(
         tracking: TrackingResource,
         engine: EngineResource,
     ) -> dg.MaterializeResult:
-        step = _resolve(spec, context.instance, store, context.partition_key, engine)
-        _tag_run(context, step.recipe)
-        info = StageInfo(
-            experiment=context.partition_key,
-            asset=spec.name,
-            key=step.request.key,
-            dagster_run_id=context.run_id,
-            recipe=step.request.recipe,
-            inputs=step.inputs,
-            strict=step.recipe.strict,
-        )
-        opened = store.open()
-        with tracking.stage_run(store.home_folder, info, context.log) as run:
-            artifact, reused = opened.obtain(
-                step.request, lambda draft: _compute(step, draft, opened, compute, run, context.run_id)
+        with _cause_first():
+            _tag_run(context, tags_of(context.partition_key))
+            step = _resolve(spec, context.instance, store, context.partition_key, engine)
+            _tag_run(context, {RECIPE_TAG: step.recipe.name, SEED_TAG: str(step.recipe.seed)})
+            info = StageInfo(
+                experiment=context.partition_key,
+                asset=spec.name,
+                key=step.request.key,
+                dagster_run_id=context.run_id,
+                recipe=step.request.recipe,
+                inputs=step.inputs,
+                strict=step.recipe.strict,
             )
-            if not reused:
-                run.finish(artifact)
+            opened = store.open()
+            with tracking.stage_run(store.home_folder, info, context.log) as run:
+                artifact, reused = opened.obtain(
+                    step.request, lambda draft: _compute(step, draft, opened, compute, run, context.run_id)
+                )
+                if not reused:
+                    run.finish(artifact)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artifact.data_version),
             metadata=describe(opened, artifact, reused=reused),
@@ -213,11 +216,22 @@ def _asset(
     return materialize
 
 
-def _tag_run(context: dg.AssetExecutionContext, recipe: Recipe) -> None:
+@contextmanager
+def _cause_first() -> Iterator[None]:
+    """An error that says its cause and its mend is what people see first; its traceback follows.
+
+    Errors of other types are mistakes in the code: there the traceback is what tells."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        said = str(error) or type(error).__name__
+        raise dg.Failure(said, {"error": type(error).__name__}, allow_retries=False) from error
+
+
+def _tag_run(context: dg.AssetExecutionContext, tags: Mapping[str, str]) -> None:
     """Tags to filter runs by in the UI, for any launcher. (A sweep tags its own runs.)"""
-    tags = {EXPERIMENT_TAG: context.partition_key, RECIPE_TAG: recipe.name, SEED_TAG: str(recipe.seed)}
     if not tags.items() <= context.run.tags.items():
-        context.instance.add_run_tags(context.run_id, tags)
+        context.instance.add_run_tags(context.run_id, dict(tags))
 
 
 def _code_reference(body: StageBody) -> dict[str, Any]:
@@ -281,9 +295,21 @@ def _require_no_leak(spec: Stage, nodes: Iterable[Node]) -> None:
 
 
 def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, experiment: str) -> Recipe:
-    """The materialized recipe; the `recipe` stage itself parses the partition key."""
+    """The materialized recipe; the `recipe` stage itself parses the partition key.
+
+    Raises:
+        RecipeError: it cannot be read, or the key has another spelling that every command would use.
+    """
     if spec.name == RECIPE_ASSET:
-        return Recipe.from_key(experiment, recipe_folders(store.home))
+        folders = recipe_folders(store.home)
+        recipe = Recipe.from_key(experiment, folders)
+        if (spelled := one_spelling(experiment, folders)) != experiment:
+            instance.add_dynamic_partitions(str(EXPERIMENTS.name), [spelled])
+            raise RecipeError(
+                f"'{experiment}' is spelled '{spelled}' (fields in order, numbers as short as can be): materialize that "
+                "partition, it was added, and delete this one"
+            )
+        return recipe
     artifact = input_artifact(instance, store, RECIPE_ASSET, experiment)
     return load_recipe(artifact)
 

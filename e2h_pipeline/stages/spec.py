@@ -233,6 +233,14 @@ def needed_by(names: Iterable[str], recipe: Recipe) -> frozenset[str]:
     return frozenset(found)
 
 
+def tags_of(key: str) -> dict[str, str]:
+    """Tags of an experiment's runs, as far as its key tells them; the key may be wrong."""
+    name, *overrides = key.split("/")
+    given = dict(part.split("=", 1) for part in overrides if "=" in part)
+    seed = {SEED_TAG: given["seed"]} if "seed" in given else {}
+    return {EXPERIMENT_TAG: key, RECIPE_TAG: name, **seed}
+
+
 def seed_of(recipe: RecipeSlice) -> int | None:
     """The seed, if the stage declares it."""
     return int(recipe.seed) if "seed" in recipe.sections else None

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
-from e2h_pipeline.recipe import Recipe, RecipeError, Section, canonical_key
+from e2h_pipeline.recipe import Recipe, RecipeError, Section, one_spelling
 from e2h_pipeline.recipe.scalars import untyped
 from e2h_pipeline.recipe.yaml_files import read_yaml, yaml_files
 
@@ -135,7 +135,7 @@ def read_members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[tupl
             continue
         overrides = (f"{field}={spell(text)}" for field, text in texts.items())
         try:
-            key = canonical_key("/".join([sweep.recipe, *overrides]))
+            key = one_spelling("/".join([sweep.recipe, *overrides]), recipe_folders)
             recipe = Recipe.from_key(key, recipe_folders)
         except RecipeError as error:
             raise SweepError(f"sweep {sweep.name}: {error}") from None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from tiny_experiment import environment
+from typer.testing import CliRunner
+
+from e2h_pipeline.cli.app import app
 
 _FULL = Path("/dev/full")
 _COMMAND = '"$0" -m e2h_pipeline.cli.app '
@@ -72,3 +76,8 @@ def test_graded_lines_are_json(tmp_path: Path) -> None:
 
     record = json.loads(found, parse_constant=refuse)
     assert (record["x"], record["y"], record["w"]) == (None, [None, {"z": None}], 0.5)
+
+
+def test_the_version_is_told() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.stdout == f"e2h_pipeline {version('e2h-pipeline')}\n"

@@ -108,7 +108,7 @@ def test_hostile_answers_leave_no_trace() -> None:
         assert verdicts_of(judge, [("\\frac{1}{2}", "0.5")]) == [EQUAL]  # still at work
         assert set(children_of(os.getpid())) - before
     assert set(children_of(os.getpid())) == before
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - start < 600
 
 
 def test_memory_is_limited() -> None:

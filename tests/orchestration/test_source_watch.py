@@ -12,6 +12,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from ticks import evaluate
 from toy_stages import resources
 
 from assets.base_model import base_model
@@ -128,7 +129,7 @@ class World:
     def tick(self) -> set[tuple[str, str]]:
         """One evaluation of the automation; runs and returns its requests, as (asset,
         experiment)."""
-        found = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self._cursor)
+        found = evaluate(self.definitions, self.instance, self._cursor)
         self._cursor = found.cursor
         asked = {
             (stage.key.to_user_string(), key)
@@ -463,7 +464,7 @@ class Supervised:
 
     def asked(self) -> set[tuple[str, str]]:
         """The requests of one evaluation of the automation."""
-        found = dg.evaluate_automation_conditions(self.definitions, self.instance, cursor=self._cursor)
+        found = evaluate(self.definitions, self.instance, self._cursor)
         self._cursor = found.cursor
         return {
             (stage.key.to_user_string(), key)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e2h_pipeline.definitions import build
-from e2h_pipeline.recipe import PpoRl, Recipe, RecipeError, canonical_key, recipe_names
+from e2h_pipeline.recipe import PpoRl, Recipe, RecipeError, canonical_key, one_spelling, recipe_names
+from e2h_pipeline.recipe.scalars import short_number
 from e2h_pipeline.stages.spec import STAGES, narrow
 
 
@@ -131,9 +132,37 @@ def test_unknown_fields_in_a_file_are_refused(tmp_path: Path) -> None:
         Recipe.from_key("mine", [tmp_path])
 
 
-def test_one_spelling() -> None:
+def test_overrides_are_sorted() -> None:
     assert canonical_key("ladder/seed=1/rl.updates=5") == canonical_key("ladder/rl.updates=5/seed=1")
     assert canonical_key("ladder") == "ladder"
+
+
+@pytest.mark.parametrize(
+    ("key", "spelled"),
+    [
+        ("ladder/seed=1/rl.kl=0.10", "ladder/rl.kl=0.1/seed=1"),
+        ("ladder/rl.kl=1e-1", "ladder/rl.kl=0.1"),
+        ("ladder/rl.kl=+.10", "ladder/rl.kl=0.1"),
+        ("ladder/rl.kl=0.0", "ladder/rl.kl=0"),
+        ("ladder/evaluation.easy_levels=+1,2", "ladder/evaluation.easy_levels=1,2"),
+        ("ladder/base.revision=0.10", "ladder/base.revision=0.10"),  # a name, not a number
+        ("ladder/sft.learning_rate=1e-300", "ladder/sft.learning_rate=1e-300"),
+    ],
+)
+def test_values_have_one_spelling(key: str, spelled: str) -> None:
+    assert one_spelling(key) == one_spelling(spelled) == spelled
+
+
+@given(st.floats(0, 1e6), st.integers(0, 2**31))
+def test_one_spelling_is_the_same_recipe(kl: float, seed: int) -> None:
+    key = f"ladder/seed={seed}/rl.kl={kl!r}"
+    assert Recipe.from_key(one_spelling(key)) == Recipe.from_key(key)
+    assert one_spelling(one_spelling(key)) == one_spelling(key)
+
+
+@given(st.from_regex(r"[-+]?[0-9]{0,3}\.?[0-9]{0,3}([eE][-+]?[0-9]{1,30})?", fullmatch=True))
+def test_a_short_number_is_short_work(text: str) -> None:
+    assert len(short_number(text)) <= max(len(text), 40)
 
 
 @given(st.permutations(["seed=1", "rl.updates=5", "sft.epochs=2"]))

@@ -94,20 +94,52 @@ def test_a_forged_event_is_refused(tmp_path: Path, instance: dg.DagsterInstance)
     )
     result = toy.materialize(tmp_path, instance, [toy.recipe, toy.toy_policy], raise_on_error=False)
     failure = result.failure_data_for_node("toy_policy")
-    assert failure is not None and failure.error is not None and failure.error.cause is not None
-    assert "toy_easy for toy was reported from outside a run" in failure.error.cause.message
+    assert failure is not None and failure.user_failure_data is not None
+    assert "toy_easy for toy was reported from outside a run" in str(failure.user_failure_data.description)
 
 
 def test_a_missing_upstream_is_named(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     result = toy.materialize(tmp_path, instance, [toy.recipe, toy.toy_policy], raise_on_error=False)
     failure = result.failure_data_for_node("toy_policy")
-    assert failure is not None and failure.error is not None and failure.error.cause is not None
-    assert "toy_easy was never materialized for toy" in failure.error.cause.message
+    assert failure is not None and failure.user_failure_data is not None
+    assert failure.user_failure_data.description == (
+        "toy_easy was never materialized for toy; materialize it first"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "says", "seed"),
+    [
+        ("toy/sed=1", "recipe key 'toy/sed=1': no field 'sed'; did you mean 'seed'?", None),
+        ("toy/seed=4/rl.updats=1", "recipe key 'toy/seed=4/rl.updats=1': no field 'rl.", "4"),
+        ("toy/seed=3/rl.updates=5", "'toy/seed=3/rl.updates=5' is spelled 'toy/rl.updates=5/seed=3'", "3"),
+        ("toy/rl.kl=1.0e-1", "'toy/rl.kl=1.0e-1' is spelled 'toy/rl.kl=0.1'", None),
+    ],
+)
+def test_a_wrong_key_is_told_first_and_its_run_can_be_found(
+    tmp_path: Path, instance: dg.DagsterInstance, key: str, says: str, seed: str | None
+) -> None:
+    result = toy.materialize(tmp_path, instance, [toy.recipe], raise_on_error=False, key=key)
+    failure = result.failure_data_for_node("recipe")
+    assert failure is not None and failure.user_failure_data is not None and failure.error is not None
+    assert str(failure.user_failure_data.description).startswith(says)
+    assert says in failure.error.message.splitlines()[0]
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert [run.tags.get(f"e2h/{tag}") for tag in ("experiment", "recipe", "seed")] == [key, "toy", seed]
+
+
+def test_another_spelling_adds_the_right_one(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    toy.materialize(tmp_path, instance, [toy.recipe], raise_on_error=False, key="toy/seed=3/rl.updates=5")
+    right = "toy/rl.updates=5/seed=3"
+    assert right in instance.get_dynamic_partitions("experiment")
+    assert toy.materialize(tmp_path, instance, [toy.recipe], key=right).success
 
 
 def test_a_body_reads_only_what_it_declares(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    with pytest.raises(RecipeError, match=r"this stage reads recipe\.sft"):
+    with pytest.raises(dg.Failure, match=r"^this stage reads recipe\.sft") as caught:
         toy.materialize(tmp_path, instance, [toy.recipe, toy.toy_greedy])
+    assert isinstance(caught.value.__cause__, RecipeError)
 
 
 def test_narrowing_hides_the_other_fields_of_a_section() -> None:

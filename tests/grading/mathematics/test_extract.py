@@ -49,9 +49,9 @@ def test_only_a_whole_box_is_unwrapped() -> None:
     "text", ["\\boxed{" * 150_000, "{" * 1_000_000, "\\boxed{a}" * 100_000, "\\" * 1_000_000]
 )
 def test_a_megabyte_takes_a_moment(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     final_answer(text)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 10  # what is quadratic takes minutes
 
 
 @given(st.text())

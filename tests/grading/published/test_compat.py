@@ -140,7 +140,7 @@ def test_what_hangs_upstream_is_undecided(pool: WorkerPool) -> None:
     assert verdicts_of(grader, HANGS) == [UNDECIDED] * len(HANGS)
     assert verdicts_of(grader, HANGS) == [UNDECIDED] * len(HANGS)
     assert grader.undecided == len(HANGS)  # counted once
-    assert time.perf_counter() - start < 60
+    assert time.perf_counter() - start < 600
     assert set(verdicts_of(E2hStringGrader(), HANGS)) == {DIFFERENT}
 
 
