@@ -1,4 +1,5 @@
-"""Rounds of two ranks: rank 0 draws and chooses, both train, and the policy is that of one process."""
+"""Rounds of two ranks: rank 0 draws and chooses, both train, with whole models or with sharded ones,
+and the policy is that of one process."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import rl_runs
+from distributed_stages import FSDP2, shard_on_cpu
 from gloo_ranks import in_ranks
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -47,10 +49,16 @@ def train(ladder_evaluator: Path, ladder_tables: Path) -> Train:
 
 @pytest.fixture(scope="module")
 def two_ranks(train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs of two ranks."""
+    """The runs of two ranks; ReST-EM's model is sharded."""
     folder = tmp_path_factory.mktemp("two-ranks")
-    for name in RUNS:
-        assert in_ranks(2, partial(train, name, folder / name)) == [0, 0]
+
+    def sharded() -> None:
+        os.environ |= FSDP2
+        shard_on_cpu()
+        train("rest", folder / "rest")
+
+    assert in_ranks(2, sharded) == [0, 0]
+    assert in_ranks(2, partial(train, "dpo", folder / "dpo")) == [0, 0]
     return folder
 
 
