@@ -11,6 +11,8 @@ KL coefficient, optimizer and precision. Two sizes: `ladder`, as in the recipe o
 completions, one optimizer step), and `default`, a recipe's defaults (512 completions, four steps).
 
 - `ours`: `Grpo().train(...)`, step-level;
+- `ours, engine`: the same with one rollout engine, the embedded one in a process of its own, whose
+  processor seconds count too;
 - `trl`: `GRPOTrainer` with `generate` and `loss_type="bnpo"`, the mean over a minibatch's tokens as
   ours. Its reward function calls our scorer and our grader, and sums the rewards that ours spreads
   over the steps. Its defaults that cost time on a CPU are off: gradient checkpointing, bfloat16,
@@ -43,6 +45,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from resources.supervise import descendants
 
 if TYPE_CHECKING:
     from e2h_pipeline.artifacts.work import Work
@@ -123,7 +127,7 @@ def measure(size: str, folders: Mapping[str, str], options: argparse.Namespace) 
     best = {row["way"]: row for row in sorted(rows, key=lambda row: -row["wall"])}
     report(size, rows, best)
     check_work(rows)
-    theirs = [row["wall"] for way, row in best.items() if way != "ours"]
+    theirs = [row["wall"] for way, row in best.items() if way.startswith("trl")]
     times = min(theirs) / best["ours"]["wall"] if theirs and "ours" in best else None
     return {"rows": rows, "times_trl": times}
 
@@ -238,7 +242,7 @@ def make_job(spec: Mapping[str, Any], options: GrpoRl, work: Work) -> RlJob[Grpo
 
 
 class Clock:
-    """Wall and processor seconds of updates and of their parts."""
+    """Wall and processor seconds of updates and of their parts, those of child processes too."""
 
     def __init__(self) -> None:
         self.updates: list[Update] = []
@@ -246,7 +250,8 @@ class Clock:
         self.counts: dict[str, float] = {}
 
     def _now(self) -> tuple[float, float]:
-        return time.perf_counter(), time.process_time()
+        children = sum(map(processor_seconds, descendants(os.getpid())))
+        return time.perf_counter(), time.process_time() + children
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -288,6 +293,15 @@ class Clock:
         self.counts, self._at = {}, now
 
 
+def processor_seconds(pid: int) -> float:
+    """Processor seconds of a process so far; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 # The ways
 
 
@@ -318,17 +332,28 @@ def ours(spec: Mapping[str, Any], seed: int) -> list[Update]:
             clock.count("reward", values["reward"])
             clock.end_update()
 
-    whole = {name: getattr(loop, name) for name in ("draw", "rewarded")}
-    for name, part in (("draw", "drawing"), ("rewarded", "scoring")):
-        setattr(loop, name, clock.timed(whole[name], part))
+    timed = [
+        (loop._Training, "_begin", "drawing"),
+        (loop._Training, "_completions", "drawing"),
+        (loop, "rewarded", "scoring"),
+    ]
+    whole = [(place, name, getattr(place, name)) for place, name, _ in timed]
+    for place, name, part in timed:
+        setattr(place, name, clock.timed(getattr(place, name), part))
     try:
         with tempfile.TemporaryDirectory() as folder:
             work = Work(Path(folder) / "out", Path(folder) / "work", seed, Times())
             Counted().train(make_job(spec, options, work))
     finally:
-        for name, function in whole.items():
-            setattr(loop, name, function)
+        for place, name, function in whole:
+            setattr(place, name, function)
     return clock.updates[1:-1]
+
+
+def ours_with_engine(spec: Mapping[str, Any], seed: int) -> list[Update]:
+    """A run of ours whose rollouts another process draws."""
+    os.environ["E2H_ROLLOUT_ENGINES"] = "1"
+    return ours(spec, seed)
 
 
 def trl(spec: Mapping[str, Any], seed: int, cache_blocks: int | None = None) -> list[Update]:
@@ -485,7 +510,12 @@ class ContinuousBatching:
         return trl(spec, seed, self._blocks)
 
 
-WAYS: dict[str, Way] = {"ours": ours, "trl": trl, "trl, continuous batching": ContinuousBatching()}
+WAYS: dict[str, Way] = {
+    "ours": ours,
+    "ours, engine": ours_with_engine,
+    "trl": trl,
+    "trl, continuous batching": ContinuousBatching(),
+}
 
 
 # A process for each way

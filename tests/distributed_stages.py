@@ -57,6 +57,16 @@ def train(job: StageJob) -> dict[str, Any]:
     return train_reward_model(policy, {"steps": labels}, options, MARKED, work)
 
 
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+}
+"""Variables that accelerate's launcher sets for deploy/accelerate/fsdp.yaml."""
+
+
 def shard_on_cpu() -> None:
     """Let accelerate shard on CPUs. It reads FSDP's settings only if processes have an accelerator
     (`accelerate.state.AcceleratorState`), although torch can shard on any device. Nothing else is

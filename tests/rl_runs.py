@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.engines.protocol import Sampler
 from e2h_pipeline.models import base as models
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
-from e2h_pipeline.recipe import Curriculum, GrpoRl, PpoRl, PreferenceRl, RestEmRl, Rl
+from e2h_pipeline.recipe import Curriculum, GrpoRl, Guards, OnlineRl, PpoRl, PreferenceRl, RestEmRl, Rl
 from e2h_pipeline.registry import ALGORITHMS
 from e2h_pipeline.rl.algorithms import (
     BASE_MODEL,
@@ -26,6 +27,8 @@ from e2h_pipeline.rl.algorithms import (
     Algorithm,
     RlJob,
 )
+from e2h_pipeline.rl.questions import Question
+from e2h_pipeline.rl.rollouts import Completion, completions, requests
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.easy_solutions import solution_table
 from e2h_pipeline.supervision.solutions.reference import reference_solutions
@@ -81,6 +84,10 @@ STATEFUL = PPO.model_copy(
 # Adapters on weights that are shared.
 _ADAPTERS = {"lora_rank": 2, "learning_rate": 1e-2, "value_learning_rate": 1e-2}
 LORA = STATEFUL.model_copy(update={**_ADAPTERS, "epochs": 1, "max_new_tokens": 16})
+# Rollouts by the weights before the last update, where no checkpoint comes between; the gap of
+# log-probabilities is then that of a large step.
+LAG = {"lag": 1, "guards": Guards(sampler_gap=10.0)}
+LAGGED = LORA.model_copy(update=LAG)
 
 
 class Recorder(Reporter):
@@ -147,6 +154,13 @@ def run(
     """Train by the algorithm of the options; arguments as for `job`."""
     algorithm: Algorithm = ALGORITHMS.load(options.algorithm)()
     return algorithm.train(job(options, policy, evaluator, tables, folder, reporter))
+
+
+def draw(
+    engine: Sampler, questions: Sequence[Question], options: OnlineRl, update: int = 0
+) -> list[Completion]:
+    """Completions of questions, as an update draws them; seed 0."""
+    return completions(questions, engine.sample(*requests(questions, MARKED, options, 0, update)))
 
 
 def learned_weights(checkpoint: Path) -> dict[str, Tensor]:

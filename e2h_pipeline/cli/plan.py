@@ -1,4 +1,5 @@
-"""`e2h plan`: the memory of each stage on a card, and the field to change where it does not fit."""
+"""`e2h plan`: the memory of each stage on a card, the field to change where it does not fit, and how
+long reinforcement learning takes where its speed was measured."""
 
 from __future__ import annotations
 
@@ -10,11 +11,15 @@ import typer
 
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.cli.shared import CommandError, Json, print_json
-from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, one_spelling
+from e2h_pipeline.recipe import DEFAULT_KEY, OnlineRl, Recipe, one_spelling
+from e2h_pipeline.recipe.keys import split_key
 
 if TYPE_CHECKING:
     from e2h_pipeline.models.memory import Cards
     from e2h_pipeline.operations.memory_plan import StagePlan
+    from e2h_pipeline.operations.time_plan import TimePlan
+
+_MEASURING = 3  # updates of the run that is suggested to measure a host
 
 
 def plan(
@@ -23,22 +28,37 @@ def plan(
     gpus: Annotated[int, typer.Option(help="Cards; with more than one, training shards over all.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """What each stage takes on a GPU, whether it fits, and which field to change where it does not."""
+    """What each stage takes on a GPU, whether it fits, and which field to change where it does not.
+
+    Also how long rl_policy takes, if a run like it was measured on this host.
+    """
+    from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.models.base import ModelError
     from e2h_pipeline.operations.memory_plan import memory_plan
+    from e2h_pipeline.operations.time_plan import time_plan
     from resources.engine import EngineResource
 
     recipe = Recipe.from_key(key, recipe_folders(home()))
     key = one_spelling(key, recipe_folders(home()))
-    cards = _cards(gpu, gpus)
+    cards, engine = _cards(gpu, gpus), EngineResource.from_environment().name
     try:
-        found = memory_plan(recipe, cards, EngineResource.from_environment().name)
+        found = memory_plan(recipe, cards, engine)
+        own = gpu is None  # of cards that were only named, no speed is known
+        time = time_plan(recipe, cards, engine, ArtifactStore(home())) if own else None
     except ModelError as error:
         raise CommandError(str(error)) from None
     if as_json:
-        print_json({"key": key, "stages": [stage.as_dict() for stage in found]})
+        print_json(
+            {
+                "key": key,
+                "stages": [stage.as_dict() for stage in found],
+                "rl_policy_time": time.as_dict() if time else None,
+            }
+        )
     else:
         _show(key, found, cards)
+        if own:
+            show_time(key, recipe, time)
 
 
 def _cards(gpu: float | None, gpus: int) -> Cards:
@@ -88,3 +108,29 @@ def _show(key: str, found: Sequence[StagePlan], cards: Cards) -> None:
     for stage in found:
         if not stage.fits:
             out.print(f"{stage.stage} does not fit. Change: {escape(stage.advice)}", soft_wrap=True)
+
+
+def show_time(key: str, recipe: Recipe, time: TimePlan | None) -> None:
+    """Print how long `rl_policy` takes, or how to measure it; nothing where it trains in rounds."""
+    from rich.markup import escape
+
+    from e2h_pipeline.cli.view import console
+    from e2h_pipeline.report.lineage_view import duration
+
+    if not isinstance(recipe.rl, OnlineRl) or recipe.scope != "pipeline":
+        return
+    out = console()
+    if time is None:
+        name, overrides = split_key(key)
+        fields = "/".join(f"{f}={v}" for f, v in (overrides | {"rl.updates": str(_MEASURING)}).items())
+        out.print(
+            f"rl_policy: time not measured here; a short run on this host measures it: e2h run {name}/{escape(fields)}",
+            soft_wrap=True,
+        )
+        return
+    rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in time.rates.items())
+    out.print(
+        f"rl_policy takes about {duration(time.seconds)}, {duration(time.at_most)} at most. "
+        f"Tokens of completions per second: {rates} ({escape(time.measured)})",
+        soft_wrap=True,
+    )

@@ -157,9 +157,10 @@ def _stages(
         spread = _spread(cards) if several else iter(())
         yield "rl_policy", _online(recipe.rl, base), own, _online_changes(recipe.rl, base, own, spread)
     elif isinstance(recipe.rl, RoundsRl):
+        own = cards if _distributed("rl_policy", recipe) else one
         reckon = partial(_rounds, longest=recipe.sft.max_tokens)
-        changes = _fewer_rows("rl", recipe.rl, reckon, base, one)
-        yield "rl_policy", reckon(recipe.rl, base), one, changes
+        changes = _fewer_rows("rl", recipe.rl, reckon, base, own)
+        yield "rl_policy", reckon(recipe.rl, base), own, changes
 
 
 def _plan(stage: str, reckon: _Reckon, cards: Cards, changes: Iterator[_Change]) -> StagePlan:

@@ -83,7 +83,8 @@ def _drawn_otherwise(metrics: Metrics, options: Rl) -> str | None:
     return (
         f"sampler_gap, between the log-probabilities of the trainer and of the rollout engine, is {gap:.2f} per token, "
         f"above rl.guards.sampler_gap={options.guards.sampler_gap}: the engine does not draw from the policy; "
-        "unset E2H_ROLLOUT_ENGINES, or give the models a finer number format"
+        "unset E2H_ROLLOUT_ENGINES, or give the models a finer number format; with rl.lag=1 the gap holds an update's "
+        "step too: lower rl.learning_rate, or set rl.lag=0"
     )
 
 

@@ -23,13 +23,17 @@ from e2h_pipeline.training.trainer import is_main_process, process_count
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import ProcessGroup
 
 # Longest wait for another rank. It must cover what one rank does alone: grading, writing files.
 _PATIENCE = timedelta(minutes=10)
+_FOR_HOURS = timedelta(days=30)
 _BUCKET = 16_000_000  # numbers that are sent at once: fewer calls, at the price of a copy this large
 
 
 _spent = 0.0
+_patient: ProcessGroup | None = None  # of all ranks; its talks may take `_FOR_HOURS`
+_working_alone = False  # rank 0, while the others wait for it
 
 
 def seconds() -> float:
@@ -59,13 +63,15 @@ def together() -> Iterator[None]:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, timeout=_PATIENCE)
+    global _patient
+    _patient = distributed.new_group(timeout=_FOR_HOURS, backend="gloo")
     yield
     distributed.destroy_process_group()  # not after an error: the others may not get this far
 
 
 def rank() -> int:
-    """Number of this process among `process_count()`, from 0."""
-    if process_count() == 1:
+    """Number of this process among those that work together, from 0."""
+    if _talking() == 1:
         return 0
     from torch import distributed
 
@@ -80,7 +86,7 @@ def share(costs: Sequence[float]) -> list[int]:
     Args:
         costs: of each item, in any unit.
     """
-    count = process_count()
+    count = _talking()
     if count == 1:
         return list(range(len(costs)))
     loads, own = [0.0] * count, []
@@ -103,7 +109,7 @@ def gather(own: Mapping[int, Any], count: int) -> list[Any]:
         RuntimeError: an item was done by no rank: the ranks did not share the same list.
     """
     found: dict[int, Any] = dict(own)
-    if process_count() > 1:
+    if _talking() > 1:
         for text in _texts(json.dumps(list(own.items()))):
             found.update((place, result) for place, result in json.loads(text))
     if sorted(found) != list(range(count)):
@@ -113,15 +119,32 @@ def gather(own: Mapping[int, Any], count: int) -> list[Any]:
 
 def told(make: Callable[[], Any]) -> Any:
     """The result of `make` on rank 0, as JSON has it; the others only hear of it."""
-    if process_count() == 1:
+    if _talking() == 1:
         return make()
     text = json.dumps(make()) if is_main_process() else ""
     return json.loads(_texts(text)[0])
 
 
+def alone(work: Callable[[], Any]) -> Any:
+    """`told` of work that takes rank 0 minutes or hours, such as drawing a pool of samples.
+
+    Within it rank 0 is like a run's only process: it talks to nobody. If it dies the others notice
+    at once; if it hangs they do not.
+    """
+    global _working_alone
+    if _talking() == 1:
+        return work()
+    text = ""
+    if is_main_process():
+        _working_alone = True
+        text = json.dumps(work())
+        _working_alone = False
+    return json.loads(_texts(text, _patient)[0])
+
+
 def sum_up(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor by its sum over the ranks, the same on all of them to the bit."""
-    if process_count() == 1:
+    if _talking() == 1:
         return
     import torch
     from torch import distributed
@@ -137,7 +160,7 @@ def sum_up(tensors: Sequence[Tensor]) -> None:
 
 def largest(number: int) -> int:
     """The largest of the ranks' numbers."""
-    return max(map(int, _texts(str(number)))) if process_count() > 1 else number
+    return max(map(int, _texts(str(number)))) if _talking() > 1 else number
 
 
 def wait() -> None:
@@ -145,19 +168,24 @@ def wait() -> None:
     largest(0)
 
 
-def _texts(own: str) -> list[str]:
-    """The text of every rank, by rank."""
+def _talking() -> int:
+    """Processes that do the present work together."""
+    return 1 if _working_alone else process_count()
+
+
+def _texts(own: str, group: ProcessGroup | None = None) -> list[str]:
+    """The text of every rank, by rank; over the default group where None."""
     import torch
     from torch import distributed
 
     data = torch.frombuffer(bytearray(own.encode() or b" "), dtype=torch.uint8)
-    sizes = [torch.zeros(1, dtype=torch.long) for _ in range(process_count())]
+    sizes = [torch.zeros(1, dtype=torch.long) for _ in range(_talking())]
     with _timed():
-        distributed.all_gather(sizes, torch.tensor([len(data)]))
+        distributed.all_gather(sizes, torch.tensor([len(data)]), group)
         room = int(max(sizes))
         padded = torch.nn.functional.pad(data, (0, room - len(data)))
         found = [torch.empty(room, dtype=torch.uint8) for _ in sizes]
-        distributed.all_gather(found, padded)
+        distributed.all_gather(found, padded, group)
     return [bytes(text[: int(size)].numpy()).decode() for text, size in zip(found, sizes, strict=True)]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from e2h_pipeline.generation.engines.protocol import Sample, Sampler, SampleRequest, SamplingOptions
+from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
 from e2h_pipeline.rewards.scoring import score_solutions
@@ -77,19 +77,14 @@ class Judges:
     domain: Domain
 
 
-def draw(
-    engine: Sampler,
-    questions: Sequence[Question],
-    text: TextFormat,
-    options: OnlineRl,
-    seed: int,
-    update: int,
-) -> list[Completion]:
-    """Completions of the questions under the live policy; `text` is the domain's format.
+def requests(
+    questions: Sequence[Question], text: TextFormat, options: OnlineRl, seed: int, update: int
+) -> tuple[list[SampleRequest], SamplingOptions]:
+    """What an engine is asked for the rollouts of an update.
 
     Nothing is cut by top-k or top-p: the ratio is that of whole distributions.
     """
-    requests = [
+    asked = [
         # By place too: a question that comes twice in an update gets new samples.
         SampleRequest(
             q.question,
@@ -99,8 +94,11 @@ def draw(
         )
         for i, q in enumerate(questions)
     ]
-    asked = SamplingOptions(options.temperature, options.max_new_tokens, token_logprobs=True)
-    drawn = engine.sample(requests, asked)
+    return asked, SamplingOptions(options.temperature, options.max_new_tokens, token_logprobs=True)
+
+
+def completions(questions: Sequence[Question], drawn: Sequence[Sequence[Sample]]) -> list[Completion]:
+    """Each sample with its question."""
     return [(q, sample) for q, samples in zip(questions, drawn, strict=True) for sample in samples]
 
 

@@ -106,6 +106,8 @@ def test_malformed_keys_are_refused(key: str) -> None:
         ("ladder/rl.updates=many", r"rl\.updates"),
         ("ladder/rl.updates=0", r"rl\.updates"),
         ("ladder/problems.easy_levels=1,2,4", "strict: false"),
+        ("ladder/rl.lag=1/rl.checkpoint_every=1", "set checkpoint_every to 2 or more"),
+        ("ladder/rl.lag=2", r"rl\.lag"),
     ],
 )
 def test_bad_overrides_are_named(key: str, says: str) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load, load_file
 
 OPTIONS = {
     "ppo": "STATEFUL",
-    "ppo-lora": "LORA",
+    "ppo-lora": "LAGGED",
     "grpo": "GRPO",
     "rest": "REST",
     "dpo": "DPO",

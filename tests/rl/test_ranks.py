@@ -39,8 +39,26 @@ def test_one_process_needs_no_group() -> None:
         assert not torch.distributed.is_initialized()
     assert ranks.share([3, 1, 2]) == [0, 1, 2]
     assert ranks.gather({0: "a", 1: "b"}, 2) == ["a", "b"]
-    assert ranks.told(lambda: {"x": 1}) == {"x": 1}
+    assert ranks.told(lambda: {"x": 1}) == ranks.alone(lambda: {"x": 1}) == {"x": 1}
     assert ranks.largest(7) == 7
+
+
+def _what_one_process_may_call() -> list[object]:
+    ranks.sum_up([torch.ones(1)])
+    ranks.wait()
+    return [ranks.share([3, 1, 2]), ranks.told(lambda: "told"), ranks.largest(7)]
+
+
+def test_rank_0_may_take_hours_alone() -> None:
+    def work() -> None:
+        with ranks.together():
+            assert ranks.alone(_what_one_process_may_call) == [[0, 1, 2], "told", 7]
+            assert ranks.gather({ranks.rank(): ranks.rank()}, 2) == [0, 1]
+            assert ranks._patient is not None
+            backend = ranks._patient._get_backend(torch.device("cpu"))
+            assert backend.options._timeout.days > 1
+
+    assert in_ranks(2, work) == [0, 0]
 
 
 def test_a_list_that_is_not_the_same_on_all_ranks_is_an_error() -> None:

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import rl_runs
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import OnlineRl
 from e2h_pipeline.rl.batches import collate, group_ids, step_ends, terminal_rewards
 from e2h_pipeline.rl.questions import Question
-from e2h_pipeline.rl.rollouts import Judges, Rollout, answer_of, draw, reward, rewarded
+from e2h_pipeline.rl.rollouts import Judges, Rollout, answer_of, reward, rewarded
 from e2h_pipeline.rl.shaping import SCHEMES, step_rewards
 from e2h_pipeline.solutions import MARKED
 
@@ -218,7 +219,7 @@ def _roll_out(
     engine: TransformersEngine, evaluator: Path, questions: list[Question], update: int = 0
 ) -> list[Rollout]:
     options = OnlineRl(samples_per_question=3, max_new_tokens=16, temperature=2.5)
-    completions = draw(engine, questions, MARKED, options, 0, update)
+    completions = rl_runs.draw(engine, questions, options, update)
     judges = Judges(*load_evaluator(evaluator), ExactGrader(), LADDER)
     return rewarded(completions, engine.tokenizer, judges, options)
 

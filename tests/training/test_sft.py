@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_stages import shard_on_cpu
+from distributed_stages import FSDP2, shard_on_cpu
 from gloo_ranks import in_ranks
 from transformers import PreTrainedTokenizerFast
 
@@ -140,15 +140,7 @@ def test_two_ranks_train_as_one_process_does(
 
     def rank() -> None:
         if way == "sharded":
-            os.environ |= {
-                "ACCELERATE_USE_FSDP": "true",
-                "FSDP_VERSION": "2",
-                "FSDP_RESHARD_AFTER_FORWARD": "true",
-            }
-            os.environ |= {
-                "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-                "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-            }
+            os.environ |= FSDP2
             shard_on_cpu()
         train(tmp_path / "two")
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HOST = "e2h_pipeline.generation.engines.host"
-_WEIGHTS = "taking new weights"
+_WEIGHTS, _DRAWING = "taking new weights", "drawing"
 CARDS, SHARE = "CUDA_VISIBLE_DEVICES", "E2H_ROLLOUT_GPU_SHARE"  # the latter is vllm_live's
 _SHARED = 0.35  # of a GPU's memory, for an engine that shares it with the trainer
 _GROUP_BYTES = 256 << 20  # tensors that are sent between two answers
@@ -140,6 +140,7 @@ class Fleet:
         self._tokenizer, self._settings = tokenizer, settings
         self._folder = Path(tempfile.mkdtemp(prefix="rollout-engines-", dir=folder))
         self._processes: list[_Process] = []
+        self._drawing: _Asked | None = None
         try:
             for number in range(settings.engines):
                 placed = cards_of(number, settings, _cards(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -161,6 +162,16 @@ class Fleet:
         Raises:
             RolloutEngineError: an engine died, failed or fell silent.
         """
+        self.begin(requests, options)
+        return self.drawn()
+
+    def begin(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> None:
+        """Let the engines draw while this process goes on; `drawn` then waits for the samples. In
+        between they can be asked for nothing else.
+
+        Raises:
+            RolloutEngineError: an engine died, or took no message.
+        """
         count = len(self._processes)
         messages = [
             {
@@ -172,10 +183,23 @@ class Fleet:
             }
             for number in range(count)
         ]
-        drawn: list[list[Sample]] = [[] for _ in requests]
-        for number, answer in enumerate(self._ask(messages, "drawing")):
-            drawn[number::count] = [[sample_of(found) for found in samples] for samples in answer["samples"]]
-        return drawn
+        self._drawing = self._send(messages, _DRAWING)
+
+    def drawn(self) -> list[list[Sample]]:
+        """The samples of `begin`, in the order asked.
+
+        Raises:
+            RolloutEngineError: an engine died, failed or fell silent.
+        """
+        assert self._drawing is not None
+        answers = self._answers(self._drawing, _DRAWING)
+        self._drawing = None
+        count = sum(len(answer["samples"]) for answer in answers)
+        found: list[list[Sample]] = [[] for _ in range(count)]
+        for number, answer in enumerate(answers):
+            samples = [[sample_of(values) for values in own] for own in answer["samples"]]
+            found[number :: len(answers)] = samples
+        return found
 
     def take_weights(self, weights: Weights, version: int) -> None:
         """Send weights to all engines. From here on their samples are of this version.
@@ -218,13 +242,15 @@ class Fleet:
         return [process.pid for process in self._processes]
 
     def require_alive(self) -> None:
-        """Ask whether all engines run.
+        """Ask whether all engines run; of those that draw, hear what they have sent.
 
         Raises:
-            RolloutEngineError: one has ended.
+            RolloutEngineError: one has ended, failed or fallen silent.
         """
         if not self._processes:
             raise RolloutEngineError("the rollout engines of this run have ended")
+        while self._drawing is not None and self._hear(self._drawing, _DRAWING, 0.0):
+            continue  # signs of life that nobody takes would fill the pipe and stop the engine
         for process in self._processes:
             if process.ended():
                 raise self._failure([process], f"ended{process.how_it_ended()} while it waited")
@@ -235,7 +261,7 @@ class Fleet:
             process.end()
         for process in self._processes:
             process.wait()
-        self._processes = []
+        self._processes, self._drawing = [], None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _join(self, workers: Sequence[int]) -> Broadcast:
@@ -275,27 +301,45 @@ class Fleet:
             limit: seconds until the answers, signs of life or not.
             part: ours, which runs meanwhile.
         """
+        asked = self._send(messages, doing)
+        asked.limit(limit)
+        return self._answers(asked, doing, part)
+
+    def _send(self, messages: Sequence[Mapping[str, Any]], doing: str) -> _Asked:
+        """Send each engine its message. They must have answered all earlier ones."""
         if not self._processes:
             raise RolloutEngineError("the rollout engines of this run have ended")
-        asked = _Asked(self._processes, self._settings.seconds, time.monotonic() + limit)
+        assert self._drawing is None
+        asked = _Asked(self._processes, self._settings.seconds)
         for process, message in zip(self._processes, messages, strict=True):
             self._of(process, doing, lambda p=process, m=message: asked.send(p, m))  # type: ignore[misc]
+        return asked
+
+    def _answers(self, asked: _Asked, doing: str, part: _Part | None = None) -> list[dict[str, Any]]:
+        """Wait for the answers."""
         while asked.waiting():
-            for process in asked.ready():
-                answer = self._of(process, doing, lambda p=process: asked.receive(p))  # type: ignore[misc]
-                if "error" in answer:
-                    raise self._failure(
-                        [process], f"failed while {doing}: {answer['error']}", answer["traceback"]
-                    )
-            if silent := asked.silent():
-                raise self._failure(
-                    silent, f"gave no sign of life for {self._settings.seconds:g} s while {doing}"
-                )
-            if late := asked.late():
-                raise self._failure(late, f"took more than {limit:g} s for {doing}")
+            self._hear(asked, doing, _LOOK_SECONDS)
             if part is not None and part.failed_long_ago():  # an engine is the cause, and would say so first
                 raise self._failure(asked.waiting(), f"took no weights: {part.error}")
         return asked.answers()
+
+    def _hear(self, asked: _Asked, doing: str, seconds: float) -> bool:
+        """Take a message of each engine that has sent one, or does so within some seconds; whether
+        there was any."""
+        ready = asked.ready(seconds)
+        for process in ready:
+            answer = self._of(process, doing, lambda p=process: asked.receive(p))  # type: ignore[misc]
+            if "error" in answer:
+                raise self._failure(
+                    [process], f"failed while {doing}: {answer['error']}", answer["traceback"]
+                )
+        if silent := asked.silent():
+            raise self._failure(
+                silent, f"gave no sign of life for {self._settings.seconds:g} s while {doing}"
+            )
+        if late := asked.late():
+            raise self._failure(late, f"took too long for {doing}")
+        return bool(ready)
 
     def _of(self, process: _Process, doing: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A message to or from a process, with its failure as an error."""
@@ -319,13 +363,12 @@ class Fleet:
 class _Asked:
     """A message to each process, and the answers so far."""
 
-    def __init__(self, processes: Sequence[_Process], seconds: float, deadline: float) -> None:
+    def __init__(self, processes: Sequence[_Process], seconds: float) -> None:
         """
         Args:
             seconds: the longest silence.
-            deadline: of all answers.
         """
-        self._processes, self._seconds, self._deadline = processes, seconds, deadline
+        self._processes, self._seconds, self._deadline = processes, seconds, math.inf
         self._heard: dict[_Process, float] = {}
         self._answers: dict[_Process, dict[str, Any]] = {}
 
@@ -339,10 +382,14 @@ class _Asked:
         """Processes without an answer."""
         return [process for process in self._processes if process not in self._answers]
 
-    def ready(self) -> list[_Process]:
-        """Those of them that have sent something, after a short wait."""
+    def limit(self, seconds: float) -> None:
+        """From now until all answers, signs of life or not."""
+        self._deadline = time.monotonic() + seconds
+
+    def ready(self, seconds: float) -> list[_Process]:
+        """Those of them that have sent something, or do so within some seconds."""
         waiting = self.waiting()
-        found, _, _ = select.select([process.pipe for process in waiting], [], [], _LOOK_SECONDS)
+        found, _, _ = select.select([process.pipe for process in waiting], [], [], seconds)
         return [process for process in waiting if process.pipe in found]
 
     def receive(self, process: _Process) -> dict[str, Any]:
@@ -453,7 +500,7 @@ class _Process:
         try:
             self._supervisor.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._supervisor.kill()  # the kernel ends the engine then: host._die_with_supervisor
+            self._supervisor.kill()  # the kernel ends the engine then: host.die_with_parent
             self._supervisor.wait()
 
     def last_lines(self) -> str:
@@ -462,10 +509,16 @@ class _Process:
         return "\n".join(lines[-_LAST_LINES:]) or "(none)"
 
 
+def is_of_launcher(variable: str) -> bool:
+    """Whether a variable tells a process which rank of the training it is, or which locks it
+    holds."""
+    return bool(_LAUNCHERS.match(variable))
+
+
 def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
     """Of an engine. It must not take itself for a rank of the training, and the locks of the
     artifact and of its cards are not handed on: the engine ends with this process."""
-    kept = {name: value for name, value in os.environ.items() if not _LAUNCHERS.match(name)}
+    kept = {name: value for name, value in os.environ.items() if not is_of_launcher(name)}
     return {
         **kept,
         "PYTHONUNBUFFERED": "1",

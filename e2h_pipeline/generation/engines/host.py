@@ -138,12 +138,12 @@ def _signs_of_life(pipe: Pipe) -> Iterator[None]:
         thread.join()
 
 
-def _die_with_supervisor() -> None:
-    """`kill -9` of the supervisor ends this process too (Linux)."""
+def die_with_parent() -> None:
+    """`kill -9` of the parent ends this process too (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":
-    _die_with_supervisor()
+    die_with_parent()
     main(Pipe(socket.socket(fileno=int(os.environ[SOCKET]))))

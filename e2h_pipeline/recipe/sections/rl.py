@@ -144,8 +144,15 @@ class OnlineRl(Rl):
     importance_cap: float = Field(
         2.0,
         ge=1,
-        description="Where the engine that draws has log-probabilities of its own: most that a token counts for being "
-        "likelier to the trainer than to the engine.",
+        description="Where a token was drawn with other log-probabilities than the trainer's (rollout engines, `lag`): "
+        "most that it counts for being likelier to the trainer.",
+    )
+    lag: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="1 draws each batch of rollouts while the batch before is learned, so with the weights from before "
+        "that; engines of their own then never wait (docs/rl.md). Batches after a checkpoint are drawn with its weights.",
     )
     kl: float = Field(
         0.01, ge=0, description="Coefficient of the per-token KL to the SFT policy, taken off the reward."
@@ -222,6 +229,10 @@ class OnlineRl(Rl):
             )
         if self.lora_targets and not self.lora_rank:
             raise ValueError("lora_targets name layers that get adapters: set lora_rank above 0 too")
+        if self.lag and self.checkpoint_every == 1:
+            raise ValueError(
+                "lag has no effect where every update is a checkpoint: set checkpoint_every to 2 or more"
+            )
         return self
 
 

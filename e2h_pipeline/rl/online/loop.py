@@ -11,6 +11,13 @@ Under `accelerate launch` the loop runs in every process (see `rl.ranks`); only 
 Rollouts come from the embedded engine, or from engines in processes of their own
 (`rollout_engines`). The ratio's log-probabilities are always the trainer's. Where the engine has
 its own, their gap is measured, and tokens are weighted for it (`rl.importance_cap`).
+
+With `rl.lag` the rollouts of the next update are drawn while an update is scored and learned, with
+the weights from before it. The ratio is still to the trainer's policy at the start of an update;
+tokens are weighted for having been drawn by an older one (the decoupled objective of Hilton et al.
+2022, arXiv 2110.00641, with truncated weights). The update after a checkpoint learns from rollouts
+of the checkpoint's own weights, because they judge it. So a checkpoint holds no rollouts, and a run
+that goes on from it draws what an undisturbed one does.
 """
 
 from __future__ import annotations
@@ -42,7 +49,16 @@ from e2h_pipeline.rl.online.rollout_engines import RolloutEngine, require_versio
 from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
 from e2h_pipeline.rl.questions import Question, read_questions
 from e2h_pipeline.rl.ranks import together, told
-from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded, rollout_table
+from e2h_pipeline.rl.rollouts import (
+    Completion,
+    Judges,
+    Rollout,
+    completions,
+    requests,
+    rewarded,
+    rollout_table,
+)
+from e2h_pipeline.rl.speed import Speed
 from e2h_pipeline.training.trainer import is_main_process, process_count
 
 if TYPE_CHECKING:
@@ -74,25 +90,38 @@ def train_online(algorithm: OnlineAlgorithm[OptionsOf], job: RlJob[OptionsOf]) -
             summary: dict[str, Any] = told(
                 lambda: finish(training.progress, training.best_policy(), job.work)
             )
-    return summary | run.notes
+            speed = training.speed.summary(run, job.work.engine)
+    return summary | run.notes | speed
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A rollout batch of the present policy, not learned from yet.
+    """A rollout batch, not learned from yet.
 
     Attributes:
         metrics: measures of the policy that drew, for people and guards.
         seconds: where the time went.
-        curriculum: its state after the draw.
         table: the rollouts as rows to keep.
     """
 
     update: Update
     metrics: dict[str, float]
     seconds: dict[str, float]
-    curriculum: State
     table: pa.Table
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Rollouts of an update that the engine draws.
+
+    Attributes:
+        update: the update that will learn from them, from 0.
+        version: of the weights that draw.
+    """
+
+    update: int
+    version: int
+    questions: Sequence[Question]
 
 
 @dataclass
@@ -101,6 +130,9 @@ class _Training:
 
     Attributes:
         ahead: the rollout batch of the next update, if it was drawn early to judge a checkpoint.
+        begun: the rollouts that the engine draws at the moment.
+        curriculum: its state after all draws and updates so far.
+        speed: of the updates of this process.
     """
 
     algorithm: OnlineAlgorithm[Any]
@@ -111,6 +143,9 @@ class _Training:
     validation: Sequence[Question]
     progress: Progress = field(default_factory=Progress)
     ahead: _Drawn | None = None
+    begun: _Begun | None = None
+    curriculum: State = field(default_factory=dict)
+    speed: Speed = field(default_factory=Speed)
 
     def begin(self) -> None:
         """Resume from the last checkpoint, or begin.
@@ -122,11 +157,12 @@ class _Training:
             self.progress = self.run.restore(Path(last))
         else:
             self.progress = Progress(best_accuracy=self._accuracy(), kl_coefficient=self.job.options.kl)
+        self.curriculum = self.progress.curriculum
 
     def update(self) -> None:
         """One update: draw, learn, ask the guards; at a checkpoint validate and save."""
         started, reporter, progress = time.monotonic(), self.job.work.reporter, self.progress
-        talked = ranks.seconds()
+        talked, sent = ranks.seconds(), self.run.engine.sending
         drawn, self.ahead = self.ahead or self._draw(), None
         metrics, seconds = self._learn(drawn)
         progress.stopped = self._trouble([metrics])
@@ -138,7 +174,10 @@ class _Training:
         seconds["seconds"] = time.monotonic() - started
         if process_count() > 1:
             seconds["seconds_ranks"] = ranks.seconds() - talked
+        if self.run.engine.sending > sent:
+            seconds["seconds_send"] = self.run.engine.sending - sent
         reporter.metrics({**metrics, **seconds}, len(progress.curves))
+        self.speed.count(len(drawn.update.rollouts), {**metrics, **seconds})
         if progress.stopped:
             self._tell_stop()
             return
@@ -155,33 +194,55 @@ class _Training:
         return self.run.whole_policy(self._checkpoint(best)) if best else self.job.inputs[SFT_POLICY]
 
     def _draw(self) -> _Drawn:
-        """The next rollout batch."""
+        """The rollout batch of the next update. With `rl.lag` the one after it is begun."""
+        began, update, options = time.monotonic(), self.progress.update, self.job.options
+        begun = self.begun or self._begin(update)
+        found = self._completions(begun)
+        after = update + 1
+        early = options.lag and after < options.updates and after % options.checkpoint_every
+        self.begun = self._begin(after) if early else None
+        return self._scored(begun, found, time.monotonic() - began)
+
+    def _begin(self, update: int) -> _Begun:
+        """Let the engine draw for an update, with the present weights."""
+        options, seed = self.job.options, self.job.work.seed
+        questions, self.curriculum = draw_questions(self.questions, options, self.curriculum, seed, update)
+        self._engine().begin(*requests(questions, self.job.domain.text, options, seed, update))
+        return _Begun(update, self.progress.update, questions)
+
+    def _completions(self, begun: _Begun) -> list[Completion]:
+        """What the engine has drawn."""
+        found = completions(begun.questions, self.run.engine.drawn())
+        require_version([sample for _, sample in found], begun.version, begun.update)
+        return found
+
+    def _scored(self, begun: _Begun, found: Sequence[Completion], seconds: float) -> _Drawn:
+        """Rewards of a rollout batch, and its log-probabilities under the present weights.
+
+        Args:
+            seconds: spent on drawing.
+        """
         run, options, progress, began = self.run, self.job.options, self.progress, time.monotonic()
-        seed, update = self.job.work.seed, progress.update
-        questions, curriculum = draw_questions(self.questions, options, progress.curriculum, seed, update)
-        engine = self._engine()
-        completions = draw(engine, questions, self.job.domain.text, options, seed, update)
-        require_version([sample for _, sample in completions], update)
-        rolled_out = time.monotonic()
         with run.judge() as evaluator:
             judges = Judges(evaluator, run.evaluator_tokenizer, self.grader, self.job.domain)
-            rollouts = rewarded(completions, run.tokenizer, judges, options)
-        seconds = {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
+            rollouts = rewarded(found, run.tokenizer, judges, options)
+        spent = {"seconds_rollout": seconds, "seconds_score": time.monotonic() - began}
         rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
         batch = collate(rollouts, run.tokenizer.pad_token_id, run.policy.device)
-        old, reference = _logprobs(run, rollouts, batch)
-        sampler = None if engine.exact else drawn_logprobs(rollouts, batch)
+        exact = run.engine.exact and begun.version == progress.update
+        old, reference = _logprobs(run, rollouts, batch, exact)
+        sampler = None if exact else drawn_logprobs(rollouts, batch)
         divergence = (old - reference) * batch.mask
+        seed, kl = self.job.work.seed, progress.kl_coefficient
         return _Drawn(
-            Update(update, seed, rollouts, batch, old, reference, progress.kl_coefficient, sampler),
+            Update(begun.update, seed, rollouts, batch, old, reference, kl, sampler),
             {
                 **describe(rollouts),
                 "kl": masked_mean(divergence, batch.mask).item(),
                 **({} if sampler is None else sampler_gap(old, sampler, batch.mask)),
             },
-            seconds,
-            curriculum,
-            rollout_table(rollouts, update + 1, divergence.sum(1).tolist()),
+            spent,
+            rollout_table(rollouts, begun.update + 1, divergence.sum(1).tolist()),
         )
 
     def _learn(self, drawn: _Drawn) -> tuple[dict[str, float], dict[str, float]]:
@@ -198,7 +259,7 @@ class _Training:
         """Record a finished update: the state and rollouts that the next one builds on."""
         progress, options, rollouts = self.progress, self.job.options, drawn.update.rollouts
         progress.update += 1
-        progress.curriculum = observe(drawn.curriculum, rollouts, options)
+        self.curriculum = progress.curriculum = observe(self.curriculum, rollouts, options)
         progress.kl_coefficient = next_coefficient(
             progress.kl_coefficient, metrics["kl"], len(rollouts), options
         )
@@ -256,11 +317,14 @@ class _Training:
                 shutil.rmtree(folder)
 
 
-def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-probabilities under the policy that drew and under the SFT policy, (batch, length)
-    each."""
+def _logprobs(run: Run[Any], rollouts: Sequence[Rollout], batch: Batch, exact: bool) -> tuple[Tensor, Tensor]:
+    """Log-probabilities under the present policy and under the SFT policy, (batch, length) each.
+
+    Args:
+        exact: the log-probabilities of the draw are those of the present policy.
+    """
     options = run.options
-    if run.engine.exact:
+    if exact:
         old = drawn_logprobs(rollouts, batch)
     else:  # the first ratio must be 1
         with run.measuring("policy") as policy:

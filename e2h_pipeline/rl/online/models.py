@@ -62,6 +62,7 @@ class Run(Generic[OptionsOf]):
     Attributes:
         sharded: models are split over the ranks.
         dtype: number format of the policy's products and of its file.
+        parameters: of the policy, without adapters.
         trained: models with an optimizer each: "policy", and those that an algorithm adds.
         learning: the parameters of each trained model that its optimizer moves.
         peaks: peak learning rate of each trained model.
@@ -74,7 +75,7 @@ class Run(Generic[OptionsOf]):
         self.options, self._inputs, self._seed = job.options, job.inputs, job.work.seed
         self.sharded = shards.wanted()
         self.policy, self.tokenizer = load_policy(job.inputs[SFT_POLICY])
-        self.dtype = self.policy.dtype
+        self.dtype, self.parameters = self.policy.dtype, self.policy.num_parameters()
         self._reference = self.policy
         if not self.options.lora_rank:
             self._reference = load_policy(job.inputs[SFT_POLICY])[0].requires_grad_(False)

@@ -7,6 +7,7 @@ which weights made it, and the loop refuses those of other weights.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -45,9 +46,11 @@ class RolloutEngine(Protocol):
 
     Attributes:
         exact: its log-probabilities are the trainer's own, from the same weights by the same code.
+        sending: seconds that went into weights so far.
     """
 
     exact: bool
+    sending: float
 
     def take_weights(self, version: int) -> None:
         """From here on draw from the policy's present weights. `version` numbers them: the updates
@@ -58,6 +61,14 @@ class RolloutEngine(Protocol):
         """Samples of each request, in the order asked, each with the version of its weights."""
         ...
 
+    def begin(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> None:
+        """Begin to draw what `drawn` then returns. Until then nothing else may be asked for."""
+        ...
+
+    def drawn(self) -> list[list[Sample]]:
+        """The samples that were begun, as of `sample`."""
+        ...
+
     def require_alive(self) -> None:
         """Raise an error where the engine cannot draw any more."""
         ...
@@ -66,9 +77,12 @@ class RolloutEngine(Protocol):
 class Embedded:
     """Draws in this process, by an engine on the model that learns."""
 
+    sending = 0.0
+
     def __init__(self, engine: Sampler, exact: bool) -> None:
         self._engine, self.exact = engine, exact
         self._version: int | None = None
+        self._begun: list[list[Sample]] = []
 
     def take_weights(self, version: int) -> None:
         """See `RolloutEngine`. It has the weights."""
@@ -78,6 +92,14 @@ class Embedded:
         """See `RolloutEngine`."""
         drawn = self._engine.sample(requests, options)
         return [[replace(sample, version=self._version) for sample in samples] for samples in drawn]
+
+    def begin(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> None:
+        """See `RolloutEngine`. It draws at once: soon the model has other weights."""
+        self._begun = self.sample(requests, options)
+
+    def drawn(self) -> list[list[Sample]]:
+        """See `RolloutEngine`."""
+        return self._begun
 
     def require_alive(self) -> None:
         """See `RolloutEngine`. It is."""
@@ -96,6 +118,7 @@ class Separate:
         """
         self._fleet, self._policy, self._adapter = fleet, policy, adapter
         self._version: int | None = None
+        self.sending = 0.0
 
     def take_weights(self, version: int) -> None:
         """See `RolloutEngine`.
@@ -105,6 +128,7 @@ class Separate:
         """
         if version == self._version:
             return
+        began = time.monotonic()
         if self._adapter is not None:
             own = adapter_tensors(self._policy, self._adapter)
             tensors = {name: gathered(tensor.detach()) for name, tensor in own.items()}
@@ -117,6 +141,7 @@ class Separate:
             for _ in PolicyWeights(self._policy).tensors():
                 continue  # its part of putting them together
         self._version = version
+        self.sending += time.monotonic() - began
 
     def sample(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> list[list[Sample]]:
         """See `RolloutEngine`.
@@ -124,7 +149,25 @@ class Separate:
         Raises:
             RolloutEngineError: an engine died, failed or fell silent.
         """
-        drawn: list[list[dict[str, Any]]] = told(lambda: self._drawn(requests, options))
+        self.begin(requests, options)
+        return self.drawn()
+
+    def begin(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> None:
+        """See `RolloutEngine`.
+
+        Raises:
+            RolloutEngineError: an engine died or failed.
+        """
+        if self._fleet:
+            self._fleet.begin(requests, options)
+
+    def drawn(self) -> list[list[Sample]]:
+        """See `RolloutEngine`.
+
+        Raises:
+            RolloutEngineError: an engine died, failed or fell silent.
+        """
+        drawn: list[list[dict[str, Any]]] = told(self._drawn)
         return [[sample_of(values) for values in samples] for samples in drawn]
 
     def require_alive(self) -> None:
@@ -136,12 +179,9 @@ class Separate:
         if self._fleet:
             self._fleet.require_alive()
 
-    def _drawn(
-        self, requests: Sequence[SampleRequest], options: SamplingOptions
-    ) -> list[list[dict[str, Any]]]:
+    def _drawn(self) -> list[list[dict[str, Any]]]:
         assert self._fleet is not None
-        drawn = self._fleet.sample(requests, options)
-        return [[asdict(sample) for sample in samples] for samples in drawn]
+        return [[asdict(sample) for sample in samples] for samples in self._fleet.drawn()]
 
 
 class PolicyWeights:
@@ -183,8 +223,12 @@ def rollout_engine(job: RlJob[OnlineRl], run: Run[Any]) -> Iterator[RolloutEngin
             fleet.close()
 
 
-def require_version(samples: Sequence[Sample], version: int) -> None:
+def require_version(samples: Sequence[Sample], version: int, update: int) -> None:
     """Refuse samples of other weights.
+
+    Args:
+        version: of the weights that were asked for.
+        update: that they are for, from 0.
 
     Raises:
         StaleRollouts: there is one.
@@ -192,6 +236,6 @@ def require_version(samples: Sequence[Sample], version: int) -> None:
     others = sorted({str(sample.version) for sample in samples if sample.version != version})
     if others:
         raise StaleRollouts(
-            f"update {version + 1} asked for rollouts of the weights of version {version}, and got rollouts of "
+            f"update {update + 1} asked for rollouts of the weights of version {version}, and got rollouts of "
             f"{', '.join(others)}; run again to go on from the last checkpoint"
         )

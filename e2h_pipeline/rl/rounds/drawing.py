@@ -19,6 +19,7 @@ from e2h_pipeline.rewards.scoring import score_pool
 from e2h_pipeline.rl.batches import collate
 from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.rollouts import Rollout, answer_of, prompt_ids, right_answers
+from e2h_pipeline.rl.rounds.own_process import for_drawing
 from e2h_pipeline.rl.rounds.run import RoundsRun
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def draw_scored(run: RoundsRun, policy: Path, questions: pa.Table, pool: Pool) -
     sample_pool(
         Drawing(policy, run.job.domain, sampling, stream, Independent()),
         questions,
-        replace(work, out=folder / "pool", folder=folder / "samples"),
+        replace(for_drawing(work), out=folder / "pool", folder=folder / "samples"),
         pool.unit,
     )
     rolled_out = time.monotonic()

@@ -5,6 +5,8 @@ for all: the resumable sample pool, scores of the easy evaluator, guards, and a 
 easy validation. Questions are those of the online loop. A killed run keeps what its round had
 drawn, scored, chosen or trained, and goes on from there.
 
+Under `accelerate launch` the processes train together; all else rank 0 does alone (see `rl.ranks`).
+
 Guards look at the policy that a round ends with, the last round's too, and compare it with the SFT
 policy: each answers the same `probe_questions` questions once (`_probe`).
 """
@@ -31,6 +33,7 @@ from e2h_pipeline.rl.guards import VALIDATION, trouble
 from e2h_pipeline.rl.metrics import means, measures
 from e2h_pipeline.rl.progress import Progress, finish, rollouts_of
 from e2h_pipeline.rl.questions import read_questions
+from e2h_pipeline.rl.ranks import alone, together
 from e2h_pipeline.rl.rollouts import Rollout, rollout_table
 from e2h_pipeline.rl.rounds.drawing import (
     Pool,
@@ -48,14 +51,17 @@ from e2h_pipeline.rl.rounds.run import (
     read_metrics,
     write_metrics,
 )
+from e2h_pipeline.training.adapters import whole
 from e2h_pipeline.training.batches import Example
-from e2h_pipeline.training.trainer import Settings, train
+from e2h_pipeline.training.trainer import Settings, is_main_process, process_count, train
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OptionsOf = TypeVar("OptionsOf", bound=RoundsRl)
 
+_DRAWN, _CHOSEN = "drawn.json", "chosen.parquet"  # metrics of a round's solutions; its examples
 _AFTER = "after_"  # prefix of a probe's metrics; a round's own metrics are those of the policy before it
 _TRAINED = ("loss", VALIDATION)  # metrics without the prefix that guards look at too
 
@@ -66,14 +72,17 @@ def train_in_rounds(algorithm: RoundsAlgorithm[OptionsOf], job: RlJob[OptionsOf]
     The folder also gets `curves.jsonl`, one line per round, and `rollouts.parquet`, one row per
     drawn solution.
     """
+    Settings.of(job.options, job.work.seed).micro_batch(process_count())  # an error now, not after hours
     questions, validation = read_questions(job.inputs, job.options)
-    with grader(job.grader) as judge:
+    with together(), grader(job.grader) as judge:
         run = RoundsRun(algorithm, job, judge, questions, validation)
         job.work.folder.mkdir(parents=True, exist_ok=True)
-        write_questions(run.question_folder, questions)
+        if is_main_process():
+            write_questions(run.question_folder, questions)
         progress = _all_rounds(run)
-    best = run.folder(progress.best_update) / POLICY_FOLDER if progress.best_update else run.sft
-    return finish(progress, best, job.work)
+        best = run.folder(progress.best_update) / POLICY_FOLDER if progress.best_update else run.sft
+        summary: dict[str, Any] = alone(lambda: finish(progress, best, job.work))
+    return summary
 
 
 def _all_rounds(run: RoundsRun) -> Progress:
@@ -81,7 +90,7 @@ def _all_rounds(run: RoundsRun) -> Progress:
     reporter, name, total = run.job.work.reporter, run.algorithm.name, run.options.rounds
     one = run.options.guards.model_copy(update={"window": 1, "hack_window": 1})
     guarded = run.options.model_copy(update={"guards": one})
-    watched = [_probe(run, 0, run.sft)]
+    watched = [alone(lambda: _probe(run, 0, run.sft))]
     progress, current = Progress(best_accuracy=watched[0][VALIDATION]), run.sft
     while progress.update < total:
         started, number = time.monotonic(), progress.update + 1
@@ -127,28 +136,34 @@ def _round(run: RoundsRun, number: int, current: Path) -> tuple[dict[str, float]
     """
     folder = run.folder(number)
     finished = folder / METRICS_FILE
-    if finished.exists():
+    if alone(finished.exists):
         return read_metrics(finished), {}
-    chosen = folder / "chosen.parquet"
-    drawn = folder / "drawn.json"
-    seconds: dict[str, float] = {}
-    if not chosen.exists():
-        pool = Pool(folder, run.options.samples, f"round-{number}", f"round {number} samples")
-        seconds = draw_scored(run, current, read_table(run.question_folder / TABLE), pool)
-        found, examples = _choose(run, number)
-        drawn.write_text(json.dumps(found), encoding="utf-8")
-        write_table(chosen, examples)
-    metrics = read_metrics(drawn)
+    seconds: dict[str, float] = alone(lambda: _choose_once(run, number, current))
+    metrics = read_metrics(folder / _DRAWN)
     if metrics["chosen"]:
         began = time.monotonic()
-        trained = _train(run, number, run.algorithm.start(run.job, current), read_table(chosen))
+        trained = _train(run, number, run.algorithm.start(run.job, current), read_table(folder / _CHOSEN))
         seconds["seconds_update"] = time.monotonic() - began
-        seen = _probe(run, number, folder / POLICY_FOLDER)
+        seen = alone(lambda: _probe(run, number, folder / POLICY_FOLDER))
         metrics |= trained | {VALIDATION: seen.pop(VALIDATION)}
         metrics |= {f"{_AFTER}{name}": value for name, value in seen.items()}
-    write_metrics(finished, metrics)
-    _clear(folder)
+    if is_main_process():
+        write_metrics(finished, metrics)
+        _clear(folder)
     return metrics, seconds
+
+
+def _choose_once(run: RoundsRun, number: int, current: Path) -> dict[str, float]:
+    """Draw a round's solutions and choose among them, unless that was done; where the time went."""
+    folder = run.folder(number)
+    if (folder / _CHOSEN).exists():
+        return {}
+    pool = Pool(folder, run.options.samples, f"round-{number}", f"round {number} samples")
+    seconds = draw_scored(run, current, read_table(run.question_folder / TABLE), pool)
+    found, examples = _choose(run, number)
+    (folder / _DRAWN).write_text(json.dumps(found), encoding="utf-8")
+    write_table(folder / _CHOSEN, examples)
+    return seconds
 
 
 def _clear(folder: Path) -> None:
@@ -216,12 +231,12 @@ def _measures(solved: Sequence[Rollout], divergences: Sequence[float | None]) ->
 
 
 def _train(run: RoundsRun, number: int, start: Path, examples: pa.Table) -> dict[str, float]:
-    """Train on the chosen examples and save the policy of the round."""
-    from e2h_pipeline.models.base import save_model
+    """Train on the chosen examples, all processes together, and save the policy of the round."""
     from e2h_pipeline.models.load import load_policy
 
     policy, training = run.folder(number) / POLICY_FOLDER, run.folder(number) / "training"
     model, tokenizer = load_policy(start)
+    stored_as = model.dtype
     work = run.job.work
     summary = train(
         model.train(),
@@ -231,11 +246,28 @@ def _train(run: RoundsRun, number: int, start: Path, examples: pa.Table) -> dict
         tokenizer.pad_token_id,
         replace(work, out=training, folder=training, reporter=_OfRound(work.reporter, number)),
     )
+    if is_main_process():
+        _save(whole(model, training, _weights).to(stored_as), tokenizer, policy)
+    return {"loss": summary["final_loss"], "optimizer_steps": summary["updates"]}
+
+
+def _weights(folder: Path) -> PreTrainedModel:
+    """A language model that was saved without its tokenizer."""
+    from transformers import AutoModelForCausalLM
+
+    from e2h_pipeline.models.strict import load_strictly
+
+    return load_strictly(AutoModelForCausalLM, folder)
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, policy: Path) -> None:
+    """Write the policy of a round under a temporary name and rename it: it is whole or absent."""
+    from e2h_pipeline.models.base import save_model
+
     temporary = policy.with_name(f".{policy.name}.{os.getpid()}.tmp")
     save_model(model, tokenizer, temporary)
     shutil.rmtree(policy, ignore_errors=True)
     temporary.rename(policy)
-    return {"loss": summary["final_loss"], "optimizer_steps": summary["updates"]}
 
 
 class _Examples:

@@ -30,7 +30,7 @@ class IterativePreference:
     name = "DPO"
     reads: tuple[str, ...] = ()
     samples = True
-    distributed = False
+    distributed = True
 
     def train(self, job: RlJob[PreferenceRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""
@@ -57,10 +57,12 @@ class IterativePreference:
 
         def loss(model: PreTrainedModel, batch: dict[str, Any], step: TrainingStep) -> Tensor:
             from e2h_pipeline.rl.rounds.preference_losses import sequence_logprobs
+            from e2h_pipeline.training.next_token import IGNORED
 
             sums = sequence_logprobs(model, batch["input_ids"], batch["attention_mask"], batch["mask"])
             losses = pair_losses(sums, batch["reference"].sum(1), batch["mask"], options)
-            return losses.sum() / (step.total / 2)  # a label in each solution of a pair
+            real = (batch["labels"] != IGNORED).any(1)[0::2]  # others fill up the batches of some processes
+            return losses[real].sum() / (step.total / 2)  # a label in each solution of a pair
 
         return loss
 

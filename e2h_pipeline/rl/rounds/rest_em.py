@@ -33,7 +33,7 @@ class RestEm:
     name = "ReST-EM"
     reads = (BASE_MODEL,)
     samples = True
-    distributed = False
+    distributed = True
 
     def train(self, job: RlJob[RestEmRl]) -> dict[str, Any]:
         """See `Algorithm.train`."""

@@ -224,12 +224,41 @@ def test_an_engine_that_dies_while_it_waits_is_noticed(start: Callable[..., Flee
             time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    ("act", "why"), [(signal.SIGKILL, "ended by SIGKILL"), (signal.SIGSTOP, "gave no sign of life for 3 s")]
+)
+def test_an_engine_that_is_lost_while_the_trainer_learns_is_noticed(
+    start: Callable[..., Fleet], act: signal.Signals, why: str
+) -> None:
+    """Between the order to draw and the wait for the samples."""
+    fleet = start("parrot", 2, seconds=3.0)
+    fleet.begin(requests(), LONG)
+    os.kill(fleet.pids()[1], act)
+    deadline = time.monotonic() + 30
+    with pytest.raises(RolloutEngineError, match=rf"rollout engine 1 \(parrot\) {why} .*while drawing"):
+        while time.monotonic() < deadline:
+            fleet.require_alive()
+            time.sleep(0.05)
+
+
 def test_an_error_in_an_engine_comes_with_its_traceback(start: Callable[..., Fleet]) -> None:
     fleet = start("parrot", 1)
     with pytest.raises(
         RolloutEngineError, match=r"failed while drawing: ValueError: nothing to say"
     ) as caught:
         fleet.sample(requests(0), HOT)
+    assert "parrot.py" in caught.value.__notes__[0]
+
+
+def test_an_error_while_the_trainer_learns_comes_with_its_traceback(start: Callable[..., Fleet]) -> None:
+    """The error is heard, not only that the engine has ended."""
+    fleet = start("parrot", 1)
+    fleet.begin(requests(0), HOT)
+    deadline = time.monotonic() + 30
+    with pytest.raises(RolloutEngineError, match="ValueError: nothing to say") as caught:
+        while time.monotonic() < deadline:
+            fleet.require_alive()
+            time.sleep(0.05)
     assert "parrot.py" in caught.value.__notes__[0]
 
 

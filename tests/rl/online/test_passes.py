@@ -26,7 +26,7 @@ from e2h_pipeline.rl.online.passes import (
 )
 from e2h_pipeline.rl.online.ppo import Ppo
 from e2h_pipeline.rl.questions import Question
-from e2h_pipeline.rl.rollouts import Rollout, draw, reward
+from e2h_pipeline.rl.rollouts import Rollout, reward
 from e2h_pipeline.solutions import MARKED
 
 LENGTHS = (3, 9, 3, 5, 7, 3, 9, 4)
@@ -143,7 +143,7 @@ def test_logprobs_of_the_draw_are_those_of_the_policy(ladder_policy: Path, tempe
     options = OnlineRl(samples_per_question=3, temperature=temperature, max_new_tokens=12)
     engine = TransformersEngine(model, tokenizer)
     questions = [Question(f"q/{i}", text, None) for i, text in enumerate(("1+2", "3*4-5", "6-2*3+1"))]
-    pairs = draw(engine, questions, MARKED, options, 0, 0)
+    pairs = rl_runs.draw(engine, questions, options)
     segments = [len(MARKED.parse(sample.completion).spans) for _, sample in pairs]
     rollouts = [
         reward(pair, [0.0] * count, None, tokenizer, LADDER, options)

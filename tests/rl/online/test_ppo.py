@@ -33,7 +33,7 @@ from e2h_pipeline.rl.online.passes import token_logprobs, token_values
 from e2h_pipeline.rl.online.ppo import Ppo
 from e2h_pipeline.rl.progress import Progress
 from e2h_pipeline.rl.questions import Question, read_questions
-from e2h_pipeline.rl.rollouts import Judges, Rollout, draw, rewarded
+from e2h_pipeline.rl.rollouts import Judges, Rollout, rewarded
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.sft import train_sft
 
@@ -333,7 +333,7 @@ def test_the_first_update_by_hand(
     policy, tokenizer = load_policy(ladder_policy)
     job = rl_runs.job(options, ladder_policy, biased_evaluator, ladder_tables, tmp_path)
     questions, _ = draw_questions(read_questions(job.inputs, options)[0], options, {}, 0, 0)
-    completions = draw(TransformersEngine(policy, tokenizer), questions, MARKED, options, 0, 0)
+    completions = rl_runs.draw(TransformersEngine(policy, tokenizer), questions, options)
     judges = Judges(*load_evaluator(biased_evaluator), ExactGrader(), LADDER)
     rollouts = rewarded(completions, tokenizer, judges, options)
     squares, entropies = [], []

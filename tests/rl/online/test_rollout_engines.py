@@ -30,6 +30,9 @@ from resources.supervise import descendants
 
 SMALL = {"updates": 3, "max_new_tokens": 12, "checkpoint_every": 2, "max_kl": 100.0}
 PPO, GRPO = rl_runs.PPO.model_copy(update=SMALL), rl_runs.GRPO.model_copy(update=SMALL)
+# Updates behind the weights that drew, for each of the three updates, by `lag`. There is a checkpoint
+# after two.
+WEIGHTS = {0: [0, 1, 2], 1: [0, 0, 2]}
 FOREIGN = 99.0
 
 
@@ -157,23 +160,25 @@ def _engines() -> list[int]:
 def test_a_run_that_loses_its_engine_fails_and_goes_on_with_two_to_what_one_process_makes(
     inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rl_runs.run(PPO, *inputs, tmp_path / "one")
+    options = PPO.model_copy(update=rl_runs.LAG)
+    rl_runs.run(options, *inputs, tmp_path / "one")
     monkeypatch.setenv("E2H_ROLLOUT_ENGINES", "1")
     with pytest.raises(RolloutEngineError, match=r"rollout engine 0 \(transformers\) ended by SIGKILL"):
-        rl_runs.run(PPO, *inputs, tmp_path / "two", Murderer(2))
+        rl_runs.run(options, *inputs, tmp_path / "two", Murderer(2))
     assert _engines() == []
     assert [path.name for path in (tmp_path / "two" / "work").iterdir() if "engine" in path.name] == []
     monkeypatch.setenv("E2H_ROLLOUT_ENGINES", "2")
-    rl_runs.run(PPO, *inputs, tmp_path / "two")
+    rl_runs.run(options, *inputs, tmp_path / "two")
     assert _engines() == []
     one, two = (
         load_file(tmp_path / name / "work/update-000003/policy/model.safetensors") for name in ("one", "two")
     )
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
-    _assert_same_rollouts(tmp_path / "one", tmp_path / "two")
+    _assert_same_rollouts(tmp_path / "one", tmp_path / "two", 1)
     curves = [json.loads(line) for line in (tmp_path / "two/out/curves.jsonl").read_text().splitlines()]
-    assert all(0 < curve["sampler_gap"] <= curve["sampler_gap_max"] < 1e-4 for curve in curves)
+    assert all(0 < curve["sampler_gap"] <= curve["sampler_gap_max"] for curve in curves)
+    assert [curve["sampler_gap_max"] < 1e-4 for curve in curves] == [True, False, True]
 
 
 class Here:
@@ -203,9 +208,13 @@ class Here:
         save(folder)
         assert self._live.take_adapter(folder, version) == version
 
-    def sample(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> list[list[Sample]]:
+    def begin(self, requests: Sequence[SampleRequest], options: SamplingOptions) -> None:
+        """See `Fleet`. It draws as late as it can."""
+        self._asked = requests, options
+
+    def drawn(self) -> list[list[Sample]]:
         """See `Fleet`."""
-        return self._live.sample(requests, options)
+        return self._live.sample(*self._asked)
 
     def require_alive(self) -> None:
         """It is."""
@@ -214,29 +223,37 @@ class Here:
         """Nothing to close."""
 
 
-@pytest.mark.parametrize(("rank", "sharded"), [(0, "true"), (2, "false")])
+@pytest.mark.parametrize(("rank", "sharded", "lag"), [(0, "true", 0), (2, "false", 1)])
 def test_rank_0_drives_the_engine_with_lora_it_sends_the_adapter(
-    rank: int, sharded: str, inputs: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rank: int,
+    sharded: str,
+    lag: int,
+    inputs: tuple[Path, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same rollouts as of one process that draws itself."""
-    options = PPO.model_copy(update={"lora_rank": rank, "learning_rate": 3e-4})
+    options = PPO.model_copy(update={"lora_rank": rank, "learning_rate": 3e-4, "lag": lag})
     rl_runs.run(options, *inputs, tmp_path / "one")
     monkeypatch.setenv("E2H_ROLLOUT_ENGINES", "1")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
     monkeypatch.setattr(rollout_engines, "Fleet", Here)
     assert in_ranks(2, lambda: rl_runs.run(options, *inputs, tmp_path / "two")) == [0, 0]
-    _assert_same_rollouts(tmp_path / "one", tmp_path / "two")
+    _assert_same_rollouts(tmp_path / "one", tmp_path / "two", lag)
     curves = [json.loads(line) for line in (tmp_path / "two/out/curves.jsonl").read_text().splitlines()]
-    assert all(curve["sampler_gap_max"] < 1e-4 for curve in curves)
-    sent = {f"adapter-{version}" for version in range(4)} if rank else set()
+    assert [curve["sampler_gap_max"] < 1e-4 for curve in curves] == [
+        v == u for u, v in enumerate(WEIGHTS[lag])
+    ]
+    sent = {f"adapter-{version}" for version in {*WEIGHTS[lag], 3}} if rank else set()
     assert {path.name for path in (tmp_path / "two" / "work").glob("adapter-*")} == sent
 
 
-def _assert_same_rollouts(one: Path, two: Path) -> None:
+def _assert_same_rollouts(one: Path, two: Path, lag: int) -> None:
     tables = [read_table(folder / "out" / "rollouts.parquet") for folder in (one, two)]
     for column in ("update", "problem_id", "answer", "tokens", "weights"):
         assert tables[0][column] == tables[1][column]
-    assert [v - 1 for v in tables[1]["update"].to_pylist()] == tables[1]["weights"].to_pylist()
+    made = dict(zip(tables[1]["update"].to_pylist(), tables[1]["weights"].to_pylist(), strict=True))
+    assert [made[update + 1] for update in range(3)] == WEIGHTS[lag]
 
 
 def test_the_engine_is_in_the_key_where_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
