@@ -223,6 +223,8 @@ def _firewall(asset: str) -> dg.AssetChecksDefinition:
             *manifest_findings(made, audit, split),
         ]
         note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"
+        if not recipe.reward.easy_only:
+            note = "not strict: its evaluator was trained by others, on data that nobody here knows"
         levels = ", ".join(map(str, recipe.problems.easy_levels))
         return seen.result(findings, supervision=note, supervised_levels=levels, artifacts=len(made))
 

@@ -164,7 +164,7 @@ class _Training:
         require_version([sample for _, sample in completions], update)
         rolled_out = time.monotonic()
         with run.judge() as evaluator:
-            judges = Judges(evaluator, run.evaluator_tokenizer, self.grader, self.job.domain)
+            judges = Judges(evaluator, self.grader, self.job.domain)
             rollouts = rewarded(completions, run.tokenizer, judges, options)
         seconds = {"seconds_rollout": rolled_out - began, "seconds_score": time.monotonic() - rolled_out}
         rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))
