@@ -10,7 +10,7 @@ from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.registry import DOMAINS, EVALUATOR_KINDS, STEP_CHECKERS, resolve
 from e2h_pipeline.stages.asset import stage
 
-_PARTIAL = "e2h_pipeline.evaluation.partial:partial_metrics"
+_PARTIAL = "e2h_pipeline.evaluation.partial.metrics:partial_metrics"
 
 
 def _judges_tokens(recipe: RecipeSlice) -> bool:

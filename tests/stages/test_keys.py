@@ -154,7 +154,11 @@ def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, n
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("evaluation/partial.py", "np.linspace(0, 1, _CANDIDATES)", "np.linspace(0, 1, 2 * _CANDIDATES)"),
+        (
+            "evaluation/partial/dropping.py",
+            "np.linspace(0, 1, _CANDIDATES)",
+            "np.linspace(0, 1, _CANDIDATES + 1)",
+        ),
         ("rewards/token_values.py", "batch_tokens: int = 65536", "batch_tokens: int = 65535"),
     ],
 )
