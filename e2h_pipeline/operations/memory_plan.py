@@ -27,9 +27,9 @@ from e2h_pipeline.recipe import (
     OnlineRl,
     OutsideReward,
     Recipe,
-    Reward,
     RewardTraining,
     RoundsRl,
+    TaughtLabels,
 )
 from e2h_pipeline.rl.memory import online
 from e2h_pipeline.training.memory import fitting, next_token, token_scores
@@ -143,14 +143,24 @@ def _stages(
     one = replace(cards, ranks=1, sharded=False)
     own = cards if _distributed("sft_policy", recipe) else one
     yield "sft_policy", _sft(recipe.sft, base), own, _lighter("sft", recipe.sft, _sft, base, own)
+    for labels in recipe.labels:
+        if isinstance(labels, TaughtLabels) and (taught := _teachers(labels, base)):
+            training = labels.training
+            make = partial(_taught, teachers=taught)
+            yield (
+                "easy_step_labels",
+                make(training, base),
+                one,
+                _lighter("labels.training", training, make, base, one),
+            )
     judges = _judges(recipe, base)
     reckon = partial(_scoring, judges=judges, longest=recipe.sampling.max_new_tokens)
     fewer = _fewer_tokens("scoring", recipe.scoring, reckon, one)
-    if isinstance(recipe.reward, Reward):
+    if fitted := recipe.reward.fine_tuning:
         own = cards if _distributed("easy_evaluator", recipe) else one
-        training = recipe.reward.training
-        lighter = _lighter("reward.training", training, _evaluator, base, own)
-        yield "easy_evaluator", _evaluator(training, base), own, lighter
+        make_own: Any = _evaluator if isinstance(fitted, RewardTraining) else _sft
+        lighter = _lighter("reward.training", fitted, make_own, base, own)
+        yield "easy_evaluator", make_own(fitted, base), own, lighter
     else:
         yield "easy_evaluator", reckon(recipe.scoring), one, fewer
     for stage, section in (("easy_samples", "easy_samples"), ("benchmark_samples", "sampling")):
@@ -260,6 +270,25 @@ def _sampling(options: Any, base: _Base, engine: str) -> _Reckon:
             return [Phase("drawing", added(all_weights(model), drawing(model, asked, rows)))]
 
     return reckon
+
+
+def _teachers(labels: TaughtLabels, base: _Base) -> list[tuple[int | None, _Base]]:
+    """The evaluators that a source of labels trains for itself: layers that each keeps, and its model."""
+    import torch
+
+    if getattr(labels, "selection", "active") == "uniform" or getattr(labels, "labeller", "weak") != "weak":
+        return []
+    first = base
+    if own := getattr(labels, "base", None):
+        config = published_config(Base(model=own))
+        first = _Base(config, config.dtype or torch.float32)
+    return [(labels.training.layers, first), *((layers, base) for layers in getattr(labels, "middle", ()))]
+
+
+def _taught(options: RewardTraining, _: _Base, teachers: Sequence[tuple[int | None, _Base]]) -> _Reckon:
+    """The trainings of a source's own evaluators, one after the other."""
+    each = [_evaluator(options.model_copy(update={"layers": layers}), base) for layers, base in teachers]
+    return lambda cards: [phase for reckon in each for phase in reckon(cards)]
 
 
 def _judges(recipe: Recipe, base: _Base) -> list[_Base]:
