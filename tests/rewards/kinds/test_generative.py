@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from pydantic import ValidationError
 from rl_runs import SHIPPED
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from e2h_pipeline.artifacts.tables import TABLE, write_table
+from e2h_pipeline.artifacts.tables import TABLE, read_table, write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.ladder.checker import step_labels
 from e2h_pipeline.problems.ladder.problems import draw_chain
-from e2h_pipeline.recipe import GenerativeReward, GenerativeTraining, LadderWorld
-from e2h_pipeline.rewards.evaluators import open_evaluator
+from e2h_pipeline.recipe import GenerativeReward, GenerativeTraining, LadderWorld, Scoring
+from e2h_pipeline.rewards.evaluators import open_evaluator, write_kind
 from e2h_pipeline.rewards.generative.prompt import Asked, Prompt, PromptError, read_prompt
 from e2h_pipeline.rewards.generative.reader import Critiques, GenerativeEvaluator
 from e2h_pipeline.rewards.generative.trained import train_generative, verdict_loss
+from e2h_pipeline.rewards.pool import score_pool
 from e2h_pipeline.rewards.verdicts import verdict_scorer
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.training.next_token import IGNORED, next_token_loss
@@ -130,6 +132,26 @@ def test_a_score_is_the_mean_over_critiques() -> None:
     start = f"{HOMEWORK}\n\n1+2*2\n\n# Solution\n\n1+2=4\n\n="
     chances = [right_by_hand(base, f"{start}{text}\n\n+") for text, _ in drawn]
     assert sigmoid(found[2]) == pytest.approx([sum(chances) / 3], abs=1e-5)
+
+
+def test_the_tokens_of_critiques_are_counted_with_the_scores(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "evaluator")
+    told = {"critiques": 2, "critique_tokens": 3, "temperature": 1.0, "seed": 0, "heading": HOMEWORK}
+    write_kind(tmp_path / "evaluator", "generative", {**told, "prompt": asdict(REMARKS)})
+    names = [f"p{number}" for number in range(len(SOLUTIONS))]
+    rows = [
+        {"problem_id": name, "level": 1, "sample": 0, "completion": text, "finish_reason": "stop"}
+        for name, (_, text, _) in zip(names, SOLUTIONS, strict=True)
+    ]
+    asked = [{"problem_id": name, "question": one[0]} for name, one in zip(names, SOLUTIONS, strict=True)]
+    write_table(tmp_path / "pool" / "part-0.parquet", pa.Table.from_pylist(rows))
+    write_table(tmp_path / "asked" / TABLE, pa.Table.from_pylist(asked))
+    work = Work(tmp_path / "out", tmp_path / "work", 0)
+    found = score_pool(tmp_path / "evaluator", tmp_path / "pool", tmp_path / "asked", Scoring(), MARKED, work)
+    written = read_table(tmp_path / "out" / "part-0.parquet")["written_tokens"].to_pylist()
+    steps = [3, 2, 1, 4, 0]
+    assert all(2 * count <= tokens <= 6 * count for count, tokens in zip(steps, written, strict=True))
+    assert found == {"solutions": 5, "steps": 10, "tokens_written": sum(written)}
 
 
 def labelled_rows(count: int, split: str, seed: int) -> list[dict[str, Any]]:
