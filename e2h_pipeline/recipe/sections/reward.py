@@ -211,7 +211,7 @@ class GenerativeReward(AnyEvaluator):
     prompt: str = Field(
         "marked",
         description="How a solution is put to it: a prompt shipped with the package (marked, critique), or a YAML file "
-        "(docs/models.md).",
+        "(docs/oversight.md).",
     )
     critiques: int = Field(
         0,

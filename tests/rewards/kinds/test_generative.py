@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import rl_runs
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,10 +135,23 @@ def test_a_score_is_the_mean_over_critiques() -> None:
     assert sigmoid(found[2]) == pytest.approx([sum(chances) / 3], abs=1e-5)
 
 
-def test_the_tokens_of_critiques_are_counted_with_the_scores(tmp_path: Path) -> None:
-    shutil.copytree(SHIPPED, tmp_path / "evaluator")
+@pytest.fixture(scope="module")
+def remarking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluator's folder: two critiques of three tokens for each step."""
+    folder = tmp_path_factory.mktemp("remarking") / "evaluator"
+    shutil.copytree(SHIPPED, folder)
     told = {"critiques": 2, "critique_tokens": 3, "temperature": 1.0, "seed": 0, "heading": HOMEWORK}
-    write_kind(tmp_path / "evaluator", "generative", {**told, "prompt": asdict(REMARKS)})
+    write_kind(folder, "generative", {**told, "prompt": asdict(REMARKS)})
+    return folder
+
+
+def test_it_rewards_a_policy(remarking: Path, ladder_tables: Path, tmp_path: Path) -> None:
+    few = rl_runs.PPO.model_copy(update={"updates": 1, "rollouts": 4, "max_new_tokens": 16})
+    summary = rl_runs.run(few, SHIPPED, remarking, ladder_tables, tmp_path)
+    assert summary["critic_starts_as"] == "sft_policy" and summary["final_gradient_norm"] > 0
+
+
+def test_the_tokens_of_critiques_are_counted_with_the_scores(remarking: Path, tmp_path: Path) -> None:
     names = [f"p{number}" for number in range(len(SOLUTIONS))]
     rows = [
         {"problem_id": name, "level": 1, "sample": 0, "completion": text, "finish_reason": "stop"}
@@ -147,7 +161,7 @@ def test_the_tokens_of_critiques_are_counted_with_the_scores(tmp_path: Path) -> 
     write_table(tmp_path / "pool" / "part-0.parquet", pa.Table.from_pylist(rows))
     write_table(tmp_path / "asked" / TABLE, pa.Table.from_pylist(asked))
     work = Work(tmp_path / "out", tmp_path / "work", 0)
-    found = score_pool(tmp_path / "evaluator", tmp_path / "pool", tmp_path / "asked", Scoring(), MARKED, work)
+    found = score_pool(remarking, tmp_path / "pool", tmp_path / "asked", Scoring(), MARKED, work)
     written = read_table(tmp_path / "out" / "part-0.parquet")["written_tokens"].to_pylist()
     steps = [3, 2, 1, 4, 0]
     assert all(2 * count <= tokens <= 6 * count for count, tokens in zip(steps, written, strict=True))
