@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assets.judged import EVALUATOR, READ_BY
 from assets.watched import SAMPLE_FILES, SUPPLIED_SAMPLES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.artifacts.tables import TABLE, read_table
@@ -67,8 +68,14 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
         "problems.source",
         SUPPLIED_SAMPLES,
         *(Where(section, _drawn) for section in ("sampling", "search", "early_stop")),
+        *(Where(field, _asks_evaluator) for field in EVALUATOR),
     ],
-    methods=["problems.source", "samples.source", Where("search.method", _drawn)],
+    methods=[
+        "problems.source",
+        "samples.source",
+        Where("search.method", _drawn),
+        *(Where(field, _asks_evaluator) for field in READ_BY),
+    ],
     uses_if={_SCORER: _searches_with_scores, _WATCH: _stops_early},
     kinds={"parquet"},
     gpu=True,

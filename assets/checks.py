@@ -23,7 +23,7 @@ from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
-from e2h_pipeline.registry import DOMAINS, LABEL_SOURCES
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import (
     column_findings,
     constant_findings,
@@ -37,6 +37,7 @@ from e2h_pipeline.stages.findings import (
     training_findings,
 )
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_recipe
+from e2h_pipeline.supervision.step_labels import hard_sources
 from resources.engine import EngineResource
 from resources.store import StoreResource, input_artifact, latest_artifact
 from resources.tracking import TrackingResource
@@ -134,11 +135,6 @@ def split_integrity(
     return seen.result(findings, **counts)
 
 
-def _labels_hard(recipe: Recipe) -> bool:
-    """Whether a source of labels gives hard questions labels of a model."""
-    return any(LABEL_SOURCES.load(o.source)().labels_hard(o) for o in recipe.labels)
-
-
 def _training_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
@@ -156,9 +152,9 @@ def _training_check(asset: str) -> dg.AssetChecksDefinition:
         parts = seen.existing((asset, *_QUESTIONS))
         recipe = seen.recipe()
         unlevelled = DOMAINS.load(recipe.problems.source).unlevelled_easy
-        hard = asset == "easy_step_labels" and _labels_hard(recipe)
+        hard = hard_sources(recipe.labels) if asset == "easy_step_labels" else frozenset()
         folders = {name: found.path for name, found in parts.items()}
-        findings = training_findings(asset, folders, unlevelled, hard=hard)
+        findings = training_findings(asset, folders, unlevelled, hard_sources=hard)
         return seen.result(findings, hard_questions="labelled by a model" if hard else "none")
 
     return check
@@ -223,6 +219,8 @@ def _firewall(asset: str) -> dg.AssetChecksDefinition:
             *manifest_findings(made, audit, split),
         ]
         note = "strict" if recipe.strict else "not strict: a ceiling or a control, which saw hard answers"
+        if not recipe.reward.easy_only:
+            note = "not strict: its evaluator was trained by others, on data that nobody here knows"
         levels = ", ".join(map(str, recipe.problems.easy_levels))
         return seen.result(findings, supervision=note, supervised_levels=levels, artifacts=len(made))
 

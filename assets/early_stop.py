@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from assets.judged import EVALUATOR, READ_BY
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.registry import DOMAINS, EVALUATOR_KINDS, STEP_CHECKERS, resolve
 from e2h_pipeline.stages.asset import stage
 
-_PARTIAL = "e2h_pipeline.evaluation.partial:partial_metrics"
+_PARTIAL = "e2h_pipeline.evaluation.partial.metrics:partial_metrics"
 
 
 def _judges_tokens(recipe: RecipeSlice) -> bool:
@@ -28,8 +29,8 @@ def _judges_tokens(recipe: RecipeSlice) -> bool:
         "sft_policy",
     ],
     reads_if={"easy_outcome_labels": _judges_tokens},
-    recipe=["seed", "reward.kind", "evaluation", "early_stop", "problems.source"],
-    methods=["problems.source", "problems.source/step_checker", "reward.kind", "evaluation.grader"],
+    recipe=["seed", *EVALUATOR, "evaluation", "early_stop", "problems.source"],
+    methods=["problems.source", "problems.source/step_checker", "reward.kind", *READ_BY, "evaluation.grader"],
     uses_if={_PARTIAL: _judges_tokens},
     kinds={"parquet"},
     audit=True,

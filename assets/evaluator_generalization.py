@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from assets.judged import EVALUATOR, READ_BY
 from assets.watched import HUMAN_STEP_FILES
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
@@ -37,8 +38,8 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
     group="results",
     reads=["easy_evaluator", "easy_step_labels"],
     reads_if={**dict.fromkeys(_POOL, beyond("evaluator")), **dict.fromkeys(_PROBLEMS, _by_people)},
-    recipe=["seed", "scope", "reward.kind", "evaluation", "problems.source", "human_steps"],
-    methods=["problems.source", "problems.source/step_checker", "reward.kind", "evaluation.grader"],
+    recipe=["seed", "scope", *EVALUATOR, "evaluation", "problems.source", "human_steps"],
+    methods=["problems.source", "problems.source/step_checker", "reward.kind", *READ_BY, "evaluation.grader"],
     kinds={"parquet"},
     gpu=True,
     audit=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from assets.judged import EVALUATOR, READ_BY
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.asset import stage
@@ -12,14 +13,14 @@ from e2h_pipeline.stages.asset import stage
 @stage(
     group="reranking",
     reads=["easy_evaluator", "benchmark_samples", "benchmark_questions"],
-    recipe=["scoring", "problems.source"],
-    methods=["problems.source"],
+    recipe=["scoring", *EVALUATOR, "problems.source"],
+    methods=[*READ_BY, "problems.source"],
     kinds={"parquet"},
     gpu=True,
 )
 def rerank_scores(job: StageJob) -> dict[str, Any]:
     """Step scores of the benchmark samples by the easy evaluator, as raw logits."""
-    from e2h_pipeline.rewards.scoring import score_pool
+    from e2h_pipeline.rewards.pool import score_pool
 
     return score_pool(
         evaluator=job.path("easy_evaluator"),

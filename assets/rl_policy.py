@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from assets.judged import EVALUATOR, READ_BY
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.generation.engines.fleet import Settings
 from e2h_pipeline.recipe import OnlineRl, RecipeSlice
@@ -41,8 +42,8 @@ def _distributed(recipe: RecipeSlice) -> bool:
     group="policy",
     reads=EVERY_INPUT,
     reads_if={asset: _reads(asset) for asset in _FURTHER},
-    recipe=["seed", "rl", "evaluation.grader", "problems.source"],
-    methods=["rl.algorithm", "problems.source", "evaluation.grader"],
+    recipe=["seed", "rl", *EVALUATOR, "evaluation.grader", "problems.source"],
+    methods=["rl.algorithm", *READ_BY, "problems.source", "evaluation.grader"],
     kinds={"huggingface", "pytorch"},
     gpu=True,
     samples=_samples,

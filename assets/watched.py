@@ -17,13 +17,13 @@ import dagster as dg
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.recipe import SPLIT_FIELDS, Recipe, RecipeError, RecipeSlice, with_inner
-from e2h_pipeline.registry import LABEL_SOURCES, SAMPLE_SOURCES, SOLUTION_SOURCES
+from e2h_pipeline.registry import EVALUATOR_KINDS, LABEL_SOURCES, SAMPLE_SOURCES, SOLUTION_SOURCES
 from e2h_pipeline.stages.spec import EXPERIMENTS, OWNERS, Part, Without, narrow
 from resources.store import StoreResource
 
 PROBLEM_FILES, SOLUTION_FILES = "problem_files", "solution_files"
 LABEL_FILES, MODEL_FILES, HUMAN_STEP_FILES = "label_files", "base_model_files", "human_step_files"
-SAMPLE_FILES = "sample_files"
+SAMPLE_FILES, EVALUATOR_FILES = "sample_files", "evaluator_files"
 READABLE = "source_readable"
 _LISTED = 20  # experiments that an alert names
 PROBLEM_SOURCE = Without("problems", SPLIT_FIELDS)
@@ -150,6 +150,12 @@ def _look_at_model(recipe: RecipeSlice) -> SourceState:
     return look_at_model(recipe.base)
 
 
+def _look_at_evaluator(recipe: RecipeSlice) -> SourceState:
+    from e2h_pipeline.models.watch import look_at_sources
+
+    return look_at_sources("reward", EVALUATOR_KINDS.load(recipe.reward.kind)().sources(recipe.reward))
+
+
 WATCHED = (
     Watched(
         PROBLEM_FILES,
@@ -199,6 +205,14 @@ WATCHED = (
         "reranking",
         "The file of other people's samples (`samples.path`, or its name in `E2H_DATA_DIR/outputs`) that "
         "an experiment reranks. Only content counts, not file times.",
+    ),
+    Watched(
+        EVALUATOR_FILES,
+        ("reward",),
+        _look_at_evaluator,
+        "evaluator",
+        "The files and folders that an evaluator is made of besides labels: of others' evaluators "
+        "(`reward.evaluator`). Sizes and times count here; `easy_evaluator` hashes the files.",
     ),
 )
 
@@ -254,4 +268,5 @@ def _readable(watched: Watched) -> dg.AssetChecksDefinition:
     base_model_readable,
     human_steps_readable,
     samples_readable,
+    evaluators_readable,
 ) = map(_readable, WATCHED)

@@ -25,9 +25,6 @@ from e2h_pipeline.recipe.section import with_inner
 
 ENGINE = "engine"
 """A registry whose word is no field of a recipe: the host chooses it (E2H_ENGINE)."""
-LAYOUT = "layout"
-"""Nor is this one's: the specification of an evaluator that others have trained names it."""
-
 _declared: ContextVar[frozenset[str] | None] = ContextVar("declared", default=None)
 
 
@@ -174,8 +171,12 @@ EVALUATOR_KINDS = Registry(
         "pairwise": "e2h_pipeline.rewards.kinds.pairwise:Pairwise",
         "goal_conditioned": "e2h_pipeline.rewards.kinds.goal_conditioned:GoalConditioned",
         "weak_to_strong": "e2h_pipeline.rewards.kinds.weak_to_strong:WeakToStrong",
+        "generative": "e2h_pipeline.rewards.kinds.generative:Generative",
+        "outside": "e2h_pipeline.rewards.kinds.outside:Outside",
     },
 )
+EVALUATOR_MAKERS = Part(EVALUATOR_KINDS, "maker")
+EVALUATOR_READERS = Part(EVALUATOR_KINDS, "reader")
 SAMPLE_SOURCES = Registry(
     "samples.source",
     "e2h.samples",
@@ -231,7 +232,7 @@ ENGINES = Registry(
 )
 
 LAYOUTS = Registry(
-    LAYOUT,
+    "reward.layouts",
     "e2h.layouts",
     {
         "qwen-prm": "e2h_pipeline.rewards.outside.qwen_prm:QwenPrm",
@@ -240,6 +241,7 @@ LAYOUTS = Registry(
         "skywork": "e2h_pipeline.rewards.outside.skywork:Skywork",
         "trl": "e2h_pipeline.rewards.outside.trl:Trl",
         "implicit": "e2h_pipeline.rewards.outside.implicit:Implicit",
+        "auto": "e2h_pipeline.rewards.outside.detected:told_layout",
     },
 )
 
@@ -251,6 +253,8 @@ _ALL: tuple[Registry | Part, ...] = (
     SOLUTION_SOURCES,
     LABEL_SOURCES,
     EVALUATOR_KINDS,
+    EVALUATOR_MAKERS,
+    EVALUATOR_READERS,
     SAMPLE_SOURCES,
     SEARCH_METHODS,
     ALGORITHMS,

@@ -9,7 +9,7 @@ when they are read, and by verify.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,12 @@ def data_versions(node: Node, asset: str = EASY_DATA) -> list[str]:
 def labels_bought(node: Node) -> dict[str, dict[str, int]]:
     """Labels bought for a node, by asset of labels and then by source; labels of versions that did
     not count them are left out."""
-    found = ((ancestor.asset, _bought(ancestor.artifact.manifest)) for ancestor in ancestors(node))
+    return bought_of(ancestor.artifact.manifest for ancestor in ancestors(node))
+
+
+def bought_of(manifests: Iterable[Manifest]) -> dict[str, dict[str, int]]:
+    """Labels that these artifacts say they bought; see `labels_bought`."""
+    found = ((manifest.asset, _bought(manifest)) for manifest in manifests)
     return {asset: bought for asset, bought in sorted(found) if bought}
 
 

@@ -37,7 +37,6 @@ DomainName = Annotated[
 ]
 _DOMAIN = "math"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,10 @@ def find_evaluator(name: str, domain: str | None) -> FoundEvaluator:
     except RecipeError as error:
         if not _HUB_NAME.fullmatch(name):
             raise CommandError(f"{name}: no such folder, and no experiment's key ({error})") from None
-        return _of_folder(name, _fetched(name, None), domain_of(domain))
+        try:
+            return _of_folder(name, _local(name, None), domain_of(domain))
+        except CommandError as missing:
+            raise CommandError(f"{missing}, and no experiment's key") from None
     return _of_key(one_spelling(name, recipe_folders(home())), domain_of(domain or recipe.problems.source))
 
 
@@ -153,21 +155,13 @@ def _together(standings: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _local(name: str, revision: str | None) -> Path:
     """The folder of this name, or the Hub's files."""
-    return Path(name) if Path(name).is_dir() else _fetched(name, revision)
-
-
-def _fetched(name: str, revision: str | None) -> Path:
-    """The folder with the Hub's files of a model: no pickles, and no code."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from e2h_pipeline.rewards.outside.files import local_folder
+    from e2h_pipeline.rewards.outside.layout import LayoutError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise CommandError(
-            f"{name}: no such folder, no experiment's key, and not found on the Hub ({why})"
-        ) from None
+        return local_folder(name, revision)
+    except LayoutError as error:
+        raise CommandError(str(error)) from None
 
 
 def domain_of(word: str | None) -> Domain:

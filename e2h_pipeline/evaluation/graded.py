@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.grading.verdicts import Gold, Grader, Verdict, decide
+from e2h_pipeline.rewards.pool import WRITTEN
 from e2h_pipeline.statistics.levels import level_array
 
 if TYPE_CHECKING:
@@ -188,6 +189,18 @@ def load_step_logits(scores: Path, pool: GradedPool) -> tuple[NDArray[np.float64
     column = rows["step_logits"].combine_chunks()
     lengths = np.diff(column.offsets.to_numpy())
     return column.flatten().to_numpy().astype(np.float64), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def load_written(scores: Path, pool: GradedPool) -> NDArray[np.float64] | None:
+    """(P, M) tokens that the evaluator wrote to judge each sample, in the pool's order; None where it
+    only reads."""
+    import pyarrow.parquet as pq
+
+    if WRITTEN not in pq.read_schema(min(scores.glob("*.parquet"))).names:
+        return None
+    rows = read_table(scores, ("problem_id", "sample", WRITTEN))
+    rows = rows.sort_by([("problem_id", "ascending"), ("sample", "ascending")])
+    return rows[WRITTEN].to_numpy().astype(np.float64).reshape(pool.correct.shape)
 
 
 def _check_complete(rows: pa.Table, problem_ids: Sequence[str], path: Path) -> int:

@@ -24,6 +24,7 @@ from e2h_pipeline.evaluation.graded import (
     PoolFiles,
     load_graded,
     load_step_logits,
+    load_written,
     vote_classes,
 )
 from e2h_pipeline.evaluation.lengths import lengths_table
@@ -109,7 +110,8 @@ def rerank_metrics(
     )
     tables.write(work.out)
     write_table(work.out / "choices.parquet", choices_table(graded, pool, logits, offsets))
-    lengths = lengths_table(files.policy, "sampled", graded, evaluation.easy_levels)
+    written = load_written(files.scores / "data", graded)
+    lengths = lengths_table(files.policy, "sampled", graded, evaluation.easy_levels, written)
     write_table(work.out / "lengths.parquet", lengths)
     return {
         "benchmark": domain.benchmark,

@@ -7,7 +7,7 @@ stage is reckoned for its largest batch: longest prompts, completions that reach
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -21,7 +21,16 @@ from e2h_pipeline.models.classifier import score_head_name
 from e2h_pipeline.models.memory import GB, Cards, Phase, added, all_weights, largest
 from e2h_pipeline.models.shapes import evaluator, language_model, meta, published_config, unreal
 from e2h_pipeline.orchestration.planning import stages_of
-from e2h_pipeline.recipe import FineTuning, OnlineRl, Recipe, RewardTraining, RoundsRl
+from e2h_pipeline.recipe import (
+    Base,
+    FineTuning,
+    OnlineRl,
+    OutsideReward,
+    Recipe,
+    RewardTraining,
+    RoundsRl,
+    TaughtLabels,
+)
 from e2h_pipeline.rl.memory import online
 from e2h_pipeline.training.memory import fitting, next_token, token_scores
 
@@ -134,33 +143,45 @@ def _stages(
     one = replace(cards, ranks=1, sharded=False)
     own = cards if _distributed("sft_policy", recipe) else one
     yield "sft_policy", _sft(recipe.sft, base), own, _lighter("sft", recipe.sft, _sft, base, own)
-    own = cards if _distributed("easy_evaluator", recipe) else one
-    training = recipe.reward.training
-    lighter = _lighter("reward.training", training, _evaluator, base, own)
-    yield "easy_evaluator", _evaluator(training, base), own, lighter
+    for labels in recipe.labels:
+        if isinstance(labels, TaughtLabels) and (taught := _teachers(labels, base)):
+            training = labels.training
+            make = partial(_taught, teachers=taught)
+            yield (
+                "easy_step_labels",
+                make(training, base),
+                one,
+                _lighter("labels.training", training, make, base, one),
+            )
+    judges = _judges(recipe, base)
+    reckon = partial(_scoring, judges=judges, longest=recipe.sampling.max_new_tokens)
+    fewer = _fewer_tokens("scoring", recipe.scoring, reckon, one)
+    if fitted := recipe.reward.fine_tuning:
+        own = cards if _distributed("easy_evaluator", recipe) else one
+        make_own: Any = _evaluator if isinstance(fitted, RewardTraining) else _sft
+        lighter = _lighter("reward.training", fitted, make_own, base, own)
+        yield "easy_evaluator", make_own(fitted, base), own, lighter
+    else:
+        yield "easy_evaluator", reckon(recipe.scoring), one, fewer
     for stage, section in (("easy_samples", "easy_samples"), ("benchmark_samples", "sampling")):
         options = getattr(recipe, section)
         drawn = stage != "benchmark_samples" or recipe.samples.drawn
         if options.samples and drawn:
-            reckon = partial(_sampling, base=base, engine=engine)
-            yield stage, reckon(options), one, _fewer_tokens(section, options, reckon, one)
-    reckon = partial(_scoring, base=base, longest=recipe.sampling.max_new_tokens)
-    yield (
-        "rerank_scores",
-        reckon(recipe.scoring),
-        one,
-        _fewer_tokens("scoring", recipe.scoring, reckon, one),
-    )
+            draws = partial(_sampling, base=base, engine=engine)
+            yield stage, draws(options), one, _fewer_tokens(section, options, draws, one)
+    fewer = _fewer_tokens("scoring", recipe.scoring, reckon, one)
+    yield "rerank_scores", reckon(recipe.scoring), one, fewer
     if isinstance(recipe.rl, OnlineRl):
         several = _distributed("rl_policy", recipe)
         own = cards if several else one
         spread = _spread(cards) if several else iter(())
-        yield "rl_policy", _online(recipe.rl, base), own, _online_changes(recipe.rl, base, own, spread)
+        online_run = partial(_online, base=base, judge=judges[0].config)
+        yield "rl_policy", online_run(recipe.rl), own, _online_changes(recipe.rl, online_run, own, spread)
     elif isinstance(recipe.rl, RoundsRl):
         own = cards if _distributed("rl_policy", recipe) else one
-        reckon = partial(_rounds, longest=recipe.sft.max_tokens)
-        changes = _fewer_rows("rl", recipe.rl, reckon, base, own)
-        yield "rl_policy", reckon(recipe.rl, base), own, changes
+        rounds = partial(_rounds, longest=recipe.sft.max_tokens)
+        changes = _fewer_rows("rl", recipe.rl, rounds, base, own)
+        yield "rl_policy", rounds(recipe.rl, base), own, changes
 
 
 def _plan(stage: str, reckon: _Reckon, cards: Cards, changes: Iterator[_Change]) -> StagePlan:
@@ -252,20 +273,52 @@ def _sampling(options: Any, base: _Base, engine: str) -> _Reckon:
     return reckon
 
 
-def _scoring(options: Any, base: _Base, longest: int) -> _Reckon:
+def _teachers(labels: TaughtLabels, base: _Base) -> list[tuple[int | None, _Base]]:
+    """The evaluators that a source of labels trains for itself: layers that each keeps, and its model."""
+    import torch
+
+    if getattr(labels, "selection", "active") == "uniform" or getattr(labels, "labeller", "weak") != "weak":
+        return []
+    first = base
+    if own := getattr(labels, "base", None):
+        config = published_config(Base(model=own))
+        first = _Base(config, config.dtype or torch.float32)
+    return [(labels.training.layers, first), *((layers, base) for layers in getattr(labels, "middle", ()))]
+
+
+def _taught(options: RewardTraining, _: _Base, teachers: Sequence[tuple[int | None, _Base]]) -> _Reckon:
+    """The trainings of a source's own evaluators, one after the other."""
+    each = [_evaluator(options.model_copy(update={"layers": layers}), base) for layers, base in teachers]
+    return lambda cards: [phase for reckon in each for phase in reckon(cards)]
+
+
+def _judges(recipe: Recipe, base: _Base) -> list[_Base]:
+    """The models of the evaluator, the largest first: made of the base model, or those of others."""
+    import torch
+
+    if not isinstance(recipe.reward, OutsideReward):
+        return [base]
+    named = [
+        published_config(Base(model=one.model, revision=one.revision)) for one in recipe.reward.evaluator
+    ]
+    found = [_Base(config, config.dtype or torch.float32) for config in named]
+    return sorted(found, key=lambda one: -one.config.get_text_config().hidden_size)
+
+
+def _scoring(options: Any, judges: Sequence[_Base], longest: int) -> _Reckon:
     def reckon(_: Cards) -> list[Phase]:
         with meta():
-            model = evaluator(base.config, base.dtype)
-        with unreal(model):
-            return [
-                Phase("scoring", added(all_weights(model), scoring(model, options.batch_tokens, longest)))
-            ]
+            models = [evaluator(one.config, one.dtype) for one in judges]
+        with unreal(*models):  # they score one after the other
+            most = scoring(models[0], options.batch_tokens, longest)
+        return [Phase("scoring", added(all_weights(*models), most))]
 
     return reckon
 
 
-def _online(options: OnlineRl, base: _Base) -> _Reckon:
-    return lambda cards: online(base.config, base.config, base.dtype, options, cards)
+def _online(options: OnlineRl, base: _Base, judge: PretrainedConfig) -> _Reckon:
+    """An ensemble's largest model stands for it; a critic is reckoned as large."""
+    return lambda cards: online(base.config, judge, base.dtype, options, cards)
 
 
 # Changes, from the least cost in time or quality to the most
@@ -309,7 +362,10 @@ def _lighter(
 
 
 def _online_changes(
-    options: OnlineRl, base: _Base, cards: Cards, spread: Iterator[tuple[dict[str, Any], Cards]]
+    options: OnlineRl,
+    make: Callable[[OnlineRl], _Reckon],
+    cards: Cards,
+    spread: Iterator[tuple[dict[str, Any], Cards]],
 ) -> Iterator[_Change]:
     for setting, where in chain([({}, cards)], spread):
         for rank in dict.fromkeys((options.lora_rank, options.lora_rank or _RANK)):
@@ -319,7 +375,7 @@ def _online_changes(
                 changed = {name: value for name, value in fields.items() if getattr(options, name) != value}
                 shown = {f"rl.{name}": str(value).lower() for name, value in changed.items()}
                 if changed or setting:
-                    yield shown | setting, _online(options.model_copy(update=changed), base), where
+                    yield shown | setting, make(options.model_copy(update=changed)), where
 
 
 def _spread(cards: Cards) -> Iterator[tuple[dict[str, Any], Cards]]:

@@ -1,9 +1,9 @@
 """Watches the outside sources of experiments, and tells Dagster about changes.
 
-The sensor looks at the problems, supplied solutions, labels and samples, and base model of every
+The sensor looks at the problems, supplied solutions, labels and samples, and models of every
 experiment, source by source: thousands of experiments share recipe and files. When content has
-changed, it reports a new version of `problem_files`, `solution_files`, `label_files`, `sample_files` or
-`base_model_files` for each of them, some in each tick. Then `on_change` updates the stage that reads
+changed, it reports a new version of `problem_files`, `solution_files`, `label_files`, `sample_files`,
+`base_model_files` or `evaluator_files` for each of them, some in each tick. Then `on_change` updates the stage that reads
 it and every stage below whose inputs differ. A missing or unreadable source fails the check
 `source_readable` of its asset. Its last good version stays, so nothing is made from damaged files.
 

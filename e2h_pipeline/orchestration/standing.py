@@ -23,7 +23,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from e2h_pipeline.artifacts.difference import changes
 from e2h_pipeline.artifacts.lineage import Node, ancestors
 from e2h_pipeline.orchestration.planning import stage_order
-from e2h_pipeline.recipe import Recipe, RecipeError
+from e2h_pipeline.recipe import FAMILIES, Recipe, RecipeError
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import graph_findings, manifest_findings, roles
 from e2h_pipeline.stages.spec import STAGES
@@ -134,7 +134,9 @@ def was_strict(recipe: Mapping[str, Any] | None, behind: Iterable[Mapping[str, A
         recipe: all its values; None where it is lost.
         behind: the slices of recipes that shaped the artifacts behind its numbers.
     """
-    return bool((recipe or {}).get("strict", True)) and not any(map(_shows_hard_answers, behind))
+    return bool((recipe or {}).get("strict", True)) and not any(
+        _shows_hard_answers(one) or _judged_by_others(one) for one in behind
+    )
 
 
 def outdated(key: str, made_with: Mapping[str, Any] | None, folders: Sequence[Path]) -> str:
@@ -155,6 +157,14 @@ def outdated(key: str, made_with: Mapping[str, Any] | None, folders: Sequence[Pa
     return (
         f"its recipe was edited since: {'; '.join(found[:_SHOWN])}{more}; run: e2h run {key}" if found else ""
     )
+
+
+def _judged_by_others(recipe: Mapping[str, Any]) -> bool:
+    """Whether the evaluator of this slice of a recipe was trained on more than easy labels."""
+    kind, family = (recipe.get("reward") or {}).get("kind"), FAMILIES["reward"]
+    if kind not in family.words():  # no slice of it, or of a package that is gone
+        return False
+    return not getattr(family.member(kind), "easy_only", True)
 
 
 def _shows_hard_answers(recipe: Mapping[str, Any]) -> bool:

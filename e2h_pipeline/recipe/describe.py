@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -98,7 +98,7 @@ def _lines(section: BaseModel, prefix: str) -> Iterator[FieldLine]:
 def _family(name: str) -> list[str]:
     """A section that is a union: the fields of every method, then those of each."""
     family = FAMILIES[name]
-    common = _fields(family.base, name)
+    common = _fields(family.plain or family.base, name)
     words = ", ".join(f"`{word}`" for word in family.members)
     shown = [
         replace(line, meaning=f"{line.meaning} One of {words}.")
@@ -136,7 +136,15 @@ def _fields(model: type[BaseModel], prefix: str) -> list[FieldLine]:
             found += _fields(field.annotation, f"{prefix}.{name}")
         else:
             found.append(FieldLine(f"{prefix}.{name}", None, _default(field), field.description or ""))
+            if listed := _listed_section(field.annotation):
+                found += _fields(listed, f"{prefix}.{name}[]")
     return found
+
+
+def _listed_section(annotation: Any) -> type[Section] | None:
+    """The section that a list has as items, where it is one."""
+    item = next(iter(get_args(annotation)), None) if get_origin(annotation) is tuple else None
+    return item if isinstance(item, type) and issubclass(item, Section) else None
 
 
 def _table(lines: list[FieldLine]) -> str:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from e2h_pipeline.recipe.section import Family
 from e2h_pipeline.recipe.sections.labels import LABELS, Labels
 from e2h_pipeline.recipe.sections.problems import PROBLEMS, SOLUTIONS, Problems, Solutions
-from e2h_pipeline.recipe.sections.reward import REWARD, Reward
+from e2h_pipeline.recipe.sections.reward import REWARD, AnyEvaluator
 from e2h_pipeline.recipe.sections.rl import RL, Rl
 from e2h_pipeline.recipe.sections.samples import SAMPLES, Samples
 from e2h_pipeline.recipe.sections.search import SEARCH, Search
@@ -31,7 +31,7 @@ def _label_sources(value: Any) -> Any:
 
 AnyProblems = Annotated[SerializeAsAny[Problems], BeforeValidator(PROBLEMS.parse)]
 AnySolutions = Annotated[SerializeAsAny[Solutions], BeforeValidator(SOLUTIONS.parse)]
-AnyReward = Annotated[SerializeAsAny[Reward], BeforeValidator(REWARD.parse)]
+AnyReward = Annotated[SerializeAsAny[AnyEvaluator], BeforeValidator(REWARD.parse)]
 AnySamples = Annotated[SerializeAsAny[Samples], BeforeValidator(SAMPLES.parse)]
 AnySearch = Annotated[SerializeAsAny[Search], BeforeValidator(SEARCH.parse)]
 AnyRl = Annotated[SerializeAsAny[Rl], BeforeValidator(RL.parse)]

@@ -42,7 +42,7 @@ from e2h_pipeline.recipe.sections.human_steps import HumanSteps
 from e2h_pipeline.recipe.sections.labels import CheckerLabels
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import LadderProblems, ReferenceSolutions
-from e2h_pipeline.recipe.sections.reward import EarlyStop, PrmReward, Scoring
+from e2h_pipeline.recipe.sections.reward import EarlyStop, OutsideReward, PrmReward, Scoring
 from e2h_pipeline.recipe.sections.rl import PpoRl
 from e2h_pipeline.recipe.sections.samples import PolicySamples
 from e2h_pipeline.recipe.sections.search import IndependentSearch
@@ -93,6 +93,16 @@ class Recipe(Section):
             )
         if self.strict and self.problems.hard_answers:
             raise ValueError("problems.hard_answers needs strict: false (a control)")
+        if self.strict and not self.reward.easy_only:
+            raise ValueError(
+                f"reward.kind={self.reward.kind} needs strict: false, because nobody here knows what others trained it on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _named_evaluators(self) -> Recipe:
+        if isinstance(self.reward, OutsideReward) and not self.reward.evaluator:
+            raise ValueError("reward.evaluator: name a folder or a Hub name")
         return self
 
     @model_validator(mode="after")

@@ -62,7 +62,7 @@ class Family:
 
     A field of another method is an error. Installed packages add methods: their entry point names
     an object whose `Options` is the section, a subclass of `base`; without `Options` the method has
-    the fields of `base` alone.
+    the fields of `plain` alone.
 
     Attributes:
         section: name in the recipe.
@@ -71,6 +71,7 @@ class Family:
         group: entry points of installed packages.
         base: fields that every method has.
         members: method to section, those of this project.
+        plain: section of an installed method without `Options`; `base` where None.
     """
 
     section: str
@@ -79,6 +80,7 @@ class Family:
     group: str
     base: type[Section]
     members: Mapping[str, type[Section]]
+    plain: type[Section] | None = None
 
     def words(self) -> tuple[str, ...]:
         """All methods, this project's first."""
@@ -97,7 +99,7 @@ class Family:
                 f"no '{word}'{did_you_mean(word, self.words())}; there are {', '.join(self.words())}"
             )
         try:
-            options = options_of(self.group, word) or self.base
+            options = options_of(self.group, word) or self.plain or self.base
         except (ImportError, AttributeError) as error:
             raise RecipeError(f"'{word}' ({self.group}) cannot be loaded: {error}") from None
         if not (isinstance(options, type) and issubclass(options, self.base)):

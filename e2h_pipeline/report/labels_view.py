@@ -8,7 +8,8 @@ from typing import Any
 
 from e2h_pipeline.report.cells import Cell, TableRow
 
-_KINDS = {"easy_step_labels": "steps", "easy_outcome_labels": "outcomes"}
+KINDS = {"easy_step_labels": "steps", "easy_outcome_labels": "outcomes"}
+"""What the labels of an asset are of."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def labels_section(lineage: Sequence[Mapping[str, Any]]) -> LabelsSection | None
     """
     found = [row for row in lineage if row.get("labels_bought")]
     bought = [
-        _row(name, _KINDS.get(str(row["asset"]), str(row["asset"])), f"{count:,}")
+        _row(name, KINDS.get(str(row["asset"]), str(row["asset"])), f"{count:,}")
         for row in found
         for name, count in row["labels_bought"].items()
     ]

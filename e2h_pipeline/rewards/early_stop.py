@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.protocol import Candidate
 from e2h_pipeline.reranking.aggregate import step_probabilities
+from e2h_pipeline.rewards.evaluators import Evaluator, open_evaluator
 from e2h_pipeline.solutions import MARKED, TextFormat
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from e2h_pipeline.recipe import EarlyStop
 
 # Candidates with a remembered verdict, at most. A forgotten one is judged once more.
@@ -41,17 +40,14 @@ def completed_steps(completion: str, text: TextFormat = MARKED) -> str:
 
 
 def lowest_scores(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    evaluator: Evaluator,
     solutions: Sequence[tuple[str, str]],
     batch_tokens: int = 65536,
     text: TextFormat = MARKED,
 ) -> NDArray[np.float64]:
     """Lowest step probability of each (question, `completed_steps`); 1 where there is no step."""
-    from e2h_pipeline.rewards.scoring import score_solutions
-
     rows = [(question, steps, False) for question, steps in solutions]
-    scored = score_solutions(model, tokenizer, rows, batch_tokens, text=text)
+    scored = evaluator.logits(rows, text, batch_tokens)
     return np.array([step_probabilities(np.array(logits)).min(initial=1.0) for logits in scored])
 
 
@@ -74,7 +70,7 @@ class StepWatch:
     ) -> None:
         """
         Args:
-            evaluator: folder that `load_evaluator` reads.
+            evaluator: folder that `open_evaluator` reads.
             threshold: step probability; 0 gives up no samples. See `easy_watch`.
             every: tokens between two looks.
             batch_tokens: upper bound on rows x length of a forward pass of the evaluator.
@@ -82,7 +78,7 @@ class StepWatch:
         """
         self.evaluator, self.threshold, self.every = evaluator, threshold, every
         self.batch_tokens, self.text = batch_tokens, text
-        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._loaded: Evaluator | None = None
         self._hopeful: dict[tuple[int, int], int] = {}  # (key, index) -> hash of the text last judged
 
     def hopeless(self, candidates: Sequence[Candidate]) -> list[bool]:
@@ -99,11 +95,9 @@ class StepWatch:
         if not changed:
             return verdicts
         if self._loaded is None:
-            from e2h_pipeline.models.load import load_evaluator
-
-            self._loaded = load_evaluator(self.evaluator)
+            self._loaded = open_evaluator(self.evaluator)
         asked = [(candidates[i].question, steps[i]) for i in changed]
-        scores = lowest_scores(*self._loaded, asked, self.batch_tokens, self.text)
+        scores = lowest_scores(self._loaded, asked, self.batch_tokens, self.text)
         for i, lowest in zip(changed, scores, strict=True):
             verdicts[i] = bool(lowest < self.threshold)
             name = (candidates[i].key, candidates[i].index)
@@ -124,8 +118,6 @@ def right_lowest_scores(
     A solution is right where all its segments are labelled and none is wrong; soft labels count as
     wrong below one half.
     """
-    from e2h_pipeline.models.load import load_evaluator
-
     rows = read_table(labels / "data.parquet", ("split", "question", "completion", "labels")).to_pylist()
     right = [
         (row["question"], completed_steps(row["completion"], text))
@@ -134,7 +126,7 @@ def right_lowest_scores(
     ]
     if not right:
         return np.empty(0)
-    return np.sort(lowest_scores(*load_evaluator(evaluator), right, batch_tokens, text))
+    return np.sort(lowest_scores(open_evaluator(evaluator), right, batch_tokens, text))
 
 
 def threshold_losing(right: NDArray[np.float64], lose: float) -> float:

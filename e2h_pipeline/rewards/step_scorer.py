@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.reranking.aggregate import step_probabilities
+from e2h_pipeline.rewards.evaluators import Evaluator, open_evaluator
 from e2h_pipeline.solutions import TextFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class StepScorer:
     model at the first call in a process.
 
     Attributes:
-        evaluator: folder that `load_evaluator` reads.
+        evaluator: folder that `open_evaluator` reads.
         text: how the domain writes solutions.
         batch_tokens: upper bound on rows x length of a forward pass.
     """
@@ -35,10 +32,7 @@ class StepScorer:
 
     def step_probabilities(self, solutions: Sequence[tuple[str, str, bool]]) -> list[NDArray[np.float64]]:
         """See `Scorer`."""
-        from e2h_pipeline.rewards.scoring import score_solutions
-
-        model, tokenizer = _evaluator(self.evaluator)
-        scored = score_solutions(model, tokenizer, solutions, self.batch_tokens, text=self.text)
+        scored = _evaluator(self.evaluator).logits(solutions, self.text, self.batch_tokens)
         return [step_probabilities(np.array(logits)) for logits in scored]
 
     def close(self) -> None:
@@ -47,7 +41,5 @@ class StepScorer:
 
 
 @lru_cache(maxsize=1)
-def _evaluator(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from e2h_pipeline.models.load import load_evaluator
-
-    return load_evaluator(folder)
+def _evaluator(folder: Path) -> Evaluator:
+    return open_evaluator(folder)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from e2h_pipeline.rewards.evaluators import open_evaluator
 from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.statistics.ranking import auroc
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from e2h_pipeline.rewards.examples import Row, Rows
+    from e2h_pipeline.rewards.scoring import Solution
     from e2h_pipeline.solutions import TextFormat
 
 
@@ -30,18 +32,19 @@ def validate(evaluator: Path, rows: Mapping[str, Rows], text: TextFormat = MARKE
         accuracy at probability 0.5 of each, and how many were judged. A soft label counts as right
         from 0.5.
     """
-    from e2h_pipeline.models.load import load_evaluator
-
-    model, tokenizer = load_evaluator(evaluator)
-    return figures_of(rows, {kind: score_rows(model, tokenizer, part, text) for kind, part in rows.items()})
+    opened = open_evaluator(evaluator)
+    return figures_of(rows, {kind: opened.logits(_solutions(part), text) for kind, part in rows.items()})
 
 
 def score_rows(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows, text: TextFormat
 ) -> list[list[float]]:
     """Raw logit of each segment of each row."""
-    solutions = [(row["question"], row["completion"], row["finished"]) for row in rows]
-    return score_solutions(model, tokenizer, solutions, text=text)
+    return score_solutions(model, tokenizer, _solutions(rows), text=text)
+
+
+def _solutions(rows: Rows) -> list[Solution]:
+    return [(row["question"], row["completion"], row["finished"]) for row in rows]
 
 
 def figures_of(rows: Mapping[str, Rows], logits: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:

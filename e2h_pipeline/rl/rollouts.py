@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.grading.verdicts import Grader, Verdict, decide
-from e2h_pipeline.rewards.scoring import score_solutions
 from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.ranks import gather, share, told
 from e2h_pipeline.rl.shaping import step_rewards, terminal_reward, without_steps
@@ -22,10 +21,11 @@ from e2h_pipeline.solutions import prompt_tokens, segment_ends, token_offsets
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from e2h_pipeline.problems.domain import Domain
     from e2h_pipeline.recipe import OnlineRl
+    from e2h_pipeline.rewards.evaluators import Evaluator
     from e2h_pipeline.solutions import TextFormat
 
 Completion = tuple[Question, Sample]
@@ -66,13 +66,11 @@ class Judges:
 
     Attributes:
         evaluator: scores steps.
-        tokenizer: the evaluator's.
         grader: judges answers.
         domain: finds steps and answer of a completion.
     """
 
-    evaluator: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    evaluator: Evaluator
     grader: Grader
     domain: Domain
 
@@ -127,11 +125,9 @@ def _scores(completions: Sequence[Completion], judges: Judges) -> list[list[floa
     questions = list(of.values())
     own = share([sum(len(completions[i][1].token_ids) for i in samples) for samples in questions])
     places = [i for question in own for i in questions[question]]
-    scored = score_solutions(
-        judges.evaluator,
-        judges.tokenizer,
+    scored = judges.evaluator.logits(
         [(q.question, s.completion, _finished(s)) for q, s in (completions[i] for i in places)],
-        text=judges.domain.text,
+        judges.domain.text,
     )
     return gather(dict(zip(places, scored, strict=True)), len(completions))
 

@@ -18,6 +18,7 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.problems.same_problem import KnownQuestions, Match, same_problem
 from e2h_pipeline.stages.answer_columns import answer_columns
 from e2h_pipeline.supervision.solutions.metamath import UNLEVELLED_ID
+from e2h_pipeline.supervision.step_labels import SOURCE
 
 if TYPE_CHECKING:
     from e2h_pipeline.stages.spec import Stage
@@ -70,7 +71,11 @@ def stop_findings(summary: Mapping[str, Any]) -> list[str]:
 
 
 def training_findings(
-    asset: str, parts: Mapping[str, Path], unlevelled: Collection[str] = (), *, hard: bool = False
+    asset: str,
+    parts: Mapping[str, Path],
+    unlevelled: Collection[str] = (),
+    *,
+    hard_sources: Collection[int] = (),
 ) -> list[str]:
     """Is every row that trains of an easy problem, by id and by text, and none of a hard or
     benchmark question, whatever id it carries?
@@ -80,16 +85,21 @@ def training_findings(
             questions may be rewritten, and of training problems only.
         parts: asset name -> folder, for `asset` and the existing question tables.
         unlevelled: sets of problems without levels that count as easy beside the domain's.
-        hard: labels may be of hard questions too, because a model gave them (weak-to-strong): of a hard question by
-            its own id and text, and of no benchmark question.
+        hard_sources: sources of labels whose rows may be of hard questions too, because a model gave them
+            (weak-to-strong): of a hard question by its own id and text, and of no benchmark question.
     """
     rows = {name: read_table(path / "data.parquet").to_pylist() for name, path in parts.items()}
     taught = _distinct(rows.pop(asset))
     rewritten = asset == SOLUTIONS
     easy = {r["problem_id"]: r for r in rows["easy_problems"] if not rewritten or r["split"] == "train"}
-    own = {row["problem_id"]: row for row in rows.get("hard_questions", [])} if hard else {}
-    known = {**own, **easy}
-    strangers = {row["problem_id"] for row in taught} - known.keys()
+    own = {row["problem_id"]: row for row in rows.get("hard_questions", [])} if hard_sources else {}
+    both = {**own, **easy}
+
+    def known(row: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+        """The problems that a row may be of."""
+        return both if row.get(SOURCE, 0) in hard_sources else easy
+
+    strangers = {row["problem_id"] for row in taught if row["problem_id"] not in known(row)}
     if rewritten and unlevelled:
         strangers = {name for name in strangers if not name.startswith(UNLEVELLED_ID)}
     kind = "training problem" if rewritten else "problem"
@@ -98,19 +108,20 @@ def training_findings(
         other = {
             row["problem_id"]
             for row in taught
-            if row["problem_id"] in known
-            and not same_problem(row["question"], known[row["problem_id"]]["question"])
+            if row["problem_id"] in known(row)
+            and not same_problem(row["question"], known(row)[row["problem_id"]]["question"])
         }
         findings += [f"{asset}: {_some(other)} has the text of another problem"] if other else []
-    of_easy = [row for row in taught if row["problem_id"] not in own]
+    of_easy = [row for row in taught if row["problem_id"] in easy or row["problem_id"] not in known(row)]
     for name, compared in (("hard_questions", of_easy), (BENCHMARK, taught)):
         findings += _match_findings(asset, name, _matches(compared, _known(rows.get(name, []))))
     return findings
 
 
 def _distinct(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first row of each id and question."""
-    return list({(row["problem_id"], row["question"]): row for row in reversed(list(rows))}.values())
+    """The first row of each id, question and source."""
+    named = {(row["problem_id"], row["question"], row.get(SOURCE)): row for row in reversed(list(rows))}
+    return list(named.values())
 
 
 def _known(rows: Iterable[Mapping[str, Any]]) -> KnownQuestions:

@@ -71,7 +71,9 @@ def _training_findings(policy: PreTrainedModel, recipe: Recipe) -> list[str]:
     from e2h_pipeline.training.batches import packed_attention
 
     positions = learned_positions(policy)
-    stages: dict[str, FineTuning] = {"sft": recipe.sft, "reward.training": recipe.reward.training}
+    stages: dict[str, FineTuning] = {"sft": recipe.sft}
+    if recipe.reward.fine_tuning:
+        stages["reward.training"] = recipe.reward.fine_tuning
     found = [
         f"{name}.max_tokens={options.max_tokens}, and the model knows {positions} positions: lower it"
         for name, options in stages.items()

@@ -17,7 +17,7 @@ from e2h_pipeline.artifacts.lineage import EASY_DATA
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.reads import enforced
 from e2h_pipeline.artifacts.request import Artifact, Request
-from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice
+from e2h_pipeline.recipe import FAMILIES, Recipe, RecipeError, RecipeSlice
 from e2h_pipeline.registry import ENGINE, REGISTRIES, chosen_code, only
 from resources.engine import EngineResource
 
@@ -342,6 +342,9 @@ def narrow(recipe: Recipe, parts: Iterable[Part]) -> RecipeSlice:
     for section, chosen in kept.items():
         if chosen is not None:
             value = getattr(recipe, section)
+            if not chosen and section in FAMILIES:  # nothing of it is used, its method neither
+                updates[section] = FAMILIES[section].parse({})
+                continue
             present = chosen & set(type(value).model_fields)
             updates[section] = type(value)(**{inner: getattr(value, inner) for inner in sorted(present)})
     return recipe.model_copy(update=updates).slice(kept)

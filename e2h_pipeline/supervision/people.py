@@ -10,32 +10,27 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.jsonl import BadLine, parse_each
 from e2h_pipeline.problems.math.prm800k import session_solutions
 from e2h_pipeline.problems.rated_solutions import LabelledSolution, LabelledSolutions, refuse_if_all_bad
-from e2h_pipeline.problems.records import ProblemError
 from e2h_pipeline.supervision.prm800k import NEUTRAL
-from e2h_pipeline.supervision.ratings import Rated, refuse_if_empty
+from e2h_pipeline.supervision.ratings import RatedFile
 
 if TYPE_CHECKING:
     from e2h_pipeline.recipe import PeopleLabels
 
-_NAMES = ("people.jsonl", "people.jsonl.gz")
 _BAD = "bad_problem"
 
 
-class People(Rated):
+class People(RatedFile):
     """Ratings by the labellers of this project."""
 
-    def files(self, options: PeopleLabels) -> list[Path]:
-        """The one file."""
-        return [Path(options.path) if options.path else _default_file()]
+    names = ("people.jsonl", "people.jsonl.gz")
+    origin = "the export of `e2h label`"
 
-    def read(self, options: PeopleLabels) -> LabelledSolutions:
-        """All ratings of the file, and who gave them to which solutions."""
-        files = self.files(options)
-        return refuse_if_empty(_read(files[0]), files)
+    def read_file(self, file: Path) -> LabelledSolutions:
+        """See `RatedFile.read_file`; also who gave them to which solutions."""
+        return _read(file)
 
     def neutral(self, options: PeopleLabels) -> float:
         """By `labels.neutral`."""
@@ -67,13 +62,3 @@ def _session(record: dict[str, Any], path: Path, line: int) -> tuple[list[Labell
     told = ["records", f"finish_{reason}", f"queue {provenance.get('queue', 'unknown')}"]
     told += ["reference_shown"] if provenance.get("reference_shown") else []
     return ([] if reason == _BAD else rated), str(record.get("labeler")), told
-
-
-def _default_file() -> Path:
-    found = known_file("steps", _NAMES)
-    if found is None:
-        raise ProblemError(
-            "labels.source=people needs a file: set labels.path to the export of `e2h label`, or put it as"
-            f" {_NAMES[0]} into steps/ of E2H_DATA_DIR"
-        )
-    return found

@@ -8,9 +8,8 @@ have no label. Of PRMBench's problems, only easy training problems are used; mos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.jsonl import BadLine, field, parse_each
 from e2h_pipeline.problems.rated_solutions import (
     RIGHT_RATING,
@@ -20,35 +19,29 @@ from e2h_pipeline.problems.rated_solutions import (
     refuse_if_all_bad,
 )
 from e2h_pipeline.problems.records import ProblemError
-from e2h_pipeline.supervision.ratings import Rated, refuse_if_empty
+from e2h_pipeline.supervision.ratings import RatedFile
 
-if TYPE_CHECKING:
-    from e2h_pipeline.recipe import PrmBenchLabels
-
-_NAMES = ("prmbench.jsonl", "prmbench.jsonl.gz")
 _NUMBER = ". "
 
 
-class PrmBenchSource(Rated):
+class PrmBenchSource(RatedFile):
     """Labels of the modified solutions."""
 
-    def files(self, options: PrmBenchLabels) -> list[Path]:
-        """The one file."""
-        return [Path(options.path) if options.path else _default_file()]
+    names = ("prmbench.jsonl", "prmbench.jsonl.gz")
+    origin = "hitsmy/PRMBench_Preview on the Hub"
 
-    def read(self, options: PrmBenchLabels) -> LabelledSolutions:
-        """All labels of the file."""
-        files = self.files(options)
+    def read_file(self, file: Path) -> LabelledSolutions:
+        """See `RatedFile.read_file`."""
         bad_lines: list[BadLine] = []
         solutions: list[LabelledSolution] = []
-        for parsed in parse_each(files[0], _read):
+        for parsed in parse_each(file, _read):
             if isinstance(parsed, BadLine):
                 bad_lines.append(parsed)
             else:
                 solutions.append(parsed)
         counts = {"records": len(solutions)}
         found = LabelledSolutions(tuple(solutions), counts, tuple(bad_lines))
-        return refuse_if_empty(refuse_if_all_bad(files, found), files)
+        return refuse_if_all_bad([file], found)
 
 
 def _read(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:
@@ -73,13 +66,3 @@ def _read(record: dict[str, Any], path: Path, line: int) -> LabelledSolution:
 def _without_number(step: str, number: int) -> str:
     """`3. Then ...` is layout: a number in front of each step."""
     return step.removeprefix(f"{number}{_NUMBER}")
-
-
-def _default_file() -> Path:
-    found = known_file("steps", _NAMES)
-    if found is None:
-        raise ProblemError(
-            "labels.source=prmbench needs a file: set labels.path to it, or put prmbench.jsonl (hitsmy/PRMBench_Preview "
-            "on the Hub) into steps/ of E2H_DATA_DIR"
-        )
-    return found

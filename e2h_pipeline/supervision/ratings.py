@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from e2h_pipeline.problems.files import known_file
 from e2h_pipeline.problems.jsonl import told_bad_lines
 from e2h_pipeline.problems.rated_solutions import NEUTRAL_RATING, RIGHT_RATING, WRONG_RATING
 from e2h_pipeline.problems.records import ProblemError
@@ -27,7 +29,6 @@ from e2h_pipeline.supervision.source import AskedSource, LabelJob, LabelledRows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from e2h_pipeline.problems.rated_solutions import LabelledSolution, LabelledSolutions
     from e2h_pipeline.solutions import TextFormat
@@ -76,6 +77,37 @@ class Rated(AskedSource, Protocol):
             found, neutral = self.read(job.options), self.neutral(job.options)
             self._known = rated_labels(found, job.easy, job.domain.text, neutral, shared=False).rows
         return self._known
+
+
+class RatedFile(Rated, Protocol):
+    """Ratings in one file, which the recipe names or which lies in `steps/` of E2H_DATA_DIR.
+
+    Attributes:
+        names: of the file there; the first that exists is taken.
+        origin: where the file comes from, for people.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    origin: ClassVar[str]
+
+    def files(self, options: Any) -> list[Path]:
+        """The one file."""
+        found = Path(options.path) if options.path else known_file("steps", self.names)
+        if found is None:
+            raise ProblemError(
+                f"labels.source={options.source} needs a file: set labels.path to it, or put {self.names[0]} "
+                f"({self.origin}) into steps/ of E2H_DATA_DIR"
+            )
+        return [found]
+
+    def read_file(self, file: Path) -> LabelledSolutions:
+        """All ratings of the file."""
+        ...
+
+    def read(self, options: Any) -> LabelledSolutions:
+        """See `Rated.read`."""
+        files = self.files(options)
+        return refuse_if_empty(self.read_file(files[0]), files)
 
 
 def rated_labels(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 WEIGHT = "weight"
 """Column: weight of a row's source in the loss; only where not all weights are 1."""
+SOURCE = "source"
+"""Column: number of a row's source, from 0; only where one of several may label hard questions."""
 _GIVEN = "given"
 """Column, not written: the labels that the source gave, earlier sources or not."""
 
@@ -42,8 +44,8 @@ def label_easy_steps(
     grader: str,
     work: Work,
 ) -> dict[str, Any]:
-    """Write `data.parquet`: completions of easy problems with one label per segment, and `weight`
-    where weights differ.
+    """Write `data.parquet`: completions of easy problems with one label per segment; `weight` where
+    weights differ; and `source` where one of several may label hard questions.
 
     A label is 1 (right), 0 (wrong), between the two (soft), or -1 where there is none.
 
@@ -71,7 +73,8 @@ def label_easy_steps(
     ]
     parts = list(_draw(jobs))
     rows = in_order(row for part in parts for row in part.rows)
-    _write(work.out, rows, weighted=any(options.weight != 1 for options in labels))
+    weighted, hard = any(options.weight != 1 for options in labels), hard_sources(labels)
+    _write(work.out, rows, {WEIGHT: weighted, SOURCE: len(labels) > 1 and bool(hard)})
     if len(parts) == 1:
         return {**_counted(rows), **parts[0].counts}
     names = [f"{job.place + 1} {job.options.source}" for job in jobs]
@@ -127,7 +130,18 @@ def _draw(jobs: Sequence[LabelJob]) -> Iterator[_Part]:
             **({"dropped": dict(dropped)} if dropped else {}),
             **known,
         }
-        yield _Part([{**row, WEIGHT: job.options.weight} for row in rows], asked, counts)
+        told = {WEIGHT: job.options.weight, SOURCE: job.place}
+        yield _Part([{**row, **told} for row in rows], asked, counts)
+
+
+def hard_sources(labels: Sequence[Labels]) -> frozenset[int]:
+    """Numbers of the sources whose rows may be of hard questions, labelled by a model."""
+    made = [LABEL_SOURCES.load(options.source)() for options in labels]
+    return frozenset(
+        place
+        for place, (source, options) in enumerate(zip(made, labels, strict=True))
+        if source.labels_hard(options)
+    )
 
 
 def _hard(job: LabelJob) -> dict[str, dict[str, Any]]:
@@ -155,8 +169,10 @@ def _counted(rows: Rows) -> dict[str, int]:
     }
 
 
-def _write(out: Path, rows: Rows, *, weighted: bool) -> None:
+def _write(out: Path, rows: Rows, wanted: Mapping[str, bool]) -> None:
+    """Write the rows with those further columns that are wanted."""
     import pyarrow as pa
 
     columns = [("labels", pa.list_(pa.float32())), ("finished", pa.bool_())]
-    write_solutions(out, rows, [*columns, *([(WEIGHT, pa.float32())] if weighted else [])])
+    further = [(WEIGHT, pa.float32()), (SOURCE, pa.int8())]
+    write_solutions(out, rows, [*columns, *(column for column in further if wanted[column[0]])])

@@ -21,8 +21,9 @@ from e2h_pipeline.evaluation.pooling import (
     untold,
     with_holm,
 )
-from e2h_pipeline.orchestration.experiments import bootstrap_of, seeds_of
+from e2h_pipeline.orchestration.experiments import bootstrap_of, mean_bought, seeds_of
 from e2h_pipeline.orchestration.standing import METRIC_STAGES
+from e2h_pipeline.report.labels_view import KINDS
 from e2h_pipeline.reranking.aggregate import PREFERRED, by_preference
 from e2h_pipeline.statistics.multiple import CLEAR
 
@@ -37,6 +38,8 @@ HEADLINES = (
     ("best-of-N", "sft", "best-of-n"),
     ("RL greedy", "rl", "greedy"),
 )
+LABELS = "labels bought"
+"""The column behind them."""
 _GROUP = "hard"
 _METHOD = ("policy", "method", "aggregation", "n")
 
@@ -87,12 +90,40 @@ def member_headlines(open_: Open, metrics: Artifact, stopped: bool) -> list[Told
     ]
 
 
-def pooled(open_: Open, metrics: Mapping[str, Artifact]) -> Pooled:
-    """The arms of a sweep, from the tables of its made members by key, in the order of the grid."""
+def labels_told(bought: Mapping[str, Mapping[str, float]]) -> Told | None:
+    """Step labels bought, or outcomes where there are no such; and all, with their sources.
+
+    Args:
+        bought: by asset and source, as of `artifacts.lineage.labels_bought`.
+    """
+    if not bought:
+        return None
+    order = [*KINDS, *sorted(bought.keys() - KINDS)]
+    found = [(asset, bought[asset]) for asset in order if asset in bought]
+    each = (
+        f"{round(count):,} {KINDS.get(asset, asset)} ({source})"
+        for asset, own in found
+        for source, count in own.items()
+    )
+    return f"{round(sum(found[0][1].values())):,}", ", ".join(each)
+
+
+def pooled(
+    open_: Open,
+    metrics: Mapping[str, Artifact],
+    bought: Mapping[str, Mapping[str, Mapping[str, int]]] | None = None,
+) -> Pooled:
+    """The arms of a sweep, from the tables of its made members by key, in the order of the grid.
+
+    Args:
+        bought: labels bought of each member, by key.
+    """
     arms: list[tuple[Arm, Row]] = []
+    costs: dict[str, Told | None] = {}
     left_out: list[str] = []
     for name, keys in seeds_of(metrics).items():
         options = metrics[next(iter(keys.values()))].manifest.recipe["evaluation"]
+        costs[name] = labels_told(mean_bought([(bought or {}).get(key, {}) for key in keys.values()]))
         tables = {seed: _values(open_, metrics[key], options["easy_levels"]) for seed, key in keys.items()}
         values = {seed: table for seed, table in tables.items() if table is not None}
         try:
@@ -100,7 +131,11 @@ def pooled(open_: Open, metrics: Mapping[str, Artifact]) -> Pooled:
         except ValueError as error:  # seeds of different benchmarks or problems
             left_out.append(f"{name} is not pooled: {error}")
     shown = [
-        {"name": arm.name, "seeds": len(arm.seeds), "numbers": _headlines(_rows(arm, options))}
+        {
+            "name": arm.name,
+            "seeds": len(arm.seeds),
+            "numbers": [*_headlines(_rows(arm, options)), costs[arm.name]],
+        }
         for arm, options in arms
         if len(arm.seeds) > 1
     ]

@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.hashing import digest_json
+from e2h_pipeline.artifacts.lineage import bought_of
 from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.experiments import report_page
 from e2h_pipeline.orchestration.planning import REPORT_STAGE
 from e2h_pipeline.report.sweep import sweep_html
 from e2h_pipeline.stages.findings import stop_findings
-from e2h_pipeline.sweeps.numbers import HEADLINES, Open, member_headlines, metrics_of, pooled
+from e2h_pipeline.sweeps.numbers import (
+    HEADLINES,
+    LABELS,
+    Open,
+    labels_told,
+    member_headlines,
+    metrics_of,
+    pooled,
+)
 from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
@@ -33,13 +42,16 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus])
         for row in rows
         if row.state == "made" and (found := metrics_of(row.artifacts)) is not None
     }
+    bought = {row.member.key: bought_of(a.manifest for a in row.artifacts.values()) for row in rows}
     page, open_ = folder / f"sweep-{sweep.name}.html", cache(store.open)
     text = sweep_html(
         name=sweep.name,
         description=sweep.description,
-        numbers=[name for name, *_ in HEADLINES],
-        members=[_member(store, open_, row, metrics.get(row.member.key)) for row in rows],
-        pooled=pooled(open_, metrics),
+        numbers=[*(name for name, *_ in HEADLINES), LABELS],
+        members=[
+            _member(store, open_, row, metrics.get(row.member.key), bought[row.member.key]) for row in rows
+        ],
+        pooled=pooled(open_, metrics, bought),
         looks=_looks(folder / f"sweep-{sweep.name}.looks.json", metrics),
         stop=sweep.stop.rule,
         told=_now(),
@@ -48,7 +60,14 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus])
     return page
 
 
-def _member(store: ArtifactStore, open_: Open, row: MemberStatus, metrics: Artifact | None) -> dict[str, Any]:
+def _member(
+    store: ArtifactStore,
+    open_: Open,
+    row: MemberStatus,
+    metrics: Artifact | None,
+    bought: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    headlines = member_headlines(open_, metrics, _stopped(row)) if metrics else [None] * len(HEADLINES)
     return {
         "key": row.member.key,
         "values": dict(row.member.values),
@@ -57,7 +76,7 @@ def _member(store: ArtifactStore, open_: Open, row: MemberStatus, metrics: Artif
         "stages": row.stages,
         "error": row.error,
         "strict": row.standing.strict,
-        "numbers": member_headlines(open_, metrics, _stopped(row)) if metrics else [None] * len(HEADLINES),
+        "numbers": [*headlines, labels_told(bought)],
         "report": _report(store, row),
     }
 

@@ -42,6 +42,23 @@ class TaughtTokens:
         return token_loss(logits, wanted[wanted != IGNORED], step.total)
 
 
+class LogitsAt:
+    """Logits at some positions of a batch, picked before the head where the model lets it."""
+
+    def __init__(self) -> None:
+        self._picks: bool | None = None
+
+    def __call__(self, model: PreTrainedModel, batch: Mapping[str, Any], keep: Tensor) -> Tensor:
+        """(kept positions, vocabulary) logits, row by row.
+
+        Args:
+            keep: (rows, length) the positions.
+        """
+        if self._picks is None:
+            self._picks = _picks(model, batch)
+        return _logits_at(model, batch, keep, self._picks)
+
+
 def next_tokens(batch: Mapping[str, Any]) -> Tensor:
     """(rows, length) the token that each position is to predict, -100 where none.
 

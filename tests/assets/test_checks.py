@@ -224,19 +224,30 @@ def test_an_easy_problem_among_the_hard_ones_is_found(tmp_path: Path, text: str,
     ]
 
 
-def _trained(folder: Path, question: str, problem_id: str = "e1", *, hard: bool = False) -> list[str]:
-    """The findings on step labels of one row."""
+def _trained(
+    folder: Path, question: str, problem_id: str = "e1", *, hard: bool = False, source: int | None = None
+) -> list[str]:
+    """The findings on step labels of one row: of the only source, or of one of two, the second of which
+    may label hard questions."""
     tables = {
         "easy_problems": _rows(["e1", "e2"], 2, split=["train", "validation"]),
         "hard_questions": pa.table(
             {"problem_id": ["h1"], "question": ["Find the greatest prime factor of $2^{16}-1$."]}
         ),
         "benchmark_questions": pa.table({"problem_id": ["b1"], "question": ["How many sheep are there?"]}),
-        "easy_step_labels": pa.table({"problem_id": [problem_id], "question": [question]}),
+        "easy_step_labels": pa.table(
+            {
+                "problem_id": [problem_id],
+                "question": [question],
+                **({} if source is None else {"source": [source]}),
+            }
+        ),
     }
     for name, table in tables.items():
         write_table(folder / name / "data.parquet", table)
-    return findings.training_findings("easy_step_labels", {name: folder / name for name in tables}, hard=hard)
+    folders = {name: folder / name for name in tables}
+    sources = ([0] if source is None else [1]) if hard else []
+    return findings.training_findings("easy_step_labels", folders, hard_sources=sources)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +311,15 @@ def test_hard_questions_that_a_model_labels_come_under_their_own_id(
     tmp_path: Path, question: str, problem_id: str, says: list[str]
 ) -> None:
     assert _trained(tmp_path, question, problem_id, hard=True) == says
+    assert _trained(tmp_path, question, problem_id, hard=True, source=1) == says
+
+
+def test_beside_a_source_that_labels_hard_questions_the_others_still_may_not(tmp_path: Path) -> None:
+    question = "Find the greatest prime factor of $2^{16}-1$."
+    assert _trained(tmp_path, question, "h1", hard=True, source=0) == [
+        "easy_step_labels: h1 is not an easy problem",
+        "easy_step_labels has 1 questions that are same in hard_questions: h1 as h1",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_version_changes_with_the_files(ladder_evaluator: Path, tmp_path: Pa
         ("{", "not JSON"),
         ([], "has texts 'model' and 'layout', or a list 'ensemble'"),
         ({"model": "m"}, "has texts 'model' and 'layout'"),
-        ({"model": "m", "layout": "gpt"}, "layout: no 'gpt'; there are qwen-prm, math-shepherd"),
+        ({"model": "m", "layout": "gpt"}, "no 'gpt'; there are qwen-prm, math-shepherd"),
         ({"model": "m", "layout": "trl", "tag": 1}, "layout trl: no option 'tag'; there are separator"),
         ({"model": "m", "layout": "implicit"}, "option 'reference' is missing"),
         ({"model": "me/nowhere", "layout": "trl"}, "me/nowhere: no such folder, .* not found on the Hub"),

@@ -101,7 +101,7 @@ def test_samples_are_reranked_by_an_evaluator(home: Path, ladder_evaluator: Path
         (["score", "FILE"], "name an --evaluator"),
         (
             ["score", "FILE", "--evaluator", "nobody/knows"],
-            "nobody/knows: no such folder, no experiment's key, and not found on the Hub",
+            "nobody/knows: no such folder, and not found on the Hub",
         ),
         (["score", "FILE", "--evaluator", "a=b/c"], "a=b/c: no such folder, and no experiment's key"),
         (["score", "FILE", "--evaluator", "ladder"], "ladder has no easy_evaluator yet"),

@@ -34,7 +34,7 @@ from e2h_pipeline.problems.records import gold_table
 from e2h_pipeline.recipe import EarlyStop, Evaluation, Sampling, Scoring
 from e2h_pipeline.reranking.aggregate import step_probabilities
 from e2h_pipeline.rewards.early_stop import StepWatch, completed_steps
-from e2h_pipeline.rewards.scoring import score_pool
+from e2h_pipeline.rewards.pool import score_pool
 from e2h_pipeline.solutions import MARKED
 
 if TYPE_CHECKING:

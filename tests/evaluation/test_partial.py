@@ -17,19 +17,19 @@ from safetensors.torch import save_file
 
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.evaluation.early_stop import LOSSES
 from e2h_pipeline.evaluation.graded import PoolFiles, load_graded
-from e2h_pipeline.evaluation.partial import (
-    LOSSES,
+from e2h_pipeline.evaluation.partial.dropping import (
     SAVED,
-    SEEN,
     Dropped,
     drop_at_random,
     filters,
-    partial_metrics,
     running,
     saving,
     vote,
 )
+from e2h_pipeline.evaluation.partial.metrics import partial_metrics
+from e2h_pipeline.evaluation.partial.seen import SEEN
 from e2h_pipeline.grading.graders import grader
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.problems.ladder.domain import LADDER

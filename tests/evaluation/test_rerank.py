@@ -80,3 +80,15 @@ def test_scores_of_another_pool_are_refused(world: Path, rerank: Run) -> None:
     write_table(part, pa.Table.from_pylist([r for r in rows if r["sample"] < 3]))
     with pytest.raises(PoolError, match="score the pool again"):
         rerank()
+
+
+def test_what_an_evaluator_writes_is_a_length_of_its_own(world: Path, rerank: Run) -> None:
+    file = world / "scores" / "data" / "part-00000.parquet"
+    scores = read_table(file)
+    written = pa.array([1 + row["sample"] for row in scores.to_pylist()], pa.int32())
+    write_table(file, scores.append_column("written_tokens", written).slice(0))
+    rerank()
+    rows = read_table(world / "rerank" / "lengths.parquet").to_pylist()
+    judged = {row["levels"]: row["tokens"] for row in rows if row["decoding"] == "judged"}
+    assert judged["all"] == judged["hard"] == 2.5  # samples 0 to 3
+    assert {row["tokens"] for row in rows if row["decoding"] == "sampled" and row["levels"] == "all"} == {25}

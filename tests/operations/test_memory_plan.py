@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from outside_models import layout_tokenizer, save_qwen_prm
+from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from e2h_pipeline.cli.app import app
 from e2h_pipeline.models.memory import GB, Cards, largest
 from e2h_pipeline.models.shapes import published_config
 from e2h_pipeline.operations.memory_plan import StagePlan, memory_plan
-from e2h_pipeline.recipe import OnlineRl, Recipe
+from e2h_pipeline.recipe import OnlineRl, OutsideReward, Recipe
 from e2h_pipeline.rl.memory import online
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +26,39 @@ SMALL = "ladder/sft.micro_batch_size=8/reward.training.micro_batch_size=8"
 def plan(key: str, stage: str, cards: Cards, engine: str = "transformers") -> StagePlan:
     (found,) = memory_plan(Recipe.from_key(key), cards, engine, [stage])
     return found
+
+
+def test_teachers_of_labels_are_reckoned() -> None:
+    """The weak evaluator, and one between it and the student, that a source of labels trains."""
+    source = "ladder/labels.source=weak_to_strong/labels.training.micro_batch_size=8"
+    weak = plan(source, "easy_step_labels", Cards(100 * GB))
+    chain = plan(f"{source}/labels.middle=4", "easy_step_labels", Cards(100 * GB))
+    assert len(chain.phases) == 2 * len(weak.phases)
+    assert chain.peak.items["weights"] > weak.peak.items["weights"]  # it keeps more layers
+    card = Cards(chain.peak.bytes * 2 // 3)
+    assert "labels.training." in plan(f"{source}/labels.middle=4", "easy_step_labels", card).advice
+    for key in ("ladder", "ladder/labels.source=active/labels.selection=uniform"):
+        assert not memory_plan(Recipe.from_key(key), Cards(100 * GB), stages=["easy_step_labels"])
+
+
+def test_an_evaluator_is_reckoned_by_what_it_is(tmp_path: Path) -> None:
+    theirs = save_qwen_prm(tmp_path / "prm", layout_tokenizer())[0]
+    ladder = Recipe.from_key(f"{SMALL}/strict=false")
+    reward = OutsideReward.model_validate({"evaluator": [str(theirs), str(theirs)]})
+    stages = ["easy_evaluator", "rerank_scores"]
+    own, others = (
+        {found.stage: found for found in memory_plan(recipe, Cards(100 * GB), stages=stages)}
+        for recipe in (ladder, ladder.model_copy(update={"reward": reward}))
+    )
+    assert "optimizer" in own["easy_evaluator"].peak.items
+    assert "optimizer" not in others["easy_evaluator"].peak.items  # nothing is trained
+    size = AutoConfig.from_pretrained(theirs).vocab_size * 32 * 4  # of the embedding alone
+    assert others["rerank_scores"].peak.items["weights"] > 2 * size
+    writer = plan("ladder/reward.kind=generative/reward.training.micro_batch_size=8", *_ON_A_CARD)
+    assert "optimizer" in writer.peak.items
+
+
+_ON_A_CARD = ("easy_evaluator", Cards(100 * GB))
 
 
 @pytest.mark.parametrize("stage", ["sft_policy", "benchmark_samples", "rerank_scores", "rl_policy"])

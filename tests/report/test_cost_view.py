@@ -36,6 +36,13 @@ def test_cost_is_what_is_drawn_and_what_is_read() -> None:
     assert all(line.y == [50.0] for line in lines.values())
 
 
+def test_what_an_evaluator_writes_costs_too() -> None:
+    written = {**TOKENS, ("sft", "judged", "all"): 25.0}
+    lines = {line.label: line.x for line in cost_lines(Results(METRICS), written, "all")}
+    assert lines["weighted vote (product)"] == [4 * (2 * 40.0 + 25.0)]
+    assert lines["majority vote"] == [4 * 40.0]
+
+
 def test_what_has_no_length_has_no_cost() -> None:
     lines = cost_lines(Results(METRICS), {("sft", "greedy", "all"): 30.0}, "all")
     assert [line.label for line in lines] == ["SFT on easy problems, greedy"]

@@ -38,7 +38,7 @@ from e2h_pipeline.grading import sharded
 from e2h_pipeline.grading.sharded import sharded_grader
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling, Scoring
-from e2h_pipeline.rewards.scoring import score_pool
+from e2h_pipeline.rewards.pool import score_pool
 from resources.ray_runner import RayRunner, ShardError, Surroundings, _Worker
 from resources.supervise import descendants
 

@@ -25,6 +25,7 @@ from e2h_pipeline.rewards.early_stop import (
     right_lowest_scores,
     threshold_losing,
 )
+from e2h_pipeline.rewards.evaluators import open_evaluator
 from e2h_pipeline.rewards.scoring import score_solutions
 
 QUESTION = "1+2*2"
@@ -66,8 +67,8 @@ def passes(ladder_evaluator: Path) -> Iterator[tuple[StepWatch, list[int]]]:
     """A watch that gives up nothing, and the number of texts in each of its forward passes."""
     rows: list[int] = []
     watch = StepWatch(ladder_evaluator, 0.0, 4)
-    watch._loaded = load_evaluator(ladder_evaluator)
-    handle = watch._loaded[0].base_model.register_forward_pre_hook(
+    watch._loaded = opened = open_evaluator(ladder_evaluator)
+    handle = opened.models[0].base_model.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
     yield watch, rows

@@ -18,8 +18,10 @@ from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.load import STEP_END_FIELD, load_evaluator
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Sampling, Scoring
-from e2h_pipeline.rewards import scoring
-from e2h_pipeline.rewards.scoring import encode_for, score_pool, score_solutions
+from e2h_pipeline.rewards import evaluators, scoring
+from e2h_pipeline.rewards import pool as pools
+from e2h_pipeline.rewards.pool import score_pool
+from e2h_pipeline.rewards.scoring import encode_for, score_solutions
 from e2h_pipeline.rewards.shared_prompt import can_share
 from e2h_pipeline.solutions import MARKED, encode
 
@@ -294,13 +296,13 @@ def test_rows_are_read_a_few_at_a_time(
     whole = _score(ladder_evaluator, pool, ladder_tables, tmp_path / "whole")
     seen: list[int] = []
     real = scoring.score_solutions
-    monkeypatch.setattr(scoring, "_ROWS", 4)
+    monkeypatch.setattr(pools, "_ROWS", 4)
 
     def watched(model: PreTrainedModel, tokenizer: Any, rows: Any, *given: Any, **named: Any) -> Any:
         seen.append(len(rows))
         return real(model, tokenizer, rows, *given, **named)
 
-    monkeypatch.setattr(scoring, "score_solutions", watched)
+    monkeypatch.setattr(evaluators, "score_solutions", watched)
     assert _score(ladder_evaluator, pool, ladder_tables, tmp_path / "few") == whole
     assert max(seen) == 4 and sum(seen) == 60
     for part in (tmp_path / "whole" / "out").iterdir():
@@ -319,7 +321,7 @@ from pathlib import Path
 from e2h_pipeline.recipe import Scoring
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.rewards import scoring
+from e2h_pipeline.rewards import pool
 from e2h_pipeline.solutions import MARKED
 
 class Killer(Reporter):
@@ -331,7 +333,7 @@ class Killer(Reporter):
 
 evaluator, samples, questions, folder = map(Path, sys.argv[1:])
 work = Work(folder / "out", folder / "work", reporter=Killer())
-scoring.score_pool(evaluator, samples, questions, Scoring(batch_tokens=4096), MARKED, work)
+pool.score_pool(evaluator, samples, questions, Scoring(batch_tokens=4096), MARKED, work)
 """
 
 

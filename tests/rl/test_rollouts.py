@@ -13,9 +13,9 @@ from e2h_pipeline.generation.engines.loading import load_engine
 from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.engines.transformers_engine import TransformersEngine
 from e2h_pipeline.grading.exact import ExactGrader
-from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rewards.evaluators import open_evaluator
 from e2h_pipeline.rl.batches import collate, group_ids, step_ends, terminal_rewards
 from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.rollouts import Judges, Rollout, answer_of, reward, rewarded
@@ -220,7 +220,7 @@ def _roll_out(
 ) -> list[Rollout]:
     options = OnlineRl(samples_per_question=3, max_new_tokens=16, temperature=2.5)
     completions = rl_runs.draw(engine, questions, options, update)
-    judges = Judges(*load_evaluator(evaluator), ExactGrader(), LADDER)
+    judges = Judges(open_evaluator(evaluator), ExactGrader(), LADDER)
     return rewarded(completions, engine.tokenizer, judges, options)
 
 

@@ -28,6 +28,7 @@ from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
 from e2h_pipeline.models.tokenizer_fit import same_tokens
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Base, OnlineRl
+from e2h_pipeline.rewards.evaluators import TokenScorer
 from e2h_pipeline.rl.online.models import Run
 from e2h_pipeline.rl.online.ppo import Ppo
 from e2h_pipeline.rl.questions import Question
@@ -120,7 +121,7 @@ def test_each_reward_lies_on_the_policy_token_that_ends_its_step(
     )
     options = OnlineRl(outcome_reward=7.0, unfinished_penalty=7.0, step_bonus=0.25)
     evaluator, other = loaded
-    judges = Judges(evaluator, other, ExactGrader(), LADDER)
+    judges = Judges(TokenScorer(evaluator, other), ExactGrader(), LADDER)
     (rollout,) = rewarded([(Question("q", "1+2", "12"), sample)], tokenizer, judges, options)
     spans = MARKED.parse(text).spans
     assert len(rollout.ends) == len(spans)

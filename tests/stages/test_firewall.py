@@ -224,6 +224,8 @@ def test_a_failed_check_marks_every_number_until_it_passes(
         ({"strict": True}, [{"problems": {"source": "math", "easy_levels": [1, 2, 3, 4]}}], False),
         ({"strict": True}, [{}, {"problems": {"source": "math", "hard_answers": True}}], False),
         (None, [{"problems": {"source": "gone", "easy_levels": [1, 9]}}], True),
+        ({"strict": True}, [{"reward": {"kind": "prm"}}, {"reward": {"kind": "gone"}}], True),
+        ({"strict": True}, [{}, {"reward": {"kind": "outside"}}], False),
     ],
 )
 def test_strictness_is_that_of_what_fed_a_number(

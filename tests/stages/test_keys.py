@@ -26,6 +26,8 @@ KEYS = {
     "orm": "ladder/reward.kind=orm",
     "pairwise": "ladder/reward.kind=pairwise",
     "goal": "ladder/reward.kind=goal_conditioned",
+    "generative": "ladder/reward.kind=generative",
+    "outside": "ladder/strict=false/reward.kind=outside/reward.evaluator=prm",
     "monte_carlo": "ladder/labels.source=monte_carlo",
     "active": "ladder/labels.source=active",
     "weak_to_strong": "ladder/labels.source=weak_to_strong",
@@ -35,6 +37,13 @@ KEYS = {
 }
 Versions = dict[tuple[str, str, str], str]
 Edit = Callable[[str, str, str], set[tuple[str, str, str]]]
+JUDGED = (
+    "easy_evaluator",
+    "rerank_scores",
+    "early_stop_metrics",
+    "evaluator_generalization",
+    "rl_policy",
+)
 INSIDE = "    EDITED = 1"  # after the first line of a class
 
 
@@ -145,7 +154,11 @@ def test_people_re_make_nothing_of_recipes_without_them(edit: Edit, file: str, n
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("evaluation/partial.py", "np.linspace(0, 1, _CANDIDATES)", "np.linspace(0, 1, 2 * _CANDIDATES)"),
+        (
+            "evaluation/partial/dropping.py",
+            "np.linspace(0, 1, _CANDIDATES)",
+            "np.linspace(0, 1, _CANDIDATES + 1)",
+        ),
         ("rewards/token_values.py", "batch_tokens: int = 65536", "batch_tokens: int = 65535"),
     ],
 )
@@ -155,11 +168,23 @@ def test_what_judges_tokens_re_makes_audits_of_its_kind_alone(
     assert edit(file, old, new) == {("goal", "early_stop_metrics", "transformers")}
 
 
-def test_an_edit_of_what_judges_evaluators_of_others_re_makes_nothing(edit: Edit) -> None:
-    """Commands read them, no stage does."""
+def test_an_edit_of_what_others_trained_re_makes_nothing_of_ours(edit: Edit) -> None:
+    changed = edit("rewards/outside/taken.py", "if word == AUTO:", "if word in (AUTO,):")
+    assert changed == {("outside", "easy_evaluator", "transformers")}
+    changed = edit("rewards/outside/qwen_prm.py", "QwenPrm", INSIDE)  # config.json may tell it
+    assert changed == {("outside", stage, "transformers") for stage in JUDGED}
+
+
+def test_an_edit_of_how_verdicts_are_read_re_makes_nothing_of_other_kinds(edit: Edit) -> None:
+    changed = edit("rewards/generative/trained.py", "Verdicts", INSIDE)
+    assert changed == {("generative", "easy_evaluator", "transformers")}
+    changed = edit("rewards/generative/reader.py", "GenerativeEvaluator", INSIDE)
+    assert changed == {("generative", stage, "transformers") for stage in JUDGED}
+
+
+def test_an_edit_of_what_commands_alone_read_re_makes_nothing(edit: Edit) -> None:
     for file, name in (
         ("rewards/outside/trl.py", "Trl"),
-        ("rewards/outside/layout.py", "Layout"),
         ("evaluation/outside/judge.py", "Rule"),
         ("evaluation/outside/step_lines.py", "Asked"),
     ):

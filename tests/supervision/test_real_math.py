@@ -24,7 +24,7 @@ from e2h_pipeline.recipe import (
     Scoring,
     Sft,
 )
-from e2h_pipeline.rewards.scoring import score_pool
+from e2h_pipeline.rewards.pool import score_pool
 from e2h_pipeline.rewards.train import train_reward_model
 from e2h_pipeline.supervision.easy_solutions import write_easy_solutions
 from e2h_pipeline.supervision.step_labels import label_easy_steps

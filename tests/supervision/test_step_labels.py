@@ -16,7 +16,9 @@ from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.ladder.world import Chain, parse_question
 from e2h_pipeline.problems.math.domain import MATH
 from e2h_pipeline.problems.math.prm800k import read_prm800k
-from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table
+from e2h_pipeline.problems.records import Problem, ProblemError, ProblemSplit, easy_table
+from e2h_pipeline.recipe import FAMILIES
+from e2h_pipeline.registry import LABEL_SOURCES
 from e2h_pipeline.solutions import MARKED
 from e2h_pipeline.supervision.once import LabelOnce
 from e2h_pipeline.supervision.rows import UNLABELLED, labelled_row, until_first_error
@@ -351,10 +353,23 @@ def test_math_shepherd_lines_find_their_problem_by_text(tmp_path: Path) -> None:
     assert summary["conflicting_steps"] == 1
 
 
-def test_math_shepherd_needs_a_file(tmp_path: Path) -> None:
-    write_table(tmp_path / "easy" / "data.parquet", easy_table(ProblemSplit((), (), (), ())))
-    with pytest.raises(ValueError, match=r"set labels\.path"):
-        label_steps(tmp_path, {"source": "shepherd"})
+@pytest.mark.parametrize("word", ["shepherd", "people", "prmbench"])
+def test_a_source_of_one_file_finds_it_or_says_where_to_put_it(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, options = LABEL_SOURCES.load(word)(), FAMILIES["labels"].parse({"source": word})
+    for data in ("", str(tmp_path)):
+        monkeypatch.setenv("E2H_DATA_DIR", data)
+        with pytest.raises(
+            ProblemError, match=rf"labels\.source={word} needs a file: .* into steps/ of E2H_DATA_DIR"
+        ):
+            source.files(options)
+    (tmp_path / "steps").mkdir()
+    for name in reversed(source.names):  # the first name wins
+        (tmp_path / "steps" / name).touch()
+        assert source.files(options) == [tmp_path / "steps" / name]
+    named = FAMILIES["labels"].parse({"source": word, "path": "elsewhere"})
+    assert source.files(named) == [Path("elsewhere")]
 
 
 def test_real_ratings_fit_the_segments(data_dir: Path, tmp_path: Path) -> None:

@@ -92,13 +92,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return found
 
 
-def label(world: Path, out: Path, policy: Path, source: str, **options: Any) -> tuple[Rows, dict[str, Any]]:
-    """Labels of a source, in a folder of its own."""
+def label(
+    world: Path, out: Path, policy: Path, source: str, *others: dict[str, Any], **options: Any
+) -> tuple[Rows, dict[str, Any]]:
+    """Labels of a source, and of others after it, in a folder of their own."""
     for name in ("easy", "samples", "hard"):
         (out / name).symlink_to(world / name)
     section = {"source": source, "validation_solutions": 12, "training": TRAINING, **options}
     sampling = Sampling(samples=2, max_new_tokens=24, shard_questions=50)
-    return label_steps(out, section, policy=policy, sampling=sampling)
+    return label_steps(out, section, *others, policy=policy, sampling=sampling)
 
 
 def split_of(rows: Rows, split: str) -> Rows:
@@ -347,6 +349,24 @@ def test_hard_questions_are_labelled_by_the_weak_evaluator_and_their_answers_not
         found.append(rows)
     assert found[0] == found[1]
     assert not questions & {question for question, _ in asked}
+
+
+def test_rows_say_which_source_may_have_hard_questions(
+    world: Path, tmp_path: Path, ladder_policy: Path
+) -> None:
+    """The check of the firewall (`stages.findings`) reads it."""
+    rows, _ = label(
+        world,
+        tmp_path,
+        ladder_policy,
+        "weak_to_strong",
+        {"source": "checker", "limit": 5},
+        form="hard",
+        per_problem=1,
+    )
+    easy = set(read_table(world / "easy" / "data.parquet")["problem_id"].to_pylist())
+    assert {row["source"] for row in rows} == {0, 1}
+    assert {row["source"] for row in rows if row["problem_id"] not in easy} == {0}
 
 
 # The labeller that reads in both directions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,30 @@ def test_the_aggregation_shown_is_that_of_the_report(store: ArtifactStore) -> No
     vote = page(store, [row]).split('<td class="number">')[3]
     sft = page(store, [row]).split('<td class="number">')[1]
     assert float(vote[:4]) - float(sft[:4]) == pytest.approx(10, abs=1)
+
+
+def labels(store: ArtifactStore, asset: str, summary: dict[str, Any]) -> Artifact:
+    recipe = {"labels": [{"source": "active"}]} if asset == "easy_step_labels" else {}
+    made = Request(asset, "c0de", {**recipe, "count": summary["labels_bought"]}, {})
+
+    def content(draft: Draft) -> None:
+        (draft.out / "data").write_bytes(str(summary).encode())
+        draft.summary = summary
+
+    return store.obtain(made, content)[0]
+
+
+def test_the_labels_that_a_member_bought_stand_beside_its_numbers(store: ArtifactStore) -> None:
+    rows = members(store, ["orm", "prm"], 2)
+    for row, count in zip(rows[2:], (1200, 1400), strict=True):
+        row.artifacts["easy_step_labels"] = labels(store, "easy_step_labels", {"labels_bought": count})  # type: ignore[index]
+    outcomes = labels(store, "easy_outcome_labels", {"labels_bought": 60, "grader": "exact"})
+    rows[3].artifacts["easy_outcome_labels"] = outcomes  # type: ignore[index]
+    shown = words(page(store, rows))
+    assert "labels bought" in shown
+    assert "1,200 1,200 steps (active)" in shown
+    assert "1,400 1,400 steps (active), 60 outcomes (exact)" in shown
+    assert "1,300 1,300 steps (active), 30 outcomes (exact)" in shown  # the mean over seeds
 
 
 def test_a_page_says_how_often_its_numbers_were_looked_at(store: ArtifactStore) -> None:

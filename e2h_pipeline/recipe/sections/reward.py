@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from e2h_pipeline.recipe.section import Family, Section
 from e2h_pipeline.recipe.sections.fitting import FineTuning
@@ -77,11 +77,44 @@ class RewardTraining(FineTuning):
         return self
 
 
-class Reward(Section):
+class AnyEvaluator(Section):
     """Which evaluator reranks and rewards, and how it is trained."""
 
+    easy_only: ClassVar[bool] = True
+    """It has seen easy supervision alone, as far as the recipe says."""
+
     kind: str = Field("prm", description="The kind of evaluator.")
+
+    @property
+    def fine_tuning(self) -> FineTuning | None:
+        """Its training; None where it is trained already."""
+        return None
+
+    @property
+    def initial(self) -> str | None:
+        """The asset that its training starts from."""
+        return None
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """The layouts (`registry.LAYOUTS`) that it is read by."""
+        return ()
+
+
+class Reward(AnyEvaluator):
+    """An evaluator that is trained here: one model with a score per token."""
+
     training: RewardTraining = Field(default_factory=RewardTraining, description="Its training.")
+
+    @property
+    def fine_tuning(self) -> FineTuning:
+        """See `AnyEvaluator.fine_tuning`."""
+        return self.training
+
+    @property
+    def initial(self) -> str:
+        """See `AnyEvaluator.initial`."""
+        return INITIAL[self.training.init]
 
 
 class PrmReward(Reward):
@@ -157,12 +190,117 @@ class WeakToStrongReward(Reward):
     )
 
 
+class GenerativeTraining(FineTuning):
+    """Training of an evaluator that writes verdicts: next-token prediction of the verdicts."""
+
+    init: Literal["base", "sft"] = Field("base", description="Starting weights.")
+    epochs: int = Field(
+        2, ge=0, description="Passes over the labelled solutions; 0: the prompt alone makes it an evaluator."
+    )
+    heading: str = Field(
+        "", description="First line of the domain's own prompt, where `prompt` begins with that."
+    )
+
+
+class GenerativeReward(AnyEvaluator):
+    """A language model that writes a verdict behind each step, and may write a critique before it. Its
+    `training` has no `layers`, `head`, `ridge`, `folds` and `cache_frozen`."""
+
+    kind: Literal["generative"] = Field("generative", description="The kind of evaluator.")
+    training: GenerativeTraining = Field(default_factory=GenerativeTraining, description="Its training.")
+    prompt: str = Field(
+        "marked",
+        description="How a solution is put to it: a prompt shipped with the package (marked, critique), or a YAML file "
+        "(docs/oversight.md).",
+    )
+    critiques: int = Field(
+        0,
+        ge=0,
+        description="Critiques of a step, each written before a verdict; the score is the mean probability of the right "
+        "verdict. 0: the verdict alone, all steps in one pass. Critiques are not trained.",
+    )
+    critique_tokens: int = Field(128, ge=1, description="Longest critique.")
+    temperature: float = Field(0.7, ge=0, description="Of critiques; 0 is greedy.")
+
+    @model_validator(mode="after")
+    def _different_critiques(self) -> GenerativeReward:
+        if self.critiques > 1 and not self.temperature:
+            raise ValueError(
+                "critiques: at temperature 0 all are the same; set critiques=1, or a temperature"
+            )
+        return self
+
+    @property
+    def fine_tuning(self) -> FineTuning:
+        """See `AnyEvaluator.fine_tuning`."""
+        return self.training
+
+    @property
+    def initial(self) -> str:
+        """See `AnyEvaluator.initial`."""
+        return INITIAL[self.training.init]
+
+
+class NamedEvaluator(Section):
+    """An evaluator that others have trained."""
+
+    model: str = Field(description="A local folder, or a Hub name.")
+    revision: str | None = Field(
+        None, description="Commit of the Hub model. Set it: a newer one is not noticed and changes no key."
+    )
+    layout: str = Field(
+        "auto",
+        description="How its files are read and solutions are written for it (docs/models.md). auto: as config.json tells; "
+        "a folder of no layout is read as an evaluator of this project.",
+    )
+    reference: str | None = Field(
+        None, description="implicit: folder or Hub name of the model that it was trained from."
+    )
+    beta: float | None = Field(None, gt=0, description="implicit: coefficient of the log ratio.")
+    system: str | None = Field(None, description="qwen-prm: the system prompt.")
+    tag: str | None = Field(None, description="math-shepherd: the text that ends a step.")
+    separator: str | None = Field(None, description="trl: the text that ends a step.")
+
+    def options(self) -> dict[str, Any]:
+        """Options of its layout that are set."""
+        named = {name: getattr(self, name) for name in ("reference", "beta", "system", "tag", "separator")}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+def _evaluators(value: Any) -> Any:
+    """One evaluator may be written without a list around it, and by its name alone."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [{"model": str(one)} if isinstance(one, str) else one for one in listed]
+
+
+class OutsideReward(AnyEvaluator):
+    """An evaluator that others have trained, on data that nobody here knows: needs `strict: false`, and
+    has no `training`."""
+
+    easy_only: ClassVar[bool] = False
+
+    kind: Literal["outside"] = Field("outside", description="The kind of evaluator.")
+    evaluator: Annotated[tuple[NamedEvaluator, ...], BeforeValidator(_evaluators)] = Field(
+        (), description="Its folder or Hub name, or these with fields; several make an ensemble."
+    )
+    rule: Literal["mean", "min", "disagreement"] = Field(
+        "mean",
+        description="Score of a step by an ensemble: mean of the probabilities; the lowest; the mean less their standard "
+        "deviation.",
+    )
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """See `AnyEvaluator.layouts`."""
+        return tuple(one.layout for one in self.evaluator)
+
+
 REWARD = Family(
     "reward",
     "kind",
     "prm",
     "e2h.evaluators",
-    Reward,
+    AnyEvaluator,
     {
         "prm": PrmReward,
         "orm": OrmReward,
@@ -170,7 +308,10 @@ REWARD = Family(
         "pairwise": PairwiseReward,
         "goal_conditioned": GoalConditionedReward,
         "weak_to_strong": WeakToStrongReward,
+        "generative": GenerativeReward,
+        "outside": OutsideReward,
     },
+    plain=Reward,
 )
 
 

@@ -33,11 +33,16 @@ class EvaluatorKind(Protocol):
         solution_aggregation: how step scores become the score of a solution. `last` is for
             evaluators that are trained on whole solutions, with the score at the last position.
         unit: name of an example in the counts of training summaries.
+        maker: `module:Name` of what makes the evaluator, as `rewards.train.train_reward_model`.
+        reader: `module:Name` of what opens its folder, as `rewards.evaluators.open_evaluator` calls
+            it; None for one model with a score per token.
     """
 
     reads: ClassVar[tuple[LabelKind, ...]]
     solution_aggregation: ClassVar[Literal["product", "last"]] = "product"
     unit: ClassVar[Literal["solutions", "pairs"]] = "solutions"
+    maker: ClassVar[str] = "e2h_pipeline.rewards.train:train_reward_model"
+    reader: ClassVar[str | None] = None
 
     def examples(
         self,
@@ -67,6 +72,14 @@ class EvaluatorKind(Protocol):
     def objective(self, options: Any, seed: int) -> Objective:
         """The loss over batches of these examples."""
         ...
+
+    def sources(self, options: Any) -> Sequence[str]:
+        """Files, folders and Hub models outside of the store that it is made of; here none.
+
+        Args:
+            options: the kind's section of the recipe.
+        """
+        return ()
 
     def finish(self, folder: Path, examples: Sequence[Example]) -> None:
         """Write files of the kind beside the saved model; here none.

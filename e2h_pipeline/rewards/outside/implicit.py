@@ -82,9 +82,12 @@ class Implicit(Layout):
 
         if not one.segment_ends:
             return []
+        reference = loaded.extra
+        if reference is None:
+            raise LayoutError("an implicit evaluator is read beside the model that it was trained from")
         with torch.inference_mode():
             ids = torch.tensor([one.input_ids], device=loaded.model.device)
-            ratio = _log_probabilities(loaded.model, ids) - _log_probabilities(loaded.extra, ids)
+            ratio = _log_probabilities(loaded.model, ids) - _log_probabilities(reference, ids)
             # Item i is of token i + 1; the sum begins with the last token of the heading.
             sums = (self.beta * ratio[one.prompt_tokens - 2 :]).cumsum(0)
         last = len(ratio) - 1

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+AUTO = "auto"
+"""Instead of a layout's word: the one that config.json tells (`detected`)."""
+
+
 class LayoutError(ValueError):
     """A model whose files do not fit the layout; the message says what is missing."""
 
@@ -32,12 +36,17 @@ class Loaded:
 
     Attributes:
         model: a classifier with one score per token, as `score_all` wants it.
-        extra: what else the layout needs.
+        extra: a further model that the layout needs.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    extra: Any = None
+    extra: PreTrainedModel | None = None
+
+    @property
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        """All of them."""
+        return (self.model,) if self.extra is None else (self.model, self.extra)
 
 
 class Layout(ABC):

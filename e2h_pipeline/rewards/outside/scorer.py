@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.registry import LAYOUTS
 from e2h_pipeline.reranking.aggregate import step_probabilities
-from e2h_pipeline.rewards.outside.layout import Layout, LayoutError, Loaded
+from e2h_pipeline.rewards.outside.layout import AUTO, Layout, LayoutError, Loaded
 
 if TYPE_CHECKING:
     from e2h_pipeline.generation.search.protocol import Scorer
@@ -47,19 +47,29 @@ class OutsideScorer:
         """See `Scorer`. Equal solutions are scored once."""
         if self._loaded is None:
             self._loaded = self.layout.load(self.folder, self.others)
-        loaded = self._loaded
-        distinct = list(dict.fromkeys((question, completion) for question, completion, _ in solutions))
-        encoded = [
-            self.layout.encode(loaded.tokenizer, question.strip(), plain_steps(completion, self.text))
-            for question, completion in distinct
-        ]
-        logits = self.layout.logits(loaded, encoded, self.batch_tokens)
-        found = {name: step_probabilities(np.array(row)) for name, row in zip(distinct, logits, strict=True)}
-        return [found[question, completion] for question, completion, _ in solutions]
+        logits = layout_logits(self.layout, self._loaded, solutions, self.text, self.batch_tokens)
+        return [step_probabilities(np.array(row)) for row in logits]
 
     def close(self) -> None:
         """See `Scorer`."""
         self._loaded = None
+
+
+def layout_logits(
+    layout: Layout,
+    loaded: Loaded,
+    solutions: Sequence[tuple[str, str, bool]],
+    text: TextFormat,
+    batch_tokens: int,
+) -> list[list[float]]:
+    """Log odds that each segment of each solution is right. Equal solutions are scored once."""
+    distinct = list(dict.fromkeys((question, completion) for question, completion, _ in solutions))
+    encoded = [
+        layout.encode(loaded.tokenizer, question.strip(), plain_steps(completion, text))
+        for question, completion in distinct
+    ]
+    found = dict(zip(distinct, layout.logits(loaded, encoded, batch_tokens), strict=True))
+    return [found[question, completion] for question, completion, _ in solutions]
 
 
 def plain_steps(completion: str, text: TextFormat) -> list[str]:
@@ -77,7 +87,7 @@ def layout_of(folder: Path) -> Layout | None:
         return None
     config = json.loads(file.read_text(encoding="utf-8"))
     for word in LAYOUTS.words():
-        if LAYOUTS.load(word).fits(config):
+        if word != AUTO and LAYOUTS.load(word).fits(config):
             return new_layout(word, {})
     return None
 
@@ -89,6 +99,8 @@ def new_layout(word: str, options: Mapping[str, Any]) -> Layout:
         RegistryError: no such layout.
         LayoutError: an option that it does not have, or lacks.
     """
+    if word == AUTO:
+        raise LayoutError(f"layout {AUTO}: name the layout, or leave it to a folder or Hub name alone")
     kind: type[Layout] = LAYOUTS.load(word)
     known = {
         name: parameter

@@ -8,8 +8,7 @@
   the conversation up to it in Llama 3.1's template (`prm_evaluate.py`). A conversation with all answers
   has the same beginnings, so one pass does.
 
-The difference of the two logits is linear in the hidden state, with the difference of two rows of the
-language-model head.
+The log odds are a linear head (`rewards.verdicts`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from e2h_pipeline.rewards.outside.layout import (
     Layout,
@@ -94,22 +93,11 @@ def _language_model(folder: Path, signs_apart: bool) -> Loaded:
     Args:
         signs_apart: take the two tokens of the texts `+` and `-` alone, not of `+ -`.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from e2h_pipeline.models.load import load_policy
+    from e2h_pipeline.rewards.verdicts import verdict_scorer
 
-    from e2h_pipeline.models.classifier import classifier
-    from e2h_pipeline.models.load import device
-    from e2h_pipeline.models.strict import load_strictly
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    plus, minus = _signs(tokenizer, signs_apart)
-    source = load_strictly(AutoModelForCausalLM, folder)
-    head: Any = source.get_output_embeddings()
-    weight = head.weight.data
-    bias = torch.zeros(len(weight), dtype=weight.dtype) if head.bias is None else head.bias.data
-    difference = (weight[plus] - weight[minus])[None].clone()
-    model = classifier(source, difference, (bias[plus] - bias[minus])[None].clone())
-    return Loaded(model.to(device()).eval(), tokenizer)
+    model, tokenizer = load_policy(folder)
+    return Loaded(verdict_scorer(model, *_signs(tokenizer, signs_apart)), tokenizer)
 
 
 def _signs(tokenizer: PreTrainedTokenizerBase, apart: bool) -> tuple[int, int]:

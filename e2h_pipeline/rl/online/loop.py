@@ -224,7 +224,7 @@ class _Training:
         """
         run, options, progress, began = self.run, self.job.options, self.progress, time.monotonic()
         with run.judge() as evaluator:
-            judges = Judges(evaluator, run.evaluator_tokenizer, self.grader, self.job.domain)
+            judges = Judges(evaluator, self.grader, self.job.domain)
             rollouts = rewarded(found, run.tokenizer, judges, options)
         spent = {"seconds_rollout": seconds, "seconds_score": time.monotonic() - began}
         rollouts.sort(key=lambda r: len(r.prompt_ids) + len(r.sample.token_ids))

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -27,6 +27,7 @@ from e2h_pipeline.models.adapters import (
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.strict import load_strictly
 from e2h_pipeline.recipe import OnlineRl
+from e2h_pipeline.rewards.evaluators import Evaluator, open_evaluator
 from e2h_pipeline.rl.algorithms import EVALUATOR, SFT_POLICY
 from e2h_pipeline.rl.online import shards
 from e2h_pipeline.rl.online.rollout_engines import Embedded, RolloutEngine
@@ -70,7 +71,7 @@ class Run(Generic[OptionsOf]):
     """
 
     def __init__(self, job: RlJob[OptionsOf]) -> None:
-        from e2h_pipeline.models.load import load_evaluator, load_policy
+        from e2h_pipeline.models.load import load_policy
 
         self.options, self._inputs, self._seed = job.options, job.inputs, job.work.seed
         self.sharded = shards.wanted()
@@ -79,8 +80,9 @@ class Run(Generic[OptionsOf]):
         self._reference = self.policy
         if not self.options.lora_rank:
             self._reference = load_policy(job.inputs[SFT_POLICY])[0].requires_grad_(False)
-        self._evaluator, self.evaluator_tokenizer = load_evaluator(job.inputs[EVALUATOR])
-        self._evaluator.requires_grad_(False)
+        self._evaluator = open_evaluator(job.inputs[EVALUATOR])
+        for model in self._evaluator.models:
+            model.requires_grad_(False)
         self.notes: dict[str, str] = {}
         self.trained: dict[str, PreTrainedModel] = {}
         self.learning: dict[str, list[Parameter]] = {}
@@ -98,7 +100,7 @@ class Run(Generic[OptionsOf]):
     def split_frozen(self) -> None:
         """Split the models that do not learn over the ranks, where that is wanted."""
         if self.sharded:
-            for model in (self._reference, self._evaluator):
+            for model in (self._reference, *self._evaluator.models):
                 shards.split(model, layers_only=bool(self.options.lora_rank))
 
     def adapt(self, name: str, model: PreTrainedModel) -> None:
@@ -135,9 +137,12 @@ class Run(Generic[OptionsOf]):
             yield self._reference
 
     @contextmanager
-    def judge(self) -> Iterator[PreTrainedModel]:
+    def judge(self) -> Iterator[Evaluator]:
         """The easy evaluator. No other model may be used within."""
-        with self._switched(self._evaluator, None), shards.whole(self._evaluator):
+        with ExitStack() as stack:
+            for model in self._evaluator.models:
+                stack.enter_context(self._switched(model, None))
+                stack.enter_context(shards.whole(model))
             yield self._evaluator
 
     @contextmanager

@@ -15,7 +15,7 @@ from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.recipe import Sampling, Scoring
-from e2h_pipeline.rewards.scoring import score_pool
+from e2h_pipeline.rewards.pool import score_pool
 from e2h_pipeline.rl.batches import collate
 from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.rollouts import Rollout, answer_of, prompt_ids, right_answers

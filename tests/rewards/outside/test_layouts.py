@@ -6,7 +6,6 @@ time, and wants the same numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ import torch
 from conftest import save_tiny_llama
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
-from tokenizers import AddedToken, ByteLevelBPETokenizer
+from outside_models import CHATML, layout_tokenizer, save_qwen_prm, tiny, write
 from transformers import (
     AutoTokenizer,
     LlamaConfig,
@@ -27,7 +25,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
-    Qwen2Model,
 )
 
 from e2h_pipeline.problems.math.domain import MATH
@@ -42,25 +39,10 @@ from e2h_pipeline.rewards.outside.scorer import (
     plain_steps,
 )
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 LLAMA = (
     "<s>{% for m in messages %}<|start|>{{ m['role'] }}<|stop|>\n\n{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant<|stop|>\n\n{% endif %}"
 )
-ADDED = [
-    "<extra_0>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|start|>",
-    "<|stop|>",
-    "<|eot_id|>",
-    "<s>",
-    "\n\n",
-    "ки",
-]
 SOLUTIONS = [
     ("What is 1 plus 2?", ["So we add 1 and 2.", "That is 3,\nas 2 is 1 more than 1.", "Done: 3."]),
     ("Find 4 times 5 - 1.", ["4 times 5 is 20."]),
@@ -72,51 +54,7 @@ Reward = Callable[[str, Sequence[str]], list[float]]
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE with the tokens of all layouts; `+ -` is two tokens as in Llama's vocabulary."""
-    from math_texts import MATH_TEXTS
-
-    core = ByteLevelBPETokenizer()
-    core.train_from_iterator(MATH_TEXTS * 3, vocab_size=400, special_tokens=["<pad>", "</s>"])
-    found = PreTrainedTokenizerFast(
-        tokenizer_object=core._tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=1024
-    )
-    found.add_tokens([AddedToken(text, special=text.startswith("<")) for text in ADDED])
-    found.add_tokens([AddedToken(sign, lstrip=True) for sign in "+-"])
-    return found
-
-
-def tiny(kind: Any, vocabulary: int, seed: int = 0, **options: Any) -> Any:
-    torch.manual_seed(seed)
-    return kind(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=0,
-        **options,
-    )
-
-
-def write(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, model: Any, architecture: str, **head: torch.Tensor
-) -> Path:
-    """A folder as published: weights of body and head in one file, and a config that names the class."""
-    folder.mkdir()
-    tokenizer.save_pretrained(folder)
-    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
-    save_file({**tensors, **head}, folder / "model.safetensors", {"format": "pt"})
-    config = {
-        **model.config.to_dict(),
-        "architectures": [architecture],
-        "auto_map": {"AutoModel": "modeling.X"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return layout_tokenizer()
 
 
 def scorer(folder: Path, word: str, others: Sequence[Path] = (), **options: Any) -> OutsideScorer:
@@ -148,21 +86,7 @@ def agree(found: OutsideScorer, published: Reward) -> None:
 
 def test_qwen_prm(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """`make_step_rewards` of the model card of Qwen2.5-Math-PRM-7B."""
-    tokenizer.chat_template = CHATML
-    body = Qwen2Model(tiny(Qwen2Config, len(tokenizer))).eval()
-    first, last = torch.nn.Linear(32, 32), torch.nn.Linear(32, 2)
-    for layer in (first, last):
-        torch.nn.init.normal_(layer.weight)
-    causal = Qwen2ForCausalLM(tiny(Qwen2Config, len(tokenizer)))
-    causal.model = body
-    folder = write(
-        tmp_path / "qwen",
-        tokenizer,
-        causal,
-        "Qwen2ForProcessRewardModel",
-        **{"score.0.weight": first.weight.data, "score.0.bias": first.bias.data},
-        **{"score.2.weight": last.weight.data, "score.2.bias": last.bias.data},
-    )
+    folder, body, first, last = save_qwen_prm(tmp_path / "qwen", tokenizer)
     assert type(layout_of(folder)) is LAYOUTS.load("qwen-prm")
     own = AutoTokenizer.from_pretrained(folder)  # Qwen's class cuts words in its own way
 

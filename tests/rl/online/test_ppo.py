@@ -23,6 +23,7 @@ from e2h_pipeline.models.load import load_evaluator, load_policy, new_evaluator
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.records import Problem, ProblemSplit, easy_table, question_table
 from e2h_pipeline.recipe import PpoRl, Sft
+from e2h_pipeline.rewards.evaluators import open_evaluator
 from e2h_pipeline.rl.batches import Batch, collate
 from e2h_pipeline.rl.curricula import draw_questions
 from e2h_pipeline.rl.online import loop
@@ -334,7 +335,7 @@ def test_the_first_update_by_hand(
     job = rl_runs.job(options, ladder_policy, biased_evaluator, ladder_tables, tmp_path)
     questions, _ = draw_questions(read_questions(job.inputs, options)[0], options, {}, 0, 0)
     completions = rl_runs.draw(TransformersEngine(policy, tokenizer), questions, options)
-    judges = Judges(*load_evaluator(biased_evaluator), ExactGrader(), LADDER)
+    judges = Judges(open_evaluator(biased_evaluator), ExactGrader(), LADDER)
     rollouts = rewarded(completions, tokenizer, judges, options)
     squares, entropies = [], []
     for rollout in rollouts:

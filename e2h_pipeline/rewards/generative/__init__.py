@@ -1,0 +1,1 @@
+"""A language model as evaluator: it writes a verdict behind each step."""
