@@ -58,7 +58,14 @@ from e2h_pipeline.recipe.sections.rl import (
     RoundsRl,
 )
 from e2h_pipeline.recipe.sections.samples import FileSamples, PolicySamples, Samples
-from e2h_pipeline.recipe.sections.search import IndependentSearch, Search
+from e2h_pipeline.recipe.sections.search import (
+    BeamSearch,
+    DvtsSearch,
+    IndependentSearch,
+    ParticleSearch,
+    Search,
+    SearchComparison,
+)
 
 __all__ = [
     "DEFAULT_KEY",
@@ -67,9 +74,11 @@ __all__ = [
     "SPLIT_FIELDS",
     "ActiveLabels",
     "Base",
+    "BeamSearch",
     "BoughtLabels",
     "CheckerLabels",
     "Curriculum",
+    "DvtsSearch",
     "EarlyStop",
     "EasySamples",
     "Evaluation",
@@ -94,6 +103,7 @@ __all__ = [
     "OprmReward",
     "OrmReward",
     "PairwiseReward",
+    "ParticleSearch",
     "PeopleLabels",
     "PolicySamples",
     "PpoRl",
@@ -117,6 +127,7 @@ __all__ = [
     "Sampling",
     "Scoring",
     "Search",
+    "SearchComparison",
     "Section",
     "Sft",
     "ShepherdLabels",
