@@ -45,13 +45,21 @@ from resources.tracking import TrackingResource
 _PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_answers")
 _QUESTIONS = _PARTITIONS[:3]
 _TRAINING_ROWS = ("easy_solutions", "easy_step_labels", "easy_outcome_labels")
-_TRAINS_OR_SELECTS = ("sft_policy", "easy_evaluator", "rl_policy", "benchmark_samples", "rerank_scores")
+_TRAINS_OR_SELECTS = (
+    "sft_policy",
+    "easy_evaluator",
+    "rl_policy",
+    "benchmark_samples",
+    "rerank_scores",
+    "searched_samples",
+)
 _NUMBERS = (
     "rerank_metrics",
     "evaluator_generalization",
     "early_stop_metrics",
     "rl_audit",
     "benchmark_metrics",
+    "search_metrics",
 )
 
 
@@ -234,11 +242,13 @@ _firewall_checks = tuple(map(_firewall, (*_TRAINS_OR_SELECTS, *_NUMBERS)))
     rl_policy_firewall,
     benchmark_samples_firewall,
     rerank_scores_firewall,
+    searched_samples_firewall,
     rerank_metrics_firewall,
     evaluator_generalization_firewall,
     early_stop_metrics_firewall,
     rl_audit_firewall,
     supervision_firewall,
+    search_metrics_firewall,
 ) = _firewall_checks
 
 FIREWALL = tuple(

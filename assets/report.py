@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from assets.searches import searches
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RECIPE_FOLDER, Recipe
 from e2h_pipeline.registry import DOMAINS
@@ -18,7 +19,11 @@ _TEMPLATE = RECIPE_FOLDER.parent / "report" / "report.html.j2"
 @stage(
     group="results",
     reads=["evaluator_generalization", "easy_evaluator"],
-    reads_if={"rerank_metrics": beyond("evaluator"), **dict.fromkeys(_PIPELINE, beyond("reranking"))},
+    reads_if={
+        "rerank_metrics": beyond("evaluator"),
+        "search_metrics": searches,
+        **dict.fromkeys(_PIPELINE, beyond("reranking")),
+    },
     recipe=Recipe.model_fields,
     methods=["problems.source"],
     kinds={"report"},

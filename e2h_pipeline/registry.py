@@ -15,7 +15,7 @@ import importlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -188,8 +188,15 @@ SAMPLE_SOURCES = Registry(
 SEARCH_METHODS = Registry(
     "search.method",
     "e2h.search",
-    {"independent": "e2h_pipeline.generation.search.independent:Independent"},
+    {
+        "independent": "e2h_pipeline.generation.search.independent:Independent",
+        "beam": "e2h_pipeline.generation.search.beam:Beam",
+        "dvts": "e2h_pipeline.generation.search.beam:Dvts",
+        "particle": "e2h_pipeline.generation.search.particle:Particle",
+    },
 )
+SEARCHES = replace(SEARCH_METHODS, field="searches.method")
+"""The same methods, for a recipe's list of searches to compare."""
 ALGORITHMS = Registry(
     "rl.algorithm",
     "e2h.algorithms",
@@ -257,6 +264,7 @@ _ALL: tuple[Registry | Part, ...] = (
     EVALUATOR_READERS,
     SAMPLE_SOURCES,
     SEARCH_METHODS,
+    SEARCHES,
     ALGORITHMS,
     AGGREGATIONS,
     GRADERS,

@@ -210,6 +210,7 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
     levels, pooled = levels_in(there), pooled_in(there)
     heads = (_level_names(rows) if levels else NUMBERED).columns(levels + pooled)
     recovered = any(row.get("pgr") is not None for row in rows)
+    searched = any(row.get("tokens") is not None for row in rows)
     recipes = {marked(_recipe(row), row) for row in rows}
     one = len(recipes) == 1  # a single recipe moves into the title, which saves its column
     about = f" · {escape(recipes.pop())}" if one and any(recipes) else ""
@@ -218,12 +219,14 @@ def _results_table(benchmark: str, rows: Sequence[Row]) -> tuple[str, Table]:
     table = Table(box=SIMPLE)
     for name in ("policy", "method") if one else ("recipe", "policy", "method"):
         table.add_column(name, no_wrap=True)
-    for name in ("N", *map(escape, heads), *(["PGR on hard"] if recovered else [])):
+    costs = ["tokens"] if searched else []
+    for name in ("N", *map(escape, heads), *costs, *(["PGR on hard"] if recovered else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for (recipe, policy, method, n), cells in _by_method(rows).items():
         values = [_accuracy(cells.get(group)) for group in levels + pooled]
         policy += STOPPED * any(row.get("stopped") for row in cells.values())
         names = [policy, method] if one else [marked(recipe, next(iter(cells.values()))), policy, method]
+        values += [_tokens(cells.get("all"))] if searched else []
         table.add_row(*names, str(n), *values, *([_pgr(cells.get("hard"))] if recovered else []))
     return title, table
 
@@ -276,6 +279,12 @@ def _by_seed(values: Mapping[str, float], spec: str) -> list[str]:
         f"[dim]{' '.join(told[start : start + _SEEDS_A_LINE])}[/dim]"
         for start in range(0, len(told), _SEEDS_A_LINE)
     ]
+
+
+def _tokens(row: Row | None) -> str:
+    """Tokens drawn and read for an answer; told of searches and what they are compared with."""
+    value = row.get("tokens") if row else None
+    return "" if value is None else f"{value:,.0f}"
 
 
 def _pgr(row: Row | None) -> str:

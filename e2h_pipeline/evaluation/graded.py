@@ -6,7 +6,7 @@ the same number of samples, because a missing one would silently raise or lower 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +115,13 @@ def load_graded(samples: Path, gold: Path, judge: Grader, answer_of: AnswerOf) -
     Raises:
         PoolError: problems or samples missing, or there twice.
     """
-    problems = benchmark_gold(gold)
+    return grade_samples(samples, benchmark_gold(gold), judge, answer_of)
+
+
+def grade_samples(
+    samples: Path, problems: Mapping[str, Sequence[Any]], judge: Grader, answer_of: AnswerOf
+) -> GradedPool:
+    """`load_graded` with the problems at hand, column by column as of `benchmark_gold`."""
     rows = read_table(samples, _SAMPLE_COLUMNS).sort_by(
         [("problem_id", "ascending"), ("sample", "ascending")]
     )

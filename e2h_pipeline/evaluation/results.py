@@ -23,6 +23,8 @@ RESULT_COLUMNS = (
     "grader",
     "data_versions",
 )
+SEARCH_COSTS = ("tokens", "flops")
+"""Mean cost of an answer, in rows of searches."""
 
 
 def result_rows(

@@ -7,10 +7,14 @@ drawn in one go. Blocks lie on a grid that does not depend on N. Where N ends wi
 other N can reuse that block.
 
 One shard is in memory at a time, so memory does not grow with N.
+
+A method that searches has its costs beside each sample. Seconds are in a shard's schema metadata, so
+that they are no part of its content: the same pool takes another time on another machine.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -36,7 +40,9 @@ if TYPE_CHECKING:
 
 _Row = Mapping[str, Any]
 _SUMS = ("samples", "tokens", "unfinished", "abandoned", "no_answer")
-_COSTS = ("drawn_tokens", "scored_solutions")
+_COSTS = ("drawn_tokens", "scored_solutions", "dead_tokens", "read_tokens")
+SECONDS = b"e2h.seconds"
+"""Key of the wall time in a shard's schema metadata: JSON, what it was spent on -> seconds."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ def sample_pool(drawing: Drawing, questions: pa.Table, work: Work, unit: str = "
     Returns:
         "questions", "samples", "tokens", "unfinished" (cut off at the limit), "abandoned" (by the
         watch), "no_answer" (both included), "drawn" and "reused" samples, and "tokens_per_second"
-        of those drawn; for a method that counts costs also "drawn_tokens" and "scored_solutions".
+        of those drawn; for a method that counts costs also their sums (`Cost`), and "seconds" by
+        what they were spent on, of all shards.
     """
     rows = questions.select(["problem_id", "level", "question"]).to_pylist()
     calls = _calls(drawing, rows, work)
@@ -136,10 +143,12 @@ def _calls(drawing: Drawing, rows: Sequence[_Row], work: Work) -> list[Call]:
     """The shards of a pool. Names of blocks that N cuts short end with a plus and the sample
     count."""
     options, calls = drawing.options, []
+    together = drawing.search.together  # a block is made of whole searches
+    size = -(-options.shard_samples // together) * together
     for number, start in enumerate(range(0, max(len(rows), 1), options.shard_questions)):
         shard = rows[start : start + options.shard_questions]
-        for first, count in sample_blocks(options.samples, options.shard_samples):
-            cut = "" if count == options.shard_samples else f"+{count}"
+        for first, count in sample_blocks(options.samples, size):
+            cut = "" if count == size else f"+{count}"
             arguments = (drawing, work.engine, work.seed, Block(shard, first, count))
             calls.append((f"part-{number:05d}-{first:06d}{cut}", arguments))
     return calls
@@ -164,11 +173,14 @@ def draw_shard(drawing: Drawing, engine: str, seed: int, block: Block) -> pa.Tab
         for row in block.rows
     ]
     tools = Tools(cached_engine(engine, drawing.policy), drawing.scorer, drawing.watch)
+    start = time.perf_counter()
     found = drawing.method.search(tools, requests, sampling_options(drawing.options), drawing.search)
+    seconds = {**found.seconds, "all": time.perf_counter() - start}
     _require_all(drawing.method, requests, found)
     pairs = [(row, s) for row, own in zip(block.rows, found.samples, strict=True) for s in own]
     costs = None if found.costs is None else [cost for own in found.costs for cost in own]
-    return pool_table(pairs, drawing.domain, costs)
+    table = pool_table(pairs, drawing.domain, costs)
+    return table if costs is None else table.replace_schema_metadata({SECONDS: json.dumps(seconds)})
 
 
 def _require_all(method: SearchMethod, requests: Sequence[SampleRequest], found: Found) -> None:
@@ -185,8 +197,7 @@ def pool_table(
     """Question rows and their samples as the pool's table.
 
     `stop_reason` is the stop string that ended a sample, null elsewhere; `answered` says whether
-    the domain finds an answer in it. With `costs` there are columns `drawn_tokens` and
-    `scored_solutions`.
+    the domain finds an answer in it. With `costs` there is a column for each of their fields.
     """
     import pyarrow as pa
 
@@ -204,7 +215,7 @@ def pool_table(
         "tokens": pa.array([len(s.token_ids) for _, s in pairs], pa.int32()),
     }
     if costs is not None:
-        columns |= {name: pa.array([getattr(cost, name) for cost in costs], pa.int32()) for name in _COSTS}
+        columns |= {name: pa.array([getattr(cost, name) for cost in costs], pa.int64()) for name in _COSTS}
     return pa.table(columns)
 
 
@@ -219,6 +230,7 @@ class _Tally:
     sums: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SUMS, 0))
     reused: int = 0
     new_tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
@@ -229,7 +241,10 @@ class _Tally:
         import pyarrow.parquet as pq
 
         path = shard_path(self.folder, name)
-        costs = [cost for cost in _COSTS if cost in pq.read_schema(path).names]
+        schema = pq.read_schema(path)
+        costs = [cost for cost in _COSTS if cost in schema.names]
+        for work, spent in json.loads((schema.metadata or {}).get(SECONDS, b"{}")).items():
+            self.seconds[work] = self.seconds.get(work, 0.0) + spent
         columns = ["finish_reason", "answered", "tokens", *costs]
         rows = read_table(path, columns) if made is None else made.select(columns)
         tokens, reasons = sum(rows["tokens"].to_pylist()), rows["finish_reason"].to_pylist()
@@ -260,4 +275,5 @@ class _Tally:
             "drawn": self.sums["samples"] - self.reused,
             "reused": self.reused,
             "tokens_per_second": round(self.new_tokens / elapsed, 1) if self.new_tokens else None,
+            **({"seconds": self.seconds} if self.seconds else {}),
         }

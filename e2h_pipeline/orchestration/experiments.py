@@ -35,7 +35,7 @@ from e2h_pipeline.evaluation.pooling import (
     pooled_rows,
     with_holm,
 )
-from e2h_pipeline.evaluation.results import marked_stopped, result_rows, select
+from e2h_pipeline.evaluation.results import SEARCH_COSTS, marked_stopped, result_rows, select
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -51,6 +51,7 @@ from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
 
 STEPS_STAGE = "evaluator_generalization"
+SEARCH_STAGE = "search_metrics"
 _PGR_IDENTITY = ("benchmark", "policy", "method", "aggregation", "n", "levels")
 
 
@@ -144,7 +145,20 @@ class Experiments:
         rows = marked_stopped(result_rows(key, metrics, _version_of_each(node)), _stopped(node))
         recovered = self._recovered(key, metrics)
         told = {**self._standing(key, [node]).as_row(), "labels_bought": labels_bought(node)}
-        return [{**row, **told, **recovered.get(_identity(row), {})} for row in rows]
+        found = [{**row, **told, **recovered.get(_identity(row), {})} for row in rows]
+        return found + self._searched(key)
+
+    def _searched(self, key: str) -> list[dict[str, Any]]:
+        """Result rows of searches, with what an answer costs in `tokens` and `flops`."""
+        artifact = latest_artifact(self.instance, self.store, SEARCH_STAGE, key)
+        if artifact is None:
+            return []
+        node = trace(self.store, artifact)
+        told = {**self._standing(key, [node]).as_row(), "labels_bought": labels_bought(node)}
+        metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
+        costs = {_identity(row): {cost: row[cost] for cost in SEARCH_COSTS} for row in metrics}
+        rows = result_rows(key, metrics, _version_of_each(node))
+        return [{**row, **costs[_identity(row)], **told} for row in rows]
 
     def steps(self, key: str) -> list[dict[str, Any]]:
         """What the evaluator is worth on steps that people labelled: rows of `human_steps.parquet`,

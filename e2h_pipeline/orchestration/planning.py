@@ -165,7 +165,10 @@ def stages_of(recipe: Recipe) -> frozenset[str]:
     """The stages that a run of the whole experiment makes: all of a pipeline; else the report and
     what it needs."""
     every = stage_order()  # fills STAGES
-    return frozenset(every) if recipe.scope == "pipeline" else needed_by([REPORT_STAGE], recipe)
+    if recipe.scope != "pipeline":
+        return needed_by([REPORT_STAGE], recipe)
+    whole = recipe.slice(type(recipe).model_fields)
+    return frozenset(name for name in every if STAGES[name].wanted(whole))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,14 @@ from e2h_pipeline.recipe.sections.rl import (
     RoundsRl,
 )
 from e2h_pipeline.recipe.sections.samples import FileSamples, PolicySamples, Samples
-from e2h_pipeline.recipe.sections.search import IndependentSearch, Search
+from e2h_pipeline.recipe.sections.search import (
+    BeamSearch,
+    DvtsSearch,
+    IndependentSearch,
+    ParticleSearch,
+    Search,
+    SearchComparison,
+)
 
 __all__ = [
     "DEFAULT_KEY",
@@ -73,9 +80,11 @@ __all__ = [
     "ActiveLabels",
     "AnyEvaluator",
     "Base",
+    "BeamSearch",
     "BoughtLabels",
     "CheckerLabels",
     "Curriculum",
+    "DvtsSearch",
     "EarlyStop",
     "EasySamples",
     "Evaluation",
@@ -104,6 +113,7 @@ __all__ = [
     "OrmReward",
     "OutsideReward",
     "PairwiseReward",
+    "ParticleSearch",
     "PeopleLabels",
     "PolicySamples",
     "PpoRl",
@@ -127,6 +137,7 @@ __all__ = [
     "Sampling",
     "Scoring",
     "Search",
+    "SearchComparison",
     "Section",
     "Sft",
     "ShepherdLabels",

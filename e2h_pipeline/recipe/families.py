@@ -13,10 +13,10 @@ from e2h_pipeline.recipe.sections.problems import PROBLEMS, SOLUTIONS, Problems,
 from e2h_pipeline.recipe.sections.reward import REWARD, AnyEvaluator
 from e2h_pipeline.recipe.sections.rl import RL, Rl
 from e2h_pipeline.recipe.sections.samples import SAMPLES, Samples
-from e2h_pipeline.recipe.sections.search import SEARCH, Search
+from e2h_pipeline.recipe.sections.search import SEARCH, SEARCHES, Search
 
 FAMILIES: Mapping[str, Family] = {
-    family.section: family for family in (PROBLEMS, SOLUTIONS, LABELS, REWARD, SAMPLES, SEARCH, RL)
+    family.section: family for family in (PROBLEMS, SOLUTIONS, LABELS, REWARD, SAMPLES, SEARCH, SEARCHES, RL)
 }
 
 
@@ -29,6 +29,15 @@ def _label_sources(value: Any) -> Any:
     return value
 
 
+def _searches(value: Any) -> Any:
+    """One search may be written without a list around it."""
+    if isinstance(value, Mapping | Search):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError("searches is a list of searches")
+    return value
+
+
 AnyProblems = Annotated[SerializeAsAny[Problems], BeforeValidator(PROBLEMS.parse)]
 AnySolutions = Annotated[SerializeAsAny[Solutions], BeforeValidator(SOLUTIONS.parse)]
 AnyReward = Annotated[SerializeAsAny[AnyEvaluator], BeforeValidator(REWARD.parse)]
@@ -38,4 +47,8 @@ AnyRl = Annotated[SerializeAsAny[Rl], BeforeValidator(RL.parse)]
 LabelSources = Annotated[
     tuple[Annotated[SerializeAsAny[Labels], BeforeValidator(LABELS.parse)], ...],
     BeforeValidator(_label_sources),
+]
+Searches = Annotated[
+    tuple[Annotated[SerializeAsAny[Search], BeforeValidator(SEARCHES.parse)], ...],
+    BeforeValidator(_searches),
 ]

@@ -29,7 +29,7 @@ Layer = dict[str, Any]
 WHEN = "when"
 _NAME_OR_NONE: frozenset[type] = frozenset({str, NoneType})
 _DIGITS = 9
-_LISTS = ("labels",)
+_LISTS = ("labels", "searches")
 """Families with a list of sections in a recipe; keys set their fields by number
 (`labels.0.weight`)."""
 
@@ -169,7 +169,7 @@ def _list_of_methods(family: Family, values: Sequence[Any]) -> list[Layer]:
         elif len(found) > 1:
             spelled = f"{family.section}.0.{next(iter(value), 'limit')}"
             raise RecipeError(
-                f"{family.section} has {len(found)} sources: give the number of one, as in {spelled}"
+                f"{family.section} has {len(found)} entries: give the number of one, as in {spelled}"
             )
         else:
             found[0].append(value)

@@ -26,6 +26,7 @@ from e2h_pipeline.recipe.families import (
     AnySearch,
     AnySolutions,
     LabelSources,
+    Searches,
 )
 from e2h_pipeline.recipe.keys import (
     RECIPE_FOLDER,
@@ -45,7 +46,7 @@ from e2h_pipeline.recipe.sections.problems import LadderProblems, ReferenceSolut
 from e2h_pipeline.recipe.sections.reward import EarlyStop, OutsideReward, PrmReward, Scoring
 from e2h_pipeline.recipe.sections.rl import PpoRl
 from e2h_pipeline.recipe.sections.samples import PolicySamples
-from e2h_pipeline.recipe.sections.search import IndependentSearch
+from e2h_pipeline.recipe.sections.search import IndependentSearch, SearchComparison
 
 _COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _REMOTE_CODE = "base.trust_remote_code"
@@ -77,6 +78,8 @@ class Recipe(Section):
     samples: AnySamples = Field(default_factory=PolicySamples)
     sampling: Sampling = Field(default_factory=Sampling)
     search: AnySearch = Field(default_factory=IndependentSearch)
+    searches: Searches = ()
+    search_comparison: SearchComparison = Field(default_factory=SearchComparison)
     scoring: Scoring = Field(default_factory=Scoring)
     early_stop: EarlyStop = Field(default_factory=EarlyStop)
     human_steps: HumanSteps = Field(default_factory=HumanSteps)
@@ -125,6 +128,38 @@ class Recipe(Section):
             raise ValueError(f"{source}, and early_stop.enabled gives samples up while they are drawn")
         if self.search.method != IndependentSearch().method:
             raise ValueError(f"{source}, and search.method={self.search.method} is a way to draw")
+        return self
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> Recipe:
+        method, together, samples = self.search.method, self.search.together, self.sampling.samples
+        if samples % together:
+            raise ValueError(
+                f"search.method={method} finds {together} samples together, and sampling.samples={samples} is no "
+                f"multiple of {together}"
+            )
+        if self.search.prunes and self.early_stop.enabled:
+            raise ValueError(
+                f"search.method={method} drops beginnings itself: set early_stop.enabled=false, or "
+                "search.method=independent"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _searches_compare(self) -> Recipe:
+        options, labels = self.search_comparison, [search.label for search in self.searches]
+        if len(set(labels)) < len(labels):
+            raise ValueError("searches: two of them are the same")
+        for search in self.searches:
+            if options.samples % search.together:
+                raise ValueError(
+                    f"searches: {search.label} finds {search.together} samples together, and "
+                    f"search_comparison.samples={options.samples} is no multiple of {search.together}"
+                )
+        if self.searches and (self.scope == "evaluator" or not self.samples.drawn):
+            raise ValueError("searches: nothing is drawn by our policy here, so there is nothing to search")
+        if self.searches and options.policy == "rl" and self.scope != "pipeline":
+            raise ValueError("search_comparison.policy=rl needs scope: pipeline, which makes that policy")
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ from e2h_pipeline.report.labels_view import labels_section
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.lineage_view import lineage_section
 from e2h_pipeline.report.rl_view import audit_section, training_panels
+from e2h_pipeline.report.search_view import SearchSection, search_section
 from e2h_pipeline.report.solutions_view import SolutionsSection, solutions_section
 from e2h_pipeline.report.view import benchmark_sections
 from e2h_pipeline.solutions import MARKED, TextFormat
@@ -65,8 +66,8 @@ def write_report(
 
     Args:
         inputs: artifact folders by asset. `benchmark_metrics` (or `rerank_metrics` alone),
-            `evaluator_generalization`, `rl_policy` and `rl_audit` have sections that are left out where
-            absent. Others are ignored.
+            `evaluator_generalization`, `search_metrics`, `rl_policy` and `rl_audit` have sections that
+            are left out where absent. Others are ignored.
         lineage: a mapping for each artifact, as rows of `artifacts.lineage.as_rows`.
         about: the experiment.
         leaks: what the supervision firewall found.
@@ -87,6 +88,7 @@ def write_report(
         confidence=about.confidence,
         benchmarks=benchmarks,
         costs=cost_panels(metrics, lengths),
+        searches=_searches(inputs.get("search_metrics")),
         labels=labels_section(lineage),
         evaluator=_evaluator(judged, names),
         people=_people(judged, names),
@@ -133,6 +135,7 @@ def samples_page(
         confidence=confidence,
         benchmarks=benchmark_sections(metrics, differences, confidence=confidence),
         costs=[],
+        searches=None,
         labels=None,
         evaluator=None,
         people=[],
@@ -186,6 +189,16 @@ def _numbers(inputs: Mapping[str, Path]) -> list[list[dict[str, Any]]]:
     folder = next((folder for folder in tables if folder is not None), None)
     files = [folder / f"{name}.parquet" if folder else None for name in names]
     return [read_table(file).to_pylist() if file and file.is_file() else [] for file in files]
+
+
+def _searches(folder: Path | None) -> SearchSection | None:
+    if folder is None:
+        return None
+    names = ("metrics", "differences", "optimal", "exploited")
+    tables = {name: read_table(folder / f"{name}.parquet").to_pylist() for name in names}
+    seconds = folder / "logs" / "seconds.json"  # no part of the data version, so it may be gone
+    spent = json.loads(seconds.read_text(encoding="utf-8")) if seconds.is_file() else {}
+    return search_section(tables, spent)
 
 
 def _people(folder: Path | None, names: LevelNames) -> list[HumanStepsTable]:

@@ -95,6 +95,7 @@ def stage(
     outside: Callable[[RecipeSlice], Sequence[Path]] = nothing,
     fetches: bool = False,
     watches: Iterable[str] = (),
+    wanted: Condition = always,
     kinds: Iterable[str] = (),
     files: Iterable[Path] = (),
     name: str | None = None,
@@ -105,10 +106,8 @@ def stage(
         recipe: `Stage.sections`: all that may shape the result.
         samples, distributed: a condition, or True for every recipe.
         gpu: take a slot of the GPU pool for each card, so that two such stages never share one.
-        kinds: icons in the UI.
-        name: asset name; by default the body's.
-
-    The other arguments are attributes of `Stage`, which describes them.
+        kinds, name: icons in the UI; name of the asset, by default the body's.
+        others: attributes of `Stage`, which describes them.
     """
 
     def decorate(body: StageBody) -> dg.AssetsDefinition:
@@ -132,6 +131,7 @@ def stage(
             grows=grows,
             gpu=gpu,
             watches=tuple(watches),
+            wanted=wanted,
         )
         _register(spec, body)
         return _asset(spec, group, frozenset(kinds), body.__doc__ or "", _code_reference(body))

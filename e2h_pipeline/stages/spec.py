@@ -107,6 +107,7 @@ class Stage:
         grows: recipe field with the wanted amount; a larger request extends a smaller one.
         gpu: the body uses a GPU if there is one.
         watches: Dagster assets that are not artifacts; a change in one makes this stage stale.
+        wanted: condition under which a run of a whole experiment makes it.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Stage:
     grows: str = ""
     gpu: bool = False
     watches: tuple[str, ...] = ()
+    wanted: Condition = always
 
     def __post_init__(self) -> None:
         if self.declassifies and self.module != SPLIT_MODULE:

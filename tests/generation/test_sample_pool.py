@@ -297,19 +297,24 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.loading import load_engine
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
-from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.problems.ladder.domain import LADDER
-from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.recipe import BeamSearch, IndependentSearch, Sampling
+from e2h_pipeline.registry import SEARCH_METHODS
+from e2h_pipeline.rewards.growing import GrowingScorer, reader_of
 
 policy, questions, home = Path(sys.argv[1]), read_table(Path(sys.argv[2])), Path(sys.argv[3])
+search = {"beam": BeamSearch(beams=2, expansions=2), "independent": IndependentSearch()}[sys.argv[5]]
+scorer = GrowingScorer(Path(sys.argv[4]), LADDER.text)
+method = SEARCH_METHODS.load(search.method)()
 options = Sampling(samples=64, temperature=1.0, top_k=0, max_new_tokens=16, shard_questions=2, shard_samples=4)
 request = Request("benchmark_samples", "c0de", {"sampling": {"samples": 64}}, grows="sampling.samples")
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()  # its lock is shared by all forks, and dies with its owner
 load_engine("transformers", policy)
+reader_of(scorer)
 
 def make(draft):
-    drawing = Drawing(policy, LADDER, options, "pool", Independent())
+    drawing = Drawing(policy, LADDER, options, "pool", method, search, scorer)
     sample_pool(drawing, questions, Work(draft.out / "data", draft.work, 0))
 
 def work(home):
@@ -321,7 +326,7 @@ def shards():
     return len(list(home.glob("killed/work/*/*/part-*.parquet")))
 
 chance, left, died = random.Random(20), [0], 0
-for _ in range(20):
+for _ in range(int(sys.argv[6])):
     child = os.fork()
     if not child:
         work(home / "killed")
@@ -336,16 +341,23 @@ print(json.dumps([died, left, work(home / "killed"), work(home / "whole")]))
 """
 
 
-def test_twenty_kills_at_random_moments_lose_nothing(
-    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+@pytest.mark.parametrize(("method", "kills"), [("independent", 20), ("beam", 3)])
+def test_kills_at_random_moments_lose_nothing(
+    ladder_policy: Path,
+    ladder_evaluator: Path,
+    ladder_tables: Path,
+    tmp_path: Path,
+    method: str,
+    kills: int,
 ) -> None:
     questions = ladder_tables / "benchmark_questions" / "data.parquet"
-    done = forked.run(KILLED, [ladder_policy, questions, tmp_path], os.environ)
+    arguments = [ladder_policy, questions, tmp_path, ladder_evaluator, method, str(kills)]
+    done = forked.run(KILLED, arguments, os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     died, left, killed, whole = json.loads(done.stdout)
-    assert died == 20
+    assert died == kills
     # No finished shard was lost, and each child made progress.
-    assert left == sorted(left) and len(set(left)) == 21
+    assert left == sorted(left) and len(set(left)) == kills + 1
     assert killed == whole
     assert [path.name for path in (tmp_path / "killed" / "store" / ".making").iterdir()] == []
 

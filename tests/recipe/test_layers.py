@@ -96,7 +96,7 @@ def test_labels_are_one_source_or_several(tmp_path: Path) -> None:
     assert isinstance(first, Prm800kLabels) and (first.neutral, first.weight) == ("soft", 1.0)
     assert isinstance(second, ShepherdLabels) and second.weight == 0.5
     assert read(tmp_path, "mine/labels.1.weight=0.25", mine=text).labels[1].weight == 0.25
-    with pytest.raises(RecipeError, match=r"2 sources: give the number of one, as in labels\.0\.limit"):
+    with pytest.raises(RecipeError, match=r"2 entries: give the number of one, as in labels\.0\.limit"):
         read(tmp_path, "mine/labels.limit=9", mine=text)
     (only,) = Recipe.from_key("ladder/labels.source=monte_carlo/labels.completions=3").labels
     assert isinstance(only, MonteCarloLabels) and only.completions == 3

@@ -239,3 +239,40 @@ def test_gsm8k_is_taught_on_two_and_three_steps_and_measured_on_more() -> None:
     inputs = evaluator.inputs(narrow(recipe, evaluator.sections))
     assert {"easy_step_labels", "easy_outcome_labels"} <= set(inputs)
     assert recipe.labels[0].source == "monte_carlo"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ("search.method=beam/sampling.samples=6", "finds 4 samples together, and sampling.samples=6"),
+        ("search.method=dvts/early_stop.enabled=true", "search.method=dvts drops beginnings itself"),
+        ("search.method=dvts/search.beams=3", "beams is a field of method=beam, not of method=dvts"),
+        (
+            "searches.method=beam/searches.beams=5",
+            "beam beams=5 finds 5 samples together, and search_comparison",
+        ),
+        (
+            "searches.method=dvts/scope=evaluator/human_steps.sources=process_bench",
+            "there is nothing to search",
+        ),
+        (
+            "searches.method=dvts/scope=reranking/search_comparison.policy=rl",
+            "policy=rl needs scope: pipeline",
+        ),
+    ],
+)
+def test_searches_that_do_not_fit_are_refused(overrides: str, why: str) -> None:
+    with pytest.raises(RecipeError, match=why):
+        Recipe.from_key(f"ladder/{overrides}")
+
+
+def test_searches_are_a_list_that_keys_change_by_number(tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(
+        "extends: ladder\nsearches: [{method: dvts}, {method: beam, beams: 8}]\n", encoding="utf-8"
+    )
+    recipe = Recipe.from_key("two/searches.0.expansions=8", [tmp_path])
+    assert [search.label for search in recipe.searches] == ["dvts expansions=8", "beam beams=8"]
+    assert [search.together for search in recipe.searches] == [1, 8]
+    with pytest.raises(RecipeError, match="two of them are the same"):
+        Recipe.from_key("two/searches.1.method=dvts", [tmp_path])
+    assert Recipe.from_key("ladder").searches == ()

@@ -115,6 +115,18 @@ class Cohort:
             self.prompt_values = [self._of(t, needed) for t in self.prompt_values]
         self._arrange()
 
+    def beginnings(self, rows: Sequence[int]) -> list[Tensor]:
+        """Keys and values of a row's prompt and tokens, one tensor for each of some rows: (2 x layers,
+        key heads, tokens, width), keys and values in turn. All layers must have one shape."""
+        chosen = torch.tensor(rows, device=self.group.device)
+        groups = self.group[chosen]
+        parts = [t for pair in zip(self.prompt_keys, self.prompt_values, strict=True) for t in pair]
+        own = [t[: self.length] for pair in zip(self.keys, self.values, strict=True) for t in pair]
+        prompts = torch.stack([t.unflatten(0, (-1, self._heads))[groups] for t in parts])
+        drawn = torch.stack([t.unflatten(1, (-1, self._heads))[:, chosen].permute(1, 2, 0, 3) for t in own])
+        lengths = self.lengths[groups].tolist()
+        return [torch.cat([prompts[:, i, :, :n], drawn[:, i]], 2) for i, n in enumerate(lengths)]
+
     def _of(self, held: Tensor, chosen: Tensor) -> Tensor:
         """(groups x key heads, ...) of some groups alone."""
         return held.unflatten(0, (-1, self._heads))[chosen].flatten(0, 1)

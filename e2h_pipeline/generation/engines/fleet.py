@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -178,7 +178,8 @@ class Fleet:
                 "do": "sample",
                 "options": asdict(options),
                 "requests": [
-                    [prompt_ids(self._tokenizer, r), r.key, r.count, r.first] for r in requests[number::count]
+                    [prompt_ids(self._tokenizer, replace(r, drawn=())), r.key, r.count, r.first, r.drawn]
+                    for r in requests[number::count]
                 ],
             }
             for number in range(count)

@@ -99,12 +99,12 @@ def _do(asked: Mapping[str, Any], engine: LiveEngine, pulse: Pulse) -> dict[str,
     match asked["do"]:
         case "sample":
             requests = [
-                SampleRequest("", MARKED, key, count, first, tokens=tuple(tokens))
-                for tokens, key, count, first in asked["requests"]
+                SampleRequest("", MARKED, key, count, first, tokens=tuple(tokens), drawn=tuple(drawn))
+                for tokens, key, count, first, drawn in asked["requests"]
             ]
             options = SamplingOptions(**{**asked["options"], "stop": tuple(asked["options"]["stop"])})
-            drawn = engine.sample(requests, options, pulse)
-            return {"samples": [[asdict(sample) for sample in samples] for samples in drawn]}
+            found = engine.sample(requests, options, pulse)
+            return {"samples": [[asdict(sample) for sample in samples] for samples in found]}
         case "join":
             engine.join(Meeting(**asked["meeting"]), asked["rank"])
         case "start":

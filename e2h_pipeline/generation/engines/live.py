@@ -95,6 +95,7 @@ class LiveTransformers:
     def start(self) -> None:
         """See `LiveEngine`."""
         self._version = None
+        self._engine.forget()
         self._missing = dict(self.model.named_parameters())
 
     def update(self, infos: Sequence[TensorInfo]) -> None:
@@ -139,6 +140,7 @@ class LiveTransformers:
         from e2h_pipeline.models.adapters import read_adapter
 
         read_adapter(self.model, "policy", folder)
+        self._engine.forget()
         self._version = version
         return version
 

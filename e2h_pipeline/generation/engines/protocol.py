@@ -17,7 +17,7 @@ from e2h_pipeline.solutions import TextFormat, encode_completion, prompt_tokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FinishReason = Literal["stop", "length", "abandoned"]
+FinishReason = Literal["stop", "length", "abandoned", "paused"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class SampleRequest:
         first: number of the first sample.
         prefix: beginning of a solution. Samples go on from its end and do not repeat it.
         tokens: prompt and prefix in tokens, where the caller has them already.
+        drawn: tokens of the sample that an earlier call drew, up to a pause. The draw goes on as if
+            it had never paused: `key` and number name the same stream, from the next token on, and
+            limits and stop strings regard the whole sample.
     """
 
     question: str
@@ -42,6 +45,7 @@ class SampleRequest:
     first: int = 0
     prefix: str = ""
     tokens: tuple[int, ...] = ()
+    drawn: tuple[int, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -50,12 +54,13 @@ class SampleRequest:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, request: SampleRequest) -> list[int]:
-    """Token ids of prompt and prefix, each tokenized on its own, as `solutions.encode` does."""
+    """Token ids of prompt and prefix, each tokenized on its own, as `solutions.encode` does, and of
+    what was drawn before."""
     if request.tokens:
-        return list(request.tokens)
+        return [*request.tokens, *request.drawn]
     prompt = prompt_tokens(tokenizer, request.question, request.text)
     body, _ = encode_completion(tokenizer, request.prefix, finished=False, text=request.text)
-    return [*prompt, *body]
+    return [*prompt, *body, *request.drawn]
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,11 @@ class Sample:
     """One completion.
 
     Attributes:
-        token_ids: all that was drawn, the end-of-sequence token or the stop string's tokens
+        completion: text of the sample, of the request's `drawn` tokens too.
+        token_ids: all that this call drew, the end-of-sequence token or the stop string's tokens
             included.
         finish_reason: "stop" at the end of sequence or a stop string, "length" at the limit,
-            "abandoned" where a watch gave it up.
+            "abandoned" where a watch gave it up, "paused" at the options' pause.
         logprob: sum of the model's own log-probabilities (temperature 1) of `token_ids`.
         stop_reason: the stop string that ended it and is not in `completion`; None at the end of
             sequence.
@@ -102,6 +108,9 @@ class SamplingOptions:
         top_p: 1 keeps every token.
         batch_tokens: tokens that a batch of the embedded engine has room for.
         stop: a sample ends at the first of these texts.
+        pause: a draw ends, not its sample, with the token that completes this text once more than
+            the request's `drawn` tokens hold it; empty for none. A request with the tokens so far
+            as `drawn` goes on.
         token_logprobs: fill `Sample.token_logprobs`; at temperatures above 0.
     """
 
@@ -112,6 +121,7 @@ class SamplingOptions:
     batch_tokens: int = 65536
     stop: tuple[str, ...] = ()
     token_logprobs: bool = False
+    pause: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Each prompt is computed once and shared by its samples (`cohort`). Prompts of similar length go
 together. Samples that have ended leave the batch, and new ones enter. A token is drawn by inverting
 the cumulative distribution at one counter-based uniform number, so a sample is the same in any
-batch.
+batch. Draws that pause keep their keys and values for those that go on from them (`kept`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from e2h_pipeline.generation.engines.cohort import (
@@ -26,6 +27,7 @@ from e2h_pipeline.generation.engines.cohort import (
     prefill,
     probe,
 )
+from e2h_pipeline.generation.engines.kept import Kept, Layers
 from e2h_pipeline.generation.engines.protocol import (
     Candidate,
     FinishReason,
@@ -52,6 +54,7 @@ class _Rows:
         index: (rows,) number of the sample.
         key: (rows,) stream of its randomness.
         start: (rows,) tokens of its prompt.
+        before: (rows,) tokens of the sample that an earlier call drew; its prompt ends with them.
         ids: (rows, limit) the tokens drawn, `drawn` of each.
         scores: (rows, limit) their log-probabilities at the temperature; (rows, 0) where not asked
             for.
@@ -66,6 +69,7 @@ class _Rows:
     index: NDArray[np.int64]
     key: NDArray[np.uint64]
     start: NDArray[np.int64]
+    before: NDArray[np.int64]
     ids: NDArray[np.int32]
     scores: NDArray[np.float32]
     logprob: NDArray[np.float64]
@@ -105,7 +109,7 @@ class _Rows:
         """Keep only these rows; `kept` is ascending."""
         self.noted = int((~self.alive[kept]).sum())
         self.cohort.keep(torch.from_numpy(kept).to(self.cohort.group.device))
-        for name in ("request", "index", "key", "start", "ids", "scores", "logprob", "alive"):
+        for name in ("request", "index", "key", "start", "before", "ids", "scores", "logprob", "alive"):
             setattr(self, name, getattr(self, name)[kept])
 
 
@@ -116,6 +120,7 @@ class TransformersEngine:
         self.model, self.tokenizer = model, tokenizer
         self._stops: dict[tuple[str, ...], _Stops] = {}
         self._probed = False
+        self._kept = Kept()
 
     def sample(
         self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None = None
@@ -130,21 +135,26 @@ class TransformersEngine:
             check_supported(self.model)
             probe(self.model)
             self._probed = True
+        if not options.pause:
+            self.forget()
         samples: list[list[Sample]] = [[] for _ in requests]
         with torch.inference_mode(), cohorts_attend(self.model):
             for request, sample in self._run(requests, options, watch):
                 samples[request].append(sample)
         return [sorted(drawn, key=lambda s: s.index) for drawn in samples]
 
+    def forget(self) -> None:
+        """Drop the keys and values of paused draws; the weights are about to change, or no call will
+        go on from them."""
+        self._kept = Kept()
+
     def _run(
         self, requests: Sequence[SampleRequest], options: SamplingOptions, watch: Watch | None
     ) -> Iterator[tuple[int, Sample]]:
         """Samples as they end, each with the number of its request."""
-        stops = self._stops.get(options.stop)
-        if options.stop and stops is None:
-            stops = self._stops[options.stop] = _Stops(self.model, self.tokenizer, options.stop)
-        prompts = [prompt_ids(self.tokenizer, request) for request in requests]
-        check_supported(self.model, max(map(len, prompts), default=0) + options.max_new_tokens)
+        prompts = [tuple(prompt_ids(self.tokenizer, request)) for request in requests]
+        begun = [len(p) - len(r.drawn) for p, r in zip(prompts, requests, strict=True)]
+        check_supported(self.model, max(begun, default=0) + options.max_new_tokens)
         queue = _Queue(requests, prompts, options)
         live: list[_Rows] = []
         while queue.waiting or live:
@@ -152,12 +162,12 @@ class TransformersEngine:
                 rows, logits = self._enter(entered, requests, prompts, options)
                 live.append(rows)
                 self._draw([rows], logits, options)
-                yield from self._ended(rows, requests, stops, watch)
+                yield from self._ended(rows, requests, prompts, options, watch)
             live = [rows for rows in live if rows.alive.any()]
             if live:
                 self._draw(live, self._forward(live), options)
                 for rows in live:
-                    yield from self._ended(rows, requests, stops, watch)
+                    yield from self._ended(rows, requests, prompts, options, watch)
                     queue.note(rows)
                     rows.leave()
                 queue.put_back(live)
@@ -166,27 +176,30 @@ class TransformersEngine:
         self,
         entered: Sequence[tuple[int, int]],
         requests: Sequence[SampleRequest],
-        prompts: Sequence[list[int]],
+        prompts: Sequence[tuple[int, ...]],
         options: SamplingOptions,
     ) -> tuple[_Rows, Tensor]:
         """Compute the prompts of new rows, and the logits of their first tokens."""
         device = self.model.device
         request = np.array([i for i, _ in entered])
-        distinct = list(dict.fromkeys(request.tolist()))  # rows of one request are neighbours
-        of = np.repeat(np.arange(len(distinct)), [(request == i).sum() for i in distinct])
-        layers, logits = prefill(self.model, [prompts[i] for i in distinct])
-        # Groups of one size: uneven requests would leave holes in the grid.
+        places = {p: n for n, p in enumerate(dict.fromkeys(prompts[i] for i in request))}
+        distinct = list(places)  # rows of one prompt are neighbours
+        of = np.array([places[prompts[i]] for i in request])
+        layers, logits = self._prompts(distinct)
+        # Groups of one size: uneven prompts would leave holes in the grid.
         size = -(-len(entered) // len(distinct))
         number = np.concatenate([np.arange(n) for n in np.bincount(of)])
         _, first, group = np.unique(
             of * len(entered) + number // size, return_index=True, return_inverse=True
         )
         prompt = torch.from_numpy(of[first]).to(device)
+        before = np.array([len(requests[i].drawn) for i in request])
+        limit = options.max_new_tokens - int(before.min())
         cohort = Cohort(
             [(keys[prompt], values[prompt]) for keys, values in layers],
-            torch.tensor([len(prompts[distinct[i]]) for i in prompt.tolist()], device=device),
+            torch.tensor([len(distinct[i]) for i in prompt.tolist()], device=device),
             torch.from_numpy(group).to(device),
-            options.max_new_tokens,
+            limit,
         )
         count = len(entered)
         rows = _Rows(
@@ -195,12 +208,31 @@ class TransformersEngine:
             index=np.array([s for _, s in entered]),
             key=np.array([requests[i].key for i in request], np.uint64),
             start=np.array([len(prompts[i]) for i in request]),
-            ids=np.zeros((count, options.max_new_tokens), np.int32),
-            scores=np.zeros((count, options.max_new_tokens if options.token_logprobs else 0), np.float32),
+            before=before,
+            ids=np.zeros((count, limit), np.int32),
+            scores=np.zeros((count, limit if options.token_logprobs else 0), np.float32),
             logprob=np.zeros(count),
             alive=np.ones(count, bool),
         )
         return rows, logits[torch.from_numpy(of).to(device)]
+
+    def _prompts(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Layers, Tensor]:
+        """Keys, values and next logits of prompts, ascending in length; those of paused draws are not
+        computed again."""
+        kept = [i for i, prompt in enumerate(prompts) if prompt in self._kept]
+        if not kept:
+            return prefill(self.model, prompts)
+        parts = [self._kept.enter(self.model, [prompts[i] for i in kept])]
+        new = [i for i in range(len(prompts)) if i not in set(kept)]
+        if new:
+            parts.append(prefill(self.model, [prompts[i] for i in new]))
+        order = torch.tensor([*kept, *new], device=self.model.device).argsort()
+        longest = len(prompts[-1])
+        layers = [
+            tuple(torch.cat([_padded(t, longest) for t in held])[order] for held in zip(*layer, strict=True))
+            for layer in zip(*(layers for layers, _ in parts), strict=True)
+        ]
+        return layers, torch.cat([logits for _, logits in parts])[order]
 
     def _forward(self, live: Sequence[_Rows]) -> Tensor:
         """Feed every row its newest token: (rows, vocabulary) logits of the next."""
@@ -217,7 +249,7 @@ class TransformersEngine:
         drawn = uniforms(
             np.concatenate([rows.key for rows in live]),
             np.concatenate([rows.index for rows in live]),
-            np.concatenate([np.full(len(rows.key), rows.drawn) for rows in live]),
+            np.concatenate([rows.before + rows.drawn for rows in live]),
         )
         tokens = choose(logits, torch.from_numpy(drawn).to(logits.device), options)
         logprobs = logprobs_of(logits, tokens)
@@ -241,50 +273,83 @@ class TransformersEngine:
             rows.add(own, values, at_temperature)
 
     def _ended(
-        self, rows: _Rows, requests: Sequence[SampleRequest], stops: _Stops | None, watch: Watch | None
+        self,
+        rows: _Rows,
+        requests: Sequence[SampleRequest],
+        prompts: Sequence[tuple[int, ...]],
+        options: SamplingOptions,
+        watch: Watch | None,
     ) -> Iterator[tuple[int, Sample]]:
         """Samples that end with their newest token: it ends the sequence or completes a stop
-        string, the limit is reached, or the watch gives the sample up."""
+        string, the limit is reached, the watch gives the sample up, or the draw pauses."""
         newest = rows.ids[:, rows.drawn - 1]
         for i in rows.end(newest == self.tokenizer.eos_token_id):
-            yield int(rows.request[i]), self._finish(rows, i, "stop")
-        if stops:
+            yield int(rows.request[i]), self._finish(rows, i, "stop", requests)
+        if options.stop:
+            stops = self._stops_of(options.stop)
             for i in np.flatnonzero(rows.alive & stops.may_end[newest]).tolist():
-                text = self._text(rows, i)
+                text = self._text(rows, i, requests)
                 found = stops.find(text)
                 if found:
                     rows.alive[i] = False
-                    sample = self._finish(rows, i, "stop")
+                    sample = self._finish(rows, i, "stop", requests)
                     cut = replace(sample, completion=text[: text.index(found)], stop_reason=found)
                     yield int(rows.request[i]), cut
-        if rows.drawn == rows.ids.shape[1]:
-            for i in rows.end(rows.alive):
-                yield int(rows.request[i]), self._finish(rows, i, "length")
-        if watch and rows.drawn % watch.every == 0:
+        for i in rows.end(rows.before + rows.drawn >= options.max_new_tokens):
+            yield int(rows.request[i]), self._finish(rows, i, "length", requests)
+        if watch:
             for i in rows.end(self._hopeless(rows, requests, watch)):
-                yield int(rows.request[i]), self._finish(rows, i, "abandoned")
+                yield int(rows.request[i]), self._finish(rows, i, "abandoned", requests)
+        if options.pause:
+            paused = self._paused(rows, requests, options.pause)
+            self._keep(rows, paused, prompts)
+            for i in paused:
+                yield int(rows.request[i]), self._finish(rows, i, "paused", requests)
+
+    def _stops_of(self, texts: tuple[str, ...]) -> _Stops:
+        if texts not in self._stops:
+            self._stops[texts] = _Stops(self.model, self.tokenizer, texts)
+        return self._stops[texts]
 
     def _hopeless(self, rows: _Rows, requests: Sequence[SampleRequest], watch: Watch) -> NDArray[np.bool_]:
-        alive = np.flatnonzero(rows.alive)
-        of = [requests[rows.request[i]] for i in alive]
-        given_up = rows.alive & False
-        given_up[alive] = watch.hopeless(
-            [
-                Candidate(r.key, int(rows.index[i]), r.question, r.prefix + self._text(rows, i))
-                for i, r in zip(alive.tolist(), of, strict=True)
-            ]
-        )
+        given_up = rows.alive & ((rows.before + rows.drawn) % watch.every == 0)
+        seen = np.flatnonzero(given_up)
+        if len(seen):
+            of = [requests[rows.request[i]] for i in seen]
+            given_up[seen] = watch.hopeless(
+                [
+                    Candidate(r.key, int(rows.index[i]), r.question, r.prefix + self._text(rows, i, requests))
+                    for i, r in zip(seen.tolist(), of, strict=True)
+                ]
+            )
         return given_up
 
-    def _text(self, rows: _Rows, i: int) -> str:
-        return self.tokenizer.decode(rows.ids[i, : rows.drawn], skip_special_tokens=True)
+    def _paused(self, rows: _Rows, requests: Sequence[SampleRequest], pause: str) -> list[int]:
+        """Rows whose newest token completes the text of a pause."""
+        newest = rows.ids[:, rows.drawn - 1]
+        found = rows.alive & self._stops_of((pause,)).may_end[newest]
+        for i in np.flatnonzero(found).tolist():
+            before = self._decoded(requests[rows.request[i]].drawn)
+            found[i] = self._text(rows, i, requests).count(pause) > before.count(pause)
+        return rows.end(found)
 
-    def _finish(self, rows: _Rows, i: int, reason: FinishReason) -> Sample:
+    def _keep(self, rows: _Rows, paused: Sequence[int], prompts: Sequence[tuple[int, ...]]) -> None:
+        if paused:
+            drawn = [(*prompts[rows.request[i]], *rows.ids[i, : rows.drawn].tolist()) for i in paused]
+            self._kept.keep(rows.cohort, paused, drawn)
+
+    def _text(self, rows: _Rows, i: int, requests: Sequence[SampleRequest]) -> str:
+        return self._decoded([*requests[rows.request[i]].drawn, *rows.ids[i, : rows.drawn].tolist()])
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True) if ids else ""
+
+    def _finish(self, rows: _Rows, i: int, reason: FinishReason, requests: Sequence[SampleRequest]) -> Sample:
         ids = tuple(rows.ids[i, : rows.drawn].tolist())
         scores = tuple(rows.scores[i, : rows.drawn].tolist())
         return Sample(
             int(rows.index[i]),
-            self._text(rows, i),
+            self._text(rows, i, requests),
             ids,
             reason,
             float(rows.logprob[i]),
@@ -313,6 +378,11 @@ class _Stops:
         """The first stop string in a text (the longest at its place), or None."""
         found = [(text.index(stop), -len(stop), stop) for stop in self._stop if stop in text]
         return min(found)[2] if found else None
+
+
+def _padded(held: Tensor, length: int) -> Tensor:
+    """(prompts, key heads, length, width), with room for `length` tokens."""
+    return pad(held, (0, 0, 0, length - held.shape[2]))
 
 
 def logprobs_of(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -354,10 +424,13 @@ class _Queue:
     """
 
     def __init__(
-        self, requests: Sequence[SampleRequest], prompts: Sequence[list[int]], options: SamplingOptions
+        self, requests: Sequence[SampleRequest], prompts: Sequence[tuple[int, ...]], options: SamplingOptions
     ) -> None:
         self._prompts, self._budget, self._limit = prompts, options.batch_tokens, options.max_new_tokens
-        order = sorted(range(len(requests)), key=lambda i: len(prompts[i]))
+        # By length, and requests of one prompt side by side: it is computed once for them.
+        alike = {prompt: number for number, prompt in reversed(list(enumerate(prompts)))}
+        self._order = [(len(prompt), alike[prompt]) for prompt in prompts]
+        order = sorted(range(len(requests)), key=lambda i: (self._order[i], i))
         self.waiting = [(i, s + requests[i].first) for i in order for s in range(requests[i].count)]
         self.waiting.reverse()  # taken from the end
         self._ended = self._tokens = 0
@@ -371,17 +444,17 @@ class _Queue:
         entered: list[tuple[int, int]] = []
         if live and held > _ENTER_BELOW * self._budget:
             return entered
-        asked: set[int] = set()
+        asked: set[tuple[int, ...]] = set()
         longest = 0
         while self.waiting:
-            asked.add(self.waiting[-1][0])
+            asked.add(self._prompts[self.waiting[-1][0]])
             longest = max(longest, len(self._prompts[self.waiting[-1][0]]))
             needed = held + len(asked) * longest + (len(entered) + 1) * each
             if needed > self._budget and (entered or live):
                 break
             entered.append(self.waiting.pop())
-        # Rows that were put back come first: sort, so that rows of a request are neighbours again.
-        return sorted(entered, key=lambda row: (len(self._prompts[row[0]]), row))
+        # Rows that were put back come first: sort, so that rows of a prompt are neighbours again.
+        return sorted(entered, key=lambda row: (self._order[row[0]], row))
 
     def note(self, rows: _Rows) -> None:
         """Count the rows that ended since the last look, before they leave."""

@@ -20,7 +20,6 @@ import importlib.metadata
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,11 +189,12 @@ class VllmEngine:
             self.close()  # requests of this call are still in it
             raise
         texts = self.tokenizer.batch_decode(
-            [list(out.token_ids) for out in outputs], skip_special_tokens=True
+            [[*r.drawn, *out.token_ids] for (r, _), out in zip(wanted, outputs, strict=True)],
+            skip_special_tokens=True,
         )
         drawn = (
-            replace(_sample(index, out, text, options.stop), token_logprobs=scored)
-            for (_, index), out, text, scored in zip(wanted, outputs, texts, scores, strict=True)
+            self._sample(request, index, out, text, scored, options)
+            for (request, index), out, text, scored in zip(wanted, outputs, texts, scores, strict=True)
         )
         return [list(itertools.islice(drawn, r.count)) for r in requests]
 
@@ -262,12 +262,13 @@ class VllmEngine:
             due = []
             for out in core.step():
                 latest[out.request_id] = out.outputs[0]
-                if not out.finished and len(out.outputs[0].token_ids) % watch.every == 0:
+                before = len(wanted[int(out.request_id)][0].drawn)
+                if not out.finished and (before + len(out.outputs[0].token_ids)) % watch.every == 0:
                     due.append(out.request_id)
             if not due:
                 continue
             texts = self.tokenizer.batch_decode(
-                [list(latest[i].token_ids) for i in due], skip_special_tokens=True
+                [[*wanted[int(i)][0].drawn, *latest[i].token_ids] for i in due], skip_special_tokens=True
             )
             candidates = [
                 Candidate(r.key, index, r.question, r.prefix + text)
@@ -276,6 +277,62 @@ class VllmEngine:
             hopeless = [i for i, given_up in zip(due, watch.hopeless(candidates), strict=True) if given_up]
             core.abort_request(hopeless)
         return [latest[str(i)] for i in range(len(wanted))]
+
+    def _sample(
+        self,
+        request: SampleRequest,
+        index: int,
+        output: Any,
+        text: str,
+        scores: tuple[float, ...],
+        options: SamplingOptions,
+    ) -> Sample:
+        """vLLM's output as a `Sample`; `text` is that of the whole sample. One without a reason was
+        given up."""
+        ids, logprob = tuple(output.token_ids), output.cumulative_logprob
+        kept = len(ids)
+        if request.drawn and (options.stop or options.pause):
+            kept = self._first_end(request, ids, options)
+        if kept < len(ids):
+            text = self._decoded((*request.drawn, *ids[:kept]))
+            logprob = sum(output.logprobs[i][ids[i]].logprob for i in range(kept))
+        reason: FinishReason = output.finish_reason or "abandoned"
+        start, _, stop = _first_stop(text, options.stop)
+        if stop is None and output.stop_reason in options.stop and not request.drawn:
+            start, stop = len(output.text), output.stop_reason
+        if kept < len(ids):
+            reason = "stop" if stop else "paused"
+        elif stop is None and options.pause and output.stop_reason == options.pause:
+            full = len(request.drawn) + kept >= options.max_new_tokens
+            reason = "length" if full else "paused"
+        return Sample(
+            index,
+            text if stop is None else text[:start],
+            ids[:kept],
+            reason,
+            logprob,
+            stop,
+            token_logprobs=scores[:kept],
+            version=_version(output),
+        )
+
+    def _first_end(self, request: SampleRequest, ids: tuple[int, ...], options: SamplingOptions) -> int:
+        """Tokens up to the first end. vLLM sees only the new text, and a stop string or a pause may
+        have begun in what was drawn before."""
+        paused = self._decoded(request.drawn).count(options.pause) if options.pause else 0
+
+        def ended(count: int) -> bool:
+            text = self._decoded((*request.drawn, *ids[:count]))
+            more = bool(options.pause) and text.count(options.pause) > paused
+            return more or any(stop in text for stop in options.stop)
+
+        count = len(ids)
+        while count > 1 and ended(count - 1):
+            count -= 1
+        return count
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)) if ids else ""
 
     def close(self) -> None:
         """Free the engine's memory and undo what it changed in the process. Closing again does
@@ -306,8 +363,8 @@ def _parameters(
     usual = SamplingParams(
         temperature=0.0,
         max_tokens=options.max_new_tokens,
-        stop=list(options.stop),
-        detokenize=bool(options.stop),
+        stop=[*options.stop, *([options.pause] if options.pause else [])],
+        detokenize=bool(options.stop or options.pause),
         logprobs=0,
         flat_logprobs=True,
         output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
@@ -317,7 +374,8 @@ def _parameters(
     params = []
     for request, index in wanted:
         own = copy.copy(usual)
-        own.extra_args = {DRAW: [request.key, index, *way]}
+        own.max_tokens = options.max_new_tokens - len(request.drawn)
+        own.extra_args = {DRAW: [request.key, index, len(request.drawn), *way]}
         params.append(own)
     return params
 
@@ -338,23 +396,10 @@ def _version(output: Any) -> int | None:
     return next((int(version) for version in versions if version.isdecimal()), None)
 
 
-def _sample(index: int, output: Any, text: str, stops: Sequence[str]) -> Sample:
-    """vLLM's output as a `Sample`; `text` is the drawn text. One without a reason was given up."""
-    reason: FinishReason = output.finish_reason or "abandoned"
-    stop = None
-    if isinstance(output.stop_reason, str):  # the first stop string, of several at one place the longest
-        whole = (len(output.text), 0, output.stop_reason)
-        start, _, stop = min(((text.index(s), -len(s), s) for s in stops if s in text), default=whole)
-        text = text[:start]
-    return Sample(
-        index,
-        text,
-        tuple(output.token_ids),
-        reason,
-        output.cumulative_logprob,
-        stop,
-        version=_version(output),
-    )
+def _first_stop(text: str, stops: Sequence[str]) -> tuple[int, int, str | None]:
+    """Where the first stop string begins (of several at one place the longest), its length, negative,
+    and itself; None where there is none."""
+    return min(((text.index(s), -len(s), s) for s in stops if s in text), default=(len(text), 0, None))
 
 
 def _import_vllm() -> Any:

@@ -24,7 +24,8 @@ from e2h_pipeline.generation.engines.protocol import SamplingOptions
 from e2h_pipeline.generation.engines.transformers_engine import choose, logprobs_of
 from e2h_pipeline.generation.noise import uniforms
 
-DRAW = "e2h_draw"  # in a request's extra_args: key, index, temperature, top_k, top_p, scored
+# In a request's extra_args: key, index, tokens drawn before, temperature, top_k, top_p, scored.
+DRAW = "e2h_draw"
 
 
 class CounterSampler(LogitsProcessor):
@@ -38,6 +39,7 @@ class CounterSampler(LogitsProcessor):
         # By place in the batch: the row's DRAW, and its tokens so far, a list that vLLM appends to.
         self._rows: dict[int, tuple[list[Any], list[int]]] = {}
         self._keys, self._samples = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self._before = np.zeros(0, np.int64)
         self._drawn: list[list[int]] = []
         self._options = SamplingOptions(0.0, 0)
 
@@ -58,8 +60,9 @@ class CounterSampler(LogitsProcessor):
         rows = [self._rows[place] for place in range(len(self._rows))]
         self._keys = np.array([draw[0] for draw, _ in rows], np.uint64)
         self._samples = np.array([draw[1] for draw, _ in rows], np.int64)
+        self._before = np.array([draw[2] for draw, _ in rows], np.int64)
         self._drawn = [drawn for _, drawn in rows]
-        ways = {tuple(draw[2:]) for draw, _ in rows}
+        ways = {tuple(draw[3:]) for draw, _ in rows}
         if len(ways) > 1:
             raise ValueError(
                 f"one batch, but {len(ways)} ways to draw: an engine samples for one caller at a time"
@@ -71,7 +74,7 @@ class CounterSampler(LogitsProcessor):
         """(rows, vocabulary) logits, with the drawn tokens' logits infinite."""
         if self._options.temperature == 0 or not self._drawn:
             return logits
-        position = np.array([len(drawn) for drawn in self._drawn])
+        position = self._before + np.array([len(drawn) for drawn in self._drawn])
         uniform = torch.from_numpy(uniforms(self._keys, self._samples, position))
         tokens = choose(logits, uniform.to(logits.device), self._options)
         if self._options.token_logprobs:

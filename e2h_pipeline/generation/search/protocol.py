@@ -2,8 +2,9 @@
 
 A search method is one file here, or one of an installed package (entry points `e2h.search`), and
 one line in the registry. A method draws with an engine, and may ask a scorer how good the beginning
-of a solution is. It continues a beginning with a `SampleRequest` that has it as `prefix`, and a key from
-`noise.branch_key`.
+of a solution is. It continues a paused draw with a `SampleRequest` that has its tokens as `drawn`, or any
+text with one that has it as `prefix`; a branch gets a key from `noise.branch_key`. Methods that go
+step by step share `steps`.
 
 A pool is drawn in separate blocks of samples, so that it survives kills and can grow. The result
 for a request may therefore depend only on the request and the options: not on other requests, on
@@ -12,9 +13,9 @@ chance, or on earlier calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from e2h_pipeline.generation.engines.protocol import Engine, Sample, SampleRequest, SamplingOptions, Watch
 
@@ -41,6 +42,15 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class GrowingScorer(Scorer, Protocol):
+    """A scorer that does not read again what it has read of a text before."""
+
+    def count_tokens(self, solutions: Sequence[tuple[str, str, bool]]) -> list[int]:
+        """Tokens of each text as the scorer reads it, without the prompt."""
+        ...
+
+
 @dataclass(frozen=True)
 class Tools:
     """Tools for a method.
@@ -63,10 +73,14 @@ class Cost:
     Attributes:
         drawn_tokens: tokens drawn for it, those of branches that were given up included.
         scored_solutions: solutions and beginnings that the scorer read for it.
+        dead_tokens: those of `drawn_tokens` that are in no sample.
+        read_tokens: tokens that the scorer read for it, without the prompt.
     """
 
     drawn_tokens: int
     scored_solutions: int = 0
+    dead_tokens: int = 0
+    read_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,10 +91,13 @@ class Found:
         samples: of each request, in the order asked, the samples `first` ... `first + count - 1`.
         costs: as `samples`; None where every sample costs its own tokens alone. Work that samples
             of a question share is split among them, so that a sum over samples counts it once.
+        seconds: wall time by what it was spent on, such as `drawing` and `scoring`. It is no part of
+            a pool's content.
     """
 
     samples: Sequence[Sequence[Sample]]
     costs: Sequence[Sequence[Cost]] | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class SearchMethod(Protocol):

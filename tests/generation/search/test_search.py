@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from e2h_pipeline.artifacts.hashing import parquet_hash
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.loading import load_engine
@@ -23,8 +24,9 @@ from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.generation.search.protocol import Cost, Found, Tools
 from e2h_pipeline.problems.ladder.domain import LADDER
-from e2h_pipeline.recipe import Sampling, Search
+from e2h_pipeline.recipe import BeamSearch, Sampling, Search
 from e2h_pipeline.registry import SEARCH_METHODS
+from e2h_pipeline.rewards.growing import GrowingScorer
 
 QUESTIONS = pa.table({"problem_id": ["a", "b", "c"], "level": [1, 2, 3], "question": ["3+5", "6*6", "1-2"]})
 OPTIONS = Sampling(samples=4, temperature=1.0, top_k=0, max_new_tokens=8, shard_questions=2, shard_samples=2)
@@ -146,6 +148,40 @@ def test_options_reach_the_method(ladder_policy: Path, tmp_path: Path) -> None:
     wide = _searched(ladder_policy, search=Wide(width=5))
     sample_pool(wide, QUESTIONS, Work(tmp_path / "out", tmp_path / "work", 0))
     assert set(read_table(tmp_path / "out")["scored_solutions"].to_pylist()) == {5}
+
+
+def _tree(policy: Path, evaluator: Path, search: Search, **options: object) -> Drawing:
+    return Drawing(
+        policy,
+        LADDER,
+        OPTIONS.model_copy(update={"max_new_tokens": 16, **options}),
+        "pool",
+        SEARCH_METHODS.load(search.method)(),
+        search,
+        GrowingScorer(evaluator, LADDER.text),
+    )
+
+
+def test_a_pool_of_searches_has_costs_grows_by_whole_searches_and_no_clock_in_it(
+    ladder_policy: Path, ladder_evaluator: Path, tmp_path: Path
+) -> None:
+    """Blocks are whole searches, whatever `shard_samples` says: 3 beams in blocks of 3, not 2."""
+    beam = BeamSearch(beams=3, expansions=2)
+    small, large = (_tree(ladder_policy, ladder_evaluator, beam, samples=n) for n in (3, 9))
+    first = sample_pool(small, QUESTIONS, Work(tmp_path / "small", tmp_path / "grown", 0))
+    grown = sample_pool(large, QUESTIONS, Work(tmp_path / "large", tmp_path / "grown", 0))
+    assert (first["drawn"], grown["drawn"], grown["reused"]) == (9, 18, 9)
+    straight = sample_pool(large, QUESTIONS, Work(tmp_path / "straight", tmp_path / "work", 0))
+    assert read_table(tmp_path / "large") == read_table(tmp_path / "straight")
+    rows = read_table(tmp_path / "straight").to_pylist()
+    costs = ("drawn_tokens", "dead_tokens", "read_tokens", "scored_solutions")
+    assert {name: straight[name] for name in costs} == {name: sum(r[name] for r in rows) for name in costs}
+    assert all(row["drawn_tokens"] > row["dead_tokens"] > 0 < row["read_tokens"] for row in rows)
+    spent = grown["seconds"]  # of shards of both runs
+    assert spent["all"] >= spent["drawing"] + spent["scoring"] > spent["drawing"] > 0
+    parts = sorted(path.name for path in (tmp_path / "large").iterdir())
+    for name in parts:
+        assert parquet_hash(tmp_path / "large" / name) == parquet_hash(tmp_path / "straight" / name)
 
 
 class Forgetful:

@@ -1,0 +1,1 @@
+"""What search is worth at equal compute: the stages searched_samples and search_metrics."""
