@@ -33,6 +33,7 @@ from e2h_pipeline.artifacts.locks import lock_is_held, locked, note_inputs
 from e2h_pipeline.artifacts.manifest import (
     MANIFEST_NAME,
     FileEntry,
+    Manifest,
     ManifestError,
     read_manifest,
     refuse_credentials,
@@ -176,6 +177,17 @@ class ArtifactStore:
                 make(draft)
         return self.open(request.asset, request.key), False
 
+    def adopt(self, folder: Path, manifest: Manifest) -> None:
+        """Copy a checked artifact of another store into this one; it must not be here yet."""
+        draft = self._making / self.own_name()
+        try:
+            shutil.copytree(folder, draft)
+            share(draft)
+            self._place(draft, manifest.asset, manifest.key)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
     @contextmanager
     def removal_lock(self, *, exclusive: bool) -> Iterator[None]:
         """Held briefly: shared by requests for artifacts, exclusive by removals."""
@@ -276,10 +288,14 @@ class ArtifactStore:
         manifest = build_manifest(request, draft, hash_files(draft.out), seconds)
         write_manifest(draft.out, manifest)
         share(draft.out)
-        sync_tree(draft.out)
-        final = self.folder(request.asset, request.key)
+        self._place(draft.out, request.asset, request.key)
+
+    def _place(self, draft: Path, asset: str, key: str) -> None:
+        """Make a finished draft the artifact of a key."""
+        sync_tree(draft)
+        final = self.folder(asset, key)
         final.parent.mkdir(parents=True, exist_ok=True)
-        draft.out.rename(final)
+        draft.rename(final)
         sync_folder(final.parent)
 
 

@@ -9,6 +9,7 @@
     e2h gc                         list what no experiment uses; --yes removes it
     e2h inspect sft_policy --key ladder
     e2h report ladder
+    e2h export ladder FOLDER       the experiment as a folder: for a supplement, or for e2h import elsewhere
     e2h recipes ladder             a recipe, field by field; --check FILE
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
@@ -25,18 +26,18 @@ run, so that `e2h --help` is quick.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from e2h_pipeline.artifacts.home import HomeError, home, recipe_folders, writable
+from e2h_pipeline.artifacts.home import HomeError, home, writable
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
+from e2h_pipeline.cli.exchange import export, import_
 from e2h_pipeline.cli.grading import grade, rerank
 from e2h_pipeline.cli.judging import judge, score
 from e2h_pipeline.cli.label import label
@@ -46,7 +47,10 @@ from e2h_pipeline.cli.shared import (
     AllowLeaks,
     CommandError,
     Json,
+    checked_key,
     drop_output,
+    known_key,
+    opened_experiments,
     own_streams,
     print_json,
     quiet_libraries,
@@ -54,7 +58,7 @@ from e2h_pipeline.cli.shared import (
 )
 from e2h_pipeline.cli.store import diff, gc, verify
 from e2h_pipeline.cli.sweep import sweep
-from e2h_pipeline.recipe import DEFAULT_KEY, Recipe, RecipeError, canonical_key, one_spelling
+from e2h_pipeline.recipe import DEFAULT_KEY, RecipeError
 from e2h_pipeline.sweeps.spec import SweepError
 
 if TYPE_CHECKING:
@@ -118,7 +122,7 @@ def run(
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """Materialize an experiment; existing artifacts are reused."""
-    key = _checked(key)
+    key = checked_key(key)
     quiet_libraries()
     from e2h_pipeline.cli.view import StageLines, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
@@ -133,7 +137,7 @@ def run(
             raise CommandError(str(error)) from None
         except RunStopped as error:
             _fail(str(error), _INTERRUPTED)
-    with _experiments() as experiments:
+    with opened_experiments() as experiments:
         rows = experiments.results(key) if experiments.metrics_artifact(key) is not None else []
     print_results(best_known(rows))
     refuse_leaks(_leaks(rows), allow_leaks)
@@ -159,12 +163,12 @@ def results(
     from e2h_pipeline.cli.view import print_pooled, print_results
     from e2h_pipeline.evaluation.results import select
 
-    with _experiments() as experiments:
+    with opened_experiments() as experiments:
         if steps:
-            chosen = [_known(experiments, key) for key in keys or []] or experiments.keys_with_steps()
+            chosen = [known_key(experiments, key) for key in keys or []] or experiments.keys_with_steps()
             _show_steps(experiments, chosen, pool, everything, as_json, allow_leaks)
             return
-        chosen = [_known(experiments, key) for key in keys or []] or experiments.keys()
+        chosen = [known_key(experiments, key) for key in keys or []] or experiments.keys()
         if pool and chosen:
             found = experiments.pooled(chosen)
             if as_json:
@@ -204,8 +208,8 @@ def lineage(key: Key = DEFAULT_KEY, as_json: Json = False, allow_leaks: AllowLea
     from e2h_pipeline.cli.view import print_lineage
     from e2h_pipeline.orchestration.experiments import tree
 
-    with _experiments() as experiments:
-        key = _known(experiments, key)
+    with opened_experiments() as experiments:
+        key = known_key(experiments, key)
         found = experiments.lineage(key)
         node = tree(experiments, key)
     if as_json:
@@ -224,8 +228,8 @@ def inspect(
     """The manifest of an artifact: its code, inputs, hashes and cost."""
     from e2h_pipeline.cli.view import print_manifest
 
-    with _experiments() as experiments:
-        artifact = experiments.artifact(_asset_name(asset, experiments), _known(experiments, key))
+    with opened_experiments() as experiments:
+        artifact = experiments.artifact(_asset_name(asset, experiments), known_key(experiments, key))
     manifest = {"path": str(artifact.path), **artifact.manifest.model_dump(mode="json")}
     if as_json:
         print_json(manifest)
@@ -243,8 +247,8 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     from e2h_pipeline.orchestration.planning import REPORT_STAGE
     from e2h_pipeline.report.html import with_leaks
 
-    with _experiments() as experiments:
-        key = _known(experiments, key)
+    with opened_experiments() as experiments:
+        key = known_key(experiments, key)
         page = report_page(experiments.artifact(REPORT_STAGE, key).path)
         standing = experiments.standing(key)
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
@@ -272,6 +276,8 @@ app.command()(score)
 app.command()(judge)
 app.command()(label)
 app.command()(doctor)
+app.command()(export)
+app.command("import")(import_)
 
 
 @app.command()
@@ -292,19 +298,6 @@ def _leaks(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return [leak for row in rows for leak in row["leaks"]]
 
 
-def _checked(key: str) -> str:
-    """The one spelling of a key whose recipe parses."""
-    Recipe.from_key(key, recipe_folders(home()))
-    return one_spelling(key, recipe_folders(home()))
-
-
-def _known(experiments: Experiments, key: str) -> str:
-    """The spelling of a key with results (of any version), or of a valid recipe."""
-    key = canonical_key(key)
-    known = experiments.instance.get_dynamic_partitions("experiment")
-    return key if key in known else _checked(key)
-
-
 def _asset_name(name: str, experiments: Experiments) -> str:
     from e2h_pipeline.definitions import build
 
@@ -312,16 +305,6 @@ def _asset_name(name: str, experiments: Experiments) -> str:
     if name not in known and not (experiments.store.root / name).is_dir():  # it may be of an earlier version
         raise CommandError(f"no asset '{name}'; there are: {', '.join(known)}")
     return name
-
-
-@contextmanager
-def _experiments() -> Iterator[Experiments]:
-    from e2h_pipeline.artifacts.store import ArtifactStore
-    from e2h_pipeline.orchestration.experiments import Experiments
-    from e2h_pipeline.orchestration.instance import open_to_read
-
-    with open_to_read(home()) as instance:
-        yield Experiments(instance, ArtifactStore(home()))
 
 
 def _fail(message: str, status: int = 1) -> None:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.json_text import json_text
+from e2h_pipeline.recipe import Recipe, one_spelling
+
+if TYPE_CHECKING:
+    from e2h_pipeline.orchestration.experiments import Experiments
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
@@ -79,3 +85,27 @@ def quiet_libraries() -> None:
 def print_json(value: Any) -> None:
     """Indented JSON on stdout."""
     typer.echo(json_text(value, indent=1))
+
+
+def checked_key(key: str) -> str:
+    """The one spelling of a key whose recipe parses."""
+    Recipe.from_key(key, recipe_folders(home()))
+    return one_spelling(key, recipe_folders(home()))
+
+
+def known_key(experiments: Experiments, key: str) -> str:
+    """The spelling of a key with results (of any version), or of a valid recipe."""
+    from e2h_pipeline.orchestration import spelling
+
+    return spelling.known_key(experiments.instance, key, home())
+
+
+@contextmanager
+def opened_experiments() -> Iterator[Experiments]:
+    """The experiments of the home folder, to be read."""
+    from e2h_pipeline.artifacts.store import ArtifactStore
+    from e2h_pipeline.orchestration.experiments import Experiments
+    from e2h_pipeline.orchestration.instance import open_to_read
+
+    with open_to_read(home()) as instance:
+        yield Experiments(instance, ArtifactStore(home()))

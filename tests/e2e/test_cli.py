@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from read_only import python_without_writing
-from tiny_experiment import e2h
+from tiny_experiment import e2h, new_home
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS
@@ -228,6 +228,34 @@ for command in {_READING}:
     assert done.exit_code == 0, (command, done.output, done.exception)
     print(command, len(done.stdout) > 0, sep=": ")
 """
+
+
+def test_experiments_are_read_from_python_as_the_page_says(
+    tiny_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setenv("E2H_HOME", str(tiny_home))
+    exec(compile(code.replace("ladder", "tiny"), "docs/python.md", "exec"), {})  # noqa: S102  the page's own text
+    told = capsys.readouterr().out
+    assert "tiny" in told and "weighted-vote" in told
+
+
+def test_an_experiment_goes_to_another_home_as_a_folder(tiny_home: Path, tmp_path: Path) -> None:
+    done = e2h(tiny_home, "export", "tiny", str(tmp_path / "out"), "--without", "benchmark_samples")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    assert {"README.md", "report.html", "results.json", "lineage.json", "SHA256SUMS"} < {
+        p.name for p in out.iterdir()
+    }
+    assert json.loads((out / "results.json").read_text()) == _json(tiny_home, "results", "tiny")
+    other = new_home(tmp_path / "other")
+    done = e2h(other, "import", str(out))
+    assert done.returncode == 0 and "1 left out of the folder" in done.stdout, done.stdout + done.stderr
+    again = e2h(other, "run", "tiny", "--select", "+sft_policy")
+    assert again.returncode == 0, again.stderr
+    assert _stages(again.stdout, "computed") == set() and "sft_policy" in _stages(again.stdout, "reused")
+    assert "is there already" in e2h(tiny_home, "export", "tiny", str(out)).stderr
 
 
 def test_commands_that_read_need_no_home_that_can_be_written(tiny_home: Path) -> None:

@@ -22,7 +22,7 @@ from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.work import flops_per_token
 from e2h_pipeline.recipe import IndependentSearch
 from e2h_pipeline.rewards.growing import GrowingScorer
-from e2h_pipeline.rewards.scoring import score_pool
+from e2h_pipeline.rewards.pool import score_pool
 
 if TYPE_CHECKING:
     import pyarrow as pa
