@@ -31,7 +31,7 @@ OUTSIDE = "ladder/strict=false/reward.kind=outside/reward.evaluator=prm"
 
 
 @pytest.mark.parametrize(("init", "start"), [("base", "base_model"), ("sft", "sft_policy")])
-@pytest.mark.parametrize("kind", EVALUATOR_KINDS.entries.keys() - {"outside"})
+@pytest.mark.parametrize("kind", sorted(EVALUATOR_KINDS.entries.keys() - {"outside"}))
 def test_an_evaluator_waits_for_what_it_reads(kind: str, init: str, start: str) -> None:
     stage = STAGES["easy_evaluator"]
     recipe = Recipe.from_key(f"ladder/reward.kind={kind}/reward.training.init={init}")
