@@ -29,7 +29,7 @@ def build(experiments: int = 0) -> dg.Definitions:
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
     from assets.watched import WATCHED
-    from e2h_pipeline.orchestration import automation, leftovers
+    from e2h_pipeline.orchestration import automation, leftovers, notices
     from e2h_pipeline.orchestration import source_watch as freshness
     from e2h_pipeline.sweeps import sensors
     from resources.compute import ComputeResource
@@ -49,6 +49,7 @@ def build(experiments: int = 0) -> dg.Definitions:
             sensors.sweep_pages(),
             freshness.sensor(),
             leftovers.sensor(),
+            *notices.sensors(),
         ],
         resources={
             "store": StoreResource(),
