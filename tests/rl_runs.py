@@ -87,7 +87,7 @@ LORA = STATEFUL.model_copy(update={**_ADAPTERS, "epochs": 1, "max_new_tokens": 1
 # Rollouts by the weights before the last update, where no checkpoint comes between; the gap of
 # log-probabilities is then that of a large step.
 LAG = {"lag": 1, "guards": Guards(sampler_gap=10.0)}
-LAGGED = LORA.model_copy(update=LAG)
+LAGGED = LORA.model_copy(update={**LAG, "checkpoint_every": 3})
 
 
 class Recorder(Reporter):

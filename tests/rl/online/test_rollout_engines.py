@@ -30,9 +30,6 @@ from resources.supervise import descendants
 
 SMALL = {"updates": 3, "max_new_tokens": 12, "checkpoint_every": 2, "max_kl": 100.0}
 PPO, GRPO = rl_runs.PPO.model_copy(update=SMALL), rl_runs.GRPO.model_copy(update=SMALL)
-# Updates behind the weights that drew, for each of the three updates, by `lag`. There is a checkpoint
-# after two.
-WEIGHTS = {0: [0, 1, 2], 1: [0, 0, 2]}
 FOREIGN = 99.0
 
 
@@ -175,7 +172,7 @@ def test_a_run_that_loses_its_engine_fails_and_goes_on_with_two_to_what_one_proc
     )
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=0, atol=1e-5)
-    _assert_same_rollouts(tmp_path / "one", tmp_path / "two", 1)
+    assert _same_rollouts(tmp_path / "one", tmp_path / "two") == [0, 0, 2]
     curves = [json.loads(line) for line in (tmp_path / "two/out/curves.jsonl").read_text().splitlines()]
     assert all(0 < curve["sampler_gap"] <= curve["sampler_gap_max"] for curve in curves)
     assert [curve["sampler_gap_max"] < 1e-4 for curve in curves] == [True, False, True]
@@ -233,27 +230,30 @@ def test_rank_0_drives_the_engine_with_lora_it_sends_the_adapter(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same rollouts as of one process that draws itself."""
-    options = PPO.model_copy(update={"lora_rank": rank, "learning_rate": 3e-4, "lag": lag})
+    options = PPO.model_copy(
+        update={"lora_rank": rank, "learning_rate": 3e-4, "lag": lag, "checkpoint_every": 2 + lag}
+    )
     rl_runs.run(options, *inputs, tmp_path / "one")
     monkeypatch.setenv("E2H_ROLLOUT_ENGINES", "1")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
     monkeypatch.setattr(rollout_engines, "Fleet", Here)
     assert in_ranks(2, lambda: rl_runs.run(options, *inputs, tmp_path / "two")) == [0, 0]
-    _assert_same_rollouts(tmp_path / "one", tmp_path / "two", lag)
+    made_by = _same_rollouts(tmp_path / "one", tmp_path / "two")
+    assert made_by == ([0, 0, 1] if lag else [0, 1, 2])
     curves = [json.loads(line) for line in (tmp_path / "two/out/curves.jsonl").read_text().splitlines()]
-    assert [curve["sampler_gap_max"] < 1e-4 for curve in curves] == [
-        v == u for u, v in enumerate(WEIGHTS[lag])
-    ]
-    sent = {f"adapter-{version}" for version in {*WEIGHTS[lag], 3}} if rank else set()
+    own = [version == update for update, version in enumerate(made_by)]
+    assert [curve["sampler_gap_max"] < 1e-4 for curve in curves] == own
+    sent = {f"adapter-{version}" for version in {*made_by, 3}} if rank else set()
     assert {path.name for path in (tmp_path / "two" / "work").glob("adapter-*")} == sent
 
 
-def _assert_same_rollouts(one: Path, two: Path, lag: int) -> None:
+def _same_rollouts(one: Path, two: Path) -> list[int]:
+    """Compare the rollouts of two runs; the version of the weights that drew for each update."""
     tables = [read_table(folder / "out" / "rollouts.parquet") for folder in (one, two)]
     for column in ("update", "problem_id", "answer", "tokens", "weights"):
         assert tables[0][column] == tables[1][column]
     made = dict(zip(tables[1]["update"].to_pylist(), tables[1]["weights"].to_pylist(), strict=True))
-    assert [made[update + 1] for update in range(3)] == WEIGHTS[lag]
+    return [made[update] for update in sorted(made)]
 
 
 def test_the_engine_is_in_the_key_where_it_draws(monkeypatch: pytest.MonkeyPatch) -> None:
