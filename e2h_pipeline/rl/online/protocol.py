@@ -26,11 +26,12 @@ class Update:
     Attributes:
         number: updates before this one.
         rollouts: in the order of the batch's rows.
-        old: (batch, length) log-probabilities of the tokens under the policy that drew them.
+        old: (batch, length) log-probabilities of the tokens under the policy before this update.
         reference: the same under the SFT policy.
         kl: coefficient of the KL to the SFT policy.
-        sampler: (batch, length) log-probabilities as the engine that drew has them; None where they
-            are `old`.
+        sampler: (batch, length) log-probabilities as the engine that drew has them, which may be
+            those of older weights (`rl.lag`); None where they are `old`. A loss should weight tokens
+            for the difference, as `losses.importance_weights` does.
     """
 
     number: int
