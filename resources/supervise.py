@@ -3,7 +3,8 @@
 The step holds the other end of our standard input. When the step ends in any way (`kill -9`
 included), the kernel closes that pipe and we end every descendant: SIGTERM, a grace period,
 SIGKILL. Launchers such as torchrun start their workers in new sessions, so a process group is not
-enough: we register as the reaper of orphans (Linux), and find processes by descent.
+enough: we register as the reaper of orphans (Linux), and find processes by descent. If we are killed
+ourselves, the kernel ends our child (`die_with_parent`); workers and rollout engines ask for the same.
 
 Standard library only: it must start fast and stay small beside a training run.
 """
@@ -20,7 +21,8 @@ import time
 from pathlib import Path
 
 GRACE_SECONDS = 5.0
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PROC = Path("/proc")
 
 
@@ -28,11 +30,19 @@ def main(command: list[str]) -> int:
     """Run `command` to its end, or until standard input closes; return its exit status."""
     _adopt_orphans()
     signal.signal(signal.SIGTERM, lambda *_: None)  # we must outlive the others to end them
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=_inherited())
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, pass_fds=_inherited(), preexec_fn=die_with_parent
+    )
     threading.Thread(target=_end_at_eof, daemon=True).start()
     status = child.wait()
     end_descendants()
     return status if status >= 0 else 128 - status
+
+
+def die_with_parent() -> None:
+    """From here on `kill -9` of the parent ends this process too (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def end_descendants(grace: float = GRACE_SECONDS) -> None:

@@ -31,6 +31,7 @@ from e2h_pipeline.recipe import Recipe
 from resources.compute import BODIES, ERROR_NOTE, REPORT_MARK
 from resources.landlock import restrict
 from resources.ray_runner import RayRunner
+from resources.supervise import die_with_parent
 
 
 class PipeReporter(Reporter):
@@ -137,4 +138,5 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    die_with_parent()  # a launcher that is killed ends none of its ranks
     main(Path(sys.argv[1]))

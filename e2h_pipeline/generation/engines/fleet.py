@@ -501,7 +501,7 @@ class _Process:
         try:
             self._supervisor.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self._supervisor.kill()  # the kernel ends the engine then: host.die_with_parent
+            self._supervisor.kill()  # the kernel ends the engine then: supervise.die_with_parent
             self._supervisor.wait()
 
     def last_lines(self) -> str:

@@ -8,11 +8,8 @@ hangs gives none. Any error ends the process, after its traceback was sent.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -27,13 +24,13 @@ from e2h_pipeline.generation.engines.messages import ALIVE, SOCKET, Ended, Pipe
 from e2h_pipeline.generation.engines.protocol import Candidate, SampleRequest, SamplingOptions
 from e2h_pipeline.registry import ENGINES
 from e2h_pipeline.solutions import MARKED
+from resources.supervise import die_with_parent
 
 if TYPE_CHECKING:
     from e2h_pipeline.generation.engines.live import LiveEngine
 
 _EVERY_SECONDS = 1.0  # between two signs of life
 _EVERY_TOKENS = 32  # of a sample, between two chances to give one
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(pipe: Pipe) -> None:
@@ -136,12 +133,6 @@ def _signs_of_life(pipe: Pipe) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def die_with_parent() -> None:
-    """`kill -9` of the parent ends this process too (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 if __name__ == "__main__":

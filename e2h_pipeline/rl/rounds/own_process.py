@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.shards import Call, LocalRunner
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.engines.fleet import is_of_launcher
-from e2h_pipeline.generation.engines.host import die_with_parent
 from e2h_pipeline.training.trainer import process_count
+from resources.supervise import die_with_parent
 
 if TYPE_CHECKING:
     import pyarrow as pa
