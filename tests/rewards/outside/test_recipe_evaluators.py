@@ -137,8 +137,13 @@ def test_log_odds_of_an_ensemble_are_finite_and_lie_between_its_members(members:
 def test_an_evaluator_has_several_spellings_and_one_form() -> None:
     alike: list[Any] = ["me/prm", {"model": "me/prm"}, ["me/prm"], [{"model": "me/prm", "layout": "auto"}]]
     assert len({OutsideReward.model_validate({"evaluator": one}).model_dump_json() for one in alike}) == 1
-    with pytest.raises(ValidationError, match="sytem"):
-        OutsideReward.model_validate({"evaluator": {"model": "m", "sytem": "x"}})
+    for wrong, says in (
+        ({"model": "m", "sytem": "x"}, "sytem"),
+        ({"model": "m", "layout": "tlr"}, "no 'tlr'; did you mean 'trl'"),
+        ("", "at least 1 character"),
+    ):
+        with pytest.raises(ValidationError, match=says):
+            OutsideReward.model_validate({"evaluator": wrong})
 
 
 def test_a_strict_recipe_cannot_have_one() -> None:
