@@ -12,6 +12,7 @@ import pytest
 from e2h_pipeline import registry
 from e2h_pipeline.recipe import FAMILIES, Recipe
 from e2h_pipeline.recipe.sections.evaluation import AGGREGATIONS, GRADERS
+from e2h_pipeline.recipe.sections.reward import LAYOUTS
 from e2h_pipeline.registry import ENGINE, REGISTRIES, Part, Registry, RegistryError, chosen, only
 
 HEAVY = ("torch", "transformers", "vllm", "datasets", "mlflow", "ray", "sympy", "matplotlib")
@@ -43,6 +44,7 @@ def test_words_are_exactly_those_a_recipe_accepts() -> None:
         assert set(REGISTRIES[field].words()) == set(family.words()), field
     assert set(registry.AGGREGATIONS.entries) == set(AGGREGATIONS)
     assert set(registry.GRADERS.entries) == set(GRADERS)
+    assert set(registry.LAYOUTS.entries) == set(LAYOUTS)
 
 
 def test_parts_are_attributes_of_entries() -> None:

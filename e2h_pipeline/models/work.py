@@ -11,8 +11,15 @@ def flops_per_token(folder: Path) -> int:
     small for texts that are shorter than the model is wide times its layers.
 
     Args:
-        folder: of a policy, or of an evaluator: a model with a head of its own.
+        folder: of a policy, or of an evaluator: a model with a head of its own, or several models in
+            folders, which all read a token.
     """
+    if (folder / "config.json").is_file():
+        return _of_model(folder)
+    return sum(_of_model(file.parent) for file in sorted(folder.glob("*/config.json")))
+
+
+def _of_model(folder: Path) -> int:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -149,6 +149,22 @@ def _kinds(section: type[Section], name: str) -> frozenset[type]:
     return kinds(field.annotation) if field else frozenset()
 
 
+def known_word(word: str, own: tuple[str, ...], group: str) -> str:
+    """A word, if this project or an installed package has it.
+
+    Args:
+        own: words of this project.
+        group: entry points of installed packages.
+
+    Raises:
+        ValueError: nothing has it.
+    """
+    known = (*own, *sorted(installed(group)))
+    if word not in known:
+        raise ValueError(f"no '{word}'{did_you_mean(word, known)}; there are {', '.join(known)}")
+    return word
+
+
 def did_you_mean(word: str, known: Any) -> str:
     """`; did you mean ...?` where a known word is close, else an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

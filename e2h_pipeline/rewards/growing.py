@@ -25,7 +25,6 @@ from transformers.cache_utils import DynamicCache
 
 from e2h_pipeline.models.classifier import score_head
 from e2h_pipeline.reranking.aggregate import step_probabilities
-from e2h_pipeline.rewards.evaluators import read_kind
 from e2h_pipeline.rewards.scoring import Solution, encode_for, score_all
 from e2h_pipeline.rewards.shared_prompt import can_share
 from e2h_pipeline.solutions import EncodedSolution, TextFormat
@@ -269,7 +268,7 @@ class GrowingScorer:
     `StepScorer` it is sent to other processes as a path.
 
     Attributes:
-        evaluator: folder that `load_evaluator` reads.
+        evaluator: folder of one model with a score per token (`search_scorer` for others).
         text: how the domain writes solutions.
         batch_tokens: upper bound on rows x length of a forward pass.
     """
@@ -294,16 +293,7 @@ class GrowingScorer:
 
 @lru_cache(maxsize=1)
 def reader_of(scorer: GrowingScorer) -> Reader:
-    """The reader of a scorer, loaded once in a process.
-
-    Raises:
-        ValueError: the evaluator is no single model with a score per token.
-    """
+    """The reader of a scorer, loaded once in a process."""
     from e2h_pipeline.models.load import load_evaluator
 
-    if (told := read_kind(scorer.evaluator)) is not None:
-        raise ValueError(
-            f"a search reads its evaluator as a text grows, which reward.kind={told['kind']} cannot be; rerank with it, or "
-            "search with a kind that scores tokens (prm, oprm, orm)"
-        )
     return Reader(*load_evaluator(scorer.evaluator), scorer.text, scorer.batch_tokens)

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from e2h_pipeline.recipe.plugins import installed
-from e2h_pipeline.recipe.section import Section, did_you_mean
+from e2h_pipeline.recipe.section import Section, known_word
 
 AGGREGATIONS = ("product", "min", "mean", "last")
 GRADERS = ("math", "math-exact", "exact", "math-verify", "prm800k", "e2h-string")
 """The words of this project; installed packages add more (entry points e2h.aggregations and
 e2h.graders)."""
-
-
-def _known(word: str, own: tuple[str, ...], group: str) -> str:
-    known = (*own, *sorted(installed(group)))
-    if word not in known:
-        raise ValueError(f"no '{word}'{did_you_mean(word, known)}; there are {', '.join(known)}")
-    return word
 
 
 class Rerank(Section):
@@ -41,7 +33,7 @@ class Rerank(Section):
     @field_validator("aggregations")
     @classmethod
     def _known_aggregations(cls, words: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_known(word, AGGREGATIONS, "e2h.aggregations") for word in words)
+        return tuple(known_word(word, AGGREGATIONS, "e2h.aggregations") for word in words)
 
 
 class Evaluation(Section):
@@ -71,4 +63,4 @@ class Evaluation(Section):
     @field_validator("grader")
     @classmethod
     def _known_grader(cls, word: str) -> str:
-        return _known(word, GRADERS, "e2h.graders") if word else word
+        return known_word(word, GRADERS, "e2h.graders") if word else word

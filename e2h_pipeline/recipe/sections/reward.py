@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from e2h_pipeline.recipe.section import Family, Section
+from e2h_pipeline.recipe.section import Family, Section, known_word
 from e2h_pipeline.recipe.sections.fitting import FineTuning
 
 INITIAL = {"base": "base_model", "sft": "sft_policy", "random": "base_model"}
@@ -241,10 +241,14 @@ class GenerativeReward(AnyEvaluator):
         return INITIAL[self.training.init]
 
 
+LAYOUTS = ("qwen-prm", "math-shepherd", "rlhflow", "skywork", "trl", "implicit", "auto")
+"""The layouts of this project; installed packages add more (entry points e2h.layouts)."""
+
+
 class NamedEvaluator(Section):
     """An evaluator that others have trained."""
 
-    model: str = Field(description="A local folder, or a Hub name.")
+    model: str = Field(min_length=1, description="A local folder, or a Hub name.")
     revision: str | None = Field(
         None, description="Commit of the Hub model. Set it: a newer one is not noticed and changes no key."
     )
@@ -254,12 +258,17 @@ class NamedEvaluator(Section):
         "a folder of no layout is read as an evaluator of this project.",
     )
     reference: str | None = Field(
-        None, description="implicit: folder or Hub name of the model that it was trained from."
+        None, min_length=1, description="implicit: folder or Hub name of the model that it was trained from."
     )
     beta: float | None = Field(None, gt=0, description="implicit: coefficient of the log ratio.")
     system: str | None = Field(None, description="qwen-prm: the system prompt.")
     tag: str | None = Field(None, description="math-shepherd: the text that ends a step.")
     separator: str | None = Field(None, description="trl: the text that ends a step.")
+
+    @field_validator("layout")
+    @classmethod
+    def _known_layout(cls, word: str) -> str:
+        return known_word(word, LAYOUTS, "e2h.layouts")
 
     def options(self) -> dict[str, Any]:
         """Options of its layout that are set."""

@@ -17,13 +17,20 @@ from pydantic import ValidationError
 
 from e2h_pipeline.artifacts.tables import TABLE, read_table, write_table
 from e2h_pipeline.artifacts.work import Work
+from e2h_pipeline.generation.engines.loading import load_engine
+from e2h_pipeline.generation.engines.protocol import SampleRequest, SamplingOptions
+from e2h_pipeline.generation.search.beam import Beam
+from e2h_pipeline.generation.search.protocol import Tools
+from e2h_pipeline.models.work import flops_per_token
 from e2h_pipeline.problems.ladder.checker import step_labels
-from e2h_pipeline.recipe import OutsideReward, Recipe, RecipeError
+from e2h_pipeline.recipe import BeamSearch, OutsideReward, Recipe, RecipeError
 from e2h_pipeline.rewards.early_stop import lowest_scores
 from e2h_pipeline.rewards.evaluators import Evaluator, open_evaluator
+from e2h_pipeline.rewards.growing import GrowingScorer
 from e2h_pipeline.rewards.outside.reader import Ensemble
 from e2h_pipeline.rewards.outside.scorer import RULES, OutsideScorer, new_layout
 from e2h_pipeline.rewards.outside.taken import take_evaluator
+from e2h_pipeline.rewards.search_scorer import search_scorer
 from e2h_pipeline.rewards.step_scorer import StepScorer
 from e2h_pipeline.solutions import MARKED
 
@@ -137,8 +144,13 @@ def test_log_odds_of_an_ensemble_are_finite_and_lie_between_its_members(members:
 def test_an_evaluator_has_several_spellings_and_one_form() -> None:
     alike: list[Any] = ["me/prm", {"model": "me/prm"}, ["me/prm"], [{"model": "me/prm", "layout": "auto"}]]
     assert len({OutsideReward.model_validate({"evaluator": one}).model_dump_json() for one in alike}) == 1
-    with pytest.raises(ValidationError, match="sytem"):
-        OutsideReward.model_validate({"evaluator": {"model": "m", "sytem": "x"}})
+    for wrong, says in (
+        ({"model": "m", "sytem": "x"}, "sytem"),
+        ({"model": "m", "layout": "tlr"}, "no 'tlr'; did you mean 'trl'"),
+        ("", "at least 1 character"),
+    ):
+        with pytest.raises(ValidationError, match=says):
+            OutsideReward.model_validate({"evaluator": wrong})
 
 
 def test_a_strict_recipe_cannot_have_one() -> None:
@@ -177,6 +189,20 @@ def test_an_evaluator_that_cannot_be_taken_is_named(
     named = {**evaluator, "model": evaluator["model"].format(**places)}
     with pytest.raises(ValueError, match=says):
         take(OutsideReward.model_validate({"evaluator": named}), labels, tmp_path)
+
+
+def test_a_search_is_guided_by_it(taken: Path, ladder_evaluator: Path, theirs: Path) -> None:
+    """It reads whole texts, where ours reads them as they grow."""
+    assert isinstance(search_scorer(ladder_evaluator, MARKED), GrowingScorer)
+    scorer = search_scorer(taken, MARKED)
+    assert isinstance(scorer, StepScorer)
+    options = BeamSearch(beams=2, expansions=2)
+    request = SampleRequest("1+2*2", MARKED, 7, 2)
+    tools = Tools(load_engine("transformers", rl_runs.SHIPPED), scorer)
+    found = Beam().search(tools, [request], SamplingOptions(1.0, 40), options)
+    assert len(found.samples[0]) == 2 and found.costs is not None
+    assert all(cost.read_tokens > 0 for cost in found.costs[0])
+    assert flops_per_token(taken) == flops_per_token(theirs) > 0
 
 
 SMALL = {"updates": 1, "rollouts": 8, "max_new_tokens": 16}
