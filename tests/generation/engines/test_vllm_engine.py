@@ -172,7 +172,9 @@ class TestVllm:
     ) -> None:
         """With stop strings and pauses that reach over an earlier pause."""
         requests = [dataclasses.replace(r, first=n) for n in range(6) for r in _requests(QUESTIONS, 1)]
-        options = dataclasses.replace(HOT, stop=tuple(f"={digit}" for digit in range(10)), pause="=", token_logprobs=scored)
+        options = dataclasses.replace(
+            HOT, stop=tuple(f"={digit}" for digit in range(10)), pause="=", token_logprobs=scored
+        )
         plain = engine.sample(requests, dataclasses.replace(options, pause=""))
         ended: list[Sample | None] = [None] * len(requests)
         drawn: list[list[Sample]] = [[] for _ in requests]
