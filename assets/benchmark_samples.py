@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Loaded only when used: an edit of the scoring code must not redraw pools without an evaluator.
 _SCORER, _WATCH = (
-    "e2h_pipeline.rewards.growing:GrowingScorer",
+    "e2h_pipeline.rewards.growing:search_scorer",
     "e2h_pipeline.rewards.early_stop:easy_watch",
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from assets.judged import EVALUATOR, READ_BY
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
 from e2h_pipeline.registry import DOMAINS, SEARCHES
@@ -28,8 +29,8 @@ def _of_rl(recipe: RecipeSlice) -> bool:
     group="search",
     reads=["benchmark_questions", "easy_problems", "easy_evaluator"],
     reads_if={"sft_policy": _of_sft, "rl_policy": _of_rl},
-    recipe=["seed", "problems.source", "sampling", "scoring", "searches", "search_comparison"],
-    methods=["problems.source", "searches.method"],
+    recipe=["seed", "problems.source", "sampling", "scoring", "searches", "search_comparison", *EVALUATOR],
+    methods=["problems.source", "searches.method", *READ_BY],
     kinds={"parquet"},
     gpu=True,
     samples=True,

@@ -21,7 +21,7 @@ from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.work import flops_per_token
 from e2h_pipeline.recipe import IndependentSearch
-from e2h_pipeline.rewards.growing import GrowingScorer
+from e2h_pipeline.rewards.growing import search_scorer
 from e2h_pipeline.rewards.pool import score_pool
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _drawings(job: Job) -> Iterator[tuple[str, Drawing]]:
     one = {"samples": 1, "temperature": 0.0, "shard_questions": 256, "shard_samples": 1}
     yield GREEDY, replace(plain, options=job.sampling.model_copy(update=one))
     yield INDEPENDENT, plain
-    scorer = GrowingScorer(job.evaluator, job.domain.text, job.scoring.batch_tokens)
+    scorer = search_scorer(job.evaluator, job.domain.text, job.scoring.batch_tokens)
     some = job.sampling.model_copy(update={"samples": job.comparison.samples})
     for search, method in job.searches:
         yield search.label, replace(plain, options=some, method=method, search=search, scorer=scorer)
