@@ -23,6 +23,7 @@ from e2h_pipeline.models.work import flops_per_token
 from e2h_pipeline.recipe import IndependentSearch
 from e2h_pipeline.rewards.growing import search_scorer
 from e2h_pipeline.rewards.pool import score_pool
+from e2h_pipeline.rewards.token_values import GoalJudge
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,7 +119,10 @@ def _drawings(job: Job) -> Iterator[tuple[str, Drawing]]:
     one = {"samples": 1, "temperature": 0.0, "shard_questions": 256, "shard_samples": 1}
     yield GREEDY, replace(plain, options=job.sampling.model_copy(update=one))
     yield INDEPENDENT, plain
-    scorer = search_scorer(job.evaluator, job.domain.text, job.scoring.batch_tokens)
+    asked = (job.evaluator, job.domain.text, job.scoring.batch_tokens)
     some = job.sampling.model_copy(update={"samples": job.comparison.samples})
     for search, method in job.searches:
-        yield search.label, replace(plain, options=some, method=method, search=search, scorer=scorer)
+        by_tokens = getattr(method, "needs_token_judge", False)
+        drawing = replace(plain, options=some, method=method, search=search)
+        judge = {"token_judge": GoalJudge(*asked)} if by_tokens else {"scorer": search_scorer(*asked)}
+        yield search.label, replace(drawing, **judge)
