@@ -140,6 +140,7 @@ def measure(options: argparse.Namespace, search: Search) -> dict[str, Any]:
     ]
     golds = [p.answer for p in problems]
     rows: dict[str, Any] = {}
+    engine.sample(requests, SamplingOptions(0.8, 8))  # warm up
     for _ in range(options.repeats):
         for way in ("ours", "re-encoded", "one by one"):
             scorer = (GrowingScorer if way == "ours" else StepScorer)(options.evaluator, LADDER.text)

@@ -77,7 +77,9 @@ def draw_searches(job: Job) -> dict[str, Any]:
         questions = part_questions(part, job.questions[part])
         for name, drawing in _drawings(job):
             work = job.work.below(f"{part}/{folder_of(name)}")
+            start = time.perf_counter()
             summary = sample_pool(drawing, questions, work.below("samples"), f"{name} samples, {part}")
+            spent = summary.pop("seconds", {"all": time.perf_counter() - start})
             start = time.perf_counter()
             score_pool(
                 job.evaluator,
@@ -87,7 +89,6 @@ def draw_searches(job: Job) -> dict[str, Any]:
                 job.domain.text,
                 work.below("scores"),
             )
-            spent = summary.pop("seconds", {})
             seconds[part][name] = {**spent, "reading whole samples": time.perf_counter() - start}
             found[part][name] = summary
     flops = {"drawn": flops_per_token(job.policy), "read": flops_per_token(job.evaluator)}

@@ -66,7 +66,8 @@ def test_every_search_is_drawn_for_both_parts_and_scored(drawn: Path, ladder_pol
             assert rows.num_rows == scores.num_rows == samples * len(set(rows["problem_id"].to_pylist()))
             assert ("read_tokens" in rows.column_names) == (name in [s.label for s in SEARCHES])
     assert json.loads((drawn / "out/costs.json").read_text())["drawn"] == flops_per_token(ladder_policy)
-    assert set(json.loads((drawn / "out/logs/seconds.json").read_text())["benchmark"]) == set(names)
+    seconds = json.loads((drawn / "out/logs/seconds.json").read_text())["benchmark"]
+    assert set(seconds) == set(names) and all(spent["all"] > 0 for spent in seconds.values())
 
 
 def test_more_samples_extend_those_that_are_there(
