@@ -21,6 +21,7 @@ from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.work import flops_per_token
 from e2h_pipeline.recipe import IndependentSearch
+from e2h_pipeline.rewards.evaluators import read_kind
 from e2h_pipeline.rewards.growing import search_scorer
 from e2h_pipeline.rewards.pool import score_pool
 from e2h_pipeline.rewards.token_values import GoalJudge
@@ -70,7 +71,16 @@ def together_of(searches: Sequence[Search]) -> dict[str, int]:
 
 def draw_searches(job: Job) -> dict[str, Any]:
     """Write `PART/POOL/samples` and `PART/POOL/scores`, the work of a token (`costs.json`), and the
-    seconds spent."""
+    seconds spent.
+
+    Raises:
+        ValueError: the evaluator is no single model with a score per token, so its work is unknown.
+    """
+    if (told := read_kind(job.evaluator)) is not None:
+        raise ValueError(
+            f"searches are compared by the work of their evaluator, which is not known for reward.kind={told['kind']}: "
+            "take searches out of the recipe (search.method works), or a kind that scores tokens (prm, oprm, orm)"
+        )
     seconds: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for part in PARTS:

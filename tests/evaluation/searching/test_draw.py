@@ -27,6 +27,7 @@ from e2h_pipeline.recipe import (
     SearchComparison,
 )
 from e2h_pipeline.report.search_view import search_section
+from e2h_pipeline.rewards.evaluators import write_kind
 
 SEARCHES = [BeamSearch(beams=2, expansions=2), DvtsSearch(expansions=2)]
 METHODS = [Beam(), Dvts()]
@@ -81,6 +82,16 @@ def test_more_samples_extend_those_that_are_there(
     assert made["benchmark"][SEARCHES[0].label]["reused"] == 4 * 20
     for part in (drawn / "out/benchmark").glob("*/samples/part-*.parquet"):
         assert parquet_hash(part) == parquet_hash(tmp_path / part.relative_to(drawn))
+
+
+def test_an_evaluator_whose_work_is_unknown_is_refused(
+    ladder_policy: Path, ladder_tables: Path, tmp_path: Path
+) -> None:
+    write_kind(tmp_path, "outside", {})
+    with pytest.raises(
+        ValueError, match="not known for reward.kind=outside: take searches out of the recipe"
+    ):
+        draw_searches(_job(ladder_policy, tmp_path, ladder_tables, Work(tmp_path / "out", tmp_path, 0)))
 
 
 def test_tables_and_the_section_of_the_page(
