@@ -199,7 +199,7 @@ def its_hub(
         "drawing": [drawing.seconds],
         "scoring": [scoring.seconds],
         "accuracy": sum(right) / len(right),
-        "equal_samples": float("nan"),
+        "equal_samples": None,
     }
 
 
@@ -269,7 +269,7 @@ def print_report(options: argparse.Namespace, results: Sequence[dict[str, Any]])
             spent, drawn, scored = (statistics.median(row[n]) for n in ("seconds", "drawing", "scoring"))
             print(
                 f"{result['search']:32} {way:12} {spent:8.2f} {drawn / spent:8.0%} {scored / spent:8.0%} "
-                f"{spent / base:11.2f} {row['equal_samples']:6.1%} {row['accuracy']:9.1%}"
+                f"{spent / base:11.2f} {_share(row['equal_samples']):>6} {row['accuracy']:9.1%}"
             )
             told.append(
                 {
@@ -285,6 +285,10 @@ def print_report(options: argparse.Namespace, results: Sequence[dict[str, Any]])
             )
     sizes = {name: getattr(options, name) for name in ("questions", "samples", "beams", "expansions")}
     print(json.dumps({"benchmark": "search", **sizes, "target": TARGET, "rows": told}))
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_an_evaluator_whose_work_is_unknown_is_refused(
 ) -> None:
     write_kind(tmp_path, "outside", {})
     with pytest.raises(
-        ValueError, match="not known for reward.kind=outside: take searches out of the recipe"
+        ValueError, match=r"not known for reward.kind=outside: take searches out of the recipe"
     ):
         draw_searches(_job(ladder_policy, tmp_path, ladder_tables, Work(tmp_path / "out", tmp_path, 0)))
 
