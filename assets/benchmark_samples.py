@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from e2h_pipeline.generation.sample_pool import Drawing
 
 # Loaded only when used: an edit of the scoring code must not redraw pools without an evaluator.
-_SCORER, _WATCH = (
-    "e2h_pipeline.rewards.search_scorer:search_scorer",
+_SCORER, _JUDGE, _WATCH = (
+    "e2h_pipeline.rewards.growing:search_scorer",
+    "e2h_pipeline.rewards.token_values:GoalJudge",
     "e2h_pipeline.rewards.early_stop:easy_watch",
 )
 
@@ -40,8 +41,12 @@ def _searches_with_scores(recipe: RecipeSlice) -> bool:
     return bool(SEARCH_METHODS.load(recipe.search.method)().needs_scorer)
 
 
+def _judges_tokens(recipe: RecipeSlice) -> bool:
+    return bool(getattr(SEARCH_METHODS.load(recipe.search.method)(), "needs_token_judge", False))
+
+
 def _asks_evaluator(recipe: RecipeSlice) -> bool:
-    return _stops_early(recipe) or _searches_with_scores(recipe)
+    return _stops_early(recipe) or _searches_with_scores(recipe) or _judges_tokens(recipe)
 
 
 def _files(recipe: RecipeSlice) -> Sequence[Path]:
@@ -76,7 +81,7 @@ def _fingerprint(recipe: RecipeSlice) -> dict[str, str]:
         Where("search.method", _drawn),
         *(Where(field, _asks_evaluator) for field in READ_BY),
     ],
-    uses_if={_SCORER: _searches_with_scores, _WATCH: _stops_early},
+    uses_if={_SCORER: _searches_with_scores, _JUDGE: _judges_tokens, _WATCH: _stops_early},
     kinds={"parquet"},
     gpu=True,
     samples=_drawn,
@@ -108,7 +113,9 @@ def _drawing(job: StageJob) -> Drawing:
 
     domain = DOMAINS.load(job.recipe.problems.source)
     method, stop = SEARCH_METHODS.load(job.recipe.search.method)(), job.recipe.early_stop
-    scorer = watch = None
+    scorer = judge = watch = None
+    if _judges_tokens(job.recipe):
+        judge = resolve(_JUDGE)(job.path("easy_evaluator"), domain.text)
     if method.needs_scorer:
         scorer = resolve(_SCORER)(job.path("easy_evaluator"), domain.text)
     if stop.enabled:
@@ -122,4 +129,5 @@ def _drawing(job: StageJob) -> Drawing:
         search=job.recipe.search,
         scorer=scorer,
         watch=watch,
+        token_judge=judge,
     )

@@ -193,6 +193,7 @@ SEARCH_METHODS = Registry(
         "beam": "e2h_pipeline.generation.search.beam:Beam",
         "dvts": "e2h_pipeline.generation.search.beam:Dvts",
         "particle": "e2h_pipeline.generation.search.particle:Particle",
+        "q_filter": "e2h_pipeline.generation.search.q_filter:QFilter",
     },
 )
 SEARCHES = replace(SEARCH_METHODS, field="searches.method")

@@ -27,7 +27,7 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.generation.engines.loading import cached_engine
 from e2h_pipeline.generation.engines.protocol import Sample, SampleRequest, SamplingOptions, Watch
 from e2h_pipeline.generation.noise import stream_key
-from e2h_pipeline.generation.search.protocol import Cost, Found, Scorer, SearchMethod, Tools
+from e2h_pipeline.generation.search.protocol import Cost, Found, Scorer, SearchMethod, TokenJudge, Tools
 from e2h_pipeline.recipe import Search
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Drawing:
         search: the options of `method`.
         scorer: for a method that needs one.
         watch: gives samples up while they are drawn.
+        token_judge: for a method that needs one.
     """
 
     policy: Path
@@ -68,6 +69,7 @@ class Drawing:
     search: Search = field(default_factory=Search)
     scorer: Scorer | None = None
     watch: Watch | None = None
+    token_judge: TokenJudge | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,9 @@ def sample_pool(drawing: Drawing, questions: pa.Table, work: Work, unit: str = "
         complete_shards(work.folder, calls, draw_shard, work.runner, work.reporter, tally.count)
     finally:
         cached_engine.cache_clear()
-        if drawing.scorer:
-            drawing.scorer.close()
+        for judge in (drawing.scorer, drawing.token_judge):
+            if judge:
+                judge.close()
     work.out.mkdir(parents=True, exist_ok=True)
     for name, _ in calls:
         os.link(shard_path(work.folder, name), shard_path(work.out, name.partition("+")[0]))
@@ -172,7 +175,7 @@ def draw_shard(drawing: Drawing, engine: str, seed: int, block: Block) -> pa.Tab
         )
         for row in block.rows
     ]
-    tools = Tools(cached_engine(engine, drawing.policy), drawing.scorer, drawing.watch)
+    tools = Tools(cached_engine(engine, drawing.policy), drawing.scorer, drawing.watch, drawing.token_judge)
     start = time.perf_counter()
     found = drawing.method.search(tools, requests, sampling_options(drawing.options), drawing.search)
     seconds = {**found.seconds, "all": time.perf_counter() - start}

@@ -68,6 +68,7 @@ from e2h_pipeline.recipe.sections.search import (
     DvtsSearch,
     IndependentSearch,
     ParticleSearch,
+    QFilterSearch,
     Search,
     SearchComparison,
 )
@@ -123,6 +124,7 @@ __all__ = [
     "PrmBenchLabels",
     "PrmReward",
     "Problems",
+    "QFilterSearch",
     "Recipe",
     "RecipeError",
     "RecipeSlice",

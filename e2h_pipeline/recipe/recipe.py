@@ -138,6 +138,12 @@ class Recipe(Section):
                 f"search.method={method} finds {together} samples together, and sampling.samples={samples} is no "
                 f"multiple of {together}"
             )
+        for section in (self.search, *self.searches):
+            if section.reward_kinds and self.reward.kind not in section.reward_kinds:
+                raise ValueError(
+                    f"search method {section.method} asks an evaluator of reward.kind={' or '.join(section.reward_kinds)}, "
+                    f"and this recipe has {self.reward.kind}"
+                )
         if self.search.prunes and self.early_stop.enabled:
             raise ValueError(
                 f"search.method={method} drops beginnings itself: set early_stop.enabled=false, or "

@@ -25,12 +25,16 @@ from transformers.cache_utils import DynamicCache
 
 from e2h_pipeline.models.classifier import score_head
 from e2h_pipeline.reranking.aggregate import step_probabilities
+from e2h_pipeline.rewards.evaluators import BATCH_TOKENS, read_kind
 from e2h_pipeline.rewards.scoring import Solution, encode_for, score_all
 from e2h_pipeline.rewards.shared_prompt import can_share
+from e2h_pipeline.rewards.step_scorer import StepScorer
 from e2h_pipeline.solutions import EncodedSolution, TextFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from e2h_pipeline.generation.search.protocol import Scorer
 
 _ENCODED = 1 << 14  # solutions whose tokens are remembered
 _HELD_BYTES = 4 << 30  # keys and values, those of a forward pass and those kept, each
@@ -73,7 +77,7 @@ class Reader:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         text: TextFormat,
-        batch_tokens: int = 65536,
+        batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         """
         Args:
@@ -275,7 +279,7 @@ class GrowingScorer:
 
     evaluator: Path
     text: TextFormat
-    batch_tokens: int = 65536
+    batch_tokens: int = BATCH_TOKENS
 
     def step_probabilities(self, solutions: Sequence[Solution]) -> list[NDArray[np.float64]]:
         """See `Scorer`."""
@@ -289,6 +293,13 @@ class GrowingScorer:
     def close(self) -> None:
         """See `Scorer`."""
         reader_of.cache_clear()
+
+
+def search_scorer(evaluator: Path, text: TextFormat, batch_tokens: int = BATCH_TOKENS) -> Scorer:
+    """The scorer of a search: one that reads each step once; a `StepScorer` of evaluators that are
+    read in a way of their own."""
+    scorer = GrowingScorer if read_kind(evaluator) is None else StepScorer
+    return scorer(evaluator, text, batch_tokens)
 
 
 @lru_cache(maxsize=1)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from e2h_pipeline.rewards.kinds.goal_conditioned import GOAL, GOAL_FILE, q_values
+from e2h_pipeline.rewards.kinds.goal_conditioned import GOAL, GOAL_FILE, UNJUDGED, q_values
 from e2h_pipeline.rewards.scoring import encode_for
 from e2h_pipeline.training.batches import run_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from e2h_pipeline.rewards.scoring import Solution
     from e2h_pipeline.solutions import EncodedSolution, TextFormat
 
@@ -39,8 +43,26 @@ class TokenValues:
     signals: dict[str, NDArray[np.float32]]
 
 
+WithGoal = tuple["PreTrainedModel", "PreTrainedTokenizerBase", "Tensor"]
+"""A goal-conditioned evaluator and its goal."""
+
+
+def load_with_goal(evaluator: Path) -> WithGoal:
+    """A goal-conditioned evaluator, loaded."""
+    from safetensors.torch import load_file
+
+    from e2h_pipeline.models.load import load_evaluator
+
+    model, tokenizer = load_evaluator(evaluator)
+    return model, tokenizer, load_file(evaluator / GOAL_FILE)[GOAL].to(model.device)
+
+
 def token_values(
-    evaluator: Path, solutions: Sequence[Solution], text: TextFormat, batch_tokens: int = 65536
+    evaluator: Path,
+    solutions: Sequence[Solution],
+    text: TextFormat,
+    batch_tokens: int = 65536,
+    loaded: WithGoal | None = None,
 ) -> TokenValues:
     """Both signals after each token of each solution; equal solutions are read once.
 
@@ -49,14 +71,11 @@ def token_values(
         solutions: (question, completion, finished).
         text: how the domain writes solutions.
         batch_tokens: upper bound on rows x length of a forward pass.
+        loaded: the evaluator, where it is in memory.
     """
     import torch
-    from safetensors.torch import load_file
 
-    from e2h_pipeline.models.load import load_evaluator
-
-    model, tokenizer = load_evaluator(evaluator)
-    goal = load_file(evaluator / GOAL_FILE)[GOAL].to(model.device)
+    model, tokenizer, goal = loaded or load_with_goal(evaluator)
     distinct = list(dict.fromkeys(solutions))
     encoded = [encode_for(model, tokenizer, solution, text) for solution in distinct]
     found: dict[Solution, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
@@ -92,3 +111,33 @@ def _batches(encoded: Sequence[EncodedSolution], batch_tokens: int) -> list[list
             longest = max(1, len(encoded[i].input_ids))
         batches[-1].append(i)
     return batches
+
+
+@dataclass(frozen=True)
+class GoalJudge:
+    """The token judge of a search (`generation.search.protocol.TokenJudge`). It is sent to other
+    processes as a path.
+
+    Attributes:
+        evaluator: folder of a goal-conditioned evaluator.
+        text: how the domain writes solutions.
+    """
+
+    evaluator: Path
+    text: TextFormat
+    batch_tokens: int = 65536
+
+    def lowest_q(self, solutions: Sequence[Solution]) -> list[tuple[float, int]]:
+        """See `TokenJudge`."""
+        found = token_values(self.evaluator, solutions, self.text, self.batch_tokens, _loaded(self.evaluator))
+        parts = np.split(found.signals[Q], np.cumsum(found.lengths)[:-1]) if solutions else []
+        return [(float(own[UNJUDGED:].min(initial=np.inf)), len(own)) for own in parts]
+
+    def close(self) -> None:
+        """See `TokenJudge`."""
+        _loaded.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _loaded(evaluator: Path) -> WithGoal:
+    return load_with_goal(evaluator)

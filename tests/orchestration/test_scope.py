@@ -44,8 +44,17 @@ def test_reranking_stops_before_reinforcement_learning() -> None:
     assert not {"rl_policy", "rl_answers", "rl_audit", "benchmark_metrics"} & found
 
 
-def test_a_pipeline_is_everything() -> None:
-    assert set(stage_order()) <= stages_of(_recipe())
+SEARCHED = {"searched_samples", "search_metrics"}
+
+
+def test_a_pipeline_is_everything_but_searches_that_nobody_asked_for() -> None:
+    assert set(stage_order()) - SEARCHED == stages_of(_recipe())
+
+
+def test_searches_are_made_where_the_recipe_names_some() -> None:
+    assert set(stage_order()) == stages_of(_recipe("searches.method=dvts"))
+    assert stages_of(_recipe("searches.method=dvts", "scope=reranking")) >= SEARCHED
+    assert not stages_of(_recipe("scope=reranking")) & SEARCHED
 
 
 def test_an_evaluator_alone_needs_something_to_judge() -> None:

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from e2h_pipeline.models.load import load_evaluator
 from e2h_pipeline.rewards import growing
-from e2h_pipeline.rewards.growing import Reader
+from e2h_pipeline.rewards.evaluators import write_kind
+from e2h_pipeline.rewards.growing import GrowingScorer, Reader, search_scorer
 from e2h_pipeline.rewards.scoring import score_solutions
+from e2h_pipeline.rewards.step_scorer import StepScorer
 from e2h_pipeline.solutions import MARKED
 
 BLOCK = st.sampled_from(["3+5=8", "8*2=7", "1", "# Answer", "8", "", "\n7", "3+5=8 = 8"])
@@ -75,3 +77,11 @@ def test_a_step_is_read_once(ladder_evaluator: Path) -> None:
     again = reader.tokens_read
     reader.logits([("3+5*2-1", text, False), ("3+5*2-1", "".join(steps[:2]), False)])
     assert reader.tokens_read == again
+
+
+def test_evaluators_that_are_read_in_a_way_of_their_own_read_whole_beginnings(
+    ladder_evaluator: Path, tmp_path: Path
+) -> None:
+    assert isinstance(search_scorer(ladder_evaluator, MARKED), GrowingScorer)
+    write_kind(tmp_path, "outside", {})
+    assert isinstance(search_scorer(tmp_path, MARKED), StepScorer)

@@ -21,8 +21,10 @@ from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
 from e2h_pipeline.generation.search.independent import Independent
 from e2h_pipeline.models.work import flops_per_token
 from e2h_pipeline.recipe import IndependentSearch
+from e2h_pipeline.rewards.evaluators import read_kind
+from e2h_pipeline.rewards.growing import search_scorer
 from e2h_pipeline.rewards.pool import score_pool
-from e2h_pipeline.rewards.search_scorer import search_scorer
+from e2h_pipeline.rewards.token_values import GoalJudge
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,14 +71,25 @@ def together_of(searches: Sequence[Search]) -> dict[str, int]:
 
 def draw_searches(job: Job) -> dict[str, Any]:
     """Write `PART/POOL/samples` and `PART/POOL/scores`, the work of a token (`costs.json`), and the
-    seconds spent."""
+    seconds spent.
+
+    Raises:
+        ValueError: the evaluator is no single model with a score per token, so its work is unknown.
+    """
+    if (told := read_kind(job.evaluator)) is not None:
+        raise ValueError(
+            f"searches are compared by the work of their evaluator, which is not known for reward.kind={told['kind']}: "
+            "take searches out of the recipe (search.method works), or a kind that scores tokens (prm, oprm, orm)"
+        )
     seconds: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for part in PARTS:
         questions = part_questions(part, job.questions[part])
         for name, drawing in _drawings(job):
             work = job.work.below(f"{part}/{folder_of(name)}")
+            start = time.perf_counter()
             summary = sample_pool(drawing, questions, work.below("samples"), f"{name} samples, {part}")
+            spent = summary.pop("seconds", {"all": time.perf_counter() - start})
             start = time.perf_counter()
             score_pool(
                 job.evaluator,
@@ -86,7 +99,6 @@ def draw_searches(job: Job) -> dict[str, Any]:
                 job.domain.text,
                 work.below("scores"),
             )
-            spent = summary.pop("seconds", {})
             seconds[part][name] = {**spent, "reading whole samples": time.perf_counter() - start}
             found[part][name] = summary
     flops = {"drawn": flops_per_token(job.policy), "read": flops_per_token(job.evaluator)}
@@ -118,7 +130,10 @@ def _drawings(job: Job) -> Iterator[tuple[str, Drawing]]:
     one = {"samples": 1, "temperature": 0.0, "shard_questions": 256, "shard_samples": 1}
     yield GREEDY, replace(plain, options=job.sampling.model_copy(update=one))
     yield INDEPENDENT, plain
-    scorer = search_scorer(job.evaluator, job.domain.text, job.scoring.batch_tokens)
+    asked = (job.evaluator, job.domain.text, job.scoring.batch_tokens)
     some = job.sampling.model_copy(update={"samples": job.comparison.samples})
     for search, method in job.searches:
-        yield search.label, replace(plain, options=some, method=method, search=search, scorer=scorer)
+        by_tokens = getattr(method, "needs_token_judge", False)
+        drawing = replace(plain, options=some, method=method, search=search)
+        judge = {"token_judge": GoalJudge(*asked)} if by_tokens else {"scorer": search_scorer(*asked)}
+        yield search.label, replace(drawing, **judge)

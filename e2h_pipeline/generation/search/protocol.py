@@ -51,6 +51,19 @@ class GrowingScorer(Scorer, Protocol):
         ...
 
 
+class TokenJudge(Protocol):
+    """Judges solutions after every token. `rewards` implements it over a goal-conditioned evaluator."""
+
+    def lowest_q(self, solutions: Sequence[tuple[str, str, bool]]) -> list[tuple[float, int]]:
+        """The lowest Q over the tokens of each solution that can drop it, infinity where there are
+        none; and the tokens read for it."""
+        ...
+
+    def close(self) -> None:
+        """Free the models loaded in this process."""
+        ...
+
+
 @dataclass(frozen=True)
 class Tools:
     """Tools for a method.
@@ -59,11 +72,13 @@ class Tools:
         engine: draws samples.
         scorer: None for a method that does not need one.
         watch: gives samples up while they are drawn, with early stop; passed on to the engine.
+        token_judge: for a method that says `needs_token_judge`.
     """
 
     engine: Engine
     scorer: Scorer | None = None
     watch: Watch | None = None
+    token_judge: TokenJudge | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,8 @@ class SearchMethod(Protocol):
     Its module is imported by every plan: torch belongs inside functions.
 
     Attributes:
-        needs_scorer: it asks the easy evaluator, which is then made before the samples.
+        needs_scorer: it asks the easy evaluator, which is then made before the samples. A method that
+            asks it after every token says `needs_token_judge` instead.
     """
 
     needs_scorer: bool

@@ -18,6 +18,9 @@ class Search(Section):
     prunes: ClassVar[bool] = False
     """It drops beginnings itself, so early stop has nothing to give up."""
 
+    reward_kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of evaluator that it can ask; empty for all."""
+
     method: str = Field("independent", description=_METHOD)
 
     @property
@@ -100,6 +103,19 @@ class ParticleSearch(GuidedSearch):
         return self.particles
 
 
+class QFilterSearch(Search):
+    """Independent samples, dropped at a token whose Q value is too low (Nath et al. 2024)."""
+
+    prunes: ClassVar[bool] = True
+    reward_kinds: ClassVar[tuple[str, ...]] = ("goal_conditioned",)
+
+    method: Literal["q_filter"] = Field("q_filter", description=_METHOD)
+    threshold: float = Field(
+        0.0, ge=-1, le=1, description="Q below which a sample is dropped (the paper's: 0)."
+    )
+    every: int = Field(8, ge=1, description="Tokens between two looks at a sample.")
+
+
 class SearchComparison(Section):
     """How the `searches` of a recipe are compared at equal compute. It makes `search_metrics`."""
 
@@ -123,6 +139,7 @@ SEARCH = Family(
         "beam": BeamSearch,
         "dvts": DvtsSearch,
         "particle": ParticleSearch,
+        "q_filter": QFilterSearch,
     },
 )
 SEARCHES = replace(SEARCH, section="searches")

@@ -34,12 +34,15 @@ from e2h_pipeline.generation.engines.transformers_engine import TransformersEngi
 from e2h_pipeline.generation.engines.vllm_engine import Vllm, VllmEngine, VllmUnavailable
 from e2h_pipeline.generation.noise import stream_key
 from e2h_pipeline.generation.sample_pool import Drawing, sample_pool
+from e2h_pipeline.generation.search.beam import Beam
 from e2h_pipeline.generation.search.independent import Independent
+from e2h_pipeline.generation.search.protocol import Tools
 from e2h_pipeline.models.adapters import adapter_tensors, add_adapter, learning, save_adapter
 from e2h_pipeline.models.base import save_model
 from e2h_pipeline.models.load import load_policy
 from e2h_pipeline.problems.ladder.domain import LADDER
-from e2h_pipeline.recipe import Sampling
+from e2h_pipeline.recipe import BeamSearch, Sampling
+from e2h_pipeline.rewards.growing import GrowingScorer
 from e2h_pipeline.rl.online.rollout_engines import PolicyWeights
 from e2h_pipeline.solutions import MARKED
 
@@ -162,6 +165,53 @@ class TestVllm:
         samples = [s for drawn in found for s in drawn]
         assert {s.stop_reason for s in samples} == {None, "=", "3=", "+"}
         assert not any("=" in s.completion or "+" in s.completion for s in samples)
+
+    @pytest.mark.parametrize("scored", [False, True])
+    def test_paused_draws_go_on_alike_and_as_if_they_had_not_paused(
+        self, engine: VllmEngine, embedded: TransformersEngine, scored: bool
+    ) -> None:
+        """With stop strings and pauses that reach over an earlier pause."""
+        requests = [dataclasses.replace(r, first=n) for n in range(6) for r in _requests(QUESTIONS, 1)]
+        options = dataclasses.replace(
+            HOT, stop=tuple(f"={digit}" for digit in range(10)), pause="=", token_logprobs=scored
+        )
+        plain = engine.sample(requests, dataclasses.replace(options, pause=""))
+        ended: list[Sample | None] = [None] * len(requests)
+        drawn: list[list[Sample]] = [[] for _ in requests]
+        while missing := [i for i, sample in enumerate(ended) if sample is None]:
+            asked = [
+                dataclasses.replace(requests[i], drawn=tuple(t for s in drawn[i] for t in s.token_ids))
+                for i in missing
+            ]
+            found = engine.sample(asked, options)
+            _assert_same(found, embedded.sample(asked, options))
+            for i, (sample,) in zip(missing, found, strict=True):
+                drawn[i].append(sample)
+                ended[i] = None if sample.finish_reason == "paused" else sample
+        assert max(map(len, drawn)) > 2
+        whole = [
+            dataclasses.replace(
+                last,
+                token_ids=tuple(t for s in parts for t in s.token_ids),
+                logprob=sum(s.logprob for s in parts),
+                token_logprobs=tuple(p for s in parts for p in s.token_logprobs),
+            )
+            for last, parts in zip((s for s in ended if s), drawn, strict=True)
+        ]
+        assert len({sample.stop_reason for sample in whole}) > 2
+        _assert_same([[sample] for sample in whole], plain)
+
+    def test_a_search_finds_the_same_samples(
+        self, engine: VllmEngine, embedded: TransformersEngine, ladder_evaluator: Path
+    ) -> None:
+        scorer = GrowingScorer(ladder_evaluator, MARKED)
+        search = BeamSearch(beams=2, expansions=2)
+        found = [
+            Beam().search(Tools(one, scorer), _requests(QUESTIONS, 4), HOT, search)
+            for one in (engine, embedded)
+        ]
+        _assert_same(*([list(own) for own in one.samples] for one in found))
+        assert found[0].costs == found[1].costs
 
     def test_a_watch_gives_up_the_same_samples(
         self, engine: VllmEngine, embedded: TransformersEngine

@@ -26,11 +26,10 @@ from e2h_pipeline.problems.ladder.checker import step_labels
 from e2h_pipeline.recipe import BeamSearch, OutsideReward, Recipe, RecipeError
 from e2h_pipeline.rewards.early_stop import lowest_scores
 from e2h_pipeline.rewards.evaluators import Evaluator, open_evaluator
-from e2h_pipeline.rewards.growing import GrowingScorer
+from e2h_pipeline.rewards.growing import GrowingScorer, search_scorer
 from e2h_pipeline.rewards.outside.reader import Ensemble
 from e2h_pipeline.rewards.outside.scorer import RULES, OutsideScorer, new_layout
 from e2h_pipeline.rewards.outside.taken import take_evaluator
-from e2h_pipeline.rewards.search_scorer import search_scorer
 from e2h_pipeline.rewards.step_scorer import StepScorer
 from e2h_pipeline.solutions import MARKED
 
