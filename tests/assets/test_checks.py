@@ -34,6 +34,7 @@ AUDIT = {
     "evaluator_generalization",
     "early_stop_metrics",
     "rl_audit",
+    "search_metrics",
     "benchmark_metrics",
     "report",
 }
