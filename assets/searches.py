@@ -8,13 +8,22 @@ from typing import Any
 from assets.judged import EVALUATOR, READ_BY
 from e2h_pipeline.artifacts.job import StageJob
 from e2h_pipeline.recipe import RecipeSlice
-from e2h_pipeline.registry import DOMAINS, SEARCHES
+from e2h_pipeline.registry import DOMAINS, SEARCHES, resolve
 from e2h_pipeline.stages.asset import stage
+from e2h_pipeline.stages.spec import Where
+
+# Loaded only when used: an edit of one kind of evaluator must not redraw the searches of others.
+_JUDGE = "e2h_pipeline.rewards.token_values:GoalJudge"
 
 
 def searches(recipe: RecipeSlice) -> bool:
     """Whether the recipe compares searches."""
     return bool(recipe.searches)
+
+
+def _judges_tokens(recipe: RecipeSlice) -> bool:
+    methods = (SEARCHES.load(search.method)() for search in recipe.searches)
+    return any(getattr(method, "needs_token_judge", False) for method in methods)
 
 
 def _of_sft(recipe: RecipeSlice) -> bool:
@@ -29,8 +38,17 @@ def _of_rl(recipe: RecipeSlice) -> bool:
     group="search",
     reads=["benchmark_questions", "easy_problems", "easy_evaluator"],
     reads_if={"sft_policy": _of_sft, "rl_policy": _of_rl},
-    recipe=["seed", "problems.source", "sampling", "scoring", "searches", "search_comparison", *EVALUATOR],
-    methods=["problems.source", "searches.method", *READ_BY],
+    recipe=[
+        "seed",
+        "problems.source",
+        "sampling",
+        "scoring",
+        "searches",
+        "search_comparison",
+        *(Where(field, searches) for field in EVALUATOR),
+    ],
+    methods=["problems.source", "searches.method", *(Where(field, searches) for field in READ_BY)],
+    uses_if={_JUDGE: _judges_tokens},
     kinds={"parquet"},
     gpu=True,
     samples=True,
@@ -53,6 +71,7 @@ def searched_samples(job: StageJob) -> dict[str, Any]:
             comparison=recipe.search_comparison,
             sampling=recipe.sampling,
             scoring=recipe.scoring,
+            token_judge=resolve(_JUDGE) if _judges_tokens(recipe) else None,
             work=job.work,
         )
     )

@@ -38,7 +38,6 @@ KEYS = {
 Versions = dict[tuple[str, str, str], str]
 Edit = Callable[[str, str, str], set[tuple[str, str, str]]]
 JUDGED = (
-    "searched_samples",
     "easy_evaluator",
     "rerank_scores",
     "early_stop_metrics",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +24,11 @@ from e2h_pipeline.recipe import IndependentSearch
 from e2h_pipeline.rewards.evaluators import read_kind
 from e2h_pipeline.rewards.growing import search_scorer
 from e2h_pipeline.rewards.pool import score_pool
-from e2h_pipeline.rewards.token_values import GoalJudge
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from e2h_pipeline.generation.search.protocol import TokenJudge
     from e2h_pipeline.problems.domain import Domain
     from e2h_pipeline.recipe import Sampling, Scoring, Search, SearchComparison
 
@@ -46,6 +46,7 @@ class Job:
         questions: folders of the questions of each of `PARTS`.
         searches: each with its method.
         sampling: how tokens are drawn; the comparison says how many samples.
+        token_judge: makes the judge of a method that needs one, of evaluator, text and batch tokens.
     """
 
     policy: Path
@@ -57,6 +58,7 @@ class Job:
     sampling: Sampling
     scoring: Scoring
     work: Work
+    token_judge: Callable[..., TokenJudge] | None = None
 
 
 def folder_of(name: str) -> str:
@@ -133,7 +135,8 @@ def _drawings(job: Job) -> Iterator[tuple[str, Drawing]]:
     asked = (job.evaluator, job.domain.text, job.scoring.batch_tokens)
     some = job.sampling.model_copy(update={"samples": job.comparison.samples})
     for search, method in job.searches:
-        by_tokens = getattr(method, "needs_token_judge", False)
         drawing = replace(plain, options=some, method=method, search=search)
-        judge = {"token_judge": GoalJudge(*asked)} if by_tokens else {"scorer": search_scorer(*asked)}
-        yield search.label, replace(drawing, **judge)
+        if job.token_judge and getattr(method, "needs_token_judge", False):
+            yield search.label, replace(drawing, token_judge=job.token_judge(*asked))
+        else:
+            yield search.label, replace(drawing, scorer=search_scorer(*asked))
