@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +37,7 @@ from e2h_pipeline.recipe.keys import (
     split_key,
 )
 from e2h_pipeline.recipe.layers import Layer, laid_together, override_layer, recipe_layers
-from e2h_pipeline.recipe.scalars import short_number
+from e2h_pipeline.recipe.scalars import usual_number
 from e2h_pipeline.recipe.section import RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
 from e2h_pipeline.recipe.sections.human_steps import HumanSteps
@@ -220,7 +221,7 @@ class Recipe(Section):
 
 
 def one_spelling(key: str, folders: Iterable[Path] = ()) -> str:
-    """The one spelling of a key: overrides sorted by field, numbers as short as can be.
+    """The one spelling of a key: overrides sorted by field, numbers as people write them.
 
     `0.10` and `1e-1` become `0.1` where the recipe stays equal; a revision `0.10` stays as it is.
 
@@ -230,12 +231,12 @@ def one_spelling(key: str, folders: Iterable[Path] = ()) -> str:
     name, overrides = split_key(canonical_key(key))
     digest = ""
     for field, text in overrides.items():
-        short = ",".join(map(short_number, text.split(",")))
-        if short != text:
+        usual = ",".join(map(usual_number, text.split(",")))
+        if usual != text:
             digest = digest or Recipe.from_key(key, folders).digest()
-            tried = joined_key(name, {**overrides, field: short})
-            if Recipe.from_key(tried, folders).digest() == digest:
-                overrides[field] = short
+            with suppress(RecipeError):  # an integer field takes no exponent
+                if Recipe.from_key(joined_key(name, {**overrides, field: usual}), folders).digest() == digest:
+                    overrides[field] = usual
     return joined_key(name, overrides)
 
 

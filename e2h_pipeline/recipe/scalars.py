@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -21,7 +21,7 @@ _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+")
 _LIKE_A_NUMBER = re.compile(r"[-+.]*[0-9]")
 _LONGEST_NUMBER = 100
 _LARGEST_INT = 2**63
-_MOST_PLACES = 20  # numbers with more are kept as they are written
+_SMALLEST_PLAIN, _LARGEST_PLAIN = -4, 16  # powers of ten; beyond them with an exponent, as Python does
 _BASES = {"0x": 16, "0o": 8}
 
 
@@ -110,14 +110,19 @@ def _short(text: str) -> str:
     return text if len(text) <= 30 else f"{text[:20]}..."
 
 
-def short_number(text: str) -> str:
-    """A decimal number without needless zeros, signs and exponents: `0.1` for `1.0e-1`; other text as it is."""
+def usual_number(text: str) -> str:
+    """A decimal number as people write it, without needless zeros and signs: `0.1` for `1.0e-1`, `1e-5` for
+    `0.00001`; other text as it is."""
     if not _FLOAT.fullmatch(text):
         return text
     try:
-        number = Decimal(text)
-    except InvalidOperation:  # an exponent of twenty digits
+        number = Decimal(text).normalize()
+    except DecimalException:  # an exponent of a million
         return text
     if number == 0:
         return "0"
-    return format(number.normalize(), "f") if abs(number.adjusted()) < _MOST_PLACES else text
+    if _SMALLEST_PLAIN <= number.adjusted() < _LARGEST_PLAIN:
+        return format(number, "f")
+    sign, digits, _ = number.as_tuple()
+    first, *rest = map(str, digits)
+    return f"{'-' if sign else ''}{first}{'.' if rest else ''}{''.join(rest)}e{number.adjusted()}"

@@ -306,8 +306,8 @@ def _recipe(spec: Stage, instance: dg.DagsterInstance, store: ArtifactStore, exp
         if (spelled := one_spelling(experiment, folders)) != experiment:
             instance.add_dynamic_partitions(str(EXPERIMENTS.name), [spelled])
             raise RecipeError(
-                f"'{experiment}' is spelled '{spelled}' (fields in order, numbers as short as can be): materialize that "
-                "partition, it was added, and delete this one"
+                f"'{experiment}' is spelled '{spelled}' (fields in order, numbers without needless digits): materialize "
+                "that partition, it was added, and delete this one"
             )
         return recipe
     artifact = input_artifact(instance, store, RECIPE_ASSET, experiment)

@@ -10,9 +10,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.watched import WATCHED
-from e2h_pipeline.definitions import build
+from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.orchestration.instance import open_instance
+from e2h_pipeline.orchestration.planning import stages_of
+from e2h_pipeline.recipe import Recipe
 
 # Settings have no picture.
 NOT_DRAWN = {"recipe"}
@@ -23,12 +24,9 @@ Metadata = Mapping[str, dg.MetadataValue]
 @pytest.fixture(scope="module")
 def pages(tiny_home: Path) -> dict[str, Metadata]:
     """Asset -> metadata of its latest materialization in Dagster."""
-    names = {key.to_user_string() for key in build().resolve_asset_graph().get_all_asset_keys()}
     found = {}
     with open_instance(tiny_home) as instance:
-        for name in names - {
-            watched.name for watched in WATCHED
-        }:  # watched assets are not made: tests/orchestration/test_source_watch.py
+        for name in sorted(stages_of(Recipe.from_key("tiny", recipe_folders(tiny_home)))):
             asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey(name), asset_partitions=["tiny"])
             record, *_ = instance.fetch_materializations(asked, limit=1).records
             assert record.asset_materialization is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from e2h_pipeline.definitions import build
 from e2h_pipeline.recipe import PpoRl, Recipe, RecipeError, canonical_key, one_spelling, recipe_names
-from e2h_pipeline.recipe.scalars import short_number
+from e2h_pipeline.recipe.scalars import usual_number
 from e2h_pipeline.stages.spec import STAGES, narrow
 
 
@@ -148,7 +148,11 @@ def test_overrides_are_sorted() -> None:
         ("ladder/rl.kl=0.0", "ladder/rl.kl=0"),
         ("ladder/evaluation.easy_levels=+1,2", "ladder/evaluation.easy_levels=1,2"),
         ("ladder/base.revision=0.10", "ladder/base.revision=0.10"),  # a name, not a number
+        ("ladder/sft.learning_rate=0.000010", "ladder/sft.learning_rate=1e-5"),
+        ("ladder/sft.learning_rate=25.0e-06", "ladder/sft.learning_rate=2.5e-5"),
+        ("ladder/sft.learning_rate=1e-4", "ladder/sft.learning_rate=0.0001"),
         ("ladder/sft.learning_rate=1e-300", "ladder/sft.learning_rate=1e-300"),
+        ("ladder/seed=2000000000", "ladder/seed=2000000000"),
     ],
 )
 def test_values_have_one_spelling(key: str, spelled: str) -> None:
@@ -163,8 +167,8 @@ def test_one_spelling_is_the_same_recipe(kl: float, seed: int) -> None:
 
 
 @given(st.from_regex(r"[-+]?[0-9]{0,3}\.?[0-9]{0,3}([eE][-+]?[0-9]{1,30})?", fullmatch=True))
-def test_a_short_number_is_short_work(text: str) -> None:
-    assert len(short_number(text)) <= max(len(text), 40)
+def test_a_number_is_little_work(text: str) -> None:
+    assert len(usual_number(text)) <= max(len(text), 40)
 
 
 @given(st.permutations(["seed=1", "rl.updates=5", "sft.epochs=2"]))
