@@ -28,7 +28,7 @@ import toy_stages as toy
 home, number, runs = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with dg.DagsterInstance.get() as instance:
     for seed in range(number * runs, (number + 1) * runs):
-        key = f"toy/seed={seed}/problems.seed={seed}"
+        key = f"toy/problems.seed={seed}/seed={seed}"
         instance.add_dynamic_partitions("experiment", [key])
         quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
         done = dg.materialize(toy.TOYS, instance=instance, partition_key=key, resources=toy.resources(home),

@@ -78,7 +78,8 @@ def _of(told: dict[str, Any], *kinds: str) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_all_that_a_killed_run_leaves_is_found_and_mended(home: Path) -> None:
-    """Step and supervisor are killed at once: no process is left to end the training."""
+    """Step and supervisor are killed at once. The training dies with its supervisor; what the training has
+    started has nobody who would end it."""
     notes = home / "pids"
     environment = {**os.environ, "TOY_PIDS": str(notes), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     step = subprocess.Popen(
@@ -99,21 +100,21 @@ def test_all_that_a_killed_run_leaves_is_found_and_mended(home: Path) -> None:
         os.kill(supervisor, signal.SIGKILL)
         step.kill()
         step.wait()
-        assert alive(body) and alive(grandchild)
+        assert _until(lambda: not alive(body)) and alive(grandchild)
 
         status, told, error = _doctor()
         assert status == 1 and "`e2h doctor --fix` mends" in error
         assert [found["subject"] for found in _of(told, "run")] == [run.run_id]
-        assert {found["subject"] for found in _of(told, "process")} == {str(body), str(grandchild)}
+        assert {found["subject"] for found in _of(told, "process")} == {str(grandchild)}
         assert len(_of(told, "making")) == 1
-        assert alive(body) and all(not found["done"] for found in told["findings"])  # it only looked
+        assert alive(grandchild) and all(not found["done"] for found in told["findings"])  # it only looked
 
         status, told, _ = _doctor("--fix")
         assert status == 0
         assert {found["kind"] for found in told["findings"] if found["done"]} == {
             *("run", "process", "making", "mlflow")
         }
-        assert _until(lambda: not alive(body) and not alive(grandchild), 10)
+        assert _until(lambda: not alive(grandchild), 10)
         assert _doctor()[1]["problems"] == 0
         with open_instance(home) as instance:
             again = instance.get_run_by_id(run.run_id)

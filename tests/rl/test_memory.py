@@ -88,7 +88,7 @@ def peak_of_a_run(options: OnlineRl, folder: Path, tables: Path) -> int:
             nonlocal weights
             run = super().start(job)
             with run.judge() as judge, run.reference() as reference:
-                models = {id(m): m for m in (*run.trained.values(), judge, reference)}
+                models = {id(m): m for m in (*run.trained.values(), *judge.models, reference)}
             parameters = {id(p): p.nbytes for m in models.values() for p in m.parameters()}
             weights = sum(parameters.values())
             meters.append(Meter(*models.values()).__enter__())

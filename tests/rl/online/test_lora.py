@@ -69,9 +69,9 @@ def test_without_its_adapter_a_model_is_what_it_was_to_the_bit(
         assert reference is run.policy
         assert torch.equal(_logits(reference), _logits(sft))
     with run.judge() as judge, run.using("critic") as critic:
-        assert critic.base_model is judge.base_model
+        assert critic.base_model is judge.models[0].base_model
     with run.judge() as judge:
-        assert torch.equal(_logits(judge), _logits(evaluator))
+        assert torch.equal(_logits(judge.models[0]), _logits(evaluator))
     assert not torch.allclose(_logits(run.policy), _logits(sft), atol=1e-2)
     with run.using("critic") as critic:
         assert not torch.allclose(_logits(critic), _logits(evaluator), atol=1e-2)
