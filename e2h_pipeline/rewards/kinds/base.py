@@ -62,16 +62,23 @@ class EvaluatorKind(Protocol):
         Returns:
             Lists of examples, by a name for training summaries. The caller drops and counts
             examples that have no label or are too long.
+
+        Raises:
+            NotImplementedError: the kind has a maker of its own, which asks for none.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} is made by {self.maker}")
 
     def choose(self, examples: dict[str, list[Example]], options: Any, seed: int) -> dict[str, list[Example]]:
         """The usable examples to train on; here all of them."""
         return examples
 
     def objective(self, options: Any, seed: int) -> Objective:
-        """The loss over batches of these examples."""
-        ...
+        """The loss over batches of these examples.
+
+        Raises:
+            NotImplementedError: see `examples`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is made by {self.maker}")
 
     def sources(self, options: Any) -> Sequence[str]:
         """Files, folders and Hub models outside of the store that it is made of; here none.

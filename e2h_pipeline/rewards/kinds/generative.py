@@ -8,7 +8,7 @@ verdict. Taught on step labels, written as verdicts (`rewards.generative`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from e2h_pipeline.rewards.kinds.base import EvaluatorKind
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from e2h_pipeline.rewards.examples import Rows
     from e2h_pipeline.solutions import TextFormat
     from e2h_pipeline.training.batches import Example
-    from e2h_pipeline.training.trainer import Objective
 
 
 class Generative(EvaluatorKind):
-    """A step scorer that is a language model."""
+    """A step scorer that is a language model. Its maker has the loss: the verdicts are known with the
+    tokenizer only."""
 
     reads = ("steps",)
     maker = "e2h_pipeline.rewards.generative.trained:train_generative"
@@ -48,8 +48,3 @@ class Generative(EvaluatorKind):
 
         asked = Asked.of(read_prompt(options.prompt), tokenizer, text)
         return {"steps": [asked.example(row) for row in rows["steps"]]}
-
-    def objective(self, options: Any, seed: int) -> Objective:
-        """See `EvaluatorKind.objective`; the verdicts are known with the tokenizer only, so the maker
-        has the loss."""
-        raise NotImplementedError("rewards.generative.trained has the loss of this kind")
