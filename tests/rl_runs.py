@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +154,19 @@ def run(
     """Train by the algorithm of the options; arguments as for `job`."""
     algorithm: Algorithm = ALGORITHMS.load(options.algorithm)()
     return algorithm.train(job(options, policy, evaluator, tables, folder, reporter))
+
+
+Train = Callable[..., None]
+"""Makes the run of a name into a folder; a reporter may be given."""
+
+
+def trainer(runs: Mapping[str, Rl], evaluator: Path, tables: Path) -> Train:
+    """What makes runs of the shipped policy."""
+
+    def train(name: str, folder: Path, reporter: Reporter | None = None) -> None:
+        run(runs[name], SHIPPED, evaluator, tables, folder, reporter)
+
+    return train
 
 
 def draw(

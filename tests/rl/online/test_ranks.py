@@ -15,11 +15,11 @@ import pytest
 import rl_runs
 import torch
 from gloo_ranks import in_ranks
+from rl_runs import Train
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.recipe import OnlineRl
 
 # Larger steps let rounding grow: one process with other passes then differs by 7e-4 too.
@@ -37,17 +37,11 @@ WAYS = {"replicated": "false", "sharded": "true"}
 # Algorithm, adapters and way are independent: these are half of the combinations.
 PAIRS = (("ppo", "sharded"), ("grpo", "replicated"), ("ppo-lora", "replicated"), ("grpo-lora", "sharded"))
 LAST = Path("work/update-000005")
-Train = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
 def train(ladder_evaluator: Path, ladder_tables: Path) -> Train:
-    """Make a run into a folder."""
-
-    def run(name: str, folder: Path, reporter: Reporter | None = None) -> None:
-        rl_runs.run(RUNS[name], rl_runs.SHIPPED, ladder_evaluator, ladder_tables, folder, reporter)
-
-    return run
+    return rl_runs.trainer(RUNS, ladder_evaluator, ladder_tables)
 
 
 @pytest.fixture(scope="module")

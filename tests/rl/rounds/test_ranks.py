@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,10 @@ import pytest
 import rl_runs
 from distributed_stages import FSDP2, shard_on_cpu
 from gloo_ranks import in_ranks
+from rl_runs import Train
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.shards import LocalRunner
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.generation.sample_pool import Drawing
@@ -34,17 +33,11 @@ RUNS: dict[str, RoundsRl] = {
     "dpo": rl_runs.DPO.model_copy(update=_ONE),
 }
 POLICY = Path("work/round-01/policy/model.safetensors")
-Train = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
 def train(ladder_evaluator: Path, ladder_tables: Path) -> Train:
-    """Make a run into a folder."""
-
-    def run(name: str, folder: Path, reporter: Reporter | None = None) -> None:
-        rl_runs.run(RUNS[name], rl_runs.SHIPPED, ladder_evaluator, ladder_tables, folder, reporter)
-
-    return run
+    return rl_runs.trainer(RUNS, ladder_evaluator, ladder_tables)
 
 
 @pytest.fixture(scope="module")
