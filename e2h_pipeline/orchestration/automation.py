@@ -15,7 +15,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.watched import WATCHED
 from e2h_pipeline.artifacts.hashing import byte_hash_or_error, digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.store import ArtifactStore
@@ -45,14 +44,12 @@ def on_change(retried: bool = True) -> dg.AutomationCondition:
 
     Only assets that already exist, or are being made, are updated. A stage outside a sweep's
     `select`, or a partition that was only added, is not made by itself. So the first version of an
-    upstream is not a change. Data files are the exception: their first report may come after the
-    stages that read them, and the files may have changed in between."""
+    upstream is not a change. The first report of data files may come after the stages that read
+    them, and the files may have changed in between: `watch_files` looks for that."""
     condition = dg.AutomationCondition
     first_made = (~condition.missing()).newly_true()
-    watched = dg.AssetSelection.assets(*(watched.name for watched in WATCHED))
     changed = (
         condition.any_deps_match(condition.data_version_changed() & ~first_made)
-        | condition.any_deps_match(condition.data_version_changed()).allow(watched)
         | condition.code_version_changed()
     ) & (~condition.missing() | condition.in_progress())
     due = changed.since(condition.newly_requested() | condition.initial_evaluation())

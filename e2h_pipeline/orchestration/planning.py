@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
@@ -130,6 +131,26 @@ def changed_recipes(instance: dg.DagsterInstance, store: ArtifactStore, keys: Se
         if artifact and digest_json(artifact.manifest.recipe) != digest_json(now):
             found.append(key)
     return found
+
+
+def made_of_other_data(
+    instance: dg.DagsterInstance, store: ArtifactStore, keys: Sequence[str], engine: EngineResource
+) -> dict[str, list[str]]:
+    """Experiment -> its stages that were made of other outside data than there is now. Experiments and
+    data that cannot be read are left out, and so is who samples: another engine is not other data."""
+    readers = [name for name in stage_order() if STAGES[name].watches]
+    recorded, requests = _recorded(instance, keys, readers), Requests(engine)
+    found: dict[str, list[str]] = {}
+    for key in keys:
+        with suppress(RecipeError, StoreError):
+            read = Read(Recipe.from_key(key, recipe_folders(store.home)))
+            made = {name: store.peek(name, last) for name, last in recorded[key].items()}
+            found[key] = [
+                name
+                for name, artifact in made.items()
+                if artifact and requests.differs(STAGES[name], read, artifact.manifest.external)
+            ]
+    return {key: names for key, names in found.items() if names}
 
 
 def plan_by_store(store: ArtifactStore, key: str, engine: EngineResource) -> Plan:

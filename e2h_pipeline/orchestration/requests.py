@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from functools import cache, cached_property
 from sys import intern
+from typing import Any
 
+from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.request import Artifact, Request
 from e2h_pipeline.recipe import Recipe, RecipeSlice
 from e2h_pipeline.stages.spec import (
@@ -51,12 +53,21 @@ class Requests:
         Args:
             made: the artifacts of the experiment so far, by stage.
         """
+        found = self._slice(spec, read)
+        inputs = {name: made[name] for name in found.wanted if name in made}
+        return found.request(inputs) if len(inputs) == len(found.wanted) else None
+
+    def differs(self, spec: Stage, read: Read, external: Any) -> bool:
+        """Whether data outside the store is other than it was for an artifact with this fingerprint;
+        no, where it cannot be read."""
+        return self._slice(spec, read).other_data(external)
+
+    def _slice(self, spec: Stage, read: Read) -> _Slice:
         seen = _seen(spec, read)
         found = self._slices.get(seen)
         if found is None:
             found = self._slices[seen] = _Slice(spec, narrow(read.recipe, spec.sections), self._engine)
-        inputs = {name: made[name] for name in found.wanted if name in made}
-        return found.request(inputs) if len(inputs) == len(found.wanted) else None
+        return found
 
 
 class _Slice:
@@ -76,6 +87,15 @@ class _Slice:
         if found is None:
             found = self._requests[versions] = with_inputs(self._blank, inputs)
         return found
+
+    def other_data(self, external: Any) -> bool:
+        """`Requests.differs`."""
+        if self._blank is None:
+            return False
+        now = self._blank.external
+        if self._spec.samples(self._view):  # beside the data stands who samples
+            now, external = now["data"], external and external["data"]
+        return digest_json(now) != digest_json(external)
 
     @cached_property
     def _blank(self) -> Request | None:

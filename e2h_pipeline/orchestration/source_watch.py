@@ -7,6 +7,9 @@ changed, it reports a new version of `problem_files`, `solution_files`, `label_f
 it and every stage below whose inputs differ. A missing or unreadable source fails the check
 `source_readable` of its asset. Its last good version stays, so nothing is made from damaged files.
 
+The first report of an experiment's source is not a change for `on_change`. Where a stage was made of
+other data than that, because the files changed before the first look, the sensor starts it.
+
 A new version is reported both as a materialization and as an observation, because Dagster never
 executes these assets: its conditions read materializations, its page (why something is out of date)
 reads observations.
@@ -20,16 +23,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dagster as dg
 
 from assets.watched import READABLE, WATCHED, Watched, readable_result, recipe_of_source
 from e2h_pipeline.artifacts.hashing import digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders
+from e2h_pipeline.artifacts.store import ArtifactStore
+from e2h_pipeline.orchestration.automation import JOB
+from e2h_pipeline.orchestration.planning import made_of_other_data
 from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.recipe import RecipeError
 from e2h_pipeline.stages.spec import EXPERIMENTS
+from resources.engine import EngineResource
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 Sources = dict[str, dict[str, Any]]
@@ -49,22 +56,44 @@ def sensor() -> dg.SensorDefinition:
 
     @dg.sensor(
         name="watch_files",
+        job_name=JOB,
         minimum_interval_seconds=_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reports changed, missing and unreadable files of problems, solutions, labels and base models, and "
         "moved Hub revisions, per experiment.",
     )
     def watch_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        events, seen, unknown = look(context.instance, home(), json.loads(context.cursor or "{}"))
-        for event in events:
+        found = look(context.instance, home(), json.loads(context.cursor or "{}"))
+        for event in found.events:
             if isinstance(event, dg.AssetCheckEvaluation) and not event.passed:
                 context.log.error("%s", event.description)
-        for error in unknown:
+        for error in found.unknown:
             context.log.warning("not watched: %s", error)
-        reason = None if events else f"nothing new in {sum(map(len, seen.values()))} sources"
-        return dg.SensorResult(asset_events=events, cursor=json.dumps(seen), skip_reason=reason)
+        sources = sum(map(len, found.seen.values()))
+        return dg.SensorResult(
+            run_requests=overtaken(context.instance, home(), found.first),
+            asset_events=found.events,
+            cursor=json.dumps(found.seen),
+            skip_reason=None if found.events else f"nothing new in {sources} sources",
+        )
 
     return watch_files
+
+
+class Looked(NamedTuple):
+    """What one look found.
+
+    Attributes:
+        events: to report.
+        seen: the states seen, the sensor's cursor.
+        unknown: why the recipes of some experiments cannot be read.
+        first: experiments with a first report of any source.
+    """
+
+    events: list[Event]
+    seen: Seen
+    unknown: list[RecipeError]
+    first: list[str]
 
 
 def look(
@@ -73,7 +102,7 @@ def look(
     seen: Seen,
     reports: int = _REPORTS,
     seconds: float = _LOOKING_SECONDS,
-) -> tuple[list[Event], Seen, list[RecipeError]]:
+) -> Looked:
     """Look once at all sources of all experiments in Dagster.
 
     What a tick has no time for is left to the next one: `seen` says what was looked at and
@@ -82,10 +111,6 @@ def look(
     Args:
         reports: most experiments to report in this tick.
         seconds: no look at another source begins later than this.
-
-    Returns:
-        The events to report, the states seen, and why the recipes of some experiments cannot be
-            read.
     """
     tick = _Tick(instance, recipe_folders(home_folder), reports, time.monotonic() + seconds)
     keys = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
@@ -94,7 +119,17 @@ def look(
         experiments, before = watched.by_source(keys), seen.get(watched.name, {})
         now[watched.name] = tick.look_at(watched, experiments, before)
         tick.events += _alerts(watched, before, now[watched.name], experiments)
-    return tick.events, now, list(tick.unknown.values())
+    return Looked(tick.events, now, list(tick.unknown.values()), sorted(tick.first))
+
+
+def overtaken(instance: dg.DagsterInstance, home_folder: Path, keys: Sequence[str]) -> list[dg.RunRequest]:
+    """Runs of the stages that were made of other outside data than there is now, before anybody looked;
+    what depends on them follows by `on_change`."""
+    found = made_of_other_data(instance, ArtifactStore(home_folder), keys, EngineResource.from_environment())
+    return [
+        dg.RunRequest(partition_key=key, asset_selection=[dg.AssetKey(stage) for stage in stages])
+        for key, stages in found.items()
+    ]
 
 
 @dataclass
@@ -107,6 +142,7 @@ class _Tick:
     until: float
     events: list[Event] = field(default_factory=list)
     unknown: dict[str, RecipeError] = field(default_factory=dict)
+    first: set[str] = field(default_factory=set)
 
     def look_at(self, watched: Watched, experiments: Mapping[str, Sequence[str]], seen: Sources) -> Sources:
         """Look at the sources of one watched asset, those first that waited longest."""
@@ -152,7 +188,9 @@ class _Tick:
         if not state.error and done != everybody:
             due = [key for key in keys if records.of(key) <= since]
             for key in due[: self.reports]:
-                report = _report(self.instance, watched, key, state, seen_before=records.of(key) > 0)
+                seen_before = records.of(key) > 0
+                self.first |= set() if seen_before else {key}
+                report = _report(self.instance, watched, key, state, seen_before=seen_before)
                 self.events += [
                     report,
                     dg.AssetObservation(report.asset_key, partition=key, tags=report.tags),

@@ -49,7 +49,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 def tick(instance: dg.DagsterInstance, home: Path, seen: Seen, **limits: float) -> tuple[set[str], Seen]:
     """The experiments that one tick reports, as the daemon stores them; and the cursor."""
-    events, seen, unknown = look(instance, home, seen, **limits)  # type: ignore[arg-type]
+    events, seen, unknown, _ = look(instance, home, seen, **limits)  # type: ignore[arg-type]
     assert not unknown
     for event in events:
         instance.report_runless_asset_event(event)

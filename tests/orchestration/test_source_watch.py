@@ -28,7 +28,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.definitions import build
 from e2h_pipeline.orchestration.automation import automated
-from e2h_pipeline.orchestration.source_watch import Seen, look, sensor
+from e2h_pipeline.orchestration.source_watch import Seen, look, overtaken, sensor
 from e2h_pipeline.problems.files import SourceState
 from e2h_pipeline.problems.source import look_at_source
 from e2h_pipeline.problems.supplied_files import look_at_supplied
@@ -99,7 +99,7 @@ class World:
 
     def watch(self) -> list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation]:
         """One tick of the sensor, its events reported as the daemon does."""
-        events, self._seen, unknown = look(self.instance, self.home, self._seen)
+        events, self._seen, unknown, _ = look(self.instance, self.home, self._seen)
         assert not unknown
         for event in events:
             self.instance.report_runless_asset_event(event)
@@ -167,6 +167,26 @@ def _asked(ticks: list[set[tuple[str, str]]]) -> set[tuple[str, str]]:
 def test_an_unchanged_source_is_quiet(world: World) -> None:
     assert world.watch() == []
     assert world.settle() == []
+
+
+def test_the_first_look_at_experiments_of_the_command_line_starts_what_was_overtaken_alone(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """`e2h run` makes experiments without a look at their sources; opening the pages starts nothing, where the
+    files are still what the stages were made of."""
+    world = World(tmp_path, instance)
+    for key in ("one", "two", "ladder"):
+        assert world.materialize(STAGES, key)
+    assert world.settle() == []
+    _write(world.one / "math_test.jsonl", "test", [*range(9), 99])
+    found = look(instance, world.home, {})
+    assert found.first == ["ladder", "one", "two"]
+    (request,) = overtaken(instance, world.home, found.first)
+    assert request.partition_key == "one" and request.asset_selection == [problem_source.key]
+    world.watch()
+    assert world.settle() == []
+    assert world.materialize([problem_source], "one")  # as that run does
+    assert _asked(world.settle()) >= {("easy_problems", "one"), ("benchmark_questions", "one")}
 
 
 def test_a_touched_file_is_quiet(world: World) -> None:
@@ -293,7 +313,7 @@ def test_a_pinned_hub_commit_is_its_version_without_network() -> None:
 
 def test_an_experiment_whose_recipe_is_gone_does_not_stop_the_watch(world: World) -> None:
     world.instance.add_dynamic_partitions("experiment", ["no-such-recipe"])
-    events, seen, unknown = look(world.instance, world.home, {})
+    events, seen, unknown, _ = look(world.instance, world.home, {})
     assert len(unknown) == 1 and "no-such-recipe" in str(unknown[0])
     assert all(set(experiments) == {"one", "two", "ladder"} for experiments in seen.values())
     assert len(seen) == len(WATCHED) and len(events) == 7 * len(WATCHED)
@@ -319,7 +339,7 @@ def test_bad_recipes_do_not_stop_the_watch_of_the_others(world: World) -> None:
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
         world.instance.add_dynamic_partitions("experiment", [path.stem])
     _write(world.one / "math_test.jsonl", "test", [*range(9), 99])
-    events, _, unknown = look(world.instance, world.home, world._seen)
+    events, _, unknown, _ = look(world.instance, world.home, world._seen)
     assert {event.partition for event in events} == {"one"}
     assert len(unknown) == len(BAD_RECIPES)
     assert all("\n" not in str(error) for error in unknown)
@@ -457,7 +477,7 @@ class Supervised:
 
     def watch(self) -> list[dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation]:
         """One tick of the sensor, its events reported as the daemon does."""
-        events, self._seen, _ = look(self.instance, self.home, self._seen)
+        events, self._seen, *_ = look(self.instance, self.home, self._seen)
         for event in events:
             self.instance.report_runless_asset_event(event)
         return events
