@@ -29,7 +29,7 @@ def build(experiments: int = 0) -> dg.Definitions:
         stages = dg.load_assets_from_package_module(assets)
         checks = dg.load_asset_checks_from_package_module(assets)
     from assets.watched import WATCHED
-    from e2h_pipeline.orchestration import automation, leftovers, notices
+    from e2h_pipeline.orchestration import automation, leftovers, new_experiment, notices
     from e2h_pipeline.orchestration import source_watch as freshness
     from e2h_pipeline.sweeps import sensors
     from resources.compute import ComputeResource
@@ -40,13 +40,15 @@ def build(experiments: int = 0) -> dg.Definitions:
     return dg.Definitions(
         assets=[*automation.automated(stages), *(watched.spec for watched in WATCHED)],
         asset_checks=checks,
-        jobs=[automation.experiment_job()],
+        jobs=[automation.experiment_job(), new_experiment.new_experiment],
         schedules=[sensors.daily_sweeps()],
         sensors=[
             automation.sensor(experiments),
             automation.watch_recipes(),
+            new_experiment.start_new_experiments(),
             sensors.changed_sweeps(),
             sensors.sweep_pages(),
+            sensors.sweep_summaries(),
             freshness.sensor(),
             leftovers.sensor(),
             *notices.sensors(),

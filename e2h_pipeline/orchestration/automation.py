@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -182,8 +183,10 @@ def _recipe_files() -> str:
     return digest_json([[str(path), byte_hash_or_error(path)] for path in files] + [recipes_page()])
 
 
+@cache
 def experiment_job() -> dg.UnresolvedAssetJobDefinition:
-    """All stages and checks of one experiment; what is in the store is reused."""
+    """All stages and checks of one experiment; what is in the store is reused. One object: Dagster takes
+    two for two jobs of a name."""
     return dg.define_asset_job(
         JOB,
         selection=dg.AssetSelection.all(),

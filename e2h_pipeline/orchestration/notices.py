@@ -1,4 +1,4 @@
-"""Somebody is told: a run failed, or a check warned (a guard stopped a training).
+"""Somebody is told: a run failed, a check warned (a guard stopped a training), or a sweep has ended.
 
 E2H_WEBHOOK    https://...: a JSON object is posted there. Its field `text` is what Slack shows.
 E2H_SMTP_URL   smtp://user:password@host:587?to=a@b.org&from=c@d.org (smtps:// for TLS from the start;
@@ -9,6 +9,7 @@ Addresses hold secrets: they are never logged, and errors name the host alone.
 
 from __future__ import annotations
 
+import logging
 import os
 import smtplib
 import ssl
@@ -34,8 +35,8 @@ class Notice:
 
     Attributes:
         text: the whole of it, for people.
-        kind: run_failed or check_warned.
-        experiment: its key; empty for runs of no experiment.
+        kind: run_failed, check_warned or sweep_ended.
+        experiment: its key; empty for runs of no experiment, and for sweeps.
     """
 
     text: str
@@ -116,19 +117,28 @@ def _host(address: str, schemes: tuple[str, ...]) -> str:
     raise NoticeError(f"no address that begins with {schemes[0]}:// or {schemes[1]}://")
 
 
+def told_status() -> dg.DefaultSensorStatus:
+    """Of sensors that tell: on where somebody is named when the code is loaded."""
+    named = any(os.environ.get(variable) for variable in (WEBHOOK, SMTP))
+    return dg.DefaultSensorStatus.RUNNING if named else dg.DefaultSensorStatus.STOPPED
+
+
+def tell_and_log(notice: Notice, log: logging.Logger) -> None:
+    """Send a notice to all who are named; an error in the log says who was not reached."""
+    for why in tell(notice, os.environ):
+        log.error("nobody was told: %s", why)
+
+
 def sensors() -> list[dg.SensorDefinition]:
     """Two sensors that tell; on where somebody is named when the code is loaded."""
-    named = any(os.environ.get(variable) for variable in (WEBHOOK, SMTP))
-    status = dg.DefaultSensorStatus.RUNNING if named else dg.DefaultSensorStatus.STOPPED
+    status = told_status()
     where = f"Tells {WEBHOOK} and {SMTP}, where they are set,"
 
     @dg.run_failure_sensor(
         name="tell_failures", default_status=status, description=f"{where} that a run failed, and why."
     )
     def tell_failures(context: dg.RunFailureSensorContext) -> None:
-        _log(
-            context, tell(failure_notice(context.dagster_run, context.get_step_failure_events()), os.environ)
-        )
+        tell_and_log(failure_notice(context.dagster_run, context.get_step_failure_events()), context.log)
 
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
@@ -139,7 +149,7 @@ def sensors() -> list[dg.SensorDefinition]:
     def tell_warnings(context: dg.RunStatusSensorContext) -> None:
         notice = warning_notice(context.instance, context.dagster_run)
         if notice is not None:
-            _log(context, tell(notice, os.environ))
+            tell_and_log(notice, context.log)
 
     return [tell_failures, tell_warnings]
 
@@ -168,8 +178,3 @@ def warning_notice(instance: dg.DagsterInstance, run: dg.DagsterRun) -> Notice |
 
 def _experiment(run: dg.DagsterRun) -> str:
     return run.tags.get(EXPERIMENT_TAG) or run.tags.get(_PARTITION_TAG, "")
-
-
-def _log(context: dg.RunStatusSensorContext, failed: list[str]) -> None:
-    for why in failed:
-        context.log.error("nobody was told: %s", why)

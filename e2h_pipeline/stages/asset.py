@@ -188,7 +188,7 @@ def _asset(
         tracking: TrackingResource,
         engine: EngineResource,
     ) -> dg.MaterializeResult:
-        with _cause_first():
+        with cause_first():
             _tag_run(context, tags_of(context.partition_key))
             step = _resolve(spec, context.instance, store, context.partition_key, engine)
             _tag_run(context, {RECIPE_TAG: step.recipe.name, SEED_TAG: str(step.recipe.seed)})
@@ -217,7 +217,7 @@ def _asset(
 
 
 @contextmanager
-def _cause_first() -> Iterator[None]:
+def cause_first() -> Iterator[None]:
     """An error that says its cause and its mend is what people see first; its traceback follows.
 
     Errors of other types are mistakes in the code: there the traceback is what tells."""

@@ -67,7 +67,9 @@ def _member(
     metrics: Artifact | None,
     bought: Mapping[str, Mapping[str, int]],
 ) -> dict[str, Any]:
-    headlines = member_headlines(open_, metrics, _stopped(row)) if metrics else [None] * len(HEADLINES)
+    headlines = (
+        member_headlines(open_, metrics, stopped_by_guard(row)) if metrics else [None] * len(HEADLINES)
+    )
     return {
         "key": row.member.key,
         "values": dict(row.member.values),
@@ -81,7 +83,7 @@ def _member(
     }
 
 
-def _stopped(row: MemberStatus) -> bool:
+def stopped_by_guard(row: MemberStatus) -> bool:
     """Whether a guard stopped the training of the member's policy."""
     policy = row.artifacts.get("rl_policy")
     return policy is not None and bool(stop_findings(policy.manifest.summary))

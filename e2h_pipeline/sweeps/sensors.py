@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -16,6 +17,7 @@ from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.automation import JOB
 from e2h_pipeline.orchestration.leftovers import PID_TAG
+from e2h_pipeline.orchestration.notices import SMTP, WEBHOOK, Notice, tell_and_log, told_status
 from e2h_pipeline.orchestration.planning import (
     UNFINISHED,
     Plan,
@@ -181,6 +183,46 @@ def sweep_pages() -> dg.SensorDefinition:
         return dg.SkipReason("; ".join(written) or "no sweep has a new or changed run")
 
     return sensor_
+
+
+def sweep_summaries() -> dg.SensorDefinition:
+    """Tells of each launched sweep when its last run has ended, once; sweeps of `e2h sweep` are watched by
+    who started them. Those that ended before the first look are left alone."""
+
+    @dg.sensor(
+        name="tell_sweeps",
+        minimum_interval_seconds=_PAGE_SECONDS,
+        default_status=told_status(),
+        description=f"Tells {WEBHOOK} and {SMTP}, where they are set, that a launched sweep has ended, with its numbers.",
+    )
+    def sensor_(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from e2h_pipeline.sweeps.status import sweep_status
+        from e2h_pipeline.sweeps.summary import summary
+
+        began, store, folders = time.time(), ArtifactStore(home()), sweep_folders(home())
+        seen: dict[str, Any] = json.loads(context.cursor) if context.cursor else {"since": began, "told": {}}
+        names = _launched_sweeps(context.instance, sweep_names(folders), seen["since"] - _PAGE_SECONDS)
+        ended = {name: run for name in names if (run := _last_run(context.instance, name))}
+        new = {name: run for name, run in ended.items() if seen["told"].get(name) != run}
+        for name, run in new.items() if context.cursor else ():
+            try:
+                sweep = load_sweep(name, folders)
+                text = summary(store, sweep, sweep_status(context.instance, store, sweep))
+                tell_and_log(Notice(text, "sweep_ended", "", run), context.log)
+            except UNUSABLE as error:
+                context.log.error("sweep %s: %s", name, error)
+        context.update_cursor(json.dumps({"since": began, "told": {**seen["told"], **ended}}))
+        return dg.SkipReason(f"told of {', '.join(new)}" if new and context.cursor else "no sweep has ended")
+
+    return sensor_
+
+
+def _last_run(instance: dg.DagsterInstance, sweep: str) -> str:
+    """Id of a launched sweep's newest run; empty while one of its runs goes on."""
+    tags = {SWEEP_TAG: sweep}
+    if instance.get_runs_count(dg.RunsFilter(tags=tags, statuses=list(UNFINISHED))):
+        return ""
+    return next((run.run_id for run in instance.get_runs(dg.RunsFilter(tags=tags), limit=1)), "")
 
 
 def _launched_sweeps(instance: dg.DagsterInstance, names: Sequence[str], since: float) -> list[str]:

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import socketserver
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import toy_stages as toy
+from webhook import Hook, hook
 
 from assets.checks import training_not_stopped
 from e2h_pipeline.orchestration import notices
 from e2h_pipeline.orchestration.notices import Notice, failure_notice, sensors, tell, warning_notice
 from e2h_pipeline.orchestration.records import failure_cause
 
+__all__ = ["hook"]
 NOTICE = Notice("e2h: toy failed: it broke\nrun 1", "run_failed", "toy", "1")
-
-
-class _Hook(BaseHTTPRequestHandler):
-    got: list[dict[str, str]]
-    answer = 200
-
-    def do_POST(self) -> None:
-        self.got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.answer)
-        if self.answer == 302:
-            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@pytest.fixture
-def hook() -> Iterator[tuple[str, type[_Hook]]]:
-    kind = type("Hook", (_Hook,), {"got": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/secret-token", kind
-        server.shutdown()
 
 
 class _Mailbox(socketserver.StreamRequestHandler):
@@ -72,7 +49,7 @@ def mailbox() -> Iterator[tuple[int, list[str]]]:
         server.shutdown()
 
 
-def test_a_webhook_gets_json_whose_text_is_for_people(hook: tuple[str, type[_Hook]]) -> None:
+def test_a_webhook_gets_json_whose_text_is_for_people(hook: tuple[str, type[Hook]]) -> None:
     address, kind = hook
     assert tell(NOTICE, {notices.WEBHOOK: address}) == []
     assert kind.got == [{"text": NOTICE.text, "kind": "run_failed", "experiment": "toy", "run_id": "1"}]
@@ -93,7 +70,7 @@ def test_a_password_does_not_travel_in_the_open(mailbox: tuple[int, list[str]]) 
 
 @pytest.mark.parametrize("answer", [302, 403, 500])
 def test_an_answer_that_is_no_yes_is_told_without_the_address(
-    hook: tuple[str, type[_Hook]], answer: int
+    hook: tuple[str, type[Hook]], answer: int
 ) -> None:
     address, kind = hook
     kind.answer = answer
@@ -162,7 +139,7 @@ def test_the_sensors_run_where_somebody_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_failure_sensor_tells(
-    tmp_path: Path, hook: tuple[str, type[_Hook]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hook: tuple[str, type[Hook]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, kind = hook
     monkeypatch.setenv(notices.WEBHOOK, address)

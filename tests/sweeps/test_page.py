@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from e2h_pipeline.statistics.bootstrap import Bootstrap
 from e2h_pipeline.sweeps.page import write_page
 from e2h_pipeline.sweeps.spec import Member, Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
+from e2h_pipeline.sweeps.summary import summary
 
 EASY = [1, 2, 3]
 LEVELS = np.repeat(np.arange(1, 6), 12)
 EVALUATION = {"easy_levels": EASY, "bootstrap": 100, "confidence": 0.95, "ceiling": None}
+REWARDS = Sweep(name="rewards", recipe="tiny", axes={"seed": ["0"]})
 GAIN = {"sft": 0.0, "orm": 0.0, "prm": 0.15}
 
 
@@ -60,8 +63,7 @@ def members(store: ArtifactStore, rewards: list[str], seeds: int) -> list[Member
 
 
 def page(store: ArtifactStore, rows: list[MemberStatus]) -> str:
-    sweep = Sweep(name="rewards", recipe="tiny", axes={"seed": ["0"]})
-    return write_page(store, sweep, rows).read_text(encoding="utf-8")
+    return write_page(store, REWARDS, rows).read_text(encoding="utf-8")
 
 
 def words(text: str) -> str:
@@ -136,3 +138,25 @@ def test_a_damaged_artifact_is_left_out_of_the_pool(store: ArtifactStore) -> Non
     rows = members(store, ["orm"], 3)
     (rows[0].artifacts["benchmark_metrics"].path / "values.parquet").write_bytes(b"rot")
     assert "tiny/reward.kind=orm 2 " in words(page(store, rows))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "named"), [(1, "tiny/reward.kind=orm/seed=0"), (2, "tiny/reward.kind=orm (2 seeds)")]
+)
+def test_the_summary_has_the_numbers_of_arms_or_members_and_what_failed(
+    store: ArtifactStore, seeds: int, named: str
+) -> None:
+    made = members(store, ["orm"], seeds)
+    failed = replace(made[0], state="failed", error="rl_policy: out of memory", artifacts={})
+    head, why, heading, numbers, page = summary(store, REWARDS, [*made, failed]).splitlines()
+    assert head == f"e2h: sweep rewards has ended: 1 failed, {seeds} made of {seeds + 1} members"
+    assert why.endswith("failed: rl_policy: out of memory") and heading.endswith("%:")
+    assert numbers.startswith(f"{named}: SFT greedy ") and page.endswith("sweep-rewards.html")
+    assert re.search(r"weighted vote \d+\.\d \[\S+ \S+\].*; RL greedy \d+\.\d", numbers)
+
+
+def test_a_long_summary_is_cut(store: ArtifactStore) -> None:
+    (one,) = members(store, ["orm"], 1)
+    rows = [replace(one, state="failed", error="gone", artifacts={})] * 25
+    lines = summary(store, REWARDS, rows).splitlines()
+    assert lines[-2] == "... and 5 more" and len(lines) == 23

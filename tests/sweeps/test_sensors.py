@@ -13,6 +13,7 @@ import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from planted_checks import WHY, report_check
 from tiny_experiment import new_home
+from webhook import Hook, hook
 
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.definitions import build
@@ -21,9 +22,11 @@ from e2h_pipeline.orchestration.automation import JOB
 from e2h_pipeline.orchestration.instance import open_instance
 from e2h_pipeline.orchestration.planning import add_experiments
 from e2h_pipeline.sweeps.page import write_page
-from e2h_pipeline.sweeps.sensors import changed_sweeps, daily_sweeps, sweep_pages
+from e2h_pipeline.sweeps.sensors import changed_sweeps, daily_sweeps, sweep_pages, sweep_summaries
 from e2h_pipeline.sweeps.spec import Member, load_sweep
 from e2h_pipeline.sweeps.status import MemberStatus, as_row, sweep_status
+
+__all__ = ["hook"]
 
 SWEEP = """
 recipe: tiny
@@ -235,9 +238,22 @@ def pages(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str]:
     return str(found.skip_message), str(found.cursor)
 
 
-def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
-    home: Path, instance: dg.DagsterInstance
+def summaries(instance: dg.DagsterInstance, cursor: str | None) -> tuple[str, str]:
+    """One tick of the sensor that tells of ended sweeps: its message and its cursor."""
+    with dg.build_sensor_context(cursor=cursor, instance_ref=instance.get_ref()) as context:
+        found = sweep_summaries().evaluate_tick(context)
+    return str(found.skip_message), str(found.cursor)
+
+
+def test_a_launched_sweep_has_a_page_while_it_runs_and_is_told_of_once_it_has_ended(
+    home: Path,
+    instance: dg.DagsterInstance,
+    hook: tuple[str, type[Hook]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    address, kind = hook
+    monkeypatch.setenv("E2H_WEBHOOK", address)
+    _, told = summaries(instance, None)
     write(home, SWEEP + "description: <script>alert(1)</script>\n")
     page = home / "reports" / "sweep-small.html"
     assert pages(instance, None)[0] == "no sweep has a new or changed run"
@@ -253,6 +269,8 @@ def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
     later = str(float(cursor) + 3600)
     page.unlink()
     assert pages(instance, later)[0] == str(page)  # it still goes on
+    said, told = summaries(instance, told)
+    assert said == "no sweep has ended" and not kind.got
     instance.report_run_canceled(going_on)
     page.unlink()
     assert run(instance, second).is_success
@@ -260,6 +278,14 @@ def test_the_page_of_a_launched_sweep_is_written_while_it_runs_and_after(
     assert "1 made" in page.read_text() and "running" not in page.read_text().split("<body>")[1]
     assert "&lt;script&gt;" in page.read_text() and "<script" not in page.read_text()
     assert pages(instance, later)[0] == "no sweep has a new or changed run"
+    for _ in range(2):
+        _, told = summaries(instance, told)
+    (notice,) = kind.got
+    assert notice["kind"] == "sweep_ended"
+    assert notice["text"].splitlines() == [
+        "e2h: sweep small has ended: 1 made, 1 missing of 2 members",
+        f"page: {page}",
+    ]
     a_member_with_a_leak_is_not_made(instance, home)
 
 
