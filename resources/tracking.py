@@ -27,13 +27,13 @@ from e2h_pipeline.artifacts.locks import alone
 from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
+from e2h_pipeline.artifacts.served import served
 from resources.mlflow_sender import SQLITE_LOCK, MlflowSender, tracking_errors
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
 DATABASE = "mlflow.db"
 NAME = "e2h"  # of the MLflow experiment
-PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where `e2h ui` serves MLflow, if not at the port below
-MLFLOW_PORT = 5000  # of `make ui`, and MLflow's own default
+PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where MLflow is served, if not by `e2h ui`, which says so itself
 _DIGEST_LENGTH = 16  # MLflow refuses dataset digests longer than 36 characters
 _VALUE_LENGTH = 500
 _BATCH = 500  # points sent at once
@@ -215,11 +215,19 @@ class StageRun:
         }
 
     def _address(self) -> str:
-        port = os.environ.get(PORT_VARIABLE) or MLFLOW_PORT
-        base = self._uri if self._uri.startswith("http") else f"http://127.0.0.1:{port}"
+        """The run's address; within MLflow alone (`#/...`) where that is not a server, and its port not
+        known before somebody serves it: see `mlflow_link`."""
         sender = self._sender
         page = f"#/experiments/{sender.experiment_id}/runs/{sender.run_id}"
-        return f"{without_login(base).rstrip('/')}/{page}"
+        return f"{without_login(self._uri).rstrip('/')}/{page}" if self._uri.startswith("http") else page
+
+
+def mlflow_link(home: Path, address: str | None) -> str | None:
+    """A run's address as a link that works now; None where nobody serves MLflow of this home."""
+    if address is None or not address.startswith("#"):
+        return address
+    port = os.environ.get(PORT_VARIABLE) or served(home).get("mlflow")
+    return f"http://127.0.0.1:{port}/{address}" if port else None
 
 
 def served_pages(artifact: Artifact) -> list[Path]:
@@ -227,9 +235,10 @@ def served_pages(artifact: Artifact) -> list[Path]:
     return [page for page in sorted(artifact.path.rglob("*.html")) if page.stat().st_size <= _PAGE_BYTES]
 
 
-def page_address(artifact: Artifact, page: Path) -> str | None:
-    """MLflow's address of a page of an artifact; None if MLflow did not know the stage's run."""
-    run = artifact.manifest.tracking_url
+def page_link(home: Path, artifact: Artifact, page: Path) -> str | None:
+    """A link to a page of an artifact in MLflow; None if MLflow did not know the stage's run, or nobody
+    serves it."""
+    run = mlflow_link(home, artifact.manifest.tracking_url)
     return f"{run}/artifacts/{page.name}" if run else None
 
 

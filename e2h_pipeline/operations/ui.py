@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from e2h_pipeline.artifacts.served import serving
 from e2h_pipeline.orchestration.instance import dagster_home, open_instance
 from e2h_pipeline.orchestration.leftovers import release_dead_runs
-from resources.tracking import PORT_VARIABLE, local_database, make_database
+from resources.tracking import local_database, make_database
 
 HOST = "127.0.0.1"
 _START_SECONDS = 180
@@ -45,13 +46,14 @@ def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None])
     make_database(home)
     servers: list[subprocess.Popen[bytes]] = []
     try:
-        told = {"DAGSTER_HOME": str(dagster_home(home)), PORT_VARIABLE: str(mlflow_port)}
-        servers.append(_start(_dagster(port), home, told, "dagster"))
-        servers.append(_start(_mlflow(home, mlflow_port), home, _MLFLOW_ENVIRONMENT, "mlflow"))
-        _wait_for(servers, (port, mlflow_port), home)
-        ready(f"Dagster  http://{HOST}:{port}\nMLflow   http://{HOST}:{mlflow_port}\nCtrl-C stops both.")
-        while all(server.poll() is None for server in servers):
-            time.sleep(_POLL_SECONDS)
+        with serving(home, {"dagster": port, "mlflow": mlflow_port}):
+            told = {"DAGSTER_HOME": str(dagster_home(home))}
+            servers.append(_start(_dagster(port), home, told, "dagster"))
+            servers.append(_start(_mlflow(home, mlflow_port), home, _MLFLOW_ENVIRONMENT, "mlflow"))
+            _wait_for(servers, (port, mlflow_port), home)
+            ready(f"Dagster  http://{HOST}:{port}\nMLflow   http://{HOST}:{mlflow_port}\nCtrl-C stops both.")
+            while all(server.poll() is None for server in servers):
+                time.sleep(_POLL_SECONDS)
         raise UiError(f"a server ended by itself; its log is in {home / 'logs'}")
     except KeyboardInterrupt:
         return

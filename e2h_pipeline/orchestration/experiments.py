@@ -49,6 +49,7 @@ from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.stages.spec import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 from resources.store import latest_artifact
+from resources.tracking import mlflow_link
 
 STEPS_STAGE = "evaluator_generalization"
 SEARCH_STAGE = "search_metrics"
@@ -293,7 +294,7 @@ class Experiments:
             "artifact": _step(node),
             "numbers": numbers,
             "sources": {stage: source for stage, source in sources.items() if stage in used},
-            "artifacts": _made(node),
+            "artifacts": _made(self.store.home, node),
         }
 
     def difference(self, first: str, second: str, everything: bool = False) -> dict[str, Any]:
@@ -401,7 +402,7 @@ def tree(experiments: Experiments, key: str) -> Node:
     return trace(experiments.store, artifact)
 
 
-def _made(node: Node) -> list[dict[str, Any]]:
+def _made(home: Path, node: Node) -> list[dict[str, Any]]:
     """The experiment, time and runs that made each artifact behind a node."""
     return [
         {
@@ -412,7 +413,7 @@ def _made(node: Node) -> list[dict[str, Any]]:
             "experiment": artifact.manifest.experiment,
             "created": artifact.manifest.created,
             "dagster_run": artifact.manifest.run_id,
-            "mlflow": artifact.manifest.tracking_url,
+            "mlflow": mlflow_link(home, artifact.manifest.tracking_url),
             "path": str(artifact.path),
         }
         for artifact in (ancestor.artifact for ancestor in ancestors(node))

@@ -19,7 +19,7 @@ from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.report.levels import levels_in
 from e2h_pipeline.stages.pictures import Panel, PictureCurve, bar_picture, curve_picture, training_panels
 from resources.store import ARTIFACT_KEY, SEAL
-from resources.tracking import page_address, served_pages
+from resources.tracking import mlflow_link, page_link, served_pages
 
 _PREVIEW_ROWS = 5
 _CELL_LENGTH = 160
@@ -38,7 +38,7 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
     """
     manifest = artifact.manifest
     metadata: dict[str, Any] = {
-        **_pages(artifact),
+        **_pages(store.home, artifact),
         **_lineage(store, artifact),
         **_headline(manifest.summary),
         "data_version": artifact.data_version,
@@ -57,20 +57,22 @@ def describe(store: ArtifactStore, artifact: Artifact, *, reused: bool) -> dict[
     return metadata
 
 
-def _pages(artifact: Artifact) -> dict[str, Any]:
+def _pages(home: Path, artifact: Artifact) -> dict[str, Any]:
     """Links to MLflow's run and to HTML pages of the artifact.
 
     MLflow serves the report of an experiment. Browsers open no local files from Dagster's page, so
-    the path of every page is shown for copying.
+    the path of every page is shown for copying. Without a served MLflow, so is the run's place in it.
     """
     pages: dict[str, Any] = {}
     for page in sorted(artifact.path.rglob("*.html")):
         pages[f"{page.stem}_file"] = dg.MetadataValue.path(str(page))
     for page in served_pages(artifact):
-        if address := page_address(artifact, page):
-            pages[page.stem] = dg.MetadataValue.url(address)
-    if artifact.manifest.tracking_url:
-        pages["mlflow"] = dg.MetadataValue.url(artifact.manifest.tracking_url)
+        if link := page_link(home, artifact, page):
+            pages[page.stem] = dg.MetadataValue.url(link)
+    if link := mlflow_link(home, artifact.manifest.tracking_url):
+        pages["mlflow"] = dg.MetadataValue.url(link)
+    elif artifact.manifest.tracking_url:
+        pages["mlflow"] = artifact.manifest.tracking_url
     return pages
 
 

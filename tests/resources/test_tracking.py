@@ -13,10 +13,11 @@ from servers import free_port, mlflow_server
 
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request
+from e2h_pipeline.artifacts.served import serving
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.stages.metadata import describe
 from resources import tracking
-from resources.tracking import StageInfo, TrackingResource, local_database, served_pages
+from resources.tracking import StageInfo, TrackingResource, local_database, mlflow_link, served_pages
 
 LOG = logging.getLogger("test")
 KEY = "ladder/seed=1"
@@ -88,18 +89,21 @@ def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) ->
     assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize(("port", "served"), [(None, 5000), ("5005", 5005)])
-def test_the_address_is_where_the_pages_are_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: str | None, served: int
+def test_a_link_has_the_port_at_which_mlflow_is_served_now_or_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if port is None:
-        monkeypatch.delenv("E2H_MLFLOW_PORT", raising=False)
-    else:
-        monkeypatch.setenv("E2H_MLFLOW_PORT", port)
+    monkeypatch.delenv("E2H_MLFLOW_PORT", raising=False)
     easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
     with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run:
         address = run.open()
-    assert address is not None and address.startswith(f"http://127.0.0.1:{served}/#/experiments/1/runs/")
+    assert address is not None and address.startswith("#/experiments/1/runs/")
+    assert mlflow_link(tmp_path, address) is None
+    with serving(tmp_path, {"dagster": 3000, "mlflow": 5007}):
+        assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5007/{address}"
+    assert mlflow_link(tmp_path, address) is None  # whoever served has ended
+    monkeypatch.setenv("E2H_MLFLOW_PORT", "5005")
+    assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5005/{address}"
+    assert mlflow_link(tmp_path, "https://mlflow.example.org/#/a") == "https://mlflow.example.org/#/a"
 
 
 PAGE = "<!doctype html><title>report</title><h1>The numbers of tiny</h1>"
@@ -109,15 +113,17 @@ def _report(home: Path, page: str = PAGE) -> Artifact:
     def make(draft: Draft) -> None:
         (draft.out / "page").mkdir()
         (draft.out / "page" / "report.html").write_text(page)
-        draft.tracking_url = "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+        draft.tracking_url = "#/experiments/1/runs/abc"
 
     return ArtifactStore(home).obtain(Request("report", "c0de"), make)[0]
 
 
 def test_dagsters_page_links_to_the_report_and_tells_its_path(tmp_path: Path) -> None:
     report = _report(tmp_path)
-    shown = describe(ArtifactStore(tmp_path), report, reused=False)
-    assert shown["report"].value == f"{report.manifest.tracking_url}/artifacts/report.html"
+    with serving(tmp_path, {"mlflow": 5007}):
+        shown = describe(ArtifactStore(tmp_path), report, reused=False)
+    run = "http://127.0.0.1:5007/#/experiments/1/runs/abc"
+    assert (shown["mlflow"].value, shown["report"].value) == (run, f"{run}/artifacts/report.html")
     assert shown["report_file"].value == str(report.path / "page" / "report.html")
 
 
@@ -146,7 +152,7 @@ def test_the_link_opens_the_report_in_a_browser(tmp_path: Path, monkeypatch: pyt
     (copy,) = (tmp_path / "mlflow-artifacts").rglob("report.html")
     assert copy.read_text() == PAGE
     with mlflow_server(tmp_path, port, "mlflow.db"), browser(tmp_path / "profile") as page:
-        page.open(f"{address}/artifacts/report.html")
+        page.open(f"{mlflow_link(tmp_path, address)}/artifacts/report.html")
         deadline = time.monotonic() + 60
         shown = None  # the page is in a frame that cannot be read, but the frame's address can
         while not shown and time.monotonic() < deadline:
