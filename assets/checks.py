@@ -19,11 +19,14 @@ import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from e2h_pipeline.artifacts.lineage import ancestors, trace
+from assets.headline import headline
+from e2h_pipeline.artifacts.lineage import ancestors, data_versions, trace
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.tables import TABLE, read_table
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.recipe.keys import ceiling_key
 from e2h_pipeline.registry import DOMAINS
+from e2h_pipeline.stages.asset import experiment_info
 from e2h_pipeline.stages.findings import (
     column_findings,
     constant_findings,
@@ -40,7 +43,7 @@ from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, load_rec
 from e2h_pipeline.supervision.step_labels import hard_sources
 from resources.engine import EngineResource
 from resources.store import StoreResource, input_artifact, latest_artifact
-from resources.tracking import TrackingResource
+from resources.tracking import EASY_DATA_TAG, TrackingResource
 
 _PARTITIONS = ("easy_problems", "hard_questions", "benchmark_questions", "gold_answers")
 _QUESTIONS = _PARTITIONS[:3]
@@ -82,6 +85,19 @@ class Experiment:
     def recipe(self) -> Recipe:
         """The materialized recipe."""
         return load_recipe(self.artifact(RECIPE_ASSET))
+
+    def rows(self, asset: str) -> list[dict[str, Any]]:
+        """A table of metrics."""
+        return list(read_table(self.artifact(asset).path / "metrics.parquet").to_pylist())
+
+    def ceiling_rows(self, recipe: Recipe, asset: str) -> list[dict[str, Any]]:
+        """The same table of the ceiling of this recipe, with the same overrides; none where there is none
+        yet."""
+        if not recipe.evaluation.ceiling:
+            return []
+        key = ceiling_key(self.key, recipe.evaluation.ceiling)
+        found = latest_artifact(self._instance, self.store, asset, key)
+        return list(read_table(found.path / "metrics.parquet").to_pylist()) if found else []
 
 
 class Firewall(Experiment):
@@ -372,10 +388,20 @@ def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
         partitions_def=EXPERIMENTS,
         description="Accuracies in [0, 1], ordered intervals, nothing above pass@N, equal methods at N=1.",
     )
-    def check(context: dg.AssetCheckExecutionContext, store: StoreResource) -> dg.AssetCheckResult:
+    def check(
+        context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
+    ) -> dg.AssetCheckResult:
         seen = Experiment(context, store)
-        rows = read_table(seen.artifact(asset).path / "metrics.parquet").to_pylist()
-        return _result(metric_findings(rows, seen.recipe().rerank.draws), rows=len(rows))
+        rows, recipe = seen.rows(asset), seen.recipe()
+        findings = metric_findings(rows, recipe.rerank.draws)
+        if not findings:
+            node = trace(seen.store, seen.artifact(asset))
+            tags = {EASY_DATA_TAG: ", ".join(data_versions(node))}
+            seconds = sum(before.artifact.manifest.wall_seconds for before in ancestors(node))
+            numbers = {**headline(rows, seen.ceiling_rows(recipe, asset)), "wall_seconds": seconds}
+            info = experiment_info(seen.key, recipe)
+            tracking.tell(seen.store.home, info, numbers, tags, context.log)
+        return _result(findings, rows=len(rows))
 
     return check
 

@@ -13,9 +13,9 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,22 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.lineage import EASY_DATA
 from e2h_pipeline.artifacts.locks import alone
 from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
 from e2h_pipeline.artifacts.served import served
-from resources.mlflow_sender import SQLITE_LOCK, MlflowSender, tracking_errors
+from resources.mlflow_sender import SQLITE_LOCK, MlflowSender, now, tracking_errors
+from resources.model_registry import registration
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
 DATABASE = "mlflow.db"
 NAME = "e2h"  # of the MLflow experiment
 PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where MLflow is served, if not by `e2h ui`, which says so itself
+COMMIT_TAG = "mlflow.source.git.commit"
+EASY_DATA_TAG = "e2h.easy_data_version"
+_WORKFLOW = "?workflowType=machine_learning"  # of links: MLflow's pages for training, not for agents
 _DIGEST_LENGTH = 16  # MLflow refuses dataset digests longer than 36 characters
 _VALUE_LENGTH = 500
 _BATCH = 500  # points sent at once
@@ -43,16 +48,42 @@ _PAGE_BYTES = 20 * 2**20  # largest page copied to MLflow; the report of the lad
 
 
 @dataclass(frozen=True)
-class StageInfo:
-    """The stage's facts for its tracked run."""
+class ExperimentInfo:
+    """An experiment's facts for its parent run.
 
-    experiment: str
+    Attributes:
+        key: the experiment's.
+        digest: of its whole recipe. MLflow's params never change, so an edited recipe has another parent.
+        params: fields of the recipe that are not at their defaults.
+        tags: what else people filter by.
+    """
+
+    key: str
+    digest: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_entry(self) -> Entry:
+        """As plain data."""
+        return {"key": self.key, "digest": self.digest, "params": dict(self.params), "tags": dict(self.tags)}
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """The stage's facts for its tracked run.
+
+    Attributes:
+        easy_data: data versions of the easy problems behind it, through all its inputs.
+    """
+
+    experiment: ExperimentInfo
     asset: str
     key: str
     dagster_run_id: str
     recipe: Mapping[str, Any]
     inputs: Mapping[str, Artifact]
     strict: bool = True
+    easy_data: Sequence[str] = ()
 
 
 class TrackingResource(dg.ConfigurableResource):
@@ -88,6 +119,31 @@ class TrackingResource(dg.ConfigurableResource):
         except tracking_errors() as error:
             log.warning(
                 "MLflow at %s was not told %s (%s)", without_login(uri), dict(tags), _reason(error, uri)
+            )
+
+    def tell(
+        self,
+        home: Path,
+        experiment: ExperimentInfo,
+        numbers: Mapping[str, float],
+        tags: Mapping[str, str],
+        log: logging.Logger,
+    ) -> None:
+        """Put headline numbers and tags on an experiment's parent run; at once or not at all, as `mark`."""
+        if not self.enabled:
+            return
+        uri, at = self.tracking_uri(home), now()
+        points = [
+            (_metric_name(name), value, at, 0) for name, value in numbers.items() if math.isfinite(value)
+        ]
+        try:
+            MlflowSender(uri, home, self.name).tell_experiment(experiment.as_entry(), points, tags)
+        except tracking_errors() as error:
+            log.warning(
+                "MLflow at %s was not told the numbers of %s (%s)",
+                without_login(uri),
+                experiment.key,
+                _reason(error, uri),
             )
 
 
@@ -144,7 +200,7 @@ class StageRun:
     def finish(self, artifact: Artifact) -> None:
         """Send the result: data version, headline numbers, a model by reference, and pages."""
         self.reporter.flush()
-        self._tell(_result(artifact))
+        self._tell(_result(artifact, self._info.easy_data))
         for page in served_pages(artifact):
             self._tell({"kind": "page", "path": str(page)})
 
@@ -152,7 +208,7 @@ class StageRun:
         """Close the run."""
         self.reporter.flush()
         dropped = self._outbox.dropped if self._outbox else 0
-        self._tell({"kind": "end", "status": status, "time": _now(), "dropped": dropped})
+        self._tell({"kind": "end", "status": status, "time": now(), "dropped": dropped})
         if self._outbox is not None:
             self._outbox.close()
 
@@ -194,16 +250,18 @@ class StageRun:
         return {
             "kind": "open",
             "tracking_id": uuid.uuid4().hex,
-            "name": info.asset,
-            "experiment": info.experiment,
+            "name": f"{info.asset} · {info.experiment.key}",
+            "asset": info.asset,
+            "experiment": info.experiment.as_entry(),
             "tags": {
                 "dagster.run_id": info.dagster_run_id,
                 "dagster.asset_key": info.asset,
-                "dagster.partition": info.experiment,
-                "e2h.experiment": info.experiment,
+                "dagster.partition": info.experiment.key,
+                "e2h.experiment": info.experiment.key,
                 "e2h.asset": info.asset,
                 "e2h.key": info.key,
                 "e2h.strict": str(info.strict).lower(),
+                **({EASY_DATA_TAG: ", ".join(info.easy_data)} if info.easy_data else {}),
                 **{f"e2h.in.{name}": artifact.data_version for name, artifact in info.inputs.items()},
             },
             "params": _flat(info.recipe),
@@ -211,7 +269,7 @@ class StageRun:
                 [name, artifact.data_version[:_DIGEST_LENGTH], str(artifact.path)]
                 for name, artifact in info.inputs.items()
             ],
-            "time": _now(),
+            "time": now(),
         }
 
     def _address(self) -> str:
@@ -222,24 +280,24 @@ class StageRun:
         return f"{without_login(self._uri).rstrip('/')}/{page}" if self._uri.startswith("http") else page
 
 
-def mlflow_link(home: Path, address: str | None) -> str | None:
-    """A run's address as a link that works now; None where nobody serves MLflow of this home."""
-    if address is None or not address.startswith("#"):
-        return address
+def mlflow_link(home: Path, address: str | None, page: str = "") -> str | None:
+    """A run's address as a link that works now; None where nobody serves MLflow of this home.
+
+    Args:
+        page: of the run's artifacts, by name; the run itself where empty.
+    """
+    if address is None:
+        return None
+    place = f"{address}/artifacts/{page}{_WORKFLOW}" if page else f"{address}{_WORKFLOW}"
+    if not address.startswith("#"):
+        return place
     port = os.environ.get(PORT_VARIABLE) or served(home).get("mlflow")
-    return f"http://127.0.0.1:{port}/{address}" if port else None
+    return f"http://127.0.0.1:{port}/{place}" if port else None
 
 
 def served_pages(artifact: Artifact) -> list[Path]:
     """HTML pages of an artifact that are copied to MLflow and served there."""
     return [page for page in sorted(artifact.path.rglob("*.html")) if page.stat().st_size <= _PAGE_BYTES]
-
-
-def page_link(home: Path, artifact: Artifact, page: Path) -> str | None:
-    """A link to a page of an artifact in MLflow; None if MLflow did not know the stage's run, or nobody
-    serves it."""
-    run = mlflow_link(home, artifact.manifest.tracking_url)
-    return f"{run}/artifacts/{page.name}" if run else None
 
 
 def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:
@@ -260,11 +318,13 @@ def send_waiting(uri: str, home: Path, name: str = NAME) -> Iterator[str]:
                 return
 
 
-def _result(artifact: Artifact) -> Entry:
+def _result(artifact: Artifact, easy_data: Sequence[str]) -> Entry:
     """A stage's result as an entry. A model is named and linked; its weights stay in the store."""
-    now = _now()
+    at = now()
     numbers = {**_numbers(artifact.manifest.summary), "wall_seconds": artifact.manifest.wall_seconds}
     tags = {"e2h.data_version": artifact.data_version, "e2h.path": str(artifact.path)}
+    if artifact.asset == EASY_DATA:
+        tags[EASY_DATA_TAG] = artifact.data_version
     if artifact.manifest.summary.get("stopped"):
         tags["e2h.stopped"] = str(artifact.manifest.summary["stopped"])[:_VALUE_LENGTH]
     name = f"{artifact.asset}-{artifact.data_version[:_DIGEST_LENGTH]}"
@@ -273,9 +333,16 @@ def _result(artifact: Artifact) -> Entry:
         "kind": "result",
         "tags": tags,
         "points": [
-            (_metric_name(name), value, now, 0) for name, value in numbers.items() if math.isfinite(value)
+            (_metric_name(name), value, at, 0) for name, value in numbers.items() if math.isfinite(value)
         ],
-        "model": {"name": name, "tags": tags, "type": artifact.asset} if is_model else None,
+        "model": {
+            "name": name,
+            "tags": tags,
+            "type": artifact.asset,
+            "registered": registration(artifact, ", ".join(easy_data)),
+        }
+        if is_model
+        else None,
     }
 
 
@@ -284,11 +351,6 @@ def _reason(error: Exception, uri: str) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     login = urlsplit(uri).netloc.rpartition("@")[0]
     return first.replace(f"{login}@", "") if login else first
-
-
-def _now() -> int:
-    """Milliseconds since 1970."""
-    return int(time.time() * 1000)
 
 
 class TrackedReporter(Reporter):
@@ -302,8 +364,8 @@ class TrackedReporter(Reporter):
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Buffer the points; send them when there are many, or after some seconds."""
-        now = int(time.time() * 1000)
-        points = ((_metric_name(name), float(value), now, step) for name, value in values.items())
+        at = now()
+        points = ((_metric_name(name), float(value), at, step) for name, value in values.items())
         self._points += [point for point in points if math.isfinite(point[1])]
         if len(self._points) >= _BATCH or time.monotonic() - self._flushed > _FLUSH_SECONDS:
             with paused():

@@ -44,7 +44,7 @@ from e2h_pipeline.orchestration.standing import (
     outdated,
     was_strict,
 )
-from e2h_pipeline.recipe import canonical_key
+from e2h_pipeline.recipe.keys import ceiling_key
 from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.stages.spec import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
@@ -264,8 +264,7 @@ class Experiments:
         """
         artifact = self.metrics_artifact(key)
         name = artifact.manifest.recipe["evaluation"]["ceiling"] if artifact else None
-        overrides = [part for part in key.split("/")[1:] if not part.startswith("evaluation.ceiling=")]
-        return canonical_key("/".join([name, *overrides])) if name else None
+        return ceiling_key(key, name) if name else None
 
     def lineage(self, key: str) -> dict[str, Any]:
         """Trace every benchmark number of an experiment back to its easy data.
@@ -413,7 +412,7 @@ def _made(home: Path, node: Node) -> list[dict[str, Any]]:
             "experiment": artifact.manifest.experiment,
             "created": artifact.manifest.created,
             "dagster_run": artifact.manifest.run_id,
-            "mlflow": mlflow_link(home, artifact.manifest.tracking_url),
+            "mlflow": mlflow_link(home, artifact.manifest.tracking_url) or artifact.manifest.tracking_url,
             "path": str(artifact.path),
         }
         for artifact in (ancestor.artifact for ancestor in ancestors(node))

@@ -33,6 +33,16 @@ def joined_key(name: str, overrides: Mapping[str, str]) -> str:
     return "/".join([name, *(f"{field}={value}" for field, value in sorted(overrides.items()))])
 
 
+def ceiling_key(key: str, ceiling: str) -> str:
+    """The key of an experiment's ceiling: another recipe with the same overrides.
+
+    Args:
+        ceiling: the recipe's name, of `evaluation.ceiling`.
+    """
+    _, overrides = split_key(key)
+    return joined_key(ceiling, {n: v for n, v in overrides.items() if n != "evaluation.ceiling"})
+
+
 def recipe_names(folders: Iterable[Path] = ()) -> list[str]:
     """Names of all recipes that can be found."""
     return sorted({path.stem for path in yaml_files([*folders, RECIPE_FOLDER])})

@@ -18,15 +18,17 @@ from typing import Any
 
 import dagster as dg
 
+from e2h_pipeline.artifacts.checkout import commit
 from e2h_pipeline.artifacts.code_version import code_of
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.job import StageJob
-from e2h_pipeline.artifacts.lineage import Node, ancestors, as_rows, trace
+from e2h_pipeline.artifacts.lineage import EASY_DATA, Node, ancestors, as_rows, trace
 from e2h_pipeline.artifacts.reads import Reads, State, data_places, hub_data, require_unchanged, state_of
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice, one_spelling
+from e2h_pipeline.recipe.describe import resolved
 from e2h_pipeline.stages.findings import GOLD, manifest_findings, reachable, roles
 from e2h_pipeline.stages.metadata import describe
 from e2h_pipeline.stages.spec import (
@@ -56,7 +58,9 @@ from resources.compute import BODIES, ComputeResource, StageBody, StageCall
 from resources.engine import EngineResource
 from resources.slots import WANTED
 from resources.store import StoreResource, input_artifact
-from resources.tracking import StageInfo, StageRun, TrackingResource
+from resources.tracking import COMMIT_TAG, ExperimentInfo, StageInfo, StageRun, TrackingResource
+
+_PARAM_LENGTH = 500  # MLflow takes at most 6,000 characters
 
 
 class FirewallError(RuntimeError):
@@ -193,13 +197,14 @@ def _asset(
             step = _resolve(spec, context.instance, store, context.partition_key, engine)
             _tag_run(context, {RECIPE_TAG: step.recipe.name, SEED_TAG: str(step.recipe.seed)})
             info = StageInfo(
-                experiment=context.partition_key,
+                experiment=experiment_info(context.partition_key, step.recipe),
                 asset=spec.name,
                 key=step.request.key,
                 dagster_run_id=context.run_id,
                 recipe=step.request.recipe,
                 inputs=step.inputs,
                 strict=step.recipe.strict,
+                easy_data=sorted({row["data_version"] for row in step.lineage if row["asset"] == EASY_DATA}),
             )
             opened = store.open()
             with tracking.stage_run(store.home_folder, info, context.log) as run:
@@ -226,6 +231,15 @@ def cause_first() -> Iterator[None]:
     except (ValueError, RuntimeError, OSError) as error:
         said = str(error) or type(error).__name__
         raise dg.Failure(said, {"error": type(error).__name__}, allow_retries=False) from error
+
+
+def experiment_info(key: str, recipe: Recipe) -> ExperimentInfo:
+    """What MLflow's parent run of an experiment says: what its recipe sets, and what code ran."""
+    tags = {"e2h.recipe": recipe.name, "e2h.seed": str(recipe.seed), "e2h.strict": str(recipe.strict).lower()}
+    params = {line.name: str(line.value)[:_PARAM_LENGTH] for line in resolved(recipe) if line.changed}
+    return ExperimentInfo(
+        key, recipe.digest(), params, {**tags, **({COMMIT_TAG: commit()} if commit() else {})}
+    )
 
 
 def _tag_run(context: dg.AssetExecutionContext, tags: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.report.levels import levels_in
 from e2h_pipeline.stages.pictures import Panel, PictureCurve, bar_picture, curve_picture, training_panels
 from resources.store import ARTIFACT_KEY, SEAL
-from resources.tracking import mlflow_link, page_link, served_pages
+from resources.tracking import mlflow_link, served_pages
 
 _PREVIEW_ROWS = 5
 _CELL_LENGTH = 160
@@ -67,7 +67,7 @@ def _pages(home: Path, artifact: Artifact) -> dict[str, Any]:
     for page in sorted(artifact.path.rglob("*.html")):
         pages[f"{page.stem}_file"] = dg.MetadataValue.path(str(page))
     for page in served_pages(artifact):
-        if link := page_link(home, artifact, page):
+        if link := mlflow_link(home, artifact.manifest.tracking_url, page.name):
             pages[page.stem] = dg.MetadataValue.url(link)
     if link := mlflow_link(home, artifact.manifest.tracking_url):
         pages["mlflow"] = dg.MetadataValue.url(link)

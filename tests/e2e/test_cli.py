@@ -155,6 +155,25 @@ def test_lineage_names_who_made_each_artifact(tiny_home: Path) -> None:
     assert artifacts[0]["dagster_run"][:8] in e2h(tiny_home, "lineage", "tiny").stdout
 
 
+def test_mlflow_has_what_people_compare_experiments_by(tiny_home: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tiny_home / 'mlflow.db'}")
+    (parent,) = (
+        run
+        for run in client.search_runs(["1"])
+        if run.data.tags.get("e2h.parent") and run.info.run_name == "tiny"
+    )
+    rows = _json(tiny_home, "results", "tiny")
+    for policy, levels in (("sft", "easy"), ("rl", "hard")):
+        (row,) = (r for r in rows if (r["policy"], r["method"], r["levels"]) == (policy, "greedy", levels))
+        assert parent.data.metrics[f"{levels}/{policy} greedy"] == row["accuracy"]
+    (easy,) = _json(tiny_home, "lineage", "tiny")["easy_data_version"]
+    assert parent.data.tags["e2h.easy_data_version"] == easy
+    assert parent.data.tags.items() >= {"e2h.recipe": "tiny", "e2h.seed": "0", "e2h.strict": "true"}.items()
+    assert "rl.updates" in parent.data.params and parent.data.metrics["wall_seconds"] > 0
+
+
 def test_the_difference_of_two_results_begins_at_the_changed_data(tiny_home: Path) -> None:
     """`tiny` and the same with fewer easy problems, which the first test of this file ran."""
     found = _json(tiny_home, "diff", "tiny", "tiny/problems.easy_limit=24")

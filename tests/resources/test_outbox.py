@@ -20,7 +20,7 @@ from e2h_pipeline.artifacts.request import Artifact, Draft, Request
 from e2h_pipeline.artifacts.store import ArtifactStore
 from resources import outbox
 from resources.mlflow_sender import MlflowSender
-from resources.tracking import StageInfo, TrackingResource, local_database, send_waiting
+from resources.tracking import ExperimentInfo, StageInfo, TrackingResource, local_database, send_waiting
 
 LOG = logging.getLogger("test")
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,9 @@ def _stage(home: Path, uri: str, steps: int = 3) -> None:
     store = ArtifactStore(home)
     easy = _artifact(store, "easy_problems")
     policy = _artifact(store, "sft_policy", easy, files=("config.json",))
-    info = StageInfo("ladder", "sft_policy", "k" * 64, "run-1", {"seed": 1}, {"easy_problems": easy})
+    info = StageInfo(
+        ExperimentInfo("ladder"), "sft_policy", "k" * 64, "run-1", {"seed": 1}, {"easy_problems": easy}
+    )
     with TrackingResource(uri=uri).stage_run(home, info, LOG) as run:
         run.open()
         for step in range(steps):
@@ -118,7 +120,7 @@ def test_a_server_that_comes_up_later_hears_everything_once(
 def test_a_report_reaches_mlflow_later_and_one_that_is_gone_holds_nothing_up(tmp_path: Path) -> None:
     uri = local_database(tmp_path)
     store = ArtifactStore(tmp_path)
-    info = StageInfo("ladder", "report", "k" * 64, "run-1", {"seed": 1}, {})
+    info = StageInfo(ExperimentInfo("ladder"), "report", "k" * 64, "run-1", {"seed": 1}, {})
     reports = [_artifact(store, name, files=("report.html",)) for name in ("report", "other_report")]
     for report in reports:
         with TrackingResource(uri=_CLOSED_PORT).stage_run(tmp_path, info, LOG) as run:
@@ -141,7 +143,9 @@ def test_a_database_that_breaks_during_a_stage_gets_the_rest_later(tmp_path: Pat
     store = ArtifactStore(tmp_path)
     easy = _artifact(store, "easy_problems")
     policy = _artifact(store, "sft_policy", easy, files=("config.json",))
-    info = StageInfo("ladder", "sft_policy", "k" * 64, "run-1", {"seed": 1}, {"easy_problems": easy})
+    info = StageInfo(
+        ExperimentInfo("ladder"), "sft_policy", "k" * 64, "run-1", {"seed": 1}, {"easy_problems": easy}
+    )
     with TrackingResource(uri=uri).stage_run(tmp_path, info, LOG) as run:
         run.open()
         run.reporter.metrics({"loss": 1.0}, 0)
@@ -173,9 +177,9 @@ def _bring_back(database: Path, away: Path) -> None:
 _KILLED = """
 import logging, os, signal, sys
 from pathlib import Path
-from resources.tracking import StageInfo, TrackingResource
+from resources.tracking import ExperimentInfo, StageInfo, TrackingResource
 
-info = StageInfo("ladder", "sft_policy", "k" * 64, "run-1", {"seed": 1}, {})
+info = StageInfo(ExperimentInfo("ladder"), "sft_policy", "k" * 64, "run-1", {"seed": 1}, {})
 with TrackingResource(uri=sys.argv[2]).stage_run(Path(sys.argv[1]), info, logging.getLogger()) as run:
     run.open()
     run.reporter.metrics({"loss": 1.0}, 0)

@@ -17,7 +17,14 @@ from e2h_pipeline.artifacts.served import serving
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.stages.metadata import describe
 from resources import tracking
-from resources.tracking import StageInfo, TrackingResource, local_database, mlflow_link, served_pages
+from resources.tracking import (
+    ExperimentInfo,
+    StageInfo,
+    TrackingResource,
+    local_database,
+    mlflow_link,
+    served_pages,
+)
 
 LOG = logging.getLogger("test")
 KEY = "ladder/seed=1"
@@ -40,9 +47,16 @@ def _artifact(
     return store.obtain(Request(asset, "c0de", inputs=refs), make)[0]
 
 
-def _info(easy: Artifact) -> StageInfo:
+EXPERIMENT = ExperimentInfo(
+    KEY, "d1", {"rl.updates": "50"}, {"e2h.seed": "1", "mlflow.source.git.commit": "abc"}
+)
+
+
+def _info(easy: Artifact, experiment: ExperimentInfo = EXPERIMENT) -> StageInfo:
+    recipe = {"seed": 1, "sft": {"epochs": 2}}
+    versions = [easy.data_version]
     return StageInfo(
-        KEY, "sft_policy", "k" * 64, "run-1", {"seed": 1, "sft": {"epochs": 2}}, {"easy_problems": easy}
+        experiment, "sft_policy", "k" * 64, "run-1", recipe, {"easy_problems": easy}, easy_data=versions
     )
 
 
@@ -64,7 +78,12 @@ def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) ->
         client.search_runs([experiment.experiment_id]), key=lambda r: r.data.tags.get("e2h.asset", "")
     )
     assert stage.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert parent.info.run_name == KEY
+    assert parent.info.run_name == KEY and stage.info.run_name == f"sft_policy · {KEY}"
+    assert parent.data.params == {"rl.updates": "50"}
+    assert parent.data.tags.items() >= EXPERIMENT.tags.items()
+    assert parent.info.end_time == stage.info.end_time
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert stage.data.tags["e2h.easy_data_version"] == easy.data_version
     assert stage.info.status == "FINISHED"
     assert stage.data.params == {"seed": "1", "sft.epochs": "2"}
     assert stage.data.tags["e2h.in.easy_problems"] == easy.data_version
@@ -89,9 +108,37 @@ def test_a_run_says_what_was_done_with_what_and_what_came_out(tmp_path: Path) ->
     assert sorted(r.info.status for r in runs) == ["FAILED", "FINISHED", "FINISHED"]
 
 
+def test_the_parent_has_the_headline_and_an_edited_recipe_has_another_parent(tmp_path: Path) -> None:
+    """MLflow's params never change, so numbers of two recipes never stand under the fields of one."""
+    from mlflow.tracking import MlflowClient
+
+    tracked = TrackingResource(uri=local_database(tmp_path))
+    edited = ExperimentInfo(KEY, "d2", {"rl.updates": "60"})
+    easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
+    with tracked.stage_run(tmp_path, _info(easy), LOG) as run:
+        run.open()
+    tracked.tell(
+        tmp_path, EXPERIMENT, {"hard/rl greedy": 0.5, "broken": float("nan")}, {"e2h.easy": "v1"}, LOG
+    )
+    tracked.tell(tmp_path, edited, {"hard/rl greedy": 0.6}, {}, LOG)
+    tracked.mark(tmp_path, KEY, {"e2h.firewall.easy": "leak"}, LOG)
+    client = MlflowClient(local_database(tmp_path))
+    runs = client.search_runs(["1"])
+    parents = {r.data.params["rl.updates"]: r for r in runs if "e2h.parent" in r.data.tags}
+    assert {updates: r.data.metrics for updates, r in parents.items()} == {
+        "50": {"hard/rl greedy": 0.5},
+        "60": {"hard/rl greedy": 0.6},
+    }
+    (stage,) = (r for r in runs if "e2h.asset" in r.data.tags)
+    assert stage.data.tags["mlflow.parentRunId"] == parents["50"].info.run_id
+    assert parents["50"].data.tags["e2h.easy"] == "v1"
+    assert all(r.data.tags["e2h.firewall.easy"] == "leak" for r in runs)
+
+
 def test_a_link_has_the_port_at_which_mlflow_is_served_now_or_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    classic = "?workflowType=machine_learning"
     monkeypatch.delenv("E2H_MLFLOW_PORT", raising=False)
     easy = _artifact(ArtifactStore(tmp_path), "easy_problems")
     with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, _info(easy), LOG) as run:
@@ -99,11 +146,13 @@ def test_a_link_has_the_port_at_which_mlflow_is_served_now_or_there_is_none(
     assert address is not None and address.startswith("#/experiments/1/runs/")
     assert mlflow_link(tmp_path, address) is None
     with serving(tmp_path, {"dagster": 3000, "mlflow": 5007}):
-        assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5007/{address}"
+        assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5007/{address}{classic}"
     assert mlflow_link(tmp_path, address) is None  # whoever served has ended
     monkeypatch.setenv("E2H_MLFLOW_PORT", "5005")
-    assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5005/{address}"
-    assert mlflow_link(tmp_path, "https://mlflow.example.org/#/a") == "https://mlflow.example.org/#/a"
+    assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5005/{address}{classic}"
+    server = "https://mlflow.example.org/#/a"
+    assert mlflow_link(tmp_path, server) == f"{server}{classic}"
+    assert mlflow_link(tmp_path, server, "report.html") == f"{server}/artifacts/report.html{classic}"
 
 
 PAGE = "<!doctype html><title>report</title><h1>The numbers of tiny</h1>"
@@ -122,8 +171,9 @@ def test_dagsters_page_links_to_the_report_and_tells_its_path(tmp_path: Path) ->
     report = _report(tmp_path)
     with serving(tmp_path, {"mlflow": 5007}):
         shown = describe(ArtifactStore(tmp_path), report, reused=False)
-    run = "http://127.0.0.1:5007/#/experiments/1/runs/abc"
-    assert (shown["mlflow"].value, shown["report"].value) == (run, f"{run}/artifacts/report.html")
+    run, classic = "http://127.0.0.1:5007/#/experiments/1/runs/abc", "?workflowType=machine_learning"
+    links = (shown["mlflow"].value, shown["report"].value)
+    assert links == (f"{run}{classic}", f"{run}/artifacts/report.html{classic}")
     assert shown["report_file"].value == str(report.path / "page" / "report.html")
 
 
@@ -145,14 +195,14 @@ def test_the_link_opens_the_report_in_a_browser(tmp_path: Path, monkeypatch: pyt
     port = free_port()
     monkeypatch.setenv("E2H_MLFLOW_PORT", str(port))
     report = _report(tmp_path)
-    info = StageInfo("tiny", "report", "k" * 64, "run-1", {}, {})
+    info = StageInfo(ExperimentInfo("tiny"), "report", "k" * 64, "run-1", {}, {})
     with TrackingResource(uri=local_database(tmp_path)).stage_run(tmp_path, info, LOG) as run:
         address = run.open()
         run.finish(report)
     (copy,) = (tmp_path / "mlflow-artifacts").rglob("report.html")
     assert copy.read_text() == PAGE
     with mlflow_server(tmp_path, port, "mlflow.db"), browser(tmp_path / "profile") as page:
-        page.open(f"{mlflow_link(tmp_path, address)}/artifacts/report.html")
+        page.open(str(mlflow_link(tmp_path, address, "report.html")))
         deadline = time.monotonic() + 60
         shown = None  # the page is in a frame that cannot be read, but the frame's address can
         while not shown and time.monotonic() < deadline:

@@ -249,10 +249,10 @@ def test_a_ceiling_is_marked_in_its_rows(tmp_path: Path, instance: dg.DagsterIns
 def test_mlflow_is_told_of_a_failed_check_and_of_its_mend(tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    from resources.tracking import StageInfo, TrackingResource, local_database
+    from resources.tracking import ExperimentInfo, StageInfo, TrackingResource, local_database
 
     tracking, log = TrackingResource(uri=local_database(tmp_path)), logging.getLogger("test")
-    info = StageInfo(toy.KEY, "sft_policy", "k" * 64, "run-1", {}, {}, strict=False)
+    info = StageInfo(ExperimentInfo(toy.KEY), "sft_policy", "k" * 64, "run-1", {}, {}, strict=False)
     with tracking.stage_run(tmp_path, info, log) as opened:
         opened.open()
     tracking.mark(tmp_path, toy.KEY, {"e2h.firewall.rerank_metrics:supervision_firewall": "a leak"}, log)
@@ -260,9 +260,9 @@ def test_mlflow_is_told_of_a_failed_check_and_of_its_mend(tmp_path: Path) -> Non
     client = MlflowClient(local_database(tmp_path))
     experiment = client.get_experiment_by_name("e2h")
     tags = {r.info.run_name: r.data.tags for r in client.search_runs([experiment.experiment_id])}
-    assert tags.keys() == {toy.KEY, "sft_policy", "another"}
-    assert tags["sft_policy"]["e2h.strict"] == "false"
-    for name in (toy.KEY, "sft_policy"):
+    assert tags.keys() == {toy.KEY, f"sft_policy · {toy.KEY}", "another"}
+    assert tags[f"sft_policy · {toy.KEY}"]["e2h.strict"] == "false"
+    for name in (toy.KEY, f"sft_policy · {toy.KEY}"):
         assert tags[name]["e2h.firewall.rerank_metrics:supervision_firewall"] == "a leak"
         assert "e2h.firewall.x:y" not in tags[name]
     TrackingResource(uri="http://127.0.0.1:9").mark(
