@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.watched import WATCHED
 from e2h_pipeline.artifacts.hashing import byte_hash_or_error, digest_json
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.store import ArtifactStore
@@ -45,18 +46,20 @@ def on_change(retried: bool = True) -> dg.AutomationCondition:
 
     Only assets that already exist, or are being made, are updated. A stage outside a sweep's
     `select`, or a partition that was only added, is not made by itself. So the first version of an
-    upstream is not a change. The first report of data files may come after the stages that read
-    them, and the files may have changed in between: `watch_files` looks for that."""
+    upstream is not a change. Of data files, `watch_files` reports the first version as an observation,
+    which is no version to a condition: so each one seen here is a change, and none yet is no gap."""
     condition = dg.AutomationCondition
     first_made = (~condition.missing()).newly_true()
+    watched = dg.AssetSelection.assets(*(watched.name for watched in WATCHED))
     changed = (
         condition.any_deps_match(condition.data_version_changed() & ~first_made)
+        | condition.any_deps_match(condition.data_version_changed()).allow(watched)
         | condition.code_version_changed()
     ) & (~condition.missing() | condition.in_progress())
     due = changed.since(condition.newly_requested() | condition.initial_evaluation())
     return (
         (due | condition.execution_failed().newly_true() if retried else due)
-        & ~condition.any_deps_missing()
+        & ~condition.any_deps_missing().ignore(watched)
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
         & ~condition.any_deps_match(condition.will_be_requested()).allow(

@@ -7,12 +7,12 @@ changed, it reports a new version of `problem_files`, `solution_files`, `label_f
 it and every stage below whose inputs differ. A missing or unreadable source fails the check
 `source_readable` of its asset. Its last good version stays, so nothing is made from damaged files.
 
-The first report of an experiment's source is not a change for `on_change`. Where a stage was made of
-other data than that, because the files changed before the first look, the sensor starts it.
-
-A new version is reported both as a materialization and as an observation, because Dagster never
-executes these assets: its conditions read materializations, its page (why something is out of date)
-reads observations.
+A change is reported both as a materialization and as an observation, because Dagster never executes
+these assets: its conditions read materializations, its page (why something is out of date) reads
+observations. The first version is observed only: it is not a change. (A condition that knows which
+materialization is the first reads Dagster's records at two moments, and a report may come between.)
+Where a stage was made of other data than that, because the files changed before the first look, the
+sensor starts it.
 """
 
 from __future__ import annotations
@@ -188,13 +188,9 @@ class _Tick:
         if not state.error and done != everybody:
             due = [key for key in keys if records.of(key) <= since]
             for key in due[: self.reports]:
-                seen_before = records.of(key) > 0
-                self.first |= set() if seen_before else {key}
-                report = _report(self.instance, watched, key, state, seen_before=seen_before)
-                self.events += [
-                    report,
-                    dg.AssetObservation(report.asset_key, partition=key, tags=report.tags),
-                ]
+                if not records.of(key):
+                    self.first.add(key)
+                self.events += _report(self.instance, watched, key, state, first=not records.of(key))
             done = everybody if len(due) <= self.reports else ""
             self.reports -= min(self.reports, len(due))
         stopped = len(keys) if state.error else 0
@@ -209,7 +205,7 @@ class _Tick:
 
 
 class _Records:
-    """Dagster's latest record of a watched asset for each experiment, by number; 0 without one."""
+    """Dagster's latest observation of a watched asset for each experiment, by number; 0 without one."""
 
     def __init__(self, instance: dg.DagsterInstance, asset: dg.AssetKey) -> None:
         self._instance, self._asset = instance, asset
@@ -217,7 +213,7 @@ class _Records:
     @cached_property
     def _latest(self) -> Mapping[str, int]:
         return self._instance.event_log_storage.get_latest_storage_id_by_partition(
-            self._asset, dg.DagsterEventType.ASSET_MATERIALIZATION
+            self._asset, dg.DagsterEventType.ASSET_OBSERVATION
         )
 
     def of(self, key: str) -> int:
@@ -258,25 +254,21 @@ def _errors(seen: Sources) -> dict[str, tuple[str, int]]:
 
 
 def _report(
-    instance: dg.DagsterInstance, watched: Watched, key: str, state: SourceState, *, seen_before: bool
-) -> dg.AssetMaterialization:
+    instance: dg.DagsterInstance, watched: Watched, key: str, state: SourceState, *, first: bool
+) -> list[Event]:
+    """The events of a new version: an observation, and before it a materialization if it is a change."""
     asset = dg.AssetKey(watched.name)
-    lines = changes(_last_parts(instance, asset, key) if seen_before else None, state.parts)
-    return dg.AssetMaterialization(
-        asset,
-        partition=key,
-        tags={_VERSION_TAG: state.version},
-        description="; ".join(lines),
-        metadata={
-            "data_version": state.version,
-            "changed": "; ".join(lines),
-            "files": dg.MetadataValue.table(
-                [_row(state, name) for name in sorted(state.parts)], schema=_COLUMNS
-            ),
-            "bytes": sum(state.sizes.values()),
-            "parts": dg.MetadataValue.json(state.parts),
-        },
-    )
+    lines = changes(None if first else _last_parts(instance, asset, key), state.parts)
+    tags, said = {_VERSION_TAG: state.version}, "; ".join(lines)
+    metadata: dict[str, Any] = {
+        "data_version": state.version,
+        "changed": said,
+        "files": dg.MetadataValue.table([_row(state, name) for name in sorted(state.parts)], schema=_COLUMNS),
+        "bytes": sum(state.sizes.values()),
+        "parts": dg.MetadataValue.json(state.parts),
+    }
+    observed = dg.AssetObservation(asset, said, metadata, partition=key, tags=tags)
+    return [observed] if first else [dg.AssetMaterialization(asset, said, metadata, key, tags), observed]
 
 
 _COLUMNS = dg.TableSchema(
@@ -303,8 +295,8 @@ def _row(state: SourceState, name: str) -> dg.TableRecord:
 def _last_parts(instance: dg.DagsterInstance, asset: dg.AssetKey, key: str) -> dict[str, str] | None:
     """Parts of our latest report; None without one."""
     asked = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[key])
-    records = instance.fetch_materializations(asked, limit=1).records
-    event = records[0].asset_materialization if records else None
+    records = instance.fetch_observations(asked, limit=1).records
+    event = records[0].asset_observation if records else None
     value = event.metadata.get("parts") if event else None
     return value.value if isinstance(value, dg.JsonMetadataValue) and isinstance(value.value, dict) else None
 
