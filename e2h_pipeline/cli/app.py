@@ -10,7 +10,7 @@
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h export ladder FOLDER       the experiment as a folder: for a supplement, or for e2h import elsewhere
-    e2h recipes ladder             a recipe, field by field; --check FILE
+    e2h recipes ladder             a recipe, field by field, with where each value comes from; --check
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
     e2h score FILE --evaluator E   step scores for solutions made anywhere
@@ -47,6 +47,7 @@ from e2h_pipeline.cli.shared import (
     AllowLeaks,
     CommandError,
     Json,
+    check_selection,
     checked_key,
     drop_output,
     known_key,
@@ -78,7 +79,9 @@ def main() -> None:
     try:
         own_streams()
         _run_app()
-    except (RecipeError, SweepError, StoreError, ManifestError, TableError, CommandError, HomeError) as error:
+    except RecipeError as error:
+        _fail(*map(str, error.args))
+    except (SweepError, StoreError, ManifestError, TableError, CommandError, HomeError) as error:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder that can only be read, a device that is gone
         drop_output()
@@ -86,7 +89,7 @@ def main() -> None:
             f"{error.filename}: {error.strerror}" if error.filename else f"output: {error.strerror or error}"
         )
     except KeyboardInterrupt:
-        _fail("stopped", _INTERRUPTED)
+        _fail("stopped", status=_INTERRUPTED)
 
 
 def _run_app() -> None:
@@ -123,6 +126,7 @@ def run(
 ) -> None:
     """Materialize an experiment; existing artifacts are reused."""
     key = checked_key(key)
+    check_selection(select)
     quiet_libraries()
     from e2h_pipeline.cli.view import StageLines, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
@@ -136,7 +140,7 @@ def run(
         except RunError as error:
             raise CommandError(str(error)) from None
         except RunStopped as error:
-            _fail(str(error), _INTERRUPTED)
+            _fail(str(error), status=_INTERRUPTED)
     with opened_experiments() as experiments:
         rows = experiments.results(key) if experiments.metrics_artifact(key) is not None else []
     print_results(best_known(rows))
@@ -307,10 +311,11 @@ def _asset_name(name: str, experiments: Experiments) -> str:
     return name
 
 
-def _fail(message: str, status: int = 1) -> None:
-    # Messages may quote a file's text: strip terminal control characters.
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
-    typer.echo(f"e2h: {line}", err=True)
+def _fail(*messages: str, status: int = 1) -> None:
+    for message in messages:
+        # Messages may quote a file's text: strip terminal control characters.
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+        typer.echo(f"e2h: {line}", err=True)
     sys.exit(status)
 
 
