@@ -10,6 +10,7 @@
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h export ladder FOLDER       the experiment as a folder: for a supplement, or for e2h import elsewhere
+    e2h init mine rl.updates=80    a recipe of your own; asks on a terminal
     e2h recipes ladder             a recipe, field by field, with where each value comes from; --check
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
@@ -39,6 +40,7 @@ from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.exchange import export, import_
 from e2h_pipeline.cli.grading import grade, rerank
+from e2h_pipeline.cli.init import init
 from e2h_pipeline.cli.judging import judge, score
 from e2h_pipeline.cli.label import label
 from e2h_pipeline.cli.plan import plan
@@ -268,6 +270,7 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     refuse_leaks(standing.leaks, allow_leaks)
 
 
+app.command()(init)
 app.command()(recipes)
 app.command()(plan)
 app.command()(sweep)

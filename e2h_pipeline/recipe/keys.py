@@ -13,7 +13,8 @@ from e2h_pipeline.recipe.yaml_files import yaml_files
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 DEFAULT_KEY = "ladder"
 RECIPE_NAME = re.compile(r"(?=.{1,41}\Z)[a-z0-9][a-z0-9_-]*(?:\.[a-z0-9_-]+)*")  # single dots inside: qwen2.5
-_OVERRIDE = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9][a-z0-9_]*)*)=([A-Za-z0-9_.,+-]{1,60})")
+FIELD = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9][a-z0-9_]*)*")
+_OVERRIDE = re.compile(rf"({FIELD.pattern})=([A-Za-z0-9_.,+-]{{1,60}})")
 _MAX_KEY_LENGTH = 200
 
 
