@@ -1,6 +1,7 @@
 """`e2h`: run experiments, read their numbers, and trace their inputs.
 
     e2h run ladder/seed=1          materialize an experiment through Dagster
+    e2h run ladder --dry-run       what it would make and reuse, what is missing, how long it takes
     e2h sweep evaluators           run the missing and stale members of a sweep
     e2h results ladder --json      its numbers, with intervals and data versions
     e2h lineage ladder             each number back to its easy data
@@ -38,6 +39,7 @@ from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
+from e2h_pipeline.cli.dry_run import dry_run
 from e2h_pipeline.cli.exchange import export, import_
 from e2h_pipeline.cli.grading import grade, rerank
 from e2h_pipeline.cli.init import init
@@ -124,12 +126,22 @@ def run(
         str | None,
         typer.Option(help="Assets such as 'easy_evaluator,rerank_scores+'. x+ adds dependents, +x inputs."),
     ] = None,
+    only_tell: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only tell what would be made and reused, what is missing, how long it takes."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="--dry-run: JSON instead of a table.")] = False,
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """Materialize an experiment; existing artifacts are reused."""
     key = checked_key(key)
     check_selection(select)
     quiet_libraries()
+    if only_tell:
+        dry_run(key, select, as_json)
+        return
     from e2h_pipeline.cli.view import StageLines, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
     from e2h_pipeline.operations.runner import RunError, RunStopped, run_experiment
