@@ -3,6 +3,7 @@
     docs/recipes.md   every field of a recipe
     docs/extending.md its template, with the examples that the tests run put in
     tests/graph.yaml  the asset graph: what each asset reads, always and for some recipes, and which methods it uses
+    e2h_pipeline/stages/names.py  the names of all stages, for commands that need not load them
 
 Tests fail when one is stale. Read the difference in review: it says what a change does to users and to keys.
 """
@@ -61,10 +62,23 @@ def asset_graph() -> str:
     return str(yaml.safe_dump(assets, sort_keys=False, width=120, default_flow_style=None))
 
 
+def stage_names() -> str:
+    """e2h_pipeline/stages/names.py."""
+    from e2h_pipeline.orchestration.planning import stage_order
+
+    listed = "".join(f'    "{name}",\n' for name in stage_order())
+    return (
+        '"""Names of all stages, upstream first, for commands that need not load them; `make generated`\n'
+        'writes this file."""\n\n'
+        f"NAMES = (\n{listed})\n"
+    )
+
+
 GENERATED = {
     "docs/recipes.md": recipes_page,
     "docs/extending.md": extending_page,
     "tests/graph.yaml": asset_graph,
+    "e2h_pipeline/stages/names.py": stage_names,
 }
 
 

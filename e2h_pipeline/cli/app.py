@@ -1,6 +1,7 @@
 """`e2h`: run experiments, read their numbers, and trace their inputs.
 
     e2h run ladder/seed=1          materialize an experiment through Dagster
+    e2h run ladder --dry-run       what it would make and reuse, what is missing, how long it takes
     e2h sweep evaluators           run the missing and stale members of a sweep
     e2h results ladder --json      its numbers, with intervals and data versions
     e2h lineage ladder             each number back to its easy data
@@ -10,7 +11,8 @@
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h export ladder FOLDER       the experiment as a folder: for a supplement, or for e2h import elsewhere
-    e2h recipes ladder             a recipe, field by field; --check FILE
+    e2h init mine rl.updates=80    a recipe of your own; asks on a terminal
+    e2h recipes ladder             a recipe, field by field, with where each value comes from; --check
     e2h grade answers.jsonl        grade answers made anywhere
     e2h rerank samples.jsonl       votes and best-of-N over samples made anywhere
     e2h score FILE --evaluator E   step scores for solutions made anywhere
@@ -37,8 +39,10 @@ from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.doctor import doctor
+from e2h_pipeline.cli.dry_run import dry_run
 from e2h_pipeline.cli.exchange import export, import_
 from e2h_pipeline.cli.grading import grade, rerank
+from e2h_pipeline.cli.init import init
 from e2h_pipeline.cli.judging import judge, score
 from e2h_pipeline.cli.label import label
 from e2h_pipeline.cli.plan import plan
@@ -47,6 +51,7 @@ from e2h_pipeline.cli.shared import (
     AllowLeaks,
     CommandError,
     Json,
+    check_selection,
     checked_key,
     drop_output,
     known_key,
@@ -78,7 +83,9 @@ def main() -> None:
     try:
         own_streams()
         _run_app()
-    except (RecipeError, SweepError, StoreError, ManifestError, TableError, CommandError, HomeError) as error:
+    except RecipeError as error:
+        _fail(*map(str, error.args))
+    except (SweepError, StoreError, ManifestError, TableError, CommandError, HomeError) as error:
         _fail(str(error))
     except OSError as error:  # a full disk, a folder that can only be read, a device that is gone
         drop_output()
@@ -86,7 +93,7 @@ def main() -> None:
             f"{error.filename}: {error.strerror}" if error.filename else f"output: {error.strerror or error}"
         )
     except KeyboardInterrupt:
-        _fail("stopped", _INTERRUPTED)
+        _fail("stopped", status=_INTERRUPTED)
 
 
 def _run_app() -> None:
@@ -119,11 +126,22 @@ def run(
         str | None,
         typer.Option(help="Assets such as 'easy_evaluator,rerank_scores+'. x+ adds dependents, +x inputs."),
     ] = None,
+    only_tell: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only tell what would be made and reused, what is missing, how long it takes."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="--dry-run: JSON instead of a table.")] = False,
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """Materialize an experiment; existing artifacts are reused."""
     key = checked_key(key)
+    check_selection(select)
     quiet_libraries()
+    if only_tell:
+        dry_run(key, select, as_json)
+        return
     from e2h_pipeline.cli.view import StageLines, own_terminal, print_results
     from e2h_pipeline.evaluation.results import select as best_known
     from e2h_pipeline.operations.runner import RunError, RunStopped, run_experiment
@@ -136,7 +154,7 @@ def run(
         except RunError as error:
             raise CommandError(str(error)) from None
         except RunStopped as error:
-            _fail(str(error), _INTERRUPTED)
+            _fail(str(error), status=_INTERRUPTED)
     with opened_experiments() as experiments:
         rows = experiments.results(key) if experiments.metrics_artifact(key) is not None else []
     print_results(best_known(rows))
@@ -264,6 +282,7 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     refuse_leaks(standing.leaks, allow_leaks)
 
 
+app.command()(init)
 app.command()(recipes)
 app.command()(plan)
 app.command()(sweep)
@@ -307,10 +326,11 @@ def _asset_name(name: str, experiments: Experiments) -> str:
     return name
 
 
-def _fail(message: str, status: int = 1) -> None:
-    # Messages may quote a file's text: strip terminal control characters.
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
-    typer.echo(f"e2h: {line}", err=True)
+def _fail(*messages: str, status: int = 1) -> None:
+    for message in messages:
+        # Messages may quote a file's text: strip terminal control characters.
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+        typer.echo(f"e2h: {line}", err=True)
     sys.exit(status)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,13 @@ import typer
 from e2h_pipeline.artifacts.home import home, recipe_folders
 from e2h_pipeline.artifacts.json_text import json_text
 from e2h_pipeline.recipe import Recipe, one_spelling
+from e2h_pipeline.recipe.section import did_you_mean
+from e2h_pipeline.stages.names import NAMES
 
 if TYPE_CHECKING:
     from e2h_pipeline.orchestration.experiments import Experiments
+
+_SELECTED = re.compile(r"\+?([a-z][a-z0-9_]*)\+?")
 
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
@@ -91,6 +96,20 @@ def checked_key(key: str) -> str:
     """The one spelling of a key whose recipe parses."""
     Recipe.from_key(key, recipe_folders(home()))
     return one_spelling(key, recipe_folders(home()))
+
+
+def check_selection(select: str | None) -> None:
+    """Refuse names of stages that are not there, before Dagster is loaded; it reads all other selections.
+
+    Raises:
+        CommandError: there is such a name.
+    """
+    found = [_SELECTED.fullmatch(part.strip()) for part in (select or "").split(",")]
+    for name in [match[1] for match in found if match] if all(found) else ():
+        if name not in NAMES:
+            raise CommandError(
+                f"--select: no stage '{name}'{did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}"
+            )
 
 
 def known_key(experiments: Experiments, key: str) -> str:

@@ -97,7 +97,11 @@ def host_cards() -> Cards:
 
 
 def memory_plan(
-    recipe: Recipe, cards: Cards, engine: str = EMBEDDED, stages: Collection[str] | None = None
+    recipe: Recipe,
+    cards: Cards,
+    engine: str = EMBEDDED,
+    stages: Collection[str] | None = None,
+    advise: bool = True,
 ) -> list[StagePlan]:
     """The plans of the stages that use a GPU, in the order of a run.
 
@@ -105,6 +109,7 @@ def memory_plan(
         cards: those of the host; `ranks` of them in stages that several processes share.
         engine: the word of the engine that draws pools.
         stages: only these; all of the recipe's scope where None.
+        advise: look for a change that makes a stage fit, which takes minutes where there are many.
 
     Raises:
         ModelError: the base model's config is not on this machine, or its code needs data to run.
@@ -117,12 +122,25 @@ def memory_plan(
     model = _Base(config, getattr(torch, recipe.base.dtype))
     try:
         found = _stages(recipe, model, cards, engine)
-        return [_plan(*stage) for stage in found if stage[0] in wanted]
+        return [_plan(*stage, advise) for stage in found if stage[0] in wanted]
     except (DataDependentOutputException, UnsupportedFakeTensorException) as error:
         raise ModelError(
             f"base.model '{recipe.base.model}': {config.model_type} looks at values, so it cannot be reckoned "
             f"without weights ({error})"
         ) from error
+
+
+def weights_of(recipe: Recipe) -> int:
+    """Bytes of the base model's weights.
+
+    Raises:
+        ModelError: the base model's config is not on this machine.
+    """
+    import torch
+
+    with meta():
+        model = language_model(published_config(recipe.base), getattr(torch, recipe.base.dtype))
+    return int(model.num_parameters()) * torch.finfo(model.dtype).bits // 8
 
 
 @dataclass(frozen=True)
@@ -184,10 +202,10 @@ def _stages(
         yield "rl_policy", rounds(recipe.rl, base), own, changes
 
 
-def _plan(stage: str, reckon: _Reckon, cards: Cards, changes: Iterator[_Change]) -> StagePlan:
+def _plan(stage: str, reckon: _Reckon, cards: Cards, changes: Iterator[_Change], advise: bool) -> StagePlan:
     """The plan of a stage, with the first change that makes it fit if it does not."""
     found = StagePlan(stage, tuple(reckon(cards)), cards.bytes, cards.ranks)
-    if found.fits:
+    if found.fits or not advise:
         return found
     enough = (
         fields

@@ -2,7 +2,7 @@
 
 from e2h_pipeline.recipe.families import FAMILIES
 from e2h_pipeline.recipe.keys import DEFAULT_KEY, RECIPE_FOLDER, canonical_key, recipe_names
-from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice, one_spelling
+from e2h_pipeline.recipe.recipe import Recipe, RecipeSlice, one_spelling, sources_of
 from e2h_pipeline.recipe.section import Family, RecipeError, Section, with_inner
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
 from e2h_pipeline.recipe.sections.fitting import FineTuning, Fitting
@@ -150,5 +150,6 @@ __all__ = [
     "canonical_key",
     "one_spelling",
     "recipe_names",
+    "sources_of",
     "with_inner",
 ]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from e2h_pipeline.recipe.families import FAMILIES
+from e2h_pipeline.recipe.layers import Layer, origin
 from e2h_pipeline.recipe.recipe import Recipe
 from e2h_pipeline.recipe.section import Section
 
@@ -22,7 +23,8 @@ Generated from the models in [e2h_pipeline/recipe/sections](../e2h_pipeline/reci
 
 A recipe is a YAML file of the sections below, in `E2H_HOME/recipes/` or shipped in `e2h_pipeline/recipes/`. It may
 extend another (`extends: ladder`). A key is its name and overrides: `ladder/rl.updates=50/seed=1`.
-`e2h recipes NAME` shows a recipe with all its values, `e2h recipes --check FILE` reports the errors of a file.
+`e2h init` writes a file; `e2h recipes NAME` shows a recipe with all its values and where each comes from;
+`e2h recipes --check` reports all errors of all files in that folder, or of those named behind it.
 
 Values are read by the type of their field, as in YAML 1.2. A text that looks like a number stays a text where the
 field is a text. What YAML 1.1 reads in another way is refused: leading zeros (`010`), `yes` and `no`, `1_000`, `1:30`;
@@ -53,12 +55,14 @@ class FieldLine:
         value: as plain data; None where only the model is described.
         default: as plain data.
         meaning: its description.
+        source: the file or key that sets it; empty for a default and a value that others decide.
     """
 
     name: str
     value: Any
     default: Any
     meaning: str
+    source: str = ""
 
     @property
     def changed(self) -> bool:
@@ -66,9 +70,14 @@ class FieldLine:
         return bool(self.value != self.default)
 
 
-def resolved(recipe: Recipe) -> Iterator[FieldLine]:
-    """Every field of a recipe with its value, default and meaning."""
-    yield from _lines(recipe, "")
+def resolved(recipe: Recipe, sources: Layer | None = None) -> Iterator[FieldLine]:
+    """Every field of a recipe with its value, default and meaning.
+
+    Args:
+        sources: where values come from (`sources_of`).
+    """
+    for place, line in _lines(recipe, ""):
+        yield replace(line, source=origin(sources or {}, place))
 
 
 def recipes_page() -> str:
@@ -82,17 +91,21 @@ def recipes_page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _lines(section: BaseModel, prefix: str) -> Iterator[FieldLine]:
+def _lines(
+    section: BaseModel, prefix: str, above: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], FieldLine]]:
+    """Place (names of fields, and numbers in lists) and line of each field."""
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+        value, place = getattr(section, name), (*above, name)
         if isinstance(value, Section):
-            yield from _lines(value, f"{prefix}{name}.")
+            yield from _lines(value, f"{prefix}{name}.", place)
         elif isinstance(value, tuple) and value and all(isinstance(item, Section) for item in value):
             for number, item in enumerate(value):
-                place = f"{prefix}{name}." if len(value) == 1 else f"{prefix}{name}.{number}."
-                yield from _lines(item, place)
+                inner = f"{prefix}{name}." if len(value) == 1 else f"{prefix}{name}.{number}."
+                yield from _lines(item, inner, (*place, number))
         else:
-            yield FieldLine(f"{prefix}{name}", _plain(value), _default(field), field.description or "")
+            shown = FieldLine(f"{prefix}{name}", _plain(value), _default(field), field.description or "")
+            yield place, shown
 
 
 def _family(name: str) -> list[str]:

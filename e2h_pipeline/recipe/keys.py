@@ -7,15 +7,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from e2h_pipeline.recipe.section import RecipeError, did_you_mean
+from e2h_pipeline.recipe.section import RecipeError
 from e2h_pipeline.recipe.yaml_files import yaml_files
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 DEFAULT_KEY = "ladder"
 RECIPE_NAME = re.compile(r"(?=.{1,41}\Z)[a-z0-9][a-z0-9_-]*(?:\.[a-z0-9_-]+)*")  # single dots inside: qwen2.5
-_OVERRIDE = re.compile(r"([a-z][a-z0-9_]*(?:\.[a-z0-9][a-z0-9_]*)*)=([A-Za-z0-9_.,+-]{1,60})")
+FIELD = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9][a-z0-9_]*)*")
+_OVERRIDE = re.compile(rf"({FIELD.pattern})=([A-Za-z0-9_.,+-]{{1,60}})")
 _MAX_KEY_LENGTH = 200
 
 
@@ -65,19 +64,3 @@ def split_key(key: str) -> tuple[str, dict[str, str]]:
             raise RecipeError(f"field {match[1]} is given twice in key {key!r}")
         overrides[match[1]] = match[2]
     return name, overrides
-
-
-def explain_validation(error: ValidationError, sections: Mapping[str, Iterable[str]]) -> str:
-    """The first error of a recipe in one line: the field, what is wrong, and the mend where it is
-    known.
-
-    Args:
-        sections: known fields by section; those of the recipe itself under the empty name.
-    """
-    first = error.errors()[0]
-    *parents, leaf = map(str, first["loc"] or ("",))
-    where = ".".join([*parents, leaf])
-    if first["type"] == "extra_forbidden":
-        return f"no field '{where}'{did_you_mean(leaf, sections.get('.'.join(parents[:1]), ()))}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message

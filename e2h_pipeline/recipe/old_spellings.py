@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from e2h_pipeline.recipe.section import RecipeError
-
 _KINDS = "prm|orm|oprm|pairwise"
 _MOVED = (
     (rf"({_KINDS})\.(tokens|outcome_share)", r"reward.\2 (with reward.kind=\1)"),
@@ -18,16 +16,9 @@ _MOVED = (
 )
 
 
-def refuse_old_spelling(field: str, where: str) -> None:
-    """Refuse the old name of a field.
-
-    Args:
-        field: dotted name.
-        where: the file or key that has it.
-
-    Raises:
-        RecipeError: it is an old name; the message has the new one.
-    """
+def new_spelling(field: str) -> str:
+    """What the old name of a field, dotted, is now; empty where it is no old name."""
     for old, new in _MOVED:
         if match := re.fullmatch(old, field):
-            raise RecipeError(f"{where}: {field} is now {match.expand(new)}")
+            return match.expand(new)
+    return ""

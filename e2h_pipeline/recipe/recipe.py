@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from e2h_pipeline.recipe.errors import explained, last_to_set
 from e2h_pipeline.recipe.families import (
-    FAMILIES,
     AnyProblems,
     AnyReward,
     AnyRl,
@@ -32,11 +33,18 @@ from e2h_pipeline.recipe.families import (
 from e2h_pipeline.recipe.keys import (
     RECIPE_FOLDER,
     canonical_key,
-    explain_validation,
     joined_key,
     split_key,
 )
-from e2h_pipeline.recipe.layers import Layer, laid_together, override_layer, recipe_layers
+from e2h_pipeline.recipe.layers import (
+    FileLayer,
+    Layer,
+    laid_together,
+    origins,
+    override_layer,
+    recipe_files,
+)
+from e2h_pipeline.recipe.old_spellings import new_spelling
 from e2h_pipeline.recipe.scalars import usual_number
 from e2h_pipeline.recipe.section import RecipeError, Section
 from e2h_pipeline.recipe.sections.evaluation import Evaluation, Rerank
@@ -89,85 +97,90 @@ class Recipe(Section):
     evaluation: Evaluation = Field(default_factory=Evaluation)
 
     @model_validator(mode="after")
-    def _firewall(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
+        """What sections ask of each other, all of it at once."""
+        rules = (
+            self._firewall,
+            self._named_evaluators,
+            self._something_to_judge,
+            self._nothing_is_drawn,
+            self._search_fits,
+            self._searches_compare,
+        )
+        if found := [why for rule in rules for why in rule()]:
+            lines = [
+                InitErrorDetails(type=PydanticCustomError("rule", "{why}", {"why": why}), input=None)
+                for why in found
+            ]
+            raise ValidationError.from_exception_data("Recipe", lines)
+        return self
+
+    def _firewall(self) -> Iterator[str]:
         beyond = sorted(set(self.problems.easy_levels) - set(self.problems.supervisable_levels))
         if self.strict and beyond:
-            raise ValueError(
+            yield (
                 f"level {', '.join(map(str, beyond))} in problems.easy_levels needs strict: false (a ceiling recipe)"
             )
         if self.strict and self.problems.hard_answers:
-            raise ValueError("problems.hard_answers needs strict: false (a control)")
+            yield "problems.hard_answers needs strict: false (a control)"
         if self.strict and not self.reward.easy_only:
-            raise ValueError(
+            yield (
                 f"reward.kind={self.reward.kind} needs strict: false, because nobody here knows what others trained it on"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _named_evaluators(self) -> Recipe:
+    def _named_evaluators(self) -> Iterator[str]:
         if isinstance(self.reward, OutsideReward) and not self.reward.evaluator:
-            raise ValueError("reward.evaluator: name a folder or a Hub name")
-        return self
+            yield "reward.evaluator: name a folder or a Hub name"
 
-    @model_validator(mode="after")
-    def _something_to_judge(self) -> Recipe:
+    def _something_to_judge(self) -> Iterator[str]:
         if self.scope == "evaluator" and not self.human_steps.sources:
-            raise ValueError(
-                "scope: evaluator judges steps that people labelled: name some in human_steps.sources"
-            )
-        return self
+            yield ("scope: evaluator judges steps that people labelled: name some in human_steps.sources")
 
-    @model_validator(mode="after")
-    def _nothing_is_drawn(self) -> Recipe:
+    def _nothing_is_drawn(self) -> Iterator[str]:
         """Samples that are supplied are not our policy's: they are reranked, and that is all."""
         if self.samples.drawn:
-            return self
+            return
         source = f"with samples.source={self.samples.source} nothing is drawn"
         if self.scope == "pipeline":
-            raise ValueError(f"{source} by our policy, so there is none to go on with: set scope: reranking")
+            yield f"{source} by our policy, so there is none to go on with: set scope: reranking"
         if self.early_stop.enabled:
-            raise ValueError(f"{source}, and early_stop.enabled gives samples up while they are drawn")
+            yield f"{source}, and early_stop.enabled gives samples up while they are drawn"
         if self.search.method != IndependentSearch().method:
-            raise ValueError(f"{source}, and search.method={self.search.method} is a way to draw")
-        return self
+            yield f"{source}, and search.method={self.search.method} is a way to draw"
 
-    @model_validator(mode="after")
-    def _search_fits(self) -> Recipe:
+    def _search_fits(self) -> Iterator[str]:
         method, together, samples = self.search.method, self.search.together, self.sampling.samples
         if samples % together:
-            raise ValueError(
+            yield (
                 f"search.method={method} finds {together} samples together, and sampling.samples={samples} is no "
                 f"multiple of {together}"
             )
         for section in (self.search, *self.searches):
             if section.reward_kinds and self.reward.kind not in section.reward_kinds:
-                raise ValueError(
+                yield (
                     f"search method {section.method} asks an evaluator of reward.kind={' or '.join(section.reward_kinds)}, "
                     f"and this recipe has {self.reward.kind}"
                 )
         if self.search.prunes and self.early_stop.enabled:
-            raise ValueError(
+            yield (
                 f"search.method={method} drops beginnings itself: set early_stop.enabled=false, or "
                 "search.method=independent"
             )
-        return self
 
-    @model_validator(mode="after")
-    def _searches_compare(self) -> Recipe:
+    def _searches_compare(self) -> Iterator[str]:
         options, labels = self.search_comparison, [search.label for search in self.searches]
         if len(set(labels)) < len(labels):
-            raise ValueError("searches: two of them are the same")
+            yield "searches: two of them are the same"
         for search in self.searches:
             if options.samples % search.together:
-                raise ValueError(
+                yield (
                     f"searches: {search.label} finds {search.together} samples together, and "
                     f"search_comparison.samples={options.samples} is no multiple of {search.together}"
                 )
         if self.searches and (self.scope == "evaluator" or not self.samples.drawn):
-            raise ValueError("searches: nothing is drawn by our policy here, so there is nothing to search")
+            yield "searches: nothing is drawn by our policy here, so there is nothing to search"
         if self.searches and options.policy == "rl" and self.scope != "pipeline":
-            raise ValueError("search_comparison.policy=rl needs scope: pipeline, which makes that policy")
-        return self
+            yield "search_comparison.policy=rl needs scope: pipeline, which makes that policy"
 
     @model_validator(mode="after")
     def _domain_decides(self) -> Recipe:
@@ -191,15 +204,19 @@ class Recipe(Section):
                 field which can run a model's Python.
         """
         name, overrides = split_key(key)
-        layers = [*recipe_layers(name, [*folders, RECIPE_FOLDER]), override_layer(overrides, key)]
+        files, layers = _layers(key, folders)
+        data, wrong = laid_together([layer for _, layer in layers])
+        named = [str(file.path) for file in files]
+        problems = [
+            *(f"{file.path}: {field} is now {new_spelling(field)}" for file in files for field in file.moved),
+            *(last_to_set(section, layers, named) + why for section, why in wrong.items()),
+        ]
         try:
-            data = laid_together(layers)
             recipe = cls.model_validate({**data, "name": name})
         except ValidationError as error:
-            why = explain_validation(error, _known_fields(data))
-            raise RecipeError(f"recipe key '{key}': {why}") from None
-        except RecipeError as error:
-            raise RecipeError(f"recipe key '{key}': {error}") from None
+            problems += explained(error, cls, data, origins(layers), named, whole=not wrong)
+        if problems:
+            raise RecipeError(*(f"recipe key '{key}': {why}" for why in dict.fromkeys(problems)))
         _refuse_remote_code(recipe, overrides)
         return recipe
 
@@ -218,6 +235,23 @@ class Recipe(Section):
     def slice(self, sections: Iterable[str]) -> RecipeSlice:
         """The view a stage gets: only the named top-level fields can be read."""
         return RecipeSlice(self, tuple(sections))
+
+
+def _layers(key: str, folders: Iterable[Path]) -> tuple[list[FileLayer], list[tuple[str, Layer]]]:
+    """The files of a key, and the layers of its recipe, each with its name: a file, or the key."""
+    name, overrides = split_key(key)
+    files = recipe_files(name, [*folders, RECIPE_FOLDER])
+    return files, [*((str(file.path), file.data) for file in files), (key, override_layer(overrides, key))]
+
+
+def sources_of(key: str, folders: Iterable[Path] = ()) -> Layer:
+    """Where each value of a key's recipe comes from, for `layers.origin`: a file, or the key. Defaults have no
+    source.
+
+    Raises:
+        RecipeError: see `Recipe.from_key`.
+    """
+    return origins(_layers(key, folders)[1])
 
 
 def one_spelling(key: str, folders: Iterable[Path] = ()) -> str:
@@ -262,21 +296,6 @@ class RecipeSlice:
     def as_dict(self) -> dict[str, Any]:
         """The slice as plain JSON data, for keys and manifests."""
         return self._recipe.model_dump(mode="json", include=set(self.sections))
-
-
-def _known_fields(data: Layer) -> dict[str, Iterable[str]]:
-    """Fields that a recipe could have, by section; of a section with methods, those of the chosen
-    one."""
-    known: dict[str, Iterable[str]] = {"": Recipe.model_fields}
-    for name, field in Recipe.model_fields.items():
-        family = FAMILIES.get(name)
-        if family is not None:
-            value = data.get(name, {})
-            first = next(iter(value), {}) if isinstance(value, list) else value
-            known[name] = family.member(first.get(family.tag, family.default)).model_fields
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            known[name] = field.annotation.model_fields
-    return known
 
 
 def _refuse_remote_code(recipe: Recipe, overrides: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -16,7 +16,13 @@ from e2h_pipeline.recipe.scalars import kinds, typed
 
 
 class RecipeError(ValueError):
-    """A recipe file, key or override that cannot be used; the message names the mend."""
+    """A recipe file, key or override that cannot be used: all that is wrong, each with its mend.
+
+    `args` has one line for each.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class Section(BaseModel):
@@ -34,16 +40,13 @@ class Section(BaseModel):
         """Text of files and keys as the type of its field."""
         if not isinstance(data, Mapping):
             return data
-        return {name: cls._typed(name, value) for name, value in data.items()}
-
-    @classmethod
-    def _typed(cls, name: str, value: Any) -> Any:
-        try:
-            return typed(value, _kinds(cls, name))
-        except ValueError as error:
-            why = PydanticCustomError("scalar", "{why}", {"why": str(error)})
-            line = InitErrorDetails(type=why, loc=(name,), input=value)
-            raise ValidationError.from_exception_data(cls.__name__, [line]) from None
+        found, wrong = {}, {}
+        for name, value in data.items():
+            try:
+                found[name] = typed(value, _kinds(cls, name))
+            except ValueError as error:
+                wrong[name] = PydanticCustomError("scalar", "{why}", {"why": str(error)})
+        return found if not wrong else refuse(cls, data, wrong)
 
 
 S = TypeVar("S", bound=Section)
@@ -100,8 +103,9 @@ class Family:
             )
         try:
             options = options_of(self.group, word) or self.plain or self.base
-        except (ImportError, AttributeError) as error:
-            raise RecipeError(f"'{word}' ({self.group}) cannot be loaded: {error}") from None
+        except Exception as error:  # noqa: BLE001 -- a package that breaks must stop its own recipes only
+            why = f"{type(error).__name__}: {error}"
+            raise RecipeError(f"'{word}' ({self.group}) cannot be loaded: {why}") from None
         if not (isinstance(options, type) and issubclass(options, self.base)):
             raise RecipeError(
                 f"Options of '{word}' ({self.group}) must be a subclass of {self.base.__name__}"
@@ -121,14 +125,17 @@ class Family:
             raise PydanticCustomError(
                 "method", "{tag}: {why}", {"tag": self.tag, "why": str(error)}
             ) from None
-        for field in value:
-            if field not in section.model_fields and (owners := self._owners(field)):
-                raise PydanticCustomError(
-                    "other_method",
-                    "{field} is a field of {tag}={owners}, not of {tag}={word}",
-                    {"field": field, "tag": self.tag, "owners": " and ".join(owners), "word": word},
-                )
-        return section.model_validate({**value, self.tag: word})
+        data = {**value, self.tag: word}
+        wrong = {
+            field: PydanticCustomError(
+                "other_method",
+                "{field} is a field of {tag}={owners}, not of {tag}={word}",
+                {"field": field, "tag": self.tag, "owners": " and ".join(owners), "word": word},
+            )
+            for field in value
+            if field not in section.model_fields and (owners := self._owners(field))
+        }
+        return section.model_validate(data) if not wrong else refuse(section, data, wrong)
 
     def shared(self, one: str, other: str) -> frozenset[str]:
         """Fields that two methods inherit from the same section; a recipe keeps them when its
@@ -141,6 +148,27 @@ class Family:
 
     def _owners(self, field: str) -> list[str]:
         return [word for word, section in self.members.items() if field in section.model_fields]
+
+
+def refuse(
+    section: type[BaseModel], data: Mapping[str, Any], wrong: Mapping[str, PydanticCustomError]
+) -> NoReturn:
+    """Refuse the data of a section for all its errors at once.
+
+    Args:
+        wrong: field -> what was found before pydantic has seen the data; it is asked about the others.
+    """
+    lines = [InitErrorDetails(type=why, loc=(name,), input=data[name]) for name, why in wrong.items()]
+    try:
+        section.model_validate({name: value for name, value in data.items() if name not in wrong})
+    except ValidationError as error:
+        for one in error.errors():
+            if one["loc"] and one["loc"][0] not in wrong:  # a field left out is no error of the file
+                why = PydanticCustomError(
+                    cast(Any, one["type"]), "{why}", {"why": one["msg"]} | one.get("ctx", {})
+                )
+                lines.append(InitErrorDetails(type=why, loc=one["loc"], input=one["input"]))
+    raise ValidationError.from_exception_data(section.__name__, lines)
 
 
 @cache

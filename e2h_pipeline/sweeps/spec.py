@@ -138,7 +138,7 @@ def read_members(sweep: Sweep, recipe_folders: Sequence[Path] = ()) -> list[tupl
             key = one_spelling("/".join([sweep.recipe, *overrides]), recipe_folders)
             recipe = Recipe.from_key(key, recipe_folders)
         except RecipeError as error:
-            raise SweepError(f"sweep {sweep.name}: {error}") from None
+            raise SweepError(f"sweep {sweep.name}: {'; '.join(map(str, error.args))}") from None
         digest = recipe.digest()
         if digest in found:
             raise SweepError(f"sweep {sweep.name}: two members are {key}; values of an axis must differ")

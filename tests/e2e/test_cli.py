@@ -31,6 +31,9 @@ def _json(home: Path, *arguments: str) -> Any:
 def test_other_easy_data_remakes_exactly_what_is_below(tiny_home: Path) -> None:
     """The source is split again. Only the easy partition differs, so all stages that do not depend
     on it are reused."""
+    told = _json(tiny_home, "run", "tiny/problems.easy_limit=24", "--dry-run")["stages"]
+    assert {stage["stage"] for stage in told if stage["reused"]} == {"problem_source", "base_model"}
+    assert all(stage["seconds"] is not None for stage in told if not stage["reused"])
     done = e2h(tiny_home, "run", "tiny/problems.easy_limit=24")
     assert done.returncode == 0, done.stderr
     assert _stages(done.stdout, "reused") == {"problem_source", "base_model", "base_answers"}
@@ -287,7 +290,7 @@ def test_commands_that_read_need_no_home_that_can_be_written(tiny_home: Path) ->
     [
         (["run", "nothing"], "no recipe 'nothing'"),
         (["run", "tiny/rl.speed=1"], "no field 'rl.speed'"),
-        (["run", "tiny", "--select", "rl_polic"], "names no stage"),
+        (["run", "tiny", "--select", "rl_polic"], "no stage 'rl_polic'; did you mean 'rl_policy'"),
         (["results", "tiny/seed=9"], "has no results yet; run: e2h run tiny/seed=9"),
         (["inspect", "policy", "--key", "tiny"], "no asset 'policy'; there are: base_answers"),
         (["report", "tiny/seed=9"], "has no report yet"),

@@ -1,0 +1,32 @@
+"""Names of all stages, upstream first, for commands that need not load them; `make generated`
+writes this file."""
+
+NAMES = (
+    "recipe",
+    "base_model",
+    "problem_source",
+    "benchmark_questions",
+    "base_answers",
+    "easy_problems",
+    "hard_questions",
+    "easy_solutions",
+    "sft_policy",
+    "easy_samples",
+    "easy_step_labels",
+    "easy_outcome_labels",
+    "easy_evaluator",
+    "rl_policy",
+    "rl_answers",
+    "sft_answers",
+    "benchmark_samples",
+    "rerank_scores",
+    "gold_answers",
+    "rerank_metrics",
+    "benchmark_metrics",
+    "early_stop_metrics",
+    "evaluator_generalization",
+    "searched_samples",
+    "search_metrics",
+    "rl_audit",
+    "report",
+)
