@@ -20,6 +20,7 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --
 
 setup: $(STAMP)
 
+# .env tells `dagster dev` and `dg dev`, which know nothing of E2H_HOME, to use the same home as we do.
 # CPU torch where there is no GPU: a fraction of the size. E2H_TORCH_INDEX names an index that has it,
 # where the configured one does not.
 $(STAMP): pyproject.toml constraints.txt
@@ -33,6 +34,8 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@echo "set-up, 3 of 3: everything else"
 	@$(INSTALL) --compile-bytecode -e '.[dev]'
+	@mkdir -p .e2h/dagster && ln -sf ../../dagster.yaml .e2h/dagster/dagster.yaml
+	@test -e .env || printf 'E2H_HOME=$${E2H_HOME:-%s}\nDAGSTER_HOME=$${E2H_HOME}/dagster\n' "$(CURDIR)/.e2h" > .env
 	@touch $@
 
 demo: $(STAMP)

@@ -4,6 +4,8 @@ schemas (extra dev)."""
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config
+from dagster._core.secrets.env_file import get_env_var_dict
+
+from e2h_pipeline.artifacts.home import home
+from e2h_pipeline.recipe.keys import recipe_names
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "dagster.yaml"
@@ -64,3 +70,46 @@ def test_kubernetes_files_are_yaml_and_ask_for_a_gpu() -> None:
     ]
     values = _read(ROOT / "deploy" / "kubernetes" / "values.yaml")
     assert values["dagsterWebserver"]["service"]["type"] == "ClusterIP"
+
+
+def test_the_image_runs_as_nobody_and_is_the_one_that_kubernetes_names() -> None:
+    """Nothing here can build it: docs/production.md says how far its steps were tried."""
+    text = (ROOT / "deploy" / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    steps = [line.split(maxsplit=1) for line in text.splitlines() if line[:1].isupper()]
+    (user,) = (value for step, value in steps if step == "USER")
+    assert user not in ("root", "0") and f"useradd --create-home --uid 10001 {user}" in text
+    values, job = (ROOT / "deploy" / "kubernetes" / name for name in ("values.yaml", "gpu-job.yaml"))
+    (deployment,) = _read(values)["dagster-user-deployments"]["deployments"]
+    image = f"{deployment['image']['repository']}:{deployment['image']['tag']}"
+    assert f"-t {image} ." in text and f"image: {image}" in job.read_text(encoding="utf-8")
+    (mount,) = deployment["volumeMounts"]
+    assert ["VOLUME", mount["mountPath"]] in steps and f"E2H_HOME={mount['mountPath']} " in text
+    copied = next(value for step, value in steps if step == "COPY").split()[:-1]
+    ignored = (ROOT / "deploy" / "docker" / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    assert set(copied) <= kept and all((ROOT / name).exists() for name in kept)
+    (torch,) = re.findall(r"^torch==\S+", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    assert f"{torch}+cpu" in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "slurm").iterdir()), ids=lambda path: path.name)
+def test_slurm_scripts_are_shell_and_name_files_and_recipes_that_exist(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    text = path.read_text(encoding="utf-8")
+    assert all((ROOT / name).is_file() for name in re.findall(r"deploy/[\w./-]+\w", text))
+    for recipe in re.findall(r"sbatch deploy/\S+ (\S+)", text):
+        assert recipe in recipe_names()
+
+
+def test_env_gives_dagsters_own_commands_the_same_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dagster dev` and `dg dev` read .env, which `make setup` writes."""
+    (line,) = re.findall(r"printf '(.*)' \"\$\(CURDIR\)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    written = line.replace("$$", "$").replace("\\n", "\n") % (ROOT / ".e2h")
+    (tmp_path / ".env").write_text(written)
+    monkeypatch.delenv("E2H_HOME", raising=False)
+    wanted = {"E2H_HOME": str(home()), "DAGSTER_HOME": str(home() / "dagster")}
+    assert get_env_var_dict(str(tmp_path)) == wanted
+    monkeypatch.setenv("E2H_HOME", "/elsewhere")
+    assert get_env_var_dict(str(tmp_path))["DAGSTER_HOME"] == "/elsewhere/dagster"
