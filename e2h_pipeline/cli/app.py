@@ -264,6 +264,8 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     from e2h_pipeline.orchestration.experiments import report_page
     from e2h_pipeline.orchestration.planning import REPORT_STAGE
     from e2h_pipeline.report.html import with_leaks
+    from e2h_pipeline.report.lineage_view import with_links
+    from resources.addresses import served
 
     with opened_experiments() as experiments:
         key = known_key(experiments, key)
@@ -272,8 +274,10 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
     if writable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        marked = with_leaks(page.read_text(encoding="utf-8"), standing.leaks, standing.outdated)
-        target.write_text(marked, encoding="utf-8")
+        marked = with_leaks(
+            page.read_text(encoding="utf-8"), standing.leaks, standing.outdated, standing.strict
+        )
+        target.write_text(with_links(marked, served(home())), encoding="utf-8")
         typer.echo(target)
     else:  # the page of the store has no marks
         typer.echo(page)
