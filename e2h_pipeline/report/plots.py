@@ -156,6 +156,20 @@ def reliability_panel(title: str, series: Sequence[Series]) -> PlotDrawing:
     return _drawing(figure, f"{title}: share right over score", series, ("score", "share right"))
 
 
+def axis_panel(axis: str, values: Sequence[str], series: Sequence[Series]) -> PlotDrawing:
+    """Accuracy in percent over the values of a sweep's axis, with whiskers; `series[i].x` are indices into
+    `values`."""
+    figure, axes = _figure()
+    for i, line in enumerate(series):
+        x = [value + (i - (len(series) - 1) / 2) * 0.07 for value in line.x]
+        axes.vlines(x, line.low, line.high, color=line.color, alpha=0.45, linewidth=1.4)
+        axes.plot(x, line.y, line.marker, color=line.color, linestyle="-", markersize=5, linewidth=1.2)
+    _name_groups(axes, values, _WIDTH)
+    axes.set(xlabel=axis, ylabel="accuracy on hard levels, %", title=f"Over {axis}")
+    axes.margins(x=0.08)
+    return _drawing(figure, f"Accuracy over {axis}", series, (axis, "accuracy, %"), values)
+
+
 def training_panel(title: str, series: Sequence[Series]) -> PlotDrawing:
     """Curves over updates."""
     figure, axes = _figure()
