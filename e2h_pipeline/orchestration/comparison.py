@@ -46,7 +46,9 @@ def compare(experiments: Experiments, keys: Sequence[str], everything: bool = Fa
     return {
         "experiments": sides,
         "confidence": confidence,
-        "numbers": _numbers([_rows(a.path, everything) for a in metrics], [one["numbers"] for one in found], confidence),
+        "numbers": _numbers(
+            [_rows(a.path, everything) for a in metrics], [one["numbers"] for one in found], confidence
+        ),
         "upstream": [
             {"experiment": one["second"]["experiment"], "assets": one["assets"], "roots": one["roots"]}
             for one in found
@@ -79,14 +81,33 @@ def _numbers(
 ) -> list[dict[str, Any]]:
     """A row for each measurement of any experiment, in the order of the first that has it."""
     values = [{_name(row): row for row in rows} for rows in metrics]
-    differences = [{_name(row): row for row in _with_holm(rows, len(moved), moved, confidence)} for rows in moved]
+    adjusted = iter(holm([_p_value(row, confidence) for rows in moved for row in rows if row["paired"]]))
+    differences = [
+        {_name(row): {**row, "holm": next(adjusted) if row["paired"] else None} for row in rows}
+        for rows in moved
+    ]
     return [
         {
             **dict(zip(_COLUMNS, name, strict=True)),
-            "values": [_picked(own.get(name), ("accuracy", "ci_low", "ci_high")) for own in values],
+            "values": [
+                _picked(own.get(name), ("accuracy", "ci_low", "ci_high", "problems")) for own in values
+            ],
             "differences": [
-                _picked(own.get(name), ("difference", "ci_low", "ci_high", "paired", "holm")) for own in differences
+                _picked(own.get(name), ("difference", "ci_low", "ci_high", "paired", "holm", "problems"))
+                for own in differences
             ],
         }
         for name in dict.fromkeys(name for own in values for name in own)
     ]
+
+
+def _p_value(row: Mapping[str, Any], confidence: float) -> float:
+    return p_value_of_interval(row["difference"], row["ci_low"], row["ci_high"], confidence)
+
+
+def _name(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column] for column in _COLUMNS)
+
+
+def _picked(row: Mapping[str, Any] | None, columns: Sequence[str]) -> dict[str, Any] | None:
+    return {column: row[column] for column in columns} if row else None

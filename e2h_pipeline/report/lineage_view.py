@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 from e2h_pipeline.artifacts.lineage import EASY_DATA
@@ -20,7 +20,9 @@ from e2h_pipeline.report.saving import csv_text
 RESULTS = ("benchmark_metrics", "rerank_metrics")
 EVALUATOR_RESULT = "evaluator_generalization"  # of an experiment without a policy
 _TO_THE_MINUTE = len("2026-11-21T22:56")
-_LOCAL = re.compile(r"https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?(?=/|$)")
+_LOCAL = re.compile(
+    r"^https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/(?=#)"
+)  # of artifacts before 2026-12
 _SHOWN = 10  # characters of a hash; the whole one is in the element's title
 
 
@@ -86,8 +88,8 @@ def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
 
 
 def _row(artifact: Mapping[str, Any], inputs: Sequence[str], share: float, easy: bool) -> LineageRow:
-    run, mlflow = str(artifact.get("run_id") or ""), _web_address(artifact.get("tracking_url"))
-    local = bool(_LOCAL.match(mlflow))
+    run, address = str(artifact.get("run_id") or ""), str(artifact.get("tracking_url") or "")
+    place = _LOCAL.sub("", address)
     return LineageRow(
         asset=str(artifact["asset"]),
         inputs=", ".join(inputs),
@@ -98,8 +100,8 @@ def _row(artifact: Mapping[str, Any], inputs: Sequence[str], share: float, easy:
         made=str(artifact.get("created") or "")[:_TO_THE_MINUTE].replace("T", " "),
         run=run,
         run_page=f"/runs/{run}",
-        mlflow="" if local else mlflow,
-        mlflow_page=_LOCAL.sub("", mlflow) if local else "",
+        mlflow=_web_address(place),
+        mlflow_page=place if place.startswith("#/") else "",
         seconds=_note(artifact) or duration(float(artifact.get("wall_seconds") or 0.0)),
         share=share,
         easy=easy,
@@ -123,17 +125,18 @@ def _csv(artifacts: Mapping[str, Mapping[str, Any]], rows: Sequence[LineageRow])
     return csv_text(header, lines)
 
 
-def with_links(page: str, servers: Mapping[str, str]) -> str:
+def with_links(page: str, links: Mapping[str, Callable[[str], str | None]]) -> str:
     """A finished page whose runs are linked to the servers that run now.
 
     Args:
-        servers: addresses of `dagster` and `mlflow`; runs of one that is not there stay without a link.
+        links: for `dagster` and `mlflow`, the address of a place on that server; None where it does not run.
     """
-    for name, address in servers.items():
-        if _web_address(address):
-            base = escape(address.rstrip("/")).replace("\\", "\\\\")  # a backslash means itself
-            page = re.sub(rf'<a data-{name}="([^"]*)">', rf'<a href="{base}\1">', page)
-    return page
+
+    def linked(found: re.Match[str]) -> str:
+        link = links.get(found[1], lambda _: None)(unescape(found[2]))
+        return f'<a href="{escape(link)}">' if link and _web_address(link) else found[0]
+
+    return re.sub(r'<a data-(dagster|mlflow)="([^"]*)">', linked, page)
 
 
 def made_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:

@@ -176,7 +176,7 @@ def test_lineage_links_servers_that_run_and_web_pages_alone(page: tuple[Page, st
     assert "run-1" in tab.run("document.querySelector('.lineage').innerText")
     file = tmp_path / "linked.html"
     text = Path(unquote(urlsplit(address).path)).read_text(encoding="utf-8")
-    servers = {"dagster": "http://127.0.0.1:3333/", "mlflow": "https://mlflow.example"}
+    servers = {"dagster": "http://127.0.0.1:3333{}".format, "mlflow": "https://mlflow.example/{}".format}
     file.write_text(with_links(text, servers), encoding="utf-8")
     tab.open(file.as_uri())
     assert tab.run(links) == (
