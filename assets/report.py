@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from assets.searches import searches
@@ -13,7 +14,7 @@ from e2h_pipeline.stages.asset import stage
 from e2h_pipeline.stages.spec import beyond
 
 _PIPELINE = ("benchmark_metrics", "rl_policy", "rl_audit")
-_TEMPLATE = RECIPE_FOLDER.parent / "report" / "report.html.j2"
+_TEMPLATES = [RECIPE_FOLDER.parent / "report" / name for name in ("report.html.j2", "page.html.j2")]
 
 
 @stage(
@@ -28,13 +29,14 @@ _TEMPLATE = RECIPE_FOLDER.parent / "report" / "report.html.j2"
     methods=["problems.source"],
     kinds={"report"},
     audit=True,
-    files=[_TEMPLATE],
+    files=_TEMPLATES,
 )
 def report(job: StageJob) -> dict[str, Any]:
     """One static HTML page: accuracy, training curves and their audit, lineage and cost.
 
     The page shows times, so its data version is made from the artifacts it shows.
     """
+    from e2h_pipeline.artifacts.checkout import commit
     from e2h_pipeline.report.html import Subject, write_report
     from e2h_pipeline.stages.findings import stop_findings
 
@@ -54,6 +56,8 @@ def report(job: StageJob) -> dict[str, Any]:
             domain.options.level_names,
             domain.text,
             stopped="; ".join(stop_findings(policy.manifest.summary)) if policy else "",
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            commit=commit(),
         ),
         leaks=_leaks(job),
     )

@@ -280,6 +280,13 @@ class StageRun:
         return f"{without_login(self._uri).rstrip('/')}/{page}" if self._uri.startswith("http") else page
 
 
+def dagster_link(home: Path, place: str) -> str | None:
+    """A place such as `/runs/ID` in Dagster's pages as a link that works now; None where `e2h ui` does not
+    serve them."""
+    port = served(home).get("dagster")
+    return f"http://127.0.0.1:{port}{place}" if port else None
+
+
 def mlflow_link(home: Path, address: str | None, page: str = "") -> str | None:
     """A run's address as a link that works now; None where nobody serves MLflow of this home.
 

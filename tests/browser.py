@@ -64,6 +64,28 @@ class Page:
         """The content of the window, as PNG."""
         return base64.b64decode(self._call("Page.captureScreenshot")["data"])
 
+    def scheme(self, name: str) -> None:
+        """What the pages opened from now on are told that the user prefers: light or dark."""
+        feature = {"name": "prefers-color-scheme", "value": name}
+        self._call("Emulation.setEmulatedMedia", features=[feature])
+
+    def saved(self, link: str, folder: Path) -> Path:
+        """The file that a click on a link saves.
+
+        Args:
+            link: JavaScript expression of the element.
+        """
+        before = set(folder.glob("*"))
+        self._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+        self.run(f"({link}).click()")
+        deadline = time.monotonic() + _SECONDS
+        while True:
+            made = [file for file in set(folder.glob("*")) - before if file.suffix != ".crdownload"]
+            if made and made[0].stat().st_size:
+                return made[0]
+            assert time.monotonic() < deadline, "nothing was saved"
+            time.sleep(0.05)
+
     def printed(self) -> bytes:
         """The page as PDF."""
         return base64.b64decode(self._call("Page.printToPDF")["data"])

@@ -8,7 +8,7 @@ with a reason but equal content changed nothing downstream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +138,36 @@ def changes(first: Any, second: Any, name: str = "") -> Iterator[Change]:
             yield from changes(first.get(inner, ABSENT), second.get(inner, ABSENT), dotted)
     elif first != second:
         yield Change(name, first, second)
+
+
+def grouped(assets: Sequence[Mapping[str, Any]], first: str, second: str) -> dict[str, list[str]]:
+    """The assets that are no roots of a difference, by how they differ; groups without one are left out.
+
+    Args:
+        assets: as `as_row` makes them.
+        first, second: names of the two sides.
+    """
+    both = [asset for asset in assets if asset["first"] and asset["second"]]
+    differ = [asset for asset in both if not asset["same_artifact"] and not asset["root"]]
+    groups = {
+        "differ because of an input": [
+            f"{a['asset']} ({', '.join(a['changed_inputs'])})" for a in differ if not a["same_content"]
+        ],
+        "made otherwise, with equal content": [a["asset"] for a in differ if a["same_content"]],
+        "the same artifact": [a["asset"] for a in both if a["same_artifact"]],
+        f"only behind {first}": [a["asset"] for a in assets if not a["second"]],
+        f"only behind {second}": [a["asset"] for a in assets if not a["first"]],
+    }
+    return {name: list(dict.fromkeys(members)) for name, members in groups.items() if members}
+
+
+def reasons(asset: Mapping[str, Any]) -> list[tuple[str, str, Any, Any]]:
+    """Why an asset differs, from what `as_row` says: part, field, and the two values."""
+    return [
+        (part, change["field"], change["first"], change["second"])
+        for part in ("code", "recipe", "external", "inputs", "packages")
+        for change in asset[part]
+    ]
 
 
 def as_row(asset: AssetDifference) -> dict[str, Any]:

@@ -34,14 +34,17 @@ class Node:
         return self.artifact.asset
 
 
-def trace(store: ArtifactStore, artifact: Artifact) -> Node:
+def trace(store: ArtifactStore, artifact: Artifact, seen: dict[str, Node] | None = None) -> Node:
     """The tree of an artifact's ancestors; shared ancestors are shared nodes.
+
+    Args:
+        seen: nodes of earlier trees by key, which are taken from here and added; to trace many artifacts.
 
     Raises:
         StoreError: an ancestor is gone, was made again with other content, or has a damaged
             manifest.
     """
-    return _trace(store, artifact, {})
+    return _trace(store, artifact, {} if seen is None else seen)
 
 
 def _trace(store: ArtifactStore, artifact: Artifact, seen: dict[str, Node]) -> Node:

@@ -6,6 +6,7 @@
     e2h results ladder --json      its numbers, with intervals and data versions
     e2h lineage ladder             each number back to its easy data
     e2h diff ladder ladder/seed=1  the differences between two results, and their effect
+    e2h compare A B C --html       experiments side by side, as a page
     e2h verify                     hash the store again
     e2h gc                         list what no experiment uses; --yes removes it
     e2h inspect sft_policy --key ladder
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +40,7 @@ from e2h_pipeline.artifacts.home import HomeError, home, writable
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
+from e2h_pipeline.cli.compare import compare
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.dry_run import dry_run
 from e2h_pipeline.cli.exchange import export, import_
@@ -256,14 +259,25 @@ def inspect(
 
 
 @app.command()
-def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
+def report(
+    key: Key = DEFAULT_KEY,
+    index: Annotated[
+        bool, typer.Option("--index", help="The page over all experiments of the home instead.")
+    ] = False,
+    allow_leaks: AllowLeaks = False,
+) -> None:
     """Put the report page into E2H_HOME/reports and print its path.
 
     In a home that can only be read, print its path in the store.
     """
+    if index:
+        _write_index()
+        return
     from e2h_pipeline.orchestration.experiments import report_page
     from e2h_pipeline.orchestration.planning import REPORT_STAGE
     from e2h_pipeline.report.html import with_leaks
+    from e2h_pipeline.report.lineage_view import with_links
+    from resources.tracking import dagster_link, mlflow_link
 
     with opened_experiments() as experiments:
         key = known_key(experiments, key)
@@ -272,8 +286,13 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     target = home() / "reports" / f"{key.replace('/', '__')}.html"
     if writable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        marked = with_leaks(page.read_text(encoding="utf-8"), standing.leaks, standing.outdated)
-        target.write_text(marked, encoding="utf-8")
+        marked = with_leaks(
+            page.read_text(encoding="utf-8"), standing.leaks, standing.outdated, standing.strict
+        )
+        links = {
+            name: partial(link, home()) for name, link in (("dagster", dagster_link), ("mlflow", mlflow_link))
+        }
+        target.write_text(with_links(marked, links), encoding="utf-8")
         typer.echo(target)
     else:  # the page of the store has no marks
         typer.echo(page)
@@ -282,11 +301,23 @@ def report(key: Key = DEFAULT_KEY, allow_leaks: AllowLeaks = False) -> None:
     refuse_leaks(standing.leaks, allow_leaks)
 
 
+def _write_index() -> None:
+    from datetime import datetime
+
+    from e2h_pipeline.operations.index import write_index
+
+    if not writable(home() / "reports"):
+        raise CommandError(f"{home() / 'reports'} cannot be written")
+    with opened_experiments() as experiments:
+        typer.echo(write_index(experiments, datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")))
+
+
 app.command()(init)
 app.command()(recipes)
 app.command()(plan)
 app.command()(sweep)
 app.command()(diff)
+app.command()(compare)
 app.command()(verify)
 app.command()(gc)
 app.command()(grade)

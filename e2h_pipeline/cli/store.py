@@ -242,14 +242,7 @@ def _print_difference(found: Mapping[str, Any]) -> None:
     if assets[-1]["same_artifact"]:
         out.print("the same artifact: nothing differs")
         return
-    out.print(
-        "\nThe difference begins at" if found["roots"] else "\nNo asset differs for a reason of its own"
-    )
-    for asset in assets:
-        if asset["root"]:
-            out.print(f"  [bold]{asset['asset']}[/bold] {_versions(asset)}")
-            _print_reasons(asset)
-    _print_others(assets)
+    print_upstream(assets)
     if found["numbers"]:
         out.print("\nAccuracy in %, and B - A with its interval over problems")
         out.print(_moved_table(found["numbers"]))
@@ -263,35 +256,28 @@ def _print_difference(found: Mapping[str, Any]) -> None:
             out.print(f"only in {name}: {escape(', '.join(only))}", soft_wrap=True)
 
 
-def _print_reasons(asset: Mapping[str, Any]) -> None:
+def print_upstream(assets: Sequence[Mapping[str, Any]], first: str = "A", second: str = "B") -> None:
+    """Where a difference begins and why, and the other assets.
+
+    Args:
+        assets: as `difference.as_row` makes them.
+        first, second: names of the two sides.
+    """
     from rich.markup import escape
 
+    from e2h_pipeline.artifacts.difference import grouped, reasons
     from e2h_pipeline.cli.view import console
 
     out = console()
-    for part in ("code", "recipe", "external", "inputs", "packages"):
-        for change in asset[part]:
-            values = f"{_short(change['first'])} -> {_short(change['second'])}"
-            out.print(f"    {part:<9} {escape(change['field'])}: {escape(values)}", soft_wrap=True)
-
-
-def _print_others(assets: Sequence[Mapping[str, Any]]) -> None:
-    from e2h_pipeline.cli.view import console
-
-    both = [asset for asset in assets if asset["first"] and asset["second"]]
-    differ = [asset for asset in both if not asset["same_artifact"] and not asset["root"]]
-    groups = {
-        "differ because of an input": [
-            f"{a['asset']} ({', '.join(a['changed_inputs'])})" for a in differ if not a["same_content"]
-        ],
-        "made otherwise, with equal content": [a["asset"] for a in differ if a["same_content"]],
-        "the same artifact": [a["asset"] for a in both if a["same_artifact"]],
-        "only behind A": [a["asset"] for a in assets if not a["second"]],
-        "only behind B": [a["asset"] for a in assets if not a["first"]],
-    }
-    for name, members in groups.items():
-        if members:
-            console().print(f"  {name}: {', '.join(dict.fromkeys(members))}", soft_wrap=True)
+    roots = [asset for asset in assets if asset["root"]]
+    out.print("\nThe difference begins at" if roots else "\nNo asset differs for a reason of its own")
+    for asset in roots:
+        out.print(f"  [bold]{asset['asset']}[/bold] {_versions(asset)}")
+        for part, field, one, other in reasons(asset):
+            values = f"{_short(one)} -> {_short(other)}"
+            out.print(f"    {part:<9} {escape(field)}: {escape(values)}", soft_wrap=True)
+    for name, members in grouped(assets, first, second).items():
+        out.print(f"  {name}: {', '.join(members)}", soft_wrap=True)
 
 
 def _moved_table(rows: Sequence[Mapping[str, Any]]) -> Table:

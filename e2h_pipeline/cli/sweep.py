@@ -32,6 +32,9 @@ def sweep(
         int, typer.Option(help="Members at a time, each in its own process; 0 for one per core.")
     ] = 0,
     status: Annotated[bool, typer.Option("--status", help="Only show the state of each member.")] = False,
+    sort: Annotated[
+        str, typer.Option(help="What the page's recipes are sorted by: a number, an axis, or 'grid'.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Run the missing and stale members of a sweep. Stages that members share are made once."""
@@ -41,10 +44,10 @@ def sweep(
         return
     chosen = load_sweep(name, folders)
     if not status:
-        _run(chosen, workers or os.cpu_count() or 1, as_json)
+        _run(chosen, workers or os.cpu_count() or 1, sort, as_json)
         return
     with _without_collector():
-        rows, page = _look(chosen)
+        rows, page = _look(chosen, sort)
     if as_json:
         from e2h_pipeline.sweeps.status import as_row
 
@@ -64,7 +67,7 @@ def _without_collector() -> Iterator[None]:
         gc.enable()
 
 
-def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
+def _run(chosen: Sweep, workers: int, sort: str, as_json: bool) -> None:
     from rich.markup import escape
 
     from e2h_pipeline.cli.view import console
@@ -84,7 +87,7 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
                     else f"[yellow]given up[/yellow] {escape(event.given_up or '')}"
                 )
             out.print(f"{event.key}  {told}", soft_wrap=True)
-            _look(chosen)
+            _look(chosen, sort)
         elif event.stage.kind in ("computed", "check_failed") and not as_json:
             took = f"{event.stage.seconds:8.1f} s" if event.stage.kind == "computed" else ""
             out.print(
@@ -97,12 +100,12 @@ def _run(chosen: Sweep, workers: int, as_json: bool) -> None:
             f"[bold]{chosen.name}[/bold]: {total} members, {workers} at a time, in {escape(str(home()))}",
             soft_wrap=True,
         )
-    _look(chosen)  # writes the page before the first member starts
+    _look(chosen, sort)  # writes the page before the first member starts
     try:
         outcomes = run_sweep(chosen, home(), workers, watch)
     except RunStopped as error:
         raise CommandError(str(error)) from None
-    rows, page = _look(chosen)
+    rows, page = _look(chosen, sort)
     if as_json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
@@ -127,7 +130,7 @@ def _print_outcomes(total: int, outcomes: list[MemberOutcome]) -> None:
     )
 
 
-def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path | None]:
+def _look(chosen: Sweep, sort: str) -> tuple[list[MemberStatus], Path | None]:
     """The state of the members, and the page that shows it, newly written where the home allows it."""
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.instance import open_to_read
@@ -137,7 +140,7 @@ def _look(chosen: Sweep) -> tuple[list[MemberStatus], Path | None]:
     store = ArtifactStore(home())
     with open_to_read(home()) as instance:
         rows = sweep_status(instance, store, chosen)
-        return rows, write_page(store, chosen, rows) if writable(home() / "reports") else None
+        return rows, write_page(store, chosen, rows, sort) if writable(home() / "reports") else None
 
 
 def _print_status(chosen: Sweep, rows: list[MemberStatus], page: Path | None) -> None:

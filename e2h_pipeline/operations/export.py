@@ -61,7 +61,7 @@ def export(
         if report is not None:
             page = report_page(report.path).read_text(encoding="utf-8")
             standing = experiments.standing(key)
-            marked = with_leaks(page, standing.leaks, standing.outdated)
+            marked = with_leaks(page, standing.leaks, standing.outdated, standing.strict)
             (draft / "report.html").write_text(marked, encoding="utf-8")
         (draft / "README.md").write_text(_readme(key, results, lineage, without), encoding="utf-8")
         write_sums(draft)

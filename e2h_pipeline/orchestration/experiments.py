@@ -368,10 +368,15 @@ def seeds_of(keys: Iterable[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for key in keys:
         name, *parts = key.split("/")
-        seeds = [part for part in parts if part.partition("=")[0].split(".")[-1] == "seed"]
+        seeds = [part for part in parts if is_seed(part.partition("=")[0])]
         rest = [part for part in parts if part not in seeds]
         found.setdefault("/".join([name, *rest]), {})["/".join(seeds) or "seed of the recipe"] = key
     return found
+
+
+def is_seed(field: str) -> bool:
+    """Whether a field of a recipe is a seed."""
+    return field.split(".")[-1] == "seed"
 
 
 def mean_bought(bought: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, float]]:

@@ -18,12 +18,14 @@ class Cell:
         clear: a difference is apart from 0 among all comparisons of the page (tables.py); of an
             accuracy, its difference from what its row is compared with.
         problems: how many problems it is a mean over, where that is known.
+        numbers: the value and the bounds of its interval behind the text, or the value alone.
     """
 
     value: str
     interval: str
     clear: bool = False
     problems: int | None = None
+    numbers: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ def accuracy_cell(row: Row) -> Cell:
     Args:
         row: `accuracy`, `ci_low` and `ci_high` in 0 to 1, and `problems`.
     """
-    low, high = 100 * row["ci_low"], 100 * row["ci_high"]
-    return Cell(f"{100 * row['accuracy']:.1f}", f"{low:.1f}–{high:.1f}", problems=row["problems"])
+    value, low, high = (100 * row[name] for name in ("accuracy", "ci_low", "ci_high"))
+    return Cell(f"{value:.1f}", f"{low:.1f}–{high:.1f}", problems=row["problems"], numbers=(value, low, high))
 
 
 def difference_cell(row: Row) -> Cell:
@@ -52,12 +54,12 @@ def difference_cell(row: Row) -> Cell:
     Args:
         row: `difference`, `ci_low` and `ci_high` in -1 to 1, `problems`, and `clear` if it was judged.
     """
-    low, high = 100 * row["ci_low"], 100 * row["ci_high"]
-    interval = f"{_signed(low)} to {_signed(high)}"
-    return Cell(_signed(100 * row["difference"]), interval, row.get("clear", False), row["problems"])
+    value, low, high = (100 * row[name] for name in ("difference", "ci_low", "ci_high"))
+    interval = f"{signed(low)} to {signed(high)}"
+    return Cell(signed(value), interval, row.get("clear", False), row["problems"], (value, low, high))
 
 
-def _signed(points: float) -> str:
+def signed(points: float) -> str:
     """One digit after the point, with its sign; a minus, not a hyphen."""
     rounded = round(points, 1) + 0.0
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from e2h_pipeline.report.cells import Row
 from e2h_pipeline.report.colors import color_of
 from e2h_pipeline.report.names import method_name, policy_name
-from e2h_pipeline.report.plots import PlotDrawing, Series, cost_panel, legend_of
+from e2h_pipeline.report.plots import PlotDrawing, Series, cost_panel
 from e2h_pipeline.report.results import Measured, Results
 
 
@@ -29,7 +29,7 @@ def cost_panels(metrics: Sequence[Row], lengths: Sequence[Row]) -> list[PlotDraw
     for levels in results.pooled:
         series = cost_lines(results, tokens, levels)
         title = f"{metrics[0]['benchmark']} · {'all problems' if levels == 'all' else f'{levels} levels'}"
-        panels.append(PlotDrawing(cost_panel(title, series), legend_of(series)))
+        panels.append(cost_panel(title, series))
     return panels
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from e2h_pipeline.report.cells import Cell, Row, TableRow
 from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
-from e2h_pipeline.report.plots import PlotDrawing, Series, interval_panel, legend_of, reliability_panel
+from e2h_pipeline.report.plots import PlotDrawing, Series, interval_panel, reliability_panel
 from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 _METRICS = {
@@ -74,7 +74,8 @@ def number_cell(row: Row | None) -> Cell | None:
     """A value and its interval, with three digits."""
     if row is None:
         return None
-    return Cell(_unit(row["value"]), f"{_unit(row['ci_low'])}–{_unit(row['ci_high'])}")
+    numbers = tuple(float(row[name]) for name in ("value", "ci_low", "ci_high"))
+    return Cell(_unit(row["value"]), f"{_unit(row['ci_low'])}–{_unit(row['ci_high'])}", numbers=numbers)
 
 
 def _unit(value: float) -> str:
@@ -99,8 +100,7 @@ def _auroc_panel(
             series.append(Series(label, color, [i for i, _ in there], value, low, high, marker))
     if not series:
         return None
-    svg = interval_panel("AUROC by level", names.labels(levels), series, "AUROC")
-    return PlotDrawing(svg, legend_of(series))
+    return interval_panel("AUROC by level", names.labels(levels), series, "AUROC")
 
 
 def _reliability_panels(bins: Sequence[Row]) -> list[PlotDrawing]:
@@ -115,6 +115,5 @@ def _reliability_panels(bins: Sequence[Row]) -> list[PlotDrawing]:
             if (rows := [r for r in bins if (r["kind"], r["levels"]) == (kind, levels)])
         ]
         if series:
-            svg = reliability_panel(f"Reliability · {label.lower()}", series)
-            panels.append(PlotDrawing(svg, legend_of(series)))
+            panels.append(reliability_panel(f"Reliability · {label.lower()}", series))
     return panels

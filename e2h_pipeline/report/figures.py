@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from e2h_pipeline.report.colors import color_of
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.names import marker_of, method_name, policy_name, short_name
-from e2h_pipeline.report.plots import PlotDrawing, Series, accuracy_panel, legend_of, level_bars
+from e2h_pipeline.report.plots import PlotDrawing, Series, accuracy_panel, level_bars
 from e2h_pipeline.report.published import published_curves
 from e2h_pipeline.report.results import Measured, Results
 
 _READABLE = 40  # accuracies that all lie above this get an axis that does not start at zero
 
 
-def rerank_curves(results: Results, benchmark: str) -> list[str]:
+def rerank_curves(results: Results, benchmark: str) -> list[PlotDrawing]:
     """One panel of accuracy over N for each pooled level group, all on one scale."""
     panels = {levels: _curves(results, benchmark, levels) for levels in results.pooled}
     bottom, top = _limits([line for series in panels.values() for line in series])
@@ -64,8 +64,7 @@ def accuracy_bars(results: Results, benchmark: str, names: LevelNames) -> list[P
     for title, bars in charts.items():
         series = [one for one in bars if one.x]
         if series:
-            svg = level_bars(title, names.labels(results.levels), series)
-            drawings.append(PlotDrawing(svg, legend_of(series)))
+            drawings.append(level_bars(title, names.labels(results.levels), series))
     return drawings
 
 

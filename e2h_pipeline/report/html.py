@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from e2h_pipeline.artifacts.lineage import EASY_DATA
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.report.cost_view import cost_panels
 from e2h_pipeline.report.evaluator_view import EvaluatorSection, evaluator_section
@@ -20,6 +21,7 @@ from e2h_pipeline.report.human_steps_view import HumanStepsTable, human_steps_ta
 from e2h_pipeline.report.labels_view import labels_section
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.lineage_view import lineage_section
+from e2h_pipeline.report.page import filled
 from e2h_pipeline.report.rl_view import audit_section, training_panels
 from e2h_pipeline.report.search_view import SearchSection, search_section
 from e2h_pipeline.report.solutions_view import SolutionsSection, solutions_section
@@ -28,7 +30,8 @@ from e2h_pipeline.solutions import MARKED, TextFormat
 from e2h_pipeline.statistics.seeds import LEAST_SEEDS
 
 _TEMPLATE = "report.html.j2"
-_LEAK = '<div role="alert" id="leak" style="border:3px solid #c8321e; padding:8px 16px; margin:0 0 20px">'
+_LEAK = '<div role="alert" id="leak" class="banner alarm">'
+_VERSION_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Subject:
         level_names: of its domain, easiest first; none where levels have numbers alone.
         text: how its domain writes solutions.
         stopped: why a guard stopped the training of its policy; empty where none did.
+        made, commit: when, and from which commit of this project, the page is made; empty where unknown.
     """
 
     key: str
@@ -48,6 +52,8 @@ class Subject:
     level_names: tuple[str, ...] = ()
     text: TextFormat = MARKED
     stopped: str = ""
+    made: str = ""
+    commit: str = ""
 
     @property
     def confidence(self) -> float:
@@ -85,6 +91,7 @@ def write_report(
         description=about.recipe.get("description", ""),
         recipe=about.recipe,
         stopped=about.stopped,
+        about=_about(about, lineage),
         confidence=about.confidence,
         benchmarks=benchmarks,
         costs=cost_panels(metrics, lengths),
@@ -132,6 +139,7 @@ def samples_page(
         description=description,
         recipe=None,
         stopped="",
+        about=[],
         confidence=confidence,
         benchmarks=benchmark_sections(metrics, differences, confidence=confidence),
         costs=[],
@@ -147,38 +155,56 @@ def samples_page(
     )
 
 
-def with_leaks(page: str, leaks: Sequence[str], outdated: str = "") -> str:
-    """A page with what the supervision firewall found above everything else, and how its recipe was
-    edited since; as it is without either. Both may happen after the page was made, so this is done
-    to a finished page."""
+def with_leaks(page: str, leaks: Sequence[str], outdated: str = "", strict: bool = True) -> str:
+    """A page with what the supervision firewall found above everything else, whether something behind it
+    was not strict, and how its recipe was edited since; as it is without any. All may come to light after
+    the page was made, so this is done to a finished page."""
+    if not strict and "<strong>Not strict:" not in page:
+        told = "<strong>Not strict:</strong> an artifact behind these numbers may have seen hard answers."
+        page = _topped(page, f'<div class="banner" role="note"><p>{told}</p></div>')
+        page = page.replace("<dt>strict</dt><dd>yes</dd>", "<dt>strict</dt><dd>no</dd>", 1)
     if outdated:
-        told = f"<p><strong>Outdated:</strong> {escape(outdated)}</p>"
-        page = page.replace("<body>", f"<body>\n{told}", 1)
+        told = f"<strong>Outdated:</strong> {escape(outdated)}"
+        page = _topped(page, f'<div class="banner" role="note"><p>{told}</p></div>')
     if not leaks or _LEAK in page:
         return page
     listed = "".join(f"<li>{escape(leak)}</li>" for leak in leaks)
     told = "<p><strong>LEAK: these numbers do not count.</strong> The supervision firewall found:</p>"
-    return page.replace("<body>", f"<body>\n{_LEAK}{told}<ul>{listed}</ul></div>", 1)
+    return _topped(page, f"{_LEAK}{told}<ul>{listed}</ul></div>")
+
+
+def _topped(page: str, banner: str) -> str:
+    """A page with a banner above everything else."""
+    place = "<main>" if "<main>" in page else "<body>"  # pages of earlier versions have no <main>
+    return page.replace(place, f"{place}\n{banner}", 1)
 
 
 def render(*, key: str, recipe: Mapping[str, Any] | None, **sections: Any) -> str:
     """The page as text; sections that are None or empty are left out."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
+    return filled(
+        _TEMPLATE,
         key=key,
         recipe=recipe,
         least_seeds=LEAST_SEEDS,
         recipe_text=json.dumps(recipe, indent=2, sort_keys=True, ensure_ascii=False),
         **sections,
     )
+
+
+def _about(about: Subject, lineage: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What the head of the page says: when, from what, and how."""
+    recipe = about.recipe
+    seeds = {"seed": recipe.get("seed"), "problems": (recipe.get("problems") or {}).get("seed")}
+    easy = next((str(row.get("data_version") or "") for row in lineage if row["asset"] == EASY_DATA), "")
+    told = {
+        "made": about.made,
+        "commit": about.commit,
+        "seed": "" if seeds["seed"] is None else str(seeds["seed"]),
+        "seed of the problems": "" if seeds["problems"] is None else str(seeds["problems"]),
+        "easy data": easy.rpartition(":")[2][:_VERSION_LENGTH],
+        "strict": "yes" if recipe.get("strict", True) else "no",
+    }
+    return [(name, value) for name, value in told.items() if value]
 
 
 def _numbers(inputs: Mapping[str, Path]) -> list[list[dict[str, Any]]]:

@@ -31,25 +31,25 @@ def labels_section(lineage: Sequence[Mapping[str, Any]]) -> LabelsSection | None
     """
     found = [row for row in lineage if row.get("labels_bought")]
     bought = [
-        _row(name, KINDS.get(str(row["asset"]), str(row["asset"])), f"{count:,}")
+        TableRow(name, KINDS.get(str(row["asset"]), str(row["asset"])), (_count(count),))
         for row in found
         for name, count in row["labels_bought"].items()
     ]
     agreement = [
-        _row(pair, "", f"{told['steps']:,}", _share(told["equal"]), _number(told["kappa"]))
+        TableRow(pair, "", (_count(told["steps"]), _share(told["equal"]), _number(told["kappa"])))
         for row in found
         for pair, told in row.get("agreement", {}).items()
     ]
     return LabelsSection(bought, agreement) if bought else None
 
 
-def _row(label: str, note: str, *values: str) -> TableRow:
-    return TableRow(label, note, tuple(Cell(value, "") if value else None for value in values))
+def _count(value: int) -> Cell:
+    return Cell(f"{value:,}", "", numbers=(value,))
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}%"
+def _share(value: float | None) -> Cell | None:
+    return None if value is None else Cell(f"{100 * value:.1f}%", "", numbers=(value,))
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}".replace("-", "−")
+def _number(value: float | None) -> Cell | None:
+    return None if value is None else Cell(f"{value:.2f}".replace("-", "−"), "", numbers=(value,))

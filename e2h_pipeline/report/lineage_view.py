@@ -1,20 +1,28 @@
 """Lineage and cost as the page shows them.
 
-Artifacts come in the order of their making; above them are the ways from the easy data to the numbers.
+Artifacts come below those that they were made from; above them are the ways from the easy data to the
+numbers. Addresses of servers on the own machine hold for as long as these run, so a page has the place on
+the server alone; `with_links` adds the address that is in use.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape, unescape
 from typing import Any
 
 from e2h_pipeline.artifacts.lineage import EASY_DATA
+from e2h_pipeline.report.saving import csv_text
 
 RESULTS = ("benchmark_metrics", "rerank_metrics")
 EVALUATOR_RESULT = "evaluator_generalization"  # of an experiment without a policy
 _TO_THE_MINUTE = len("2026-11-21T22:56")
+_LOCAL = re.compile(
+    r"^https?://(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?/(?=#)"
+)  # of artifacts before 2026-12
 _SHOWN = 10  # characters of a hash; the whole one is in the element's title
 
 
@@ -23,7 +31,9 @@ class LineageRow:
     """One artifact.
 
     Attributes:
-        mlflow: address of a web page, or empty.
+        run, run_page: id of the Dagster run, and the place of its page on Dagster's server.
+        mlflow: address of the run's page on a server of its own, or empty.
+        mlflow_page: place of that page on the MLflow server of the own machine, or empty.
         share: its time as a part of the longest stage's, for the bar.
         easy: whether the easy data fed it.
     """
@@ -36,7 +46,9 @@ class LineageRow:
     code_version_full: str
     made: str
     run: str
+    run_page: str
     mlflow: str
+    mlflow_page: str
     seconds: str
     share: float
     easy: bool
@@ -44,11 +56,12 @@ class LineageRow:
 
 @dataclass(frozen=True)
 class LineageSection:
-    """Artifacts, total time, and ways from the easy data to results: (asset, data version)."""
+    """Artifacts, total time, ways from the easy data to results as (asset, data version), and all as CSV."""
 
     rows: list[LineageRow]
     total: str
     paths: list[list[tuple[str, str]]]
+    csv: str
 
 
 def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
@@ -65,26 +78,65 @@ def lineage_section(lineage: Sequence[Mapping[str, Any]]) -> LineageSection:
     fed = _fed_by(EASY_DATA, inputs)
     longest = max(seconds.values(), default=0.0) or 1.0
     rows = [
-        LineageRow(
-            asset=name,
-            inputs=", ".join(inputs[name]),
-            data_version=_short(artifacts[name].get("data_version")),
-            data_version_full=str(artifacts[name].get("data_version") or ""),
-            code_version=_short(artifacts[name].get("code_version")),
-            code_version_full=str(artifacts[name].get("code_version") or ""),
-            made=str(artifacts[name].get("created") or "")[:_TO_THE_MINUTE].replace("T", " "),
-            run=str(artifacts[name].get("run_id") or ""),
-            mlflow=_web_address(artifacts[name].get("tracking_url")),
-            seconds=_note(artifacts[name]) or duration(seconds[name]),
-            share=seconds[name] / longest,
-            easy=name in fed,
-        )
+        _row(artifacts[name], inputs[name], seconds[name] / longest, name in fed)
         for name in made_order(inputs)
     ]
     versions = {row.asset: row.data_version for row in rows}
     trained = {name: reads for name, reads in inputs.items() if not artifacts[name].get("not_trained")}
     paths = [[(name, versions[name]) for name in path] for path in easy_paths(trained)]
-    return LineageSection(rows, duration(sum(seconds.values())), paths)
+    return LineageSection(rows, duration(sum(seconds.values())), paths, _csv(artifacts, rows))
+
+
+def _row(artifact: Mapping[str, Any], inputs: Sequence[str], share: float, easy: bool) -> LineageRow:
+    run, address = str(artifact.get("run_id") or ""), str(artifact.get("tracking_url") or "")
+    place = _LOCAL.sub("", address)
+    return LineageRow(
+        asset=str(artifact["asset"]),
+        inputs=", ".join(inputs),
+        data_version=_short(artifact.get("data_version")),
+        data_version_full=str(artifact.get("data_version") or ""),
+        code_version=_short(artifact.get("code_version")),
+        code_version_full=str(artifact.get("code_version") or ""),
+        made=str(artifact.get("created") or "")[:_TO_THE_MINUTE].replace("T", " "),
+        run=run,
+        run_page=f"/runs/{run}",
+        mlflow=_web_address(place),
+        mlflow_page=place if place.startswith("#/") else "",
+        seconds=_note(artifact) or duration(float(artifact.get("wall_seconds") or 0.0)),
+        share=share,
+        easy=easy,
+    )
+
+
+def _csv(artifacts: Mapping[str, Mapping[str, Any]], rows: Sequence[LineageRow]) -> str:
+    header = ("asset", "made from", "data version", "code version", "made", "Dagster run", "seconds")
+    lines = (
+        (
+            row.asset,
+            row.inputs,
+            row.data_version_full,
+            row.code_version_full,
+            artifacts[row.asset].get("created") or "",
+            row.run,
+            artifacts[row.asset].get("wall_seconds") or 0.0,
+        )
+        for row in rows
+    )
+    return csv_text(header, lines)
+
+
+def with_links(page: str, links: Mapping[str, Callable[[str], str | None]]) -> str:
+    """A finished page whose runs are linked to the servers that run now.
+
+    Args:
+        links: for `dagster` and `mlflow`, the address of a place on that server; None where it does not run.
+    """
+
+    def linked(found: re.Match[str]) -> str:
+        link = links.get(found[1], lambda _: None)(unescape(found[2]))
+        return f'<a href="{escape(link)}">' if link and _web_address(link) else found[0]
+
+    return re.sub(r'<a data-(dagster|mlflow)="([^"]*)">', linked, page)
 
 
 def made_order(inputs: Mapping[str, Sequence[str]]) -> list[str]:

@@ -16,7 +16,6 @@ from e2h_pipeline.report.levels import NUMBERED, LevelNames, levels_in
 from e2h_pipeline.report.plots import (
     PlotDrawing,
     Series,
-    legend_of,
     over_optimization_figure,
     over_optimization_panel,
     training_panel,
@@ -82,8 +81,8 @@ def training_panels(folder: Path | None) -> list[PlotDrawing]:
             if (there := [(row["update"], row[name]) for row in rows if row.get(name) is not None])
         ]
         if series:
-            legend = legend_of(series) if len(named) > 1 else []
-            panels.append(PlotDrawing(training_panel(title, series), legend))
+            panel = training_panel(title, series)
+            panels.append(panel if len(named) > 1 else panel._replace(legend=[]))
     return panels
 
 
@@ -114,13 +113,10 @@ def audit_section(folder: Path | None, names: LevelNames = NUMBERED) -> AuditSec
         return None
     rows = read_table(folder / "curves.parquet").to_pylist()
     figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-    panels = [
-        PlotDrawing(over_optimization_panel(title, series, chosen), legend_of(series))
-        for title, series, chosen in _over_kl(rows)
-    ]
+    panels = [over_optimization_panel(*panel) for panel in _over_kl(rows)]
     by_level = _level_series(rows, names)
     if by_level:
-        panels.append(PlotDrawing(training_panel("Gold accuracy by level, %", by_level), legend_of(by_level)))
+        panels.append(training_panel("Gold accuracy by level, %", by_level))
     return AuditSection(_MOMENTS, _table_rows(rows), _findings(figures, _groups(rows)), panels)
 
 

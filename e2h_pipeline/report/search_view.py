@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from e2h_pipeline.report.cells import Cell, Row, TableRow, accuracy_cell, difference_cell
 from e2h_pipeline.report.colors import mixed
-from e2h_pipeline.report.plots import PlotDrawing, Series, cost_panel, legend_of
+from e2h_pipeline.report.plots import PlotDrawing, Series, cost_panel
 
 _GROUPS = ("easy", "hard", "all")
 _PALETTE = ("#5f6875", "#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7")
@@ -50,8 +50,9 @@ def search_section(
         _optimal(tables["optimal"], groups),
         [f"{row['method']}, {row['levels']}: best of {row['n']}" for row in falls],
         [
-            TableRow(name, ", ".join(parts), (Cell(f"{sum(_spent(parts)):.3f}", ""),))
+            TableRow(name, ", ".join(parts), (Cell(f"{spent:.3f}", "", numbers=(spent,)),))
             for name, parts in seconds.items()
+            for spent in [sum(_spent(parts))]
         ],
     )
 
@@ -71,7 +72,7 @@ def _panel(metrics: Sequence[Row], group: str) -> PlotDrawing:
     colors = mixed(_PALETTE, len(lines))
     series = [_line(name, color, rows) for (name, rows), color in zip(lines.items(), colors, strict=True)]
     title = f"{metrics[0]['benchmark']} · {'all problems' if group == 'all' else f'{group} levels'}"
-    return PlotDrawing(cost_panel(title, series), legend_of(series))
+    return cost_panel(title, series)
 
 
 def _line(name: str, color: str, rows: Sequence[Row]) -> Series:

@@ -19,6 +19,7 @@ from e2h_pipeline.report.cells import Row
 from e2h_pipeline.report.levels import NUMBERED, LevelNames
 from e2h_pipeline.report.mathematics import rendered
 from e2h_pipeline.report.names import readable
+from e2h_pipeline.report.saving import csv_text
 from e2h_pipeline.solutions import TextFormat
 from e2h_pipeline.statistics.levels import UNKNOWN_LEVEL
 
@@ -93,6 +94,12 @@ class SolutionsSection:
     outcomes: tuple[tuple[str, str, int], ...]
     table: tuple[tuple[str, tuple[int, ...], int], ...]
     empty: tuple[tuple[str, str], ...]
+
+    @property
+    def csv(self) -> str:
+        """The table, to be saved."""
+        header = ("outcome", *(name for _, name in self.levels), "all")
+        return csv_text(header, ((name, *counts, total) for name, counts, total in self.table))
 
 
 def solutions_section(

@@ -45,7 +45,7 @@ class BenchmarkSection:
         tiles: the comparisons the experiment is about, and the problems they are on (`tiles_on`).
         n: samples of `rerank_policy` that were reranked; `rerank_note` says how they were scored.
         comparisons: number of differences that the whole page judges.
-        curves: SVG panels that share `curve_legend`.
+        curves: panels that share `curve_legend`.
     """
 
     name: str
@@ -63,7 +63,7 @@ class BenchmarkSection:
     rerank_policy: str
     rerank_note: str
     n: int
-    curves: list[str]
+    curves: list[PlotDrawing]
     curve_legend: list[Legend]
     bars: list[PlotDrawing]
 

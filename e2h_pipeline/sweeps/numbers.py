@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import Artifact, StoreError
@@ -46,8 +46,22 @@ _METHOD = ("policy", "method", "aggregation", "n")
 Row = Mapping[str, Any]
 Open = Callable[[str, str], Artifact]
 """`ArtifactStore.open`, or the same with a memory: the numbers of a member are asked for twice."""
-Told = tuple[str, str]
-"""An estimate, and its interval or what else stands beside it."""
+
+
+class Told(NamedTuple):
+    """An estimate as the page tells it.
+
+    Attributes:
+        value: the estimate.
+        beside: its interval, or what else stands beside it.
+        numbers: the estimate, and the bounds of its interval where it has one.
+        each: the seeds' own values, of an estimate over seeds.
+    """
+
+    value: str
+    beside: str
+    numbers: tuple[float, ...] = ()
+    each: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,9 @@ def member_headlines(open_: Open, metrics: Artifact, stopped: bool) -> list[Told
     except (StoreError, ManifestError, TableError):
         return [None] * len(HEADLINES)
     return [
-        (told[0], f"{told[1]}, training stopped by a guard") if told and stopped and policy == "rl" else told
+        told._replace(beside=f"{told.beside}, training stopped by a guard")
+        if told and stopped and policy == "rl"
+        else told
         for told, (_, policy, _) in zip(_headlines(rows), HEADLINES, strict=True)
     ]
 
@@ -105,7 +121,8 @@ def labels_told(bought: Mapping[str, Mapping[str, float]]) -> Told | None:
         for asset, own in found
         for source, count in own.items()
     )
-    return f"{round(sum(found[0][1].values())):,}", ", ".join(each)
+    total = sum(found[0][1].values())
+    return Told(f"{round(total):,}", ", ".join(each), (total,))
 
 
 def pooled(
@@ -190,10 +207,10 @@ def _headlines(rows: Iterable[Row]) -> list[Told | None]:
 
 
 def _told(row: Row) -> Told:
-    """Accuracy; interval; and the seeds' own values, of rows over seeds."""
-    interval = f"[{100 * row['ci_low']:.1f}, {100 * row['ci_high']:.1f}]"
+    """Accuracy in percent."""
+    value, low, high = (100 * row[name] for name in ("accuracy", "ci_low", "ci_high"))
     each = " / ".join(f"{100 * value:.1f}" for value in row.get("by_seed", {}).values())
-    return f"{100 * row['accuracy']:.1f}", f"{interval} {each}".strip()
+    return Told(f"{value:.1f}", f"[{low:.1f}, {high:.1f}]", (value, low, high), each)
 
 
 def _comparison(row: Row) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -19,10 +20,11 @@ from e2h_pipeline.orchestration.experiments import report_page
 from e2h_pipeline.orchestration.planning import REPORT_STAGE
 from e2h_pipeline.report.sweep import sweep_html
 from e2h_pipeline.stages.findings import stop_findings
+from e2h_pipeline.sweeps.arms import NUMBERS, ArmRow, arm_rows, axis_panels, sorted_by
 from e2h_pipeline.sweeps.numbers import (
     HEADLINES,
-    LABELS,
     Open,
+    Told,
     labels_told,
     member_headlines,
     metrics_of,
@@ -32,8 +34,15 @@ from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
 
-def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus]) -> Path:
-    """Write the page to E2H_HOME/reports and say where."""
+def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus], sort: str = "") -> Path:
+    """Write the page to E2H_HOME/reports and say where.
+
+    Args:
+        sort: what its recipes are sorted by, as in `arms.sorted_by`.
+
+    Raises:
+        SweepError: nothing can be sorted so.
+    """
     folder = store.home / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     # Numbers of members that are not made may be of another recipe.
@@ -44,14 +53,28 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus])
     }
     bought = {row.member.key: bought_of(a.manifest for a in row.artifacts.values()) for row in rows}
     page, open_ = folder / f"sweep-{sweep.name}.html", cache(store.open)
+    over_seeds = pooled(open_, metrics, bought)
+    told = {
+        row.member.key: [
+            *_headlines(open_, metrics.get(row.member.key), row),
+            labels_told(bought[row.member.key]),
+        ]
+        for row in rows
+    }
+    arms = arm_rows(rows, told, over_seeds)
+    sort, arms_in_order = sorted_by(arms, sort)
+    members = [_member(store, row) for row in rows]
+    reports = {member["key"]: member["report"] for member in members}
     text = sweep_html(
         name=sweep.name,
         description=sweep.description,
-        numbers=[*(name for name, *_ in HEADLINES), LABELS],
-        members=[
-            _member(store, open_, row, metrics.get(row.member.key), bought[row.member.key]) for row in rows
-        ],
-        pooled=pooled(open_, metrics, bought),
+        numbers=NUMBERS,
+        arms=[_arm(arm, reports) for arm in arms_in_order],
+        members=members,
+        sort=sort,
+        panels=axis_panels(arms),
+        stopped=[(row.member.key, why) for row in rows for why in _stops(row)],
+        pooled=over_seeds,
         looks=_looks(folder / f"sweep-{sweep.name}.looks.json", metrics),
         stop=sweep.stop.rule,
         told=_now(),
@@ -60,33 +83,43 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus])
     return page
 
 
-def _member(
-    store: ArtifactStore,
-    open_: Open,
-    row: MemberStatus,
-    metrics: Artifact | None,
-    bought: Mapping[str, Mapping[str, int]],
-) -> dict[str, Any]:
-    headlines = (
-        member_headlines(open_, metrics, stopped_by_guard(row)) if metrics else [None] * len(HEADLINES)
-    )
+def _headlines(open_: Open, metrics: Artifact | None, row: MemberStatus) -> list[Told | None]:
+    return member_headlines(open_, metrics, stopped_by_guard(row)) if metrics else [None] * len(HEADLINES)
+
+
+def _arm(arm: ArmRow, reports: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "values": arm.values,
+        "numbers": arm.numbers,
+        "seeds": arm.seeds,
+        "of": len(arm.members),
+        "states": dict(Counter(row.state for row in arm.members)),
+        "strict": all(row.standing.strict for row in arm.members),
+        "reports": [reports[row.member.key] for row in arm.members if reports[row.member.key]],
+    }
+
+
+def _member(store: ArtifactStore, row: MemberStatus) -> dict[str, Any]:
     return {
         "key": row.member.key,
-        "values": dict(row.member.values),
         "state": row.state,
         "made": row.made,
         "stages": row.stages,
         "error": row.error,
         "strict": row.standing.strict,
-        "numbers": [*headlines, labels_told(bought)],
         "report": _report(store, row),
     }
 
 
 def stopped_by_guard(row: MemberStatus) -> bool:
     """Whether a guard stopped the training of the member's policy."""
+    return bool(_stops(row))
+
+
+def _stops(row: MemberStatus) -> list[str]:
+    """Why a guard stopped the training of the member's policy; empty where none did."""
     policy = row.artifacts.get("rl_policy")
-    return policy is not None and bool(stop_findings(policy.manifest.summary))
+    return stop_findings(policy.manifest.summary) if policy is not None else []
 
 
 def _report(store: ArtifactStore, row: MemberStatus) -> str:

@@ -43,7 +43,7 @@ def _numbers(store: ArtifactStore, rows: Sequence[MemberStatus]) -> list[str]:
 
 def _line(name: str, numbers: Sequence[Told | None]) -> str:
     told = (
-        f"{headline} {number[0]} {number[1]}"
+        f"{headline} {number.value} {number.beside} {number.each}".strip()
         for (headline, *_), number in zip(HEADLINES, numbers, strict=False)  # an arm also has what it cost
         if number is not None
     )

@@ -231,6 +231,24 @@ def test_the_report_is_one_page(tiny_home: Path) -> None:
     assert "LADDER500" in page.read_text()
 
 
+def test_experiments_stand_side_by_side_and_all_in_an_index(tiny_home: Path) -> None:
+    """With the recipe that the first test of this file ran."""
+    other = "tiny/problems.easy_limit=24"
+    done = e2h(tiny_home, "compare", other, "tiny", "--html")
+    page = Path(done.stdout.strip())
+    assert page == tiny_home / "reports" / "compare-tiny__problems.easy_limit=24--tiny.html"
+    text = page.read_text()
+    assert "LADDER500, hard levels" in text and "problems.easy_limit</td>" in text
+    told = e2h(tiny_home, "compare", other, "tiny").stdout
+    assert "B - A" in told and "problems.easy_limit: 24 -> 30" in told
+    index = Path(e2h(tiny_home, "report", "--index").stdout.strip())
+    assert index == tiny_home / "reports" / "index.html"
+    links = re.findall(r'<a href="([^"]*)">([^<]*)</a>', index.read_text())
+    named = {name: index.parent / link for link, name in links}
+    assert {"tiny", other, page.stem} <= named.keys()
+    assert all(file.is_file() for name, file in named.items() if name in ("tiny", other))
+
+
 _READING = (
     "results tiny --json",
     "lineage tiny --json",
@@ -238,6 +256,7 @@ _READING = (
     "inspect sft_policy --key tiny --json",
     "report tiny",
     "diff tiny tiny --json",
+    "compare tiny tiny/problems.easy_limit=24",
     "sweep evaluators --status --json",
     "gc --json",
 )
@@ -296,6 +315,8 @@ def test_commands_that_read_need_no_home_that_can_be_written(tiny_home: Path) ->
         (["report", "tiny/seed=9"], "has no report yet"),
         (["diff", "tiny", "tiny/seed=9"], "has no results yet; run: e2h run tiny/seed=9"),
         (["diff", "tiny@ffff", "tiny"], "tiny@ffff: 0 results in the store have a key that begins so"),
+        (["compare", "tiny"], "compare takes 2 to 26 experiments"),
+        (["compare", "tiny", "tiny"], "tiny is named twice"),
         (["verify", "tiny/seed=9"], "has nothing in the store"),
         (
             ["run", "tiny/base.model=nowhere/base.train=false", "--select", "+base_model"],

@@ -3,7 +3,11 @@ work."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pytest
@@ -12,6 +16,7 @@ from browser import Page, browser, needs_browser
 from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.evaluation.choices import choices_schema
 from e2h_pipeline.report.html import Subject, write_report
+from e2h_pipeline.report.lineage_view import with_links
 from e2h_pipeline.statistics.levels import POOLED_GROUPS
 
 pytestmark = needs_browser
@@ -162,15 +167,82 @@ def test_formulas_are_drawn_and_steps_shaded(page: tuple[Page, str]) -> None:
     assert tab.run(color.format(0)) == "rgb(213, 94, 0)" and tab.run(color.format(4)) == "rgb(0, 114, 178)"
 
 
-def test_lineage_links_web_pages_alone(page: tuple[Page, str]) -> None:
+def test_lineage_links_servers_that_run_and_web_pages_alone(page: tuple[Page, str], tmp_path: Path) -> None:
     tab, address = page
     tab.open(address)
-    links = tab.run("[...document.querySelectorAll('#lineage a')].map(a => a.href).join(' ')")
-    assert links == "http://127.0.0.1:5000/#/experiments/1/runs/2"
+    links = "[...document.querySelectorAll('.lineage a[href]')].map(a => a.href).join(' ')"
+    assert tab.run(links) == ""  # servers of the own machine may be gone, or on other ports
+    tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     assert "run-1" in tab.run("document.querySelector('.lineage').innerText")
+    file = tmp_path / "linked.html"
+    text = Path(unquote(urlsplit(address).path)).read_text(encoding="utf-8")
+    servers = {"dagster": "http://127.0.0.1:3333{}".format, "mlflow": "https://mlflow.example/{}".format}
+    file.write_text(with_links(text, servers), encoding="utf-8")
+    tab.open(file.as_uri())
+    assert tab.run(links) == (
+        "http://127.0.0.1:3333/runs/run-1 https://mlflow.example/#/experiments/1/runs/2"
+    )
 
 
 def test_it_prints(page: tuple[Page, str]) -> None:
     tab, address = page
     tab.open(address)
     assert tab.printed().startswith(b"%PDF")
+
+
+def test_it_is_dark_where_people_prefer_that(page: tuple[Page, str]) -> None:
+    tab, address = page
+    seen = {}
+    colors = (
+        "['body', 'svg text', 'thead th', 'tbody th'].map(e => getComputedStyle(document.querySelector(e)))"
+        ".map((s, i) => [s.backgroundColor, i == 1 ? s.fill : s.color]).flat().join('|')"
+    )
+    try:
+        for scheme in ("light", "dark"):
+            tab.scheme(scheme)
+            tab.open(address)
+            seen[scheme] = tab.run(colors).split("|")
+    finally:
+        tab.scheme("light")
+    assert seen["light"][0] == "rgb(255, 255, 255)" and seen["light"][3] == "rgb(61, 69, 80)"
+    assert seen["dark"][0] == "rgb(20, 24, 29)" and seen["dark"][3] == "rgb(211, 217, 225)"
+    assert seen["dark"][6] == seen["dark"][0]  # a head that stays in place hides what moves below it
+
+
+def test_heads_of_rows_stay_in_place_on_a_phone(page: tuple[Page, str]) -> None:
+    tab, address = page
+    tab.open(address, 390, 844)
+    table = "[...document.querySelectorAll('.scroll')].find(e => e.scrollWidth > e.clientWidth + 20)"
+    tab.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    left = f"({table}).querySelector('tbody th').getBoundingClientRect().left"
+    before = tab.run(left)
+    tab.run(f"({table}).scrollLeft = 60")
+    assert tab.run(f"({table}).scrollLeft") == 60 and tab.run(left) == before
+
+
+def test_pictures_have_names_and_the_page_has_a_main_part(page: tuple[Page, str]) -> None:
+    tab, address = page
+    tab.open(address)
+    names = tab.run("[...document.querySelectorAll('svg')].map(s => s.getAttribute('aria-label'))")
+    assert len(names) > 3 and all(names) and len(set(names)) == len(names)
+    assert tab.run("[...document.querySelectorAll('svg')].every(s => s.getAttribute('role') == 'img')")
+    assert tab.run("document.querySelectorAll('main').length") == 1
+    assert tab.run("document.querySelector('main').contains(document.querySelector('h1'))")
+
+
+def test_figures_and_tables_can_be_saved(page: tuple[Page, str], tmp_path: Path) -> None:
+    tab, address = page
+    tab.open(address)
+    counted = "[document.querySelectorAll('{}').length, document.querySelectorAll('{} a[download]').length]"
+    figures, links = tab.run(counted.format("figure", "figure .save"))
+    assert figures and links == 2 * figures
+    tables, links = tab.run(counted.format("table", "p.save"))
+    assert tables and links == tables
+    figure = tab.saved("document.querySelector('figure .save a[download$=svg]')", tmp_path)
+    root = ElementTree.parse(figure).getroot()
+    assert root.tag.endswith("svg") and "majority vote" in "".join(root.itertext())
+    link = "[...document.querySelectorAll('p.save a')].find(a => a.download.includes('policies'))"
+    with tab.saved(link, tmp_path).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["easy low"] for row in rows] == ["40.0", "40.0"]
+    assert (tab.requested, tab.troubles) == ([address], [])

@@ -50,5 +50,6 @@ def test_what_has_no_length_has_no_cost() -> None:
 
 def test_a_panel_a_group_names_its_benchmark() -> None:
     lengths = [{"policy": p, "decoding": d, "levels": g, "tokens": t} for (p, d, g), t in TOKENS.items()]
-    ((svg, legend),) = cost_panels(METRICS, lengths)
-    assert "B · all problems" in svg and len(legend) == 3
+    (panel,) = cost_panels(METRICS, lengths)
+    assert "B · all problems" in panel.svg and len(panel.legend) == 3
+    assert panel.csv.startswith('series,tokens,"accuracy, %",low,high\nmajority vote,')

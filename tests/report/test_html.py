@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from e2h_pipeline.artifacts.tables import write_table
-from e2h_pipeline.report.html import Subject, samples_page, write_report
+from e2h_pipeline.report.html import Subject, samples_page, with_leaks, write_report
 from e2h_pipeline.report.rl_view import read_curves
 
 METHODS = [("base", "greedy", "", 1), ("sft", "greedy", "", 1), ("rl", "greedy", "", 1)]
@@ -148,7 +148,8 @@ def test_text_from_recipes_and_keys_is_escaped(inputs: dict[str, Path], tmp_path
 
 def test_a_training_that_a_guard_stopped_is_told_at_the_top(inputs: dict[str, Path], tmp_path: Path) -> None:
     text = page(inputs, tmp_path / "out", stopped="stopped after 3 updates: <kl>")
-    assert "Training of the rl policy stopped after 3 updates: &lt;kl&gt;" in text.partition("<nav>")[0]
+    (banner,) = re.findall(r'<div class="banner".*?</div>', text.partition("<nav")[0])
+    assert "Training of the rl policy stopped after 3 updates: &lt;kl&gt;" in banner
     assert "Training of the rl policy" not in page(inputs, tmp_path / "whole")
 
 
@@ -179,6 +180,42 @@ def test_lineage_names_the_easy_data(inputs: dict[str, Path], tmp_path: Path) ->
     assert "e" * 12 in text
 
 
+def test_the_head_says_when_from_what_and_how(inputs: dict[str, Path], tmp_path: Path) -> None:
+    recipe = {"seed": 7, "problems": {"seed": 3}, "strict": False, "evaluation": {"confidence": 0.95}}
+    about = Subject("ladder", recipe, made="2026-12-01 15:00 UTC", commit="abc+changes")
+    write_report(inputs, LINEAGE, tmp_path, about)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    told = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
+    assert told == [
+        ("made", "2026-12-01 15:00 UTC"),
+        ("commit", "abc+changes"),
+        ("seed", "7"),
+        ("seed of the problems", "3"),
+        ("easy data", "e" * 12),
+        ("strict", "no"),
+    ]
+    assert text.index('id="lineage"') < text.index('id="benchmark-1"')
+
+
+def test_a_page_that_calls_itself_strict_is_corrected(inputs: dict[str, Path], tmp_path: Path) -> None:
+    text = page(inputs, tmp_path)
+    assert "<dt>strict</dt><dd>yes</dd>" in text and with_leaks(text, []) == text
+    marked = with_leaks(text, [], strict=False)
+    assert "<dt>strict</dt><dd>no</dd>" in marked
+    assert marked.index("Not strict:") < marked.index("<h1>")
+    assert with_leaks(marked, [], strict=False) == marked
+
+
+def test_what_figures_and_tables_save_costs_less_than_pictures_did_before(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """A figure of this page has 24 kB as matplotlib writes it; element and files together have less."""
+    text = page(inputs, tmp_path)
+    figures = re.findall(r"<figure>.*?</figure>", text, re.DOTALL)
+    assert len(figures) > 8
+    assert sum(map(len, figures)) / len(figures) < 22_000
+
+
 def test_curves_that_cannot_be_read_name_their_line(tmp_path: Path) -> None:
     path = tmp_path / "curves.jsonl"
     path.write_text('{"update": 1}\n[2]\n')
@@ -202,7 +239,7 @@ def test_samples_made_elsewhere_have_a_page_without_lineage_and_recipe() -> None
     text = samples_page("a<b", "Graded by math.", samples_rows(LEVELS, True), [], facts, 0.95)
     links = Links()
     links.feed(text)
-    assert not links.found
+    assert all(link.startswith("data:") for link in links.found)
     assert "a&lt;b" in text and "&lt;img src=q&gt;" in text and "math/1" in text
     assert 'id="lineage"' not in text and 'id="recipe"' not in text
     assert "Best-of-N" in text and "Scores are used as they were given" in text

@@ -40,5 +40,5 @@ def test_synthetic_numbers_never_stand_beside_them() -> None:
     [ladder] = benchmark_sections(rows("LADDER500"), [])
     assert LABEL in [legend.label for legend in math.curve_legend]
     assert LABEL not in [legend.label for legend in ladder.curve_legend]
-    assert all("#9fc8e2" in svg for svg in math.curves)
-    assert not any("#9fc8e2" in svg for svg in ladder.curves)
+    assert all("#9fc8e2" in drawing.svg for drawing in math.curves)
+    assert not any("#9fc8e2" in drawing.svg for drawing in ladder.curves)

@@ -21,6 +21,7 @@ from resources.tracking import (
     ExperimentInfo,
     StageInfo,
     TrackingResource,
+    dagster_link,
     local_database,
     mlflow_link,
     served_pages,
@@ -147,6 +148,8 @@ def test_a_link_has_the_port_at_which_mlflow_is_served_now_or_there_is_none(
     assert mlflow_link(tmp_path, address) is None
     with serving(tmp_path, {"dagster": 3000, "mlflow": 5007}):
         assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5007/{address}{classic}"
+        assert dagster_link(tmp_path, "/runs/1") == "http://127.0.0.1:3000/runs/1"
+    assert dagster_link(tmp_path, "/runs/1") is None
     assert mlflow_link(tmp_path, address) is None  # whoever served has ended
     monkeypatch.setenv("E2H_MLFLOW_PORT", "5005")
     assert mlflow_link(tmp_path, address) == f"http://127.0.0.1:5005/{address}{classic}"

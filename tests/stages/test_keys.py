@@ -216,7 +216,7 @@ def test_an_edit_of_what_teaches_re_makes_taught_labels_alone(edit: Edit) -> Non
     [
         ("supervision/cost.py", "if label == WRONG", "if label <= WRONG", "easy_step_labels"),
         ("statistics/agreement.py", "if chance < 1", "if chance <= 0.9", "easy_step_labels"),
-        ("report/labels_view.py", 'f"{count:,}"', 'f"{count}"', "report"),
+        ("report/labels_view.py", 'f"{value:,}"', 'f"{value}"', "report"),
     ],
 )
 def test_figures_of_labels_re_make_nothing_but_what_tells_them(
