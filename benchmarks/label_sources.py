@@ -231,10 +231,11 @@ def measure(table: Table, seeds: Sequence[int]) -> list[Measured]:
     """Rows with results for at least one seed."""
     from e2h_pipeline.orchestration.experiments import Experiments
     from e2h_pipeline.orchestration.instance import open_instance
+    from resources.store import DagsterLedger
 
     found = [Measured(row) for row in table.rows]
     with open_instance(home()) as instance:
-        experiments = Experiments(instance, ArtifactStore(home()))
+        experiments = Experiments(DagsterLedger(instance), ArtifactStore(home()))
         for measured, seed in product(found, seeds):
             _add(experiments, measured, seed)
     return [measured for measured in found if measured.judged]

@@ -25,6 +25,7 @@ from e2h_pipeline.evaluation.step_benchmarks.process_bench import Threshold
 from e2h_pipeline.orchestration.experiments import STEPS_STAGE, Experiments
 from e2h_pipeline.orchestration.instance import open_to_read
 from e2h_pipeline.statistics.bootstrap import Bootstrap
+from resources.store import DagsterLedger
 
 _METRICS = ("step_auroc", "step_auroc_over", "first_error_f1", "first_error_f1_over")
 _EASY = (1, 2, 3)
@@ -61,7 +62,7 @@ def main() -> None:
 def read_arm(key: str) -> tuple[dict[tuple[str, str], dict[str, Any]], float | None]:
     """The judged solutions of an experiment by source and id, and its threshold."""
     with open_to_read(home()) as instance:
-        artifact = Experiments(instance, ArtifactStore(home())).artifact(STEPS_STAGE, key)
+        artifact = Experiments(DagsterLedger(instance), ArtifactStore(home())).artifact(STEPS_STAGE, key)
     rows = read_table(artifact.path / HUMAN_SOLUTIONS).to_pylist()
     return {(row["source"], row["id"]): row for row in rows}, artifact.manifest.summary["human_steps"][
         "thresholds"

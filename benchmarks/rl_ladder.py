@@ -266,9 +266,10 @@ def measure(table: Table, seeds: Sequence[int]) -> list[Measured]:
     """Rows with results for at least one seed."""
     from e2h_pipeline.orchestration.experiments import Experiments
     from e2h_pipeline.orchestration.instance import open_instance
+    from resources.store import DagsterLedger
 
     with open_instance(home()) as instance:
-        experiments = Experiments(instance, ArtifactStore(home()))
+        experiments = Experiments(DagsterLedger(instance), ArtifactStore(home()))
         found = [_measured(experiments, row, seeds) for row in table.rows]
     return [row for row in found if row.values]
 

@@ -155,8 +155,9 @@ def measure_real(
 ) -> None:
     """Time queries to an experiment of the real stages among all others."""
     from e2h_pipeline.orchestration.experiments import Experiments
+    from resources.store import DagsterLedger
 
-    experiments = Experiments(instance, store)
+    experiments = Experiments(DagsterLedger(instance), store)
     figures["real_lineage_s"], _ = timed(lambda: experiments.lineage(key))
     figures["real_diff_s"], _ = timed(lambda: experiments.difference(key, key))
     report = experiments.artifact("report", key)

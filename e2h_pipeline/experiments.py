@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from e2h_pipeline.artifacts.home import home as default_home
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.orchestration.experiments import Experiments, Pooled
-from e2h_pipeline.orchestration.instance import open_to_read
+from e2h_pipeline.orchestration.reading import open_ledger
 from e2h_pipeline.orchestration.spelling import known_key
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Home:
         return Rows(pq.read_table(self.path(key, asset) / file).to_pylist())
 
     def _key(self, key: str) -> str:
-        return known_key(self._found.instance, key, self._found.store.home)
+        return known_key(self._found.ledger.experiments(), key, self._found.store.home)
 
 
 @contextmanager
@@ -107,5 +107,5 @@ def open(folder: str | Path | None = None) -> Iterator[Home]:
         HomeError: the folder can only be read, and nothing was ever run in it.
     """
     place = Path(folder).resolve() if folder is not None else default_home()
-    with open_to_read(place) as instance:
-        yield Home(Experiments(instance, ArtifactStore(place)))
+    with open_ledger(place) as ledger:
+        yield Home(Experiments(ledger, ArtifactStore(place)))

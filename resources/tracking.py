@@ -28,17 +28,14 @@ from e2h_pipeline.artifacts.locks import alone
 from e2h_pipeline.artifacts.reads import paused
 from e2h_pipeline.artifacts.reporter import Reporter
 from e2h_pipeline.artifacts.request import Artifact
-from e2h_pipeline.artifacts.served import served
 from resources.mlflow_sender import SQLITE_LOCK, MlflowSender, now, tracking_errors
 from resources.model_registry import registration
 from resources.outbox import FOLDER, Entry, Outbox, send, waiting, without_login
 
 DATABASE = "mlflow.db"
 NAME = "e2h"  # of the MLflow experiment
-PORT_VARIABLE = "E2H_MLFLOW_PORT"  # where MLflow is served, if not by `e2h ui`, which says so itself
 COMMIT_TAG = "mlflow.source.git.commit"
 EASY_DATA_TAG = "e2h.easy_data_version"
-_WORKFLOW = "?workflowType=machine_learning"  # of links: MLflow's pages for training, not for agents
 _DIGEST_LENGTH = 16  # MLflow refuses dataset digests longer than 36 characters
 _VALUE_LENGTH = 500
 _BATCH = 500  # points sent at once
@@ -278,28 +275,6 @@ class StageRun:
         sender = self._sender
         page = f"#/experiments/{sender.experiment_id}/runs/{sender.run_id}"
         return f"{without_login(self._uri).rstrip('/')}/{page}" if self._uri.startswith("http") else page
-
-
-def dagster_link(home: Path, place: str) -> str | None:
-    """A place such as `/runs/ID` in Dagster's pages as a link that works now; None where `e2h ui` does not
-    serve them."""
-    port = served(home).get("dagster")
-    return f"http://127.0.0.1:{port}{place}" if port else None
-
-
-def mlflow_link(home: Path, address: str | None, page: str = "") -> str | None:
-    """A run's address as a link that works now; None where nobody serves MLflow of this home.
-
-    Args:
-        page: of the run's artifacts, by name; the run itself where empty.
-    """
-    if address is None:
-        return None
-    place = f"{address}/artifacts/{page}{_WORKFLOW}" if page else f"{address}{_WORKFLOW}"
-    if not address.startswith("#"):
-        return place
-    port = os.environ.get(PORT_VARIABLE) or served(home).get("mlflow")
-    return f"http://127.0.0.1:{port}/{place}" if port else None
 
 
 def served_pages(artifact: Artifact) -> list[Path]:

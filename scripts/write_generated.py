@@ -64,13 +64,15 @@ def asset_graph() -> str:
 
 def stage_names() -> str:
     """e2h_pipeline/stages/names.py."""
+    from assets.checks import FIREWALL
     from e2h_pipeline.orchestration.planning import stage_order
 
+    checks = "".join(f'    ("{key.asset_key.to_user_string()}", "{key.name}"),\n' for key in FIREWALL)
     listed = "".join(f'    "{name}",\n' for name in stage_order())
     return (
-        '"""Names of all stages, upstream first, for commands that need not load them; `make generated`\n'
-        'writes this file."""\n\n'
-        f"NAMES = (\n{listed})\n"
+        '"""Names of all stages, upstream first, and the checks of the supervision firewall (asset, check), for\n'
+        'commands that need not load them; `make generated` writes this file."""\n\n'
+        f"NAMES = (\n{listed})\n\nFIREWALL_CHECKS = (\n{checks})\n"
     )
 
 

@@ -12,6 +12,7 @@
     e2h inspect sft_policy --key ladder
     e2h report ladder
     e2h export ladder FOLDER       the experiment as a folder: for a supplement, or for e2h import elsewhere
+    e2h data get math prm800k      fetch data of others; e2h data says what there is and what is here
     e2h init mine rl.updates=80    a recipe of your own; asks on a terminal
     e2h recipes ladder             a recipe, field by field, with where each value comes from; --check
     e2h grade answers.jsonl        grade answers made anywhere
@@ -41,6 +42,7 @@ from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import StoreError
 from e2h_pipeline.artifacts.tables import TableError
 from e2h_pipeline.cli.compare import compare
+from e2h_pipeline.cli.data import data
 from e2h_pipeline.cli.doctor import doctor
 from e2h_pipeline.cli.dry_run import dry_run
 from e2h_pipeline.cli.exchange import export, import_
@@ -67,6 +69,7 @@ from e2h_pipeline.cli.shared import (
 from e2h_pipeline.cli.store import diff, gc, verify
 from e2h_pipeline.cli.sweep import sweep
 from e2h_pipeline.recipe import DEFAULT_KEY, RecipeError
+from e2h_pipeline.stages.names import NAMES
 from e2h_pipeline.sweeps.spec import SweepError
 
 if TYPE_CHECKING:
@@ -274,10 +277,10 @@ def report(
         _write_index()
         return
     from e2h_pipeline.orchestration.experiments import report_page
-    from e2h_pipeline.orchestration.planning import REPORT_STAGE
     from e2h_pipeline.report.html import with_leaks
     from e2h_pipeline.report.lineage_view import with_links
-    from resources.tracking import dagster_link, mlflow_link
+    from e2h_pipeline.stages.words import REPORT_STAGE
+    from resources.links import dagster_link, mlflow_link
 
     with opened_experiments() as experiments:
         key = known_key(experiments, key)
@@ -312,6 +315,7 @@ def _write_index() -> None:
         typer.echo(write_index(experiments, datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")))
 
 
+app.add_typer(data, name="data")
 app.command()(init)
 app.command()(recipes)
 app.command()(plan)
@@ -336,6 +340,7 @@ def ui(
     mlflow_port: Annotated[int, typer.Option(help="MLflow's port.")] = 5000,
 ) -> None:
     """Dagster's and MLflow's web pages, on this machine only; Ctrl-C stops both."""
+    typer.echo(f"loading Dagster; its page and MLflow's, of {home()}, take up to a minute")
     from e2h_pipeline.operations.ui import UiError, serve
 
     try:
@@ -349,9 +354,7 @@ def _leaks(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _asset_name(name: str, experiments: Experiments) -> str:
-    from e2h_pipeline.definitions import build
-
-    known = sorted(k.to_user_string() for k in build().resolve_asset_graph().get_all_asset_keys())
+    known = sorted(NAMES)
     if name not in known and not (experiments.store.root / name).is_dir():  # it may be of an earlier version
         raise CommandError(f"no asset '{name}'; there are: {', '.join(known)}")
     return name

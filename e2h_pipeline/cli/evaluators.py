@@ -192,11 +192,11 @@ def _of_folder(name: str, folder: Path, domain: Domain) -> FoundEvaluator:
 def _of_key(key: str, domain: Domain) -> FoundEvaluator:
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.experiments import Experiments
-    from e2h_pipeline.orchestration.instance import open_to_read
+    from e2h_pipeline.orchestration.reading import open_ledger
     from e2h_pipeline.rewards.step_scorer import StepScorer
 
-    with open_to_read(home()) as instance:
-        evaluator, labels, standing = Experiments(instance, ArtifactStore(home())).evaluator(key)
+    with open_ledger(home()) as ledger:
+        evaluator, labels, standing = Experiments(ledger, ArtifactStore(home())).evaluator(key)
     return FoundEvaluator(
         key,
         digest_json([evaluator.manifest.data_version, domain.name]),

@@ -75,15 +75,15 @@ def _of_experiment(file: Path | None, key: str, count: int, seed: int) -> Queue:
     """Samples of an experiment's easy problems, or solutions of a file to them."""
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.experiments import Experiments
-    from e2h_pipeline.orchestration.instance import open_to_read
+    from e2h_pipeline.orchestration.reading import open_ledger
     from e2h_pipeline.recipe import Recipe, one_spelling
     from e2h_pipeline.registry import DOMAINS
     from e2h_pipeline.supervision.queue import EasyProblems, queue_of_file, queue_of_samples
 
     key = one_spelling(key, recipe_folders(home()))
     domain = DOMAINS.load(Recipe.from_key(key, recipe_folders(home())).problems.source)
-    with open_to_read(home()) as instance:
-        experiments = Experiments(instance, ArtifactStore(home()))
+    with open_ledger(home()) as ledger:
+        experiments = Experiments(ledger, ArtifactStore(home()))
         problems = experiments.artifact("easy_problems", key)
         easy = EasyProblems.of(problems.path, domain.supervisable, domain.text)
         if file is not None:

@@ -116,7 +116,7 @@ def known_key(experiments: Experiments, key: str) -> str:
     """The spelling of a key with results (of any version), or of a valid recipe."""
     from e2h_pipeline.orchestration import spelling
 
-    return spelling.known_key(experiments.instance, key, home())
+    return spelling.known_key(experiments.ledger.experiments(), key, home())
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def opened_experiments() -> Iterator[Experiments]:
     """The experiments of the home folder, to be read."""
     from e2h_pipeline.artifacts.store import ArtifactStore
     from e2h_pipeline.orchestration.experiments import Experiments
-    from e2h_pipeline.orchestration.instance import open_to_read
+    from e2h_pipeline.orchestration.reading import open_ledger
 
-    with open_to_read(home()) as instance:
-        yield Experiments(instance, ArtifactStore(home()))
+    with open_ledger(home()) as ledger:
+        yield Experiments(ledger, ArtifactStore(home()))

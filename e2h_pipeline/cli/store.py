@@ -11,7 +11,14 @@ import typer
 
 from e2h_pipeline.artifacts.garbage import GRACE_SECONDS
 from e2h_pipeline.artifacts.home import home, recipe_folders
-from e2h_pipeline.cli.shared import AllowLeaks, CommandError, Json, print_json, refuse_leaks
+from e2h_pipeline.cli.shared import (
+    AllowLeaks,
+    CommandError,
+    Json,
+    opened_experiments,
+    print_json,
+    refuse_leaks,
+)
 from e2h_pipeline.recipe import RecipeError, canonical_key, one_spelling
 
 if TYPE_CHECKING:
@@ -38,10 +45,8 @@ def diff(
     allow_leaks: AllowLeaks = False,
 ) -> None:
     """What differs upstream between two results, where it begins, and how the numbers moved."""
-    from e2h_pipeline.orchestration.experiments import Experiments
-
-    with _opened() as (instance, store):
-        found = Experiments(instance, store).difference(_named(first), _named(second), everything)
+    with opened_experiments() as experiments:
+        found = experiments.difference(_named(first), _named(second), everything)
     if as_json:
         print_json(found)
     else:

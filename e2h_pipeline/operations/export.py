@@ -12,9 +12,10 @@ from e2h_pipeline.artifacts.lineage import ancestors, trace
 from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.evaluation.results import select
 from e2h_pipeline.orchestration.experiments import Experiments, report_page
-from e2h_pipeline.orchestration.planning import REPORT_STAGE, stage_order
 from e2h_pipeline.report.html import with_leaks
-from resources.store import latest_artifact
+from e2h_pipeline.stages.names import NAMES
+from e2h_pipeline.stages.words import REPORT_STAGE
+from resources.ledger import latest_artifact
 
 _README = """\
 # {key}
@@ -48,9 +49,9 @@ def export(
     Raises:
         StoreError: the experiment has no results, an artifact is damaged, or the folder is there.
     """
-    unknown = sorted(set(without) - set(stage_order()))
+    unknown = sorted(set(without) - set(NAMES))
     if unknown:
-        raise StoreError(f"no asset '{unknown[0]}'; there are: {', '.join(stage_order())}")
+        raise StoreError(f"no asset '{unknown[0]}'; there are: {', '.join(NAMES)}")
     results, lineage = experiments.results(key), experiments.lineage(key)
     made = artifacts_of(experiments, key)
     with new_folder(folder) as draft:
@@ -70,7 +71,7 @@ def export(
 
 def artifacts_of(experiments: Experiments, key: str) -> list[Artifact]:
     """What the stages of an experiment made last, and all that this was made from."""
-    latest = (latest_artifact(experiments.instance, experiments.store, name, key) for name in stage_order())
+    latest = (latest_artifact(experiments.ledger, experiments.store, name, key) for name in NAMES)
     found: dict[tuple[str, str], Artifact] = {}
     for artifact in filter(None, latest):
         for node in ancestors(trace(experiments.store, artifact)):

@@ -26,10 +26,10 @@ from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.manifest import MANIFEST_NAME
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.models.base import local_source
-from e2h_pipeline.models.gguf import gguf_of
+from e2h_pipeline.models.hub import cached, hub_name, may_be_hub
 from e2h_pipeline.orchestration.instance import open_to_read
 from e2h_pipeline.orchestration.planning import Plan, Selection, plan_by_store, plans
-from e2h_pipeline.recipe import Base, Recipe
+from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.registry import EVALUATOR_KINDS
 from e2h_pipeline.stages.spec import RECIPE_ASSET, STAGES, narrow
 from resources.engine import EngineResource
@@ -37,7 +37,6 @@ from resources.engine import EngineResource
 _READ = 200  # manifests of a stage, the newest
 _SHOWN = 4  # fields that differ
 _ANSWER_SECONDS = 1.0
-_LOCAL = ("/", ".")  # how the name of a folder begins that is no Hub's
 _SIZE = ("model", "file", "train", "dtype", "hidden", "layers", "heads")
 _MODEL_STAGES = ("base_model", "sft_policy", "easy_evaluator", "rl_policy")
 
@@ -124,8 +123,8 @@ def disk_needed(recipe: Recipe, todo: Collection[str], weights: int) -> int:
         weights: bytes of the base model.
     """
     kept = sum(stage in todo for stage in _MODEL_STAGES)
-    fetched = "base_model" in todo and _on_hub(recipe.base)
-    return weights * (kept + fetched)
+    fetched = "base_model" in todo and hub_name(recipe.base)
+    return weights * (kept + bool(fetched))
 
 
 def free_bytes(home: Path) -> int:
@@ -161,14 +160,14 @@ def _engine(recipe: Recipe, todo: Collection[str]) -> Iterator[str]:
 
 def _models(recipe: Recipe, todo: Collection[str]) -> tuple[list[str], list[str]]:
     """Models that are not on this machine: those that cannot be fetched either, and the others."""
-    named = {"base.model": (recipe.base.model, recipe.base.revision)} if _on_hub(recipe.base) else {}
+    named = {"base.model": (recipe.base.model, recipe.base.revision)} if hub_name(recipe.base) else {}
     wanted = named if "base_model" in todo else {}
     if "easy_evaluator" in todo:
         sources = EVALUATOR_KINDS.load(recipe.reward.kind)().sources(recipe.reward)
-        wanted |= {f"reward {name}": (name, None) for name in sources if _hub_name(name)}
+        wanted |= {f"reward {name}": (name, None) for name in sources if may_be_hub(name)}
     missing, notes = [], []
     for field, (name, revision) in wanted.items():
-        if _cached(name, revision):
+        if cached(name, revision):
             continue
         if why := _no_hub():
             missing.append(
@@ -177,24 +176,6 @@ def _models(recipe: Recipe, todo: Collection[str]) -> tuple[list[str], list[str]
         else:
             notes.append(f"{field} '{name}' is not on this machine: it will be downloaded")
     return missing, notes
-
-
-def _on_hub(base: Base) -> bool:
-    return not base.train and local_source(base) is None and gguf_of(base) is None and _hub_name(base.model)
-
-
-def _hub_name(name: str) -> bool:
-    return not name.startswith(_LOCAL) and not Path(name).exists()
-
-
-def _cached(name: str, revision: str | None) -> bool:
-    """Whether the Hub's cache has a model: its config, and weights of any format."""
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(name, "config.json", revision=revision)
-    return isinstance(config, str) and any(
-        file.suffix in (".safetensors", ".bin", ".gguf") for file in Path(config).parent.iterdir()
-    )
 
 
 def _no_hub() -> str:

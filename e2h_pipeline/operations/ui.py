@@ -31,18 +31,20 @@ class UiError(RuntimeError):
     """The pages cannot be served; one line for people."""
 
 
-def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None]) -> None:
-    """Start both servers, pass their addresses to `ready`, and stop them on Ctrl-C or SIGTERM.
+def serve(home: Path, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+    """Start both servers, `say` what is done and their addresses, and stop them on Ctrl-C or SIGTERM.
 
     Raises:
         UiError: a port is taken, or a server ended by itself.
     """
     for wanted in (port, mlflow_port):
         _check_free(wanted)
+    say("closing runs whose process is gone")
     with open_instance(home) as instance:
         release_dead_runs(instance)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs start with SIGINT ignored
         signal.signal(number, _interrupt)
+    say("opening MLflow's database")
     make_database(home)
     servers: list[subprocess.Popen[bytes]] = []
     try:
@@ -50,8 +52,9 @@ def serve(home: Path, port: int, mlflow_port: int, ready: Callable[[str], None])
             told = {"DAGSTER_HOME": str(dagster_home(home))}
             servers.append(_start(_dagster(port), home, told, "dagster"))
             servers.append(_start(_mlflow(home, mlflow_port), home, _MLFLOW_ENVIRONMENT, "mlflow"))
+            say(f"starting both servers; their logs are in {home / 'logs'}")
             _wait_for(servers, (port, mlflow_port), home)
-            ready(f"Dagster  http://{HOST}:{port}\nMLflow   http://{HOST}:{mlflow_port}\nCtrl-C stops both.")
+            say(f"Dagster  http://{HOST}:{port}\nMLflow   http://{HOST}:{mlflow_port}\nCtrl-C stops both.")
             while all(server.poll() is None for server in servers):
                 time.sleep(_POLL_SECONDS)
         raise UiError(f"a server ended by itself; its log is in {home / 'logs'}")

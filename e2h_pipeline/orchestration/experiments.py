@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
 from e2h_pipeline.artifacts.difference import as_row, compare
 from e2h_pipeline.artifacts.home import recipe_folders
 from e2h_pipeline.artifacts.lineage import (
@@ -46,10 +44,10 @@ from e2h_pipeline.orchestration.standing import (
 )
 from e2h_pipeline.recipe.keys import ceiling_key
 from e2h_pipeline.stages.findings import stop_findings
-from e2h_pipeline.stages.spec import RECIPE_ASSET
+from e2h_pipeline.stages.words import RECIPE_ASSET
 from e2h_pipeline.statistics.bootstrap import Bootstrap
-from resources.store import latest_artifact
-from resources.tracking import mlflow_link
+from resources.ledger import Ledger, latest_artifact
+from resources.links import mlflow_link
 
 STEPS_STAGE = "evaluator_generalization"
 SEARCH_STAGE = "search_metrics"
@@ -73,7 +71,7 @@ class Pooled:
 class Experiments:
     """Experiments of one home folder, by recipe key."""
 
-    instance: dg.DagsterInstance
+    ledger: Ledger
     store: ArtifactStore
 
     def artifact(self, asset: str, key: str) -> Artifact:
@@ -82,7 +80,7 @@ class Experiments:
         Raises:
             StoreError: it was never made, is gone, or is damaged.
         """
-        artifact = latest_artifact(self.instance, self.store, asset, key)
+        artifact = latest_artifact(self.ledger, self.store, asset, key)
         if artifact is None:
             raise StoreError(f"{key} has no {asset} yet; run: e2h run {key}")
         return artifact
@@ -100,18 +98,18 @@ class Experiments:
         labels = (
             self.store.find("easy_step_labels", taught.key)
             if taught
-            else latest_artifact(self.instance, self.store, "easy_step_labels", key)
+            else latest_artifact(self.ledger, self.store, "easy_step_labels", key)
         )
         return evaluator, labels, self._standing(key, [trace(self.store, evaluator)])
 
     def keys(self) -> list[str]:
         """Experiments that have results."""
-        known = self.instance.get_dynamic_partitions("experiment")
+        known = self.ledger.experiments()
         return [key for key in known if self.metrics_artifact(key) is not None]
 
     def metrics_artifact(self, key: str) -> Artifact | None:
         """The most complete table of numbers of an experiment."""
-        found = (latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES)
+        found = (latest_artifact(self.ledger, self.store, stage, key) for stage in METRIC_STAGES)
         return next((artifact for artifact in found if artifact), None)
 
     def standing(self, key: str) -> Standing:
@@ -121,8 +119,8 @@ class Experiments:
         return self._standing(key, nodes)
 
     def _standing(self, key: str, nodes: Sequence[Node]) -> Standing:
-        recipe = latest_artifact(self.instance, self.store, RECIPE_ASSET, key)
-        leaks = [*manifest_leaks(nodes), *failed_checks(self.instance, [key]).get(key, [])]
+        recipe = latest_artifact(self.ledger, self.store, RECIPE_ASSET, key)
+        leaks = [*manifest_leaks(nodes), *failed_checks(self.ledger, [key]).get(key, [])]
         behind = [made.artifact.manifest.recipe for node in nodes for made in ancestors(node)]
         made_with = recipe.manifest.recipe if recipe else None
         edited = outdated(key, made_with, recipe_folders(self.store.home))
@@ -151,7 +149,7 @@ class Experiments:
 
     def _searched(self, key: str) -> list[dict[str, Any]]:
         """Result rows of searches, with what an answer costs in `tokens` and `flops`."""
-        artifact = latest_artifact(self.instance, self.store, SEARCH_STAGE, key)
+        artifact = latest_artifact(self.ledger, self.store, SEARCH_STAGE, key)
         if artifact is None:
             return []
         node = trace(self.store, artifact)
@@ -178,8 +176,8 @@ class Experiments:
 
     def keys_with_steps(self) -> list[str]:
         """Experiments whose evaluator was judged on steps that people labelled."""
-        known = self.instance.get_dynamic_partitions("experiment")
-        found = ((key, latest_artifact(self.instance, self.store, STEPS_STAGE, key)) for key in known)
+        known = self.ledger.experiments()
+        found = ((key, latest_artifact(self.ledger, self.store, STEPS_STAGE, key)) for key in known)
         return [key for key, artifact in found if artifact and (artifact.path / HUMAN_STEPS).is_file()]
 
     def pooled_steps(self, keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -356,7 +354,7 @@ class Experiments:
                 raise StoreError(f"{name}: {len(places)} results in the store have a key that begins so")
             artifact = self.store.open(places[0].parent.name, read_manifest(places[0]).key)
             return {artifact.asset: artifact}
-        found = {stage: latest_artifact(self.instance, self.store, stage, key) for stage in METRIC_STAGES}
+        found = {stage: latest_artifact(self.ledger, self.store, stage, key) for stage in METRIC_STAGES}
         made = {stage: artifact for stage, artifact in found.items() if artifact is not None}
         if not made:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")

@@ -25,6 +25,7 @@ from e2h_pipeline.orchestration.recorded import recorded_artifacts
 from e2h_pipeline.orchestration.requests import Read, Requests
 from e2h_pipeline.recipe import Recipe, RecipeError
 from e2h_pipeline.stages.spec import EXPERIMENTS, RECIPE_ASSET, STAGES, Stage, narrow, needed_by
+from e2h_pipeline.stages.words import REPORT_STAGE
 from resources.engine import EngineResource
 
 State = Literal["made", "stale", "missing"]
@@ -36,7 +37,6 @@ UNFINISHED = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-REPORT_STAGE = "report"
 _PARTITION_TAG = "dagster/partition"
 _SIMPLE_SELECTION = re.compile(r"(\+?)([a-z][a-z0-9_]*)(\+?)")
 _QUERIED = 500  # records, or partitions, of one query

@@ -10,32 +10,24 @@ are marked wherever they are shown.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-
 from e2h_pipeline.artifacts.difference import changes
 from e2h_pipeline.artifacts.lineage import Node, ancestors
-from e2h_pipeline.orchestration.planning import stage_order
 from e2h_pipeline.recipe import FAMILIES, Recipe, RecipeError
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import graph_findings, manifest_findings, roles
-from e2h_pipeline.stages.spec import STAGES
+from e2h_pipeline.stages.names import FIREWALL_CHECKS
+from resources.ledger import Ledger
 
 METRIC_STAGES = ("benchmark_metrics", "rerank_metrics")
 """Stages with a metrics.parquet, most complete first."""
 _SURE_AUDITS = ("problem_source", "gold_answers", *METRIC_STAGES)
 _SURE_SPLIT = ("easy_problems", "hard_questions", "benchmark_questions")
-_QUERIED = 500  # partitions of one query
 _SHOWN = 3
-_HISTORY = 2  # Dagster keeps one report from outside a run of each check and partition
-_FAILED, _PASSED = AssetCheckExecutionRecordStatus.FAILED, AssetCheckExecutionRecordStatus.SUCCEEDED
 
 
 @dataclass(frozen=True)
@@ -65,50 +57,10 @@ class Standing:
         return "" if self.strict else "not strict"
 
 
-def failed_checks(instance: dg.DagsterInstance, keys: Sequence[str]) -> dict[str, list[str]]:
+def failed_checks(ledger: Ledger, keys: Sequence[str]) -> dict[str, list[str]]:
     """Experiment -> failed checks of the firewall, in words. A few queries for any number of
     experiments."""
-    found: dict[str, list[str]] = {}
-    checks = _firewall()
-    storage = instance.event_log_storage
-    for info in (
-        info
-        for start in range(0, len(keys), _QUERIED)
-        for info in storage.get_asset_check_partition_info(
-            checks, partition_keys=list(keys[start : start + _QUERIED])
-        )
-    ):
-        if info.partition_key is None or (
-            info.latest_execution_status == _PASSED and info.latest_planned_run_id
-        ):
-            continue
-        failure = _failure(instance, info.check_key, info.partition_key)
-        if failure:
-            found.setdefault(info.partition_key, []).append(failure)
-    return {key: sorted(failures) for key, failures in found.items()}
-
-
-def _firewall() -> list[dg.AssetCheckKey]:
-    """The firewall's checks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)  # checks with partitions
-        from assets.checks import FIREWALL
-
-    return list(FIREWALL)
-
-
-def _failure(instance: dg.DagsterInstance, check: dg.AssetCheckKey, key: str) -> str | None:
-    """The latest verdict of a check, if it failed. A run that only planned it has no verdict, and
-    neither has a report from outside a run, which anyone who reaches the web server can make."""
-    records = instance.event_log_storage.get_asset_check_execution_history(
-        check, limit=_HISTORY, status={_FAILED, _PASSED}, partition_filter=PartitionKeyFilter(key=key)
-    )
-    latest = next((record for record in records if record.run_id), None)
-    if latest is None or latest.status != _FAILED:
-        return None
-    event = latest.event.dagster_event if latest.event else None
-    why = event.asset_check_evaluation_data.description if event else None
-    return f"check {check.name} of {check.asset_key.to_user_string()} failed: {why or 'see its page'}"
+    return ledger.failed_checks(FIREWALL_CHECKS, keys)
 
 
 def manifest_leaks(nodes: Sequence[Node]) -> list[str]:
@@ -116,12 +68,18 @@ def manifest_leaks(nodes: Sequence[Node]) -> list[str]:
     behind = [made for node in nodes for made in ancestors(node)]
     if not manifest_findings(behind, _SURE_AUDITS, _SURE_SPLIT):
         return []  # all stages need not be loaded, which takes seconds
+    from e2h_pipeline.orchestration.planning import stage_order
+    from e2h_pipeline.stages.spec import STAGES
+
     stage_order()  # fills STAGES
     return manifest_findings(behind, *roles(STAGES))
 
 
 def input_leaks(inputs: Mapping[str, Collection[str]]) -> list[str]:
     """`manifest_leaks` of one experiment, by the inputs of each of its stages."""
+    from e2h_pipeline.orchestration.planning import stage_order
+    from e2h_pipeline.stages.spec import STAGES
+
     stage_order()  # fills STAGES
     return graph_findings(inputs, *roles(STAGES))
 

@@ -18,8 +18,9 @@ from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.report.levels import levels_in
 from e2h_pipeline.stages.pictures import Panel, PictureCurve, bar_picture, curve_picture, training_panels
+from resources.links import mlflow_link
 from resources.store import ARTIFACT_KEY, SEAL
-from resources.tracking import mlflow_link, served_pages
+from resources.tracking import served_pages
 
 _PREVIEW_ROWS = 5
 _CELL_LENGTH = 160

@@ -1,5 +1,5 @@
-"""Names of all stages, upstream first, for commands that need not load them; `make generated`
-writes this file."""
+"""Names of all stages, upstream first, and the checks of the supervision firewall (asset, check), for
+commands that need not load them; `make generated` writes this file."""
 
 NAMES = (
     "recipe",
@@ -29,4 +29,25 @@ NAMES = (
     "search_metrics",
     "rl_audit",
     "report",
+)
+
+FIREWALL_CHECKS = (
+    ("easy_problems", "split_integrity"),
+    ("easy_solutions", "rows_of_easy_problems"),
+    ("easy_step_labels", "rows_of_easy_problems"),
+    ("easy_outcome_labels", "rows_of_easy_problems"),
+    ("hard_questions", "no_answers"),
+    ("benchmark_questions", "no_answers"),
+    ("sft_policy", "supervision_firewall"),
+    ("easy_evaluator", "supervision_firewall"),
+    ("rl_policy", "supervision_firewall"),
+    ("benchmark_samples", "supervision_firewall"),
+    ("rerank_scores", "supervision_firewall"),
+    ("searched_samples", "supervision_firewall"),
+    ("rerank_metrics", "supervision_firewall"),
+    ("evaluator_generalization", "supervision_firewall"),
+    ("early_stop_metrics", "supervision_firewall"),
+    ("rl_audit", "supervision_firewall"),
+    ("benchmark_metrics", "supervision_firewall"),
+    ("search_metrics", "supervision_firewall"),
 )

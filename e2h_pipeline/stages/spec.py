@@ -19,10 +19,10 @@ from e2h_pipeline.artifacts.reads import enforced
 from e2h_pipeline.artifacts.request import Artifact, Request
 from e2h_pipeline.recipe import FAMILIES, Recipe, RecipeError, RecipeSlice
 from e2h_pipeline.registry import ENGINE, REGISTRIES, chosen_code, only
+from e2h_pipeline.stages.words import RECIPE_ASSET
 from resources.engine import EngineResource
 
 EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
-RECIPE_ASSET = "recipe"
 SPLIT_MODULE = "assets.problems"
 RECIPE_FILE = "recipe.json"
 HELD_OUT = ("hard_questions", "benchmark_questions")

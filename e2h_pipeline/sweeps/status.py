@@ -18,6 +18,7 @@ from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.sweeps.selection import selected_stages
 from e2h_pipeline.sweeps.spec import Member, Sweep, read_members
 from resources.engine import EngineResource
+from resources.store import DagsterLedger
 
 MemberState = Literal["made", "running", "failed", "stale", "missing"]
 
@@ -65,7 +66,7 @@ def _standings(
 ) -> list[Standing]:
     """Of each member, from its plan: its artifacts are read already. Members share most of them, and
     are made in few ways, so each artifact and each way is judged once."""
-    failed = failed_checks(instance, [plan.key for plan in planned])
+    failed = failed_checks(DagsterLedger(instance), [plan.key for plan in planned])
     leaks: dict[Hashable, list[str]] = {}
     strict: dict[str, bool] = {}
     found = []

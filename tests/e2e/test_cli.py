@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from read_only import python_without_writing
-from tiny_experiment import e2h, new_home
+from tiny_experiment import e2h, environment, new_home
 
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.results import RESULT_COLUMNS
@@ -297,6 +299,45 @@ def test_an_experiment_goes_to_another_home_as_a_folder(tiny_home: Path, tmp_pat
     assert again.returncode == 0, again.stderr
     assert _stages(again.stdout, "computed") == set() and "sft_policy" in _stages(again.stdout, "reused")
     assert "is there already" in e2h(tiny_home, "export", "tiny", str(out)).stderr
+
+
+_HEAVY = (
+    "dagster",
+    "torch",
+    "transformers",
+    "mlflow",
+    "pandas",
+    "matplotlib",
+    "sqlalchemy",
+    "datasets",
+    "ray",
+)
+_LIGHT = (
+    "results tiny",
+    "results",
+    "lineage tiny",
+    "inspect sft_policy --key tiny",
+    "diff tiny tiny",
+    "report tiny",
+)
+
+
+def test_commands_that_read_do_not_load_dagster(tiny_home: Path) -> None:
+    """They would take seconds. `sweep --status` and `verify` need the stages, which are Dagster's assets."""
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom e2h_pipeline.cli.app import app\n"
+        f"for command in {_LIGHT}:\n"
+        "    done = CliRunner().invoke(app, command.split())\n"
+        f"    print(command, done.exit_code, [m for m in {_HEAVY} if m in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(tiny_home),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [f"{command} 0 []" for command in _LIGHT]
 
 
 def test_commands_that_read_need_no_home_that_can_be_written(tiny_home: Path) -> None:

@@ -22,7 +22,7 @@ from e2h_pipeline.evaluation.results import result_rows
 from e2h_pipeline.problems.ladder.checker import step_labels
 from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.recipe import Evaluation
-from e2h_pipeline.recipe.plugins import installed
+from e2h_pipeline.recipe.plugins import forget
 from e2h_pipeline.statistics.bootstrap import Bootstrap
 
 Run = Callable[..., dict[str, Any]]
@@ -118,11 +118,11 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         "[e2h.aggregations]\nworst_two = toy_aggregation:worst_two\n"
     )
     monkeypatch.syspath_prepend(str(site))
-    installed.cache_clear()
+    forget()
     yield
     sys.modules.pop("toy_aggregation", None)
     monkeypatch.undo()
-    installed.cache_clear()
+    forget()
 
 
 def test_an_aggregation_of_a_package_is_in_the_tables(world: Path, rerank: Run, plugin: None) -> None:

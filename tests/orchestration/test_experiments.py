@@ -17,6 +17,7 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.orchestration.experiments import Experiments
 from e2h_pipeline.stages.asset import stage
+from resources.store import DagsterLedger
 
 KEYS = [toy.KEY, f"{toy.KEY}/seed=1"]
 WHY = "kl, to the SFT policy, is 9.00 per token, above rl.max_kl=1.0; raise rl.kl"
@@ -86,7 +87,7 @@ def test_numbers_of_a_policy_that_a_guard_stopped_say_so_everywhere(
     assert found[0].description == said
     assert found[0].metadata["best_update"].value == 5
 
-    experiments = Experiments(instance, ArtifactStore(tmp_path))
+    experiments = Experiments(DagsterLedger(instance), ArtifactStore(tmp_path))
     stopped, whole = (experiments.results(key) for key in KEYS)
     assert {row["policy"]: row.get("stopped") for row in stopped} == {"sft": None, "rl": said}
     assert not any("stopped" in row for row in whole)
@@ -120,7 +121,7 @@ def test_every_number_says_how_many_labels_it_took(tmp_path: Path, instance: dg.
                 partition_key=key,
                 resources=toy.resources(tmp_path),
             ).success
-        experiments = Experiments(instance, ArtifactStore(tmp_path))
+        experiments = Experiments(DagsterLedger(instance), ArtifactStore(tmp_path))
         first = experiments.results(KEYS[0])[0]["labels_bought"]
         assert first == {"easy_outcome_labels": {"exact/1": 10}, "easy_step_labels": {"checker": 10}}
         pooled = experiments.pooled(KEYS).rows[0]["labels_bought"]

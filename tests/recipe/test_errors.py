@@ -3,8 +3,8 @@ where the values of a good one come from."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e2h_pipeline.recipe import Recipe, RecipeError, sources_of
-from e2h_pipeline.recipe import plugins as recipe_plugins
+from e2h_pipeline.recipe import Recipe, RecipeError, plugins, sources_of
 from e2h_pipeline.recipe.describe import resolved
 
 # A field with a wrong name or value, and a part of what is said about it.
@@ -128,12 +127,13 @@ def test_a_package_that_breaks_stops_only_the_recipes_that_name_it(
 ) -> None:
     (tmp_path / "broken_method.py").write_text("def (", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = importlib.metadata.EntryPoint("broken", "broken_method:Method", "e2h.algorithms")
-    monkeypatch.setattr(recipe_plugins, "entry_points", lambda group: [found] if group == found.group else [])
-    recipe_plugins.installed.cache_clear()
+    found = EntryPoint("broken", "broken_method:Method", "e2h.algorithms")
+    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints([found]))
+    plugins.forget()
     try:
         with pytest.raises(RecipeError, match=r"'broken' \(e2h.algorithms\) cannot be loaded: SyntaxError"):
             Recipe.from_key("ladder/rl.algorithm=broken")
         assert Recipe.from_key("ladder").rl.algorithm == "ppo"
     finally:
-        recipe_plugins.installed.cache_clear()
+        monkeypatch.undo()
+        plugins.forget()

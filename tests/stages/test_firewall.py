@@ -30,6 +30,7 @@ from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.stages.asset import FirewallError, _require_no_leak, stage
 from e2h_pipeline.stages.spec import STAGES
 from resources.compute import BODIES
+from resources.store import DagsterLedger
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_a_failed_check_marks_every_number_until_it_passes(
         ]
 
     metrics = stage(name="rerank_metrics", group="toy", audit=True, recipe=["evaluation"])(numbers)
-    experiments = Experiments(instance, ArtifactStore(tmp_path))
+    experiments = Experiments(DagsterLedger(instance), ArtifactStore(tmp_path))
     run(tmp_path, instance, [metrics])
     assert experiments.standing(toy.KEY).note == ""
 
@@ -242,7 +243,7 @@ def test_a_ceiling_is_marked_in_its_rows(tmp_path: Path, instance: dg.DagsterIns
         instance,
         [stage(name="rerank_metrics", group="toy", audit=True, recipe=["evaluation"])(numbers)],
     )
-    (row,) = Experiments(instance, ArtifactStore(tmp_path)).results(toy.KEY)
+    (row,) = Experiments(DagsterLedger(instance), ArtifactStore(tmp_path)).results(toy.KEY)
     assert (row["strict"], row["leaks"]) == (False, [])
 
 
