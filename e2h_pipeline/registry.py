@@ -225,6 +225,7 @@ GRADERS = Registry(
         "math": "e2h_pipeline.grading.mathematics.grader:MathGrader",
         "math-exact": "e2h_pipeline.grading.mathematics.unrounded:UnroundedMathGrader",
         "exact": "e2h_pipeline.grading.exact:ExactGrader",
+        "unit-tests": "e2h_pipeline.grading.code.grader:UnitTestGrader",
         "math-verify": "e2h_pipeline.grading.published.math_verify:MathVerifyGrader",
         "prm800k": "e2h_pipeline.grading.published.compat:Prm800kGrader",
         "e2h-string": "e2h_pipeline.grading.published.compat:E2hStringGrader",

@@ -1,0 +1,72 @@
+"""`unit-tests`: a program is right if it passes the tests in the payload of its problem.
+
+Tiers say what came of it: passed, failed, error, timeout, memory, undecided, or `untested` where a problem
+carries no tests. The reference solution of a problem has no say.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from e2h_pipeline.grading.classes import connected
+from e2h_pipeline.grading.code.box import Limits
+from e2h_pipeline.grading.code.sandbox import PASSED, UNDECIDED, Sandbox
+from e2h_pipeline.grading.code.suites import PAYLOAD
+from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
+
+REVISION = 1
+"""Raise when a rule changes: the version stands in every result."""
+_UNTESTED = Grade(Verdict.UNDECIDED, "untested")
+
+
+class UnitTestGrader:
+    """Runs programs in a sandbox."""
+
+    name = "unit-tests"
+    reads_problem = True
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.undecided = 0
+        self.version = f"{self.name}/{REVISION} python/{sys.version_info.major}.{sys.version_info.minor}"
+
+    @classmethod
+    @contextmanager
+    def open(cls, workers: int | None, cpu_seconds: float) -> Iterator[UnitTestGrader]:
+        """See `GraderEntry`. The limit holds for each case of a program that reads and writes, and for all
+        calls of one that is called."""
+        with Sandbox(workers, Limits(cpu_seconds=cpu_seconds)) as sandbox:
+            yield cls(sandbox)
+
+    def grade_pairs(self, pairs: Sequence[Pair]) -> list[Grade]:
+        """A grade per pair, in order.
+
+        Raises:
+            SandboxError: this host cannot hold a program.
+        """
+        tests = [dict(gold.payload).get(PAYLOAD) for gold, _ in pairs]
+        jobs = [(pair[1], suite) for pair, suite in zip(pairs, tests, strict=True) if suite is not None]
+        results = iter(self._sandbox.check(jobs))
+        grades = [_UNTESTED if suite is None else _grade(next(results).word) for suite in tests]
+        self.undecided += sum(grade.verdict is Verdict.UNDECIDED for grade in grades)
+        return grades
+
+    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+        """Programs with the same syntax tree share a class: comments, white space and quotes do not count."""
+        return [connected([p if p is None else _tree(p) for p in programs], ()) for programs in problems]
+
+
+def _grade(word: str) -> Grade:
+    if word == PASSED:
+        return Grade(Verdict.EQUAL, word)
+    return Grade(Verdict.UNDECIDED if word == UNDECIDED else Verdict.DIFFERENT, word)
+
+
+def _tree(program: str) -> str:
+    try:
+        return ast.dump(ast.parse(program))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return program.strip()
