@@ -132,6 +132,7 @@ DOMAINS = Registry(
         "ladder": "e2h_pipeline.problems.ladder.domain:LADDER",
         "math": "e2h_pipeline.problems.math.domain:MATH",
         "gsm8k": "e2h_pipeline.problems.gsm8k.domain:GSM8K",
+        "code": "e2h_pipeline.problems.code.domain:CODE",
     },
 )
 PROBLEM_READERS = Part(DOMAINS, "reader")

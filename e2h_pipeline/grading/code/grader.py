@@ -6,7 +6,6 @@ carries no tests. The reference solution of a problem has no say.
 
 from __future__ import annotations
 
-import ast
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,8 +54,8 @@ class UnitTestGrader:
         return grades
 
     def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
-        """Programs with the same syntax tree share a class: comments, white space and quotes do not count."""
-        return [connected([p if p is None else _tree(p) for p in programs], ()) for programs in problems]
+        """Programs with the same lines share a class; blank lines and lines of comment do not count."""
+        return [connected([p if p is None else _lines(p) for p in programs], ()) for programs in problems]
 
 
 def _grade(word: str) -> Grade:
@@ -65,8 +64,7 @@ def _grade(word: str) -> Grade:
     return Grade(Verdict.UNDECIDED if word == UNDECIDED else Verdict.DIFFERENT, word)
 
 
-def _tree(program: str) -> str:
-    try:
-        return ast.dump(ast.parse(program))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return program.strip()
+def _lines(program: str) -> str:
+    """The program without blank lines and lines of comment. It is not parsed: it is anybody's text."""
+    lines = (line.rstrip() for line in program.splitlines())
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))

@@ -201,7 +201,7 @@ def test_grades() -> None:
         assert [g.verdict for g in grades] == [equal, different, undecided, different]
         assert [g.tier for g in grades] == ["passed", "failed", "untested", "error"]
         assert judge.undecided == 1
-        assert judge.classes([[right, f"{right}  # sum", None, wrong]]) == [[0, 0, None, 1]]
+        assert judge.classes([[right, f"# sum\n\n{right}  \n", None, wrong]]) == [[0, 0, None, 1]]
 
 
 def test_results_have_words() -> None:
