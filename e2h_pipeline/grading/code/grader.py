@@ -6,11 +6,13 @@ carries no tests. The reference solution of a problem has no say.
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from e2h_pipeline.grading.classes import connected
+from e2h_pipeline.grading.code.behaviour import Probe, probe_of
 from e2h_pipeline.grading.code.box import Limits
 from e2h_pipeline.grading.code.sandbox import PASSED, UNDECIDED, Sandbox
 from e2h_pipeline.grading.code.suites import PAYLOAD
@@ -53,9 +55,38 @@ class UnitTestGrader:
         self.undecided += sum(grade.verdict is Verdict.UNDECIDED for grade in grades)
         return grades
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
-        """Programs with the same lines share a class; blank lines and lines of comment do not count."""
-        return [connected([p if p is None else _lines(p) for p in programs], ()) for programs in problems]
+    def classes(
+        self, problems: Sequence[Sequence[str | None]], questions: Sequence[str] = ()
+    ) -> list[list[int | None]]:
+        """Programs that do the same on the inputs made for their question share a class; one that fails on all
+        of them has none. Without an example in the question, programs with the same lines share a class.
+
+        Raises:
+            SandboxError: this host cannot hold a program.
+        """
+        probes = [probe_of(question) for question in questions] or [None] * len(problems)
+        jobs = [
+            (program, probe)
+            for programs, probe in zip(problems, probes, strict=True)
+            if probe is not None
+            for program in dict.fromkeys(programs)
+            if program is not None
+        ]
+        seen = dict(zip(jobs, self._sandbox.watch(jobs), strict=True))
+        return [
+            connected([_form(program, probe, seen) for program in programs], ())
+            for programs, probe in zip(problems, probes, strict=True)
+        ]
+
+
+def _form(
+    program: str | None, probe: Probe | None, seen: Mapping[tuple[str, Probe], tuple[str | None, ...]]
+) -> str | None:
+    """The same text for programs that vote together."""
+    if program is None or probe is None:
+        return None if program is None else _lines(program)
+    does = seen[program, probe]
+    return json.dumps(does) if any(result is not None for result in does) else None
 
 
 def _grade(word: str) -> Grade:

@@ -16,13 +16,14 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+from e2h_pipeline.grading.code.behaviour import Probe, canonical
 from e2h_pipeline.grading.code.box import Box, BoxGone, Ended, Limits, memory_file, open_box
 from e2h_pipeline.grading.code.inside import values
 from e2h_pipeline.grading.code.inside.zygote import PROGRAMS, TESTS
@@ -48,6 +49,7 @@ _REMEMBERED = 1 << 17
 _NOTE_BYTES = 4096
 _SHOWN = 300  # characters
 _TRIES = 2
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -123,19 +125,32 @@ class Sandbox:
                 del self._memory[next(iter(self._memory))]
             return [known[name] for name in named]
 
+    def watch(self, jobs: Sequence[tuple[str, Probe]]) -> list[tuple[str | None, ...]]:
+        """What each program does on each input of its probe: its output or result as text, None where it fails.
+
+        Raises:
+            SandboxError: this host has no walls.
+        """
+        with self._lock:
+            return self._in_lanes(_Lane.watch, jobs)
+
     def _run(self, jobs: Sequence[tuple[str, str]]) -> list[TestResult]:
+        return self._in_lanes(_Lane.test, jobs)
+
+    def _in_lanes(self, do: Callable[..., _T], jobs: Sequence[tuple[Any, ...]]) -> list[_T]:
+        """A method of a lane for each job, in order."""
         if not jobs:
             return []
         for _ in range(min(self.size, len(jobs)) - len(self._lanes)):
             self._lanes.append(_Lane(self.limits))
             self._free.put(self._lanes[-1])
         with ThreadPoolExecutor(len(self._lanes)) as threads:
-            return list(threads.map(self._one, jobs))
+            return list(threads.map(lambda job: self._one(do, job), jobs))
 
-    def _one(self, job: tuple[str, str]) -> TestResult:
+    def _one(self, do: Callable[..., _T], job: tuple[Any, ...]) -> _T:
         lane = self._free.get()
         try:
-            return lane.test(*job)
+            return do(lane, *job)
         finally:
             self._free.put(lane)
 
@@ -174,6 +189,31 @@ class _Lane:
             except BoxGone:
                 self.close()
         return TestResult(UNDECIDED, detail="the sandbox was killed from outside, twice")
+
+    def watch(self, program: str, probe: Probe) -> tuple[str | None, ...]:
+        """What a program does on each input; None where it fails."""
+        for _ in range(_TRIES):
+            try:
+                if probe.entry_point is not None:
+                    return self._results(program, probe.entry_point, probe.inputs)
+                return tuple(self._written(program, given) for given in probe.inputs)
+            except BoxGone:
+                self.close()
+        return (None,) * len(probe.inputs)
+
+    def _written(self, program: str, given: str) -> str | None:
+        ended, written, note = self._captured(program, given, None)
+        return (
+            None
+            if _bad_end(ended, note)
+            else "\n".join(line.strip() for line in written.strip().splitlines())
+        )
+
+    def _results(self, program: str, entry_point: str, inputs: Sequence[str]) -> tuple[str | None, ...]:
+        given = "".join(values.to_json([json.loads(arguments), {}]) + "\n" for arguments in inputs)
+        replies = self._captured(program, given, entry_point)[1].split("\n")[:-1]
+        found = [_result(reply) for reply in replies[: len(inputs)]]
+        return (*found, *[None] * (len(inputs) - len(found)))
 
     def _box(self, role: str) -> Box:
         if role not in self._boxes:
@@ -259,6 +299,15 @@ def _judged(found: dict[str, Any], program: Ended, note: str) -> TestResult:
     if word == "error" and found["detail"].startswith("MemoryError"):
         word = MEMORY
     return TestResult(word, calls or None, detail[:_SHOWN])
+
+
+def _result(reply: str) -> str | None:
+    """The result of a call as text; None where it failed."""
+    try:
+        error, value = values.reply(reply)
+        return None if error else canonical(value)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _bad_end(ended: Ended, note: str) -> tuple[str, str] | None:
