@@ -132,6 +132,7 @@ DOMAINS = Registry(
         "ladder": "e2h_pipeline.problems.ladder.domain:LADDER",
         "math": "e2h_pipeline.problems.math.domain:MATH",
         "gsm8k": "e2h_pipeline.problems.gsm8k.domain:GSM8K",
+        "code": "e2h_pipeline.problems.code.domain:CODE",
     },
 )
 PROBLEM_READERS = Part(DOMAINS, "reader")
@@ -225,6 +226,7 @@ GRADERS = Registry(
         "math": "e2h_pipeline.grading.mathematics.grader:MathGrader",
         "math-exact": "e2h_pipeline.grading.mathematics.unrounded:UnroundedMathGrader",
         "exact": "e2h_pipeline.grading.exact:ExactGrader",
+        "unit-tests": "e2h_pipeline.grading.code.grader:UnitTestGrader",
         "math-verify": "e2h_pipeline.grading.published.math_verify:MathVerifyGrader",
         "prm800k": "e2h_pipeline.grading.published.compat:Prm800kGrader",
         "e2h-string": "e2h_pipeline.grading.published.compat:E2hStringGrader",

@@ -8,35 +8,20 @@ is opened entry by entry. Other kernels have nothing like it; there the audit ho
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from e2h_pipeline.artifacts.reads import Reads, hidden_folders, is_below, libraries
+from e2h_pipeline.grading.code.inside import landlock
 
-_CREATE, _ADD, _RESTRICT = 444, 445, 446  # system calls, the same on every architecture
-_VERSION = 1  # flag: ask for the version of the interface
-_PATH_BENEATH = 1
-_READ_FILE = 1 << 2
-_REFER = 1 << 13  # to link or move files between folders, which version 1 always refuses
 _WITH_REFER = 2
-_NO_NEW_PRIVILEGES = 38
-
-
-class _Ruleset(ctypes.Structure):
-    _fields_ = (("handled_access_fs", ctypes.c_uint64),)
-
-
-class _PathBeneath(ctypes.Structure):
-    _pack_ = 1
-    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
 def available() -> bool:
     """Whether this kernel has Landlock, switched on."""
-    return sys.platform == "linux" and _call(_CREATE, None, ctypes.c_size_t(0), _VERSION) >= _WITH_REFER
+    return landlock.interface() >= _WITH_REFER
 
 
 def restrict(reads: Reads) -> bool:
@@ -52,16 +37,8 @@ def restrict(reads: Reads) -> bool:
     """
     if not available():
         return False
-    rules = _checked(_CREATE, ctypes.byref(_Ruleset(_READ_FILE | _REFER)), ctypes.c_size_t(8), 0)
-    try:
-        _allow(rules, "/", _REFER)
-        for path in dict.fromkeys((*reads.open, *_readable(reads))):
-            _allow(rules, path, _READ_FILE)
-        if ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), "prctl")
-        _checked(_RESTRICT, rules, 0)
-    finally:
-        os.close(rules)
+    readable = dict.fromkeys((*reads.open, *_readable(reads)), landlock.READ_FILE)
+    landlock.restrict(landlock.READ_FILE | landlock.REFER, {"/": landlock.REFER, **readable})
     return True
 
 
@@ -85,26 +62,3 @@ def _without(place: str, closed: Iterable[str]) -> Iterator[str]:
     with suppress(OSError):
         for entry in os.listdir(place):
             yield from _without(os.path.realpath(os.path.join(place, entry)), inside)
-
-
-def _allow(rules: int, path: str, rights: int) -> None:
-    try:
-        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return  # not there
-    try:
-        rule = _PathBeneath(rights, handle)
-        _checked(_ADD, rules, _PATH_BENEATH, ctypes.byref(rule), 0)
-    finally:
-        os.close(handle)
-
-
-def _checked(number: int, *arguments: object) -> int:
-    found = _call(number, *arguments)
-    if found < 0:
-        raise OSError(ctypes.get_errno(), f"Landlock: {os.strerror(ctypes.get_errno())}")
-    return found
-
-
-def _call(number: int, *arguments: object) -> int:
-    return int(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))

@@ -62,7 +62,8 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
     """Only the PRM800K grader evaluates, because it must decide like its original. It runs in its
-    own process; tests/grading/test_hostile.py tests its filter."""
+    own process; tests/grading/test_hostile.py tests its filter. And programs and their tests run in the
+    sandbox; tests/grading/code/test_hostile_programs.py tests its walls."""
     forbidden = {"eval", "exec", "compile", "__import__", "eval_expr", "parse_expr", "sympify"}
     dangerous = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "joblib.load"}
     found = []
@@ -86,7 +87,24 @@ def test_nothing_is_unpickled_or_evaluated() -> None:
         "compile",
         "sympy_parser.eval_expr",
     ]
-    assert not [place for place in found if not place.startswith(grader)]
+    sandboxed = (
+        "e2h_pipeline/grading/code/inside/program.py:",
+        "e2h_pipeline/grading/code/inside/tester.py:",
+    )
+    assert not [place for place in found if not place.startswith((grader, *sandboxed))]
+
+
+def test_what_runs_programs_is_imported_nowhere_but_inside_the_sandbox() -> None:
+    importers = [
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (*(alias.name for alias in node.names), getattr(node, "module", "") or "")
+        if name.rpartition(".")[2] in ("program", "tester")
+    ]
+    assert importers and set(importers) == {"e2h_pipeline/grading/code/inside/zygote.py"}
 
 
 def test_no_module_imports_pickle() -> None:

@@ -129,7 +129,7 @@ def early_stop_metrics(
     scores = files.scores / "data"
     with grader(evaluation.grader) as judge:
         graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
-        classes = vote_classes(graded.answers, judge)
+        classes = vote_classes(graded.answers, judge, graded.questions)
     rows = _token_rows(files.samples / "data")
     given_up = np.array(rows["finish_reason"].to_pylist()).reshape(graded.correct.shape) == _GIVEN_UP
     whole = not given_up.any()

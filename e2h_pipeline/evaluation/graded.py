@@ -156,12 +156,14 @@ def grade_pool(
     return np.array(correct, dtype=bool), undecided
 
 
-def vote_classes(answers: Sequence[Sequence[str | None]], judge: Grader) -> NDArray[np.int64]:
+def vote_classes(
+    answers: Sequence[Sequence[str | None]], judge: Grader, questions: Sequence[str] = ()
+) -> NDArray[np.int64]:
     """Class within its problem of each of P x M answers, -1 where there is no answer.
 
-    Made of the answers alone: gold has no say in which answers vote together.
+    Made of answers and questions alone: gold has no say in which answers vote together.
     """
-    grouped = judge.classes(answers)
+    grouped = judge.classes(answers, questions)
     return np.array([[-1 if c is None else c for c in row] for row in grouped], dtype=np.int64)
 
 

@@ -100,7 +100,7 @@ class _Answers:
     @classmethod
     def load(cls, path: Path, gold: Path, judge: Grader, answer_of: AnswerOf) -> _Answers:
         greedy, sampled = (load_graded(path / part, gold, judge, answer_of) for part in ("greedy", "sampled"))
-        return cls(greedy, sampled, vote_classes(sampled.answers, judge))
+        return cls(greedy, sampled, vote_classes(sampled.answers, judge, sampled.questions))
 
     def values(self, policy: str) -> dict[Method, NDArray[np.float64]]:
         """Greedy; majority over one and over all samples; pass@N. All exact, without draws."""

@@ -97,7 +97,7 @@ def rerank_metrics(
     with sharded_grader(evaluation.grader, work.folder, work.runner, work.reporter) as judge:
         graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
         work.reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
-        classes = vote_classes(graded.answers, judge)
+        classes = vote_classes(graded.answers, judge, graded.questions)
     logits, offsets = load_step_logits(files.scores / "data", graded)
     pool = rerank_pool(graded, classes, logits, offsets, chosen_aggregations(rerank))
     tables = rerank_tables(

@@ -30,6 +30,8 @@ class ExactGrader:
             for gold, answer in pairs
         ]
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+    def classes(
+        self, problems: Sequence[Sequence[str | None]], questions: Sequence[str] = ()
+    ) -> list[list[int | None]]:
         """Answers with the same text share a class."""
         return [connected([a if a is None else a.strip() for a in answers], ()) for answers in problems]

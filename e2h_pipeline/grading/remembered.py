@@ -45,7 +45,9 @@ class RememberingGrader(ABC):
         known |= timeless
         return [decided.pop(pair, known[pair]) for pair in forms]  # a time is stated once
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+    def classes(
+        self, problems: Sequence[Sequence[str | None]], questions: Sequence[str] = ()
+    ) -> list[list[int | None]]:
         """Connected components of what `grade_pairs` calls equal; each answer is a gold in its turn."""
         forms = [[a if a is None else self._form(a) for a in answers] for answers in problems]
         return pairwise_classes(forms, self.grade_pairs)

@@ -65,15 +65,18 @@ class ShardedGrader(RememberingGrader):
         self._asked: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+    def classes(
+        self, problems: Sequence[Sequence[str | None]], questions: Sequence[str] = ()
+    ) -> list[list[int | None]]:
         """See `Grader.classes`: all answers of a problem are in one shard."""
-        blocks: list[list[list[str | None]]] = []
+        asked = questions if self.reads_problem and questions else [""] * len(problems)
+        blocks: list[list[tuple[str, list[str | None]]]] = []
         size = 0
-        for answers in problems:
+        for question, answers in zip(asked, problems, strict=True):
             if not blocks or size + len(answers) > ANSWERS:
                 blocks.append([])
                 size = 0
-            blocks[-1].append(list(answers))
+            blocks[-1].append((question, list(answers)))
             size += len(answers)
         return [row["classes"] for table in self._run("classes", blocks) for row in table.to_pylist()]
 
@@ -117,11 +120,12 @@ def grade_block(name: str, pairs: Sequence[Pair]) -> pa.Table:
     )
 
 
-def class_block(name: str, problems: Sequence[Sequence[str | None]]) -> pa.Table:
-    """The classes of each problem's answers."""
+def class_block(name: str, problems: Sequence[tuple[str, Sequence[str | None]]]) -> pa.Table:
+    """The classes of each problem's answers; the problems as (question, answers)."""
     import pyarrow as pa
 
-    return pa.table({"classes": pa.array(_judge(name).classes(problems), pa.list_(pa.int32()))})
+    found = _judge(name).classes([answers for _, answers in problems], [question for question, _ in problems])
+    return pa.table({"classes": pa.array(found, pa.list_(pa.int32()))})
 
 
 _FUNCTIONS: dict[str, Callable[..., pa.Table]] = {"grades": grade_block, "classes": class_block}

@@ -84,16 +84,20 @@ class Grader(Protocol):
         """A grade per pair, in order; never an exception on account of the text."""
         ...
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+    def classes(
+        self, problems: Sequence[Sequence[str | None]], questions: Sequence[str] = ()
+    ) -> list[list[int | None]]:
         """Which answers to a problem vote together.
 
         Args:
             problems: the answers to each problem; None where there is none.
+            questions: of the problems, where the caller has them. Few graders look.
 
         Returns:
-            A class number per answer, numbered within its problem by first appearance; None stays
-            None. Which answers share a class depends on the set of answers, never on their order,
-            and gold has no say in it.
+            A class number per answer, numbered within its problem by first appearance. None stays
+            None, and an answer that cannot be one (a program that fails on every input) becomes None.
+            Which answers share a class depends on the set of answers, never on their order, and gold
+            has no say in it.
         """
         ...
 

@@ -24,6 +24,7 @@ from e2h_pipeline.recipe.sections.labels import (
 from e2h_pipeline.recipe.sections.policy import Base, EasySamples, Sampling, Sft
 from e2h_pipeline.recipe.sections.problems import (
     SPLIT_FIELDS,
+    CodeProblems,
     Gsm8kProblems,
     LadderProblems,
     LadderWorld,
@@ -84,6 +85,7 @@ __all__ = [
     "BeamSearch",
     "BoughtLabels",
     "CheckerLabels",
+    "CodeProblems",
     "Curriculum",
     "DvtsSearch",
     "EarlyStop",

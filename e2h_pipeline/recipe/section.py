@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeVar, cast
@@ -130,7 +130,7 @@ class Family:
             field: PydanticCustomError(
                 "other_method",
                 "{field} is a field of {tag}={owners}, not of {tag}={word}",
-                {"field": field, "tag": self.tag, "owners": " and ".join(owners), "word": word},
+                {"field": field, "tag": self.tag, "owners": _listed(owners), "word": word},
             )
             for field in value
             if field not in section.model_fields and (owners := self._owners(field))
@@ -197,3 +197,8 @@ def did_you_mean(word: str, known: Any) -> str:
     """`; did you mean ...?` where a known word is close, else an empty text."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)

@@ -68,7 +68,7 @@ def test_a_file_says_what_holds_for_a_method_it_does_not_choose(tmp_path: Path) 
             "ladder/rl.algorithm=rest/rl.clip=0.1",
             "clip is a field of algorithm=ppo and grpo, not of algorithm=rest",
         ),
-        ("ladder/problems.path=x", "path is a field of source=math and gsm8k, not of source=ladder"),
+        ("ladder/problems.path=x", "path is a field of source=math, gsm8k and code, not of source=ladder"),
         ("ladder/rl.algorithm=pppo", "did you mean 'ppo'"),
         ("ladder/rl.rest.samples=3", "rl.rest.samples is now rl.samples"),
         ("ladder/rl.preference.loss=simpo", "rl.preference.loss is now rl.loss"),

@@ -38,7 +38,7 @@ def partial_metrics(
     """
     with grader(evaluation.grader) as judge:
         graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
-        classes = vote_classes(graded.answers, judge)
+        classes = vote_classes(graded.answers, judge, graded.questions)
     pool = RerankPool(graded.problem_ids, classes, graded.correct, {})
     work.reporter.message(f"{graded.correct.size:,} samples are judged after every token")
     values = token_values(evaluator, _solutions(graded), domain.text)

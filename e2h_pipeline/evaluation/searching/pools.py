@@ -142,7 +142,7 @@ def load_pool(
         together,
         graded.problem_ids,
         graded.levels,
-        vote_classes(graded.answers, judge),
+        vote_classes(graded.answers, judge, graded.questions),
         graded.correct,
         scores,
         chosen,

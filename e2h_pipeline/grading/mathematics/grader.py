@@ -87,7 +87,9 @@ class MathGrader:
         self.undecided += sum(grade.verdict is Verdict.UNDECIDED for grade in done)
         return done
 
-    def classes(self, problems: Sequence[Sequence[str | None]]) -> list[list[int | None]]:
+    def classes(
+        self, problems: Sequence[Sequence[str | None]], questions: Sequence[str] = ()
+    ) -> list[list[int | None]]:
         """Vote groups: answers join the group of the most frequent answer that they equal.
 
         An answer without a unit, name or order may equal the answers of several groups; it joins the one with most

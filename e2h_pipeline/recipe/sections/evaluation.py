@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from e2h_pipeline.recipe.section import Section, known_word
 
 AGGREGATIONS = ("product", "min", "mean", "last")
-GRADERS = ("math", "math-exact", "exact", "math-verify", "prm800k", "e2h-string")
+GRADERS = ("math", "math-exact", "exact", "unit-tests", "math-verify", "prm800k", "e2h-string")
 """The words of this project; installed packages add more (entry points e2h.aggregations and
 e2h.graders)."""
 
@@ -53,8 +53,8 @@ class Evaluation(Section):
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
     grader: str = Field(
         "",
-        description="Decides whether two answers are equal: our own grader, plain text, or one that others report with. "
-        "Unset: the domain's own (math for MATH, exact for the ladder).",
+        description="Decides whether an answer is right: our own grader, plain text, unit tests, or one that others "
+        "report with. Unset: the domain's own (math for MATH, exact for the ladder).",
     )
     ceiling: str | None = Field(
         None, description="Key of the full-supervision recipe that PGR is measured against."

@@ -159,13 +159,27 @@ class Gsm8kProblems(Problems):
     )
 
 
+class CodeProblems(Problems):
+    """Programming problems with tests, from a folder: APPS, LiveCodeBench, HumanEval, MBPP (docs/code.md)."""
+
+    levels: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    level_names: ClassVar[tuple[str, ...]] = ("introductory", "interview", "competition")
+    supervisable_levels: ClassVar[tuple[int, ...]] = (1,)
+    grader: ClassVar[str] = "unit-tests"
+
+    source: Literal["code"] = Field("code", description="The domain of the problems.")
+    path: str | None = Field(
+        None, description="Folder with the files train and test; E2H_DATA_DIR/code where unset."
+    )
+
+
 PROBLEMS = Family(
     "problems",
     "source",
     "ladder",
     "e2h.domains",
     Problems,
-    {"ladder": LadderProblems, "math": MathProblems, "gsm8k": Gsm8kProblems},
+    {"ladder": LadderProblems, "math": MathProblems, "gsm8k": Gsm8kProblems, "code": CodeProblems},
 )
 
 

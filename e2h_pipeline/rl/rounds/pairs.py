@@ -106,7 +106,8 @@ def better_sides(groups: Mapping[str, Sequence[Rollout]], classes: Classes) -> d
         name: [bool(r.right) for r in group] for name, group in groups.items() if name not in hard
     }
     answers = [[r.answer for r in group] for group in hard.values()]
-    for (name, group), found in zip(hard.items(), classes(answers), strict=True):
+    questions = [group[0].question.question for group in hard.values()]
+    for (name, group), found in zip(hard.items(), classes(answers, questions), strict=True):
         winner = weighted_vote(found, [r.evaluator_score for r in group])
         sides[name] = None if winner is None else [c == winner for c in found]
     return sides

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from e2h_pipeline.training.batches import Example
     from e2h_pipeline.training.trainer import Objective
 
-Classes = Callable[[Sequence[Sequence[str | None]]], list[list[int | None]]]
-"""Which answers to each problem are the same (`grading.verdicts.Grader.classes`)."""
+Classes = Callable[[Sequence[Sequence[str | None]], Sequence[str]], list[list[int | None]]]
+"""Which answers to each problem are the same, and its questions (`grading.verdicts.Grader.classes`)."""
 
 OptionsOf = TypeVar("OptionsOf", bound=RoundsRl, contravariant=True)
 

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from e2h_pipeline.recipe import PreferenceRl
 from e2h_pipeline.reranking.vote import vote_accuracy
 from e2h_pipeline.rl.questions import Question
 from e2h_pipeline.rl.rollouts import Rollout
-from e2h_pipeline.rl.rounds.pairs import DROPPED, Pair, preference_pairs, weighted_vote
+from e2h_pipeline.rl.rounds.pairs import DROPPED, Pair, better_sides, preference_pairs, weighted_vote
 
 EASY, HARD = Question("e", "1+2*2", "6"), Question("h", "2*3*2", None)
 
@@ -44,6 +45,19 @@ def _told(pairs: list[Pair]) -> list[tuple[str, str]]:
 
 def _counts(**some: int) -> dict[str, int]:
     return {"questions": 1, "pairs": 0, **dict.fromkeys(DROPPED, 0), **some}
+
+
+def test_the_vote_of_hard_questions_is_told_the_question() -> None:
+    """A grader of programs runs them on inputs of the question."""
+    asked: list[str] = []
+
+    def classes(answers: Sequence[Sequence[str | None]], questions: Sequence[str]) -> list[list[int | None]]:
+        asked.extend(questions)
+        return [[0, 1]] * len(answers)
+
+    group = {"h": [_solution("1", 0.9), _solution("2", 0.1)], "e": [_solution("6", 0.1, EASY)]}
+    assert better_sides(group, classes) == {"e": [True], "h": [True, False]}
+    assert asked == [HARD.question]
 
 
 # Easy questions
