@@ -16,7 +16,6 @@ from e2h_pipeline.artifacts.lineage import Node, ancestors, data_versions, trace
 from e2h_pipeline.artifacts.request import Artifact, StoreError
 from e2h_pipeline.orchestration.experiments import Experiments, report_page
 from e2h_pipeline.orchestration.planning import REPORT_STAGE
-from e2h_pipeline.orchestration.recorded import recorded_artifacts
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -57,14 +56,14 @@ class IndexRow:
 
 def index_rows(experiments: Experiments) -> list[IndexRow]:
     """All experiments, newest first."""
-    keys = experiments.instance.get_dynamic_partitions("experiment")
+    keys = experiments.ledger.experiments()
     assets = (RECIPE_ASSET, *METRIC_STAGES, REPORT_STAGE)
     made = {asset: _latest(experiments, asset, keys) for asset in assets}
     metrics = {
         key: next((made[stage][key] for stage in METRIC_STAGES if key in made[stage]), None) for key in keys
     }
     nodes = _traced(experiments, metrics)
-    failed = failed_checks(experiments.instance, keys)
+    failed = failed_checks(experiments.ledger, keys)
     open_ = cache(experiments.store.open)
     rows = []
     for key in keys:
@@ -126,9 +125,12 @@ def _latest(experiments: Experiments, asset: str, keys: Sequence[str]) -> dict[s
     """What the latest materialization of each experiment names, by its manifest; what is gone is left out."""
     found = {}
     peek = cache(experiments.store.peek)
-    for key, artifact_key in recorded_artifacts(experiments.instance, asset, keys).items():
+    for key in keys:
+        recorded = experiments.ledger.latest(asset, key)
+        if recorded is None or not recorded.run:  # anyone who reaches the web server can report one
+            continue
         try:
-            artifact = peek(asset, artifact_key)
+            artifact = peek(asset, recorded.key)
         except StoreError:  # damaged; `e2h verify` says so
             continue
         if artifact is not None:

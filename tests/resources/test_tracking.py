@@ -17,12 +17,11 @@ from e2h_pipeline.artifacts.served import serving
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.stages.metadata import describe
 from resources import tracking
-from resources.links import mlflow_link
+from resources.links import dagster_link, mlflow_link
 from resources.tracking import (
     ExperimentInfo,
     StageInfo,
     TrackingResource,
-    dagster_link,
     local_database,
     served_pages,
 )
