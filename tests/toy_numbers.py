@@ -19,6 +19,7 @@ from e2h_pipeline.evaluation.scoreboard import Method, Scoreboard, metrics_table
 from e2h_pipeline.orchestration.experiments import Experiments
 from e2h_pipeline.stages.asset import stage
 from e2h_pipeline.statistics.bootstrap import Bootstrap
+from resources.store import DagsterLedger
 
 KEYS = [toy.KEY, f"{toy.KEY}/seed=1", f"{toy.KEY}/seed=2"]
 SAME = f"{toy.KEY}/sft.epochs=9"  # no stage reads it: its artifacts are those of the first
@@ -64,4 +65,4 @@ def measured(home: Path) -> Iterator[Experiments]:
             stages = [toy.recipe] if key == BEGUN else [toy.recipe, policy, metrics]
             resources = toy.resources(home)
             assert dg.materialize(stages, instance=instance, partition_key=key, resources=resources).success
-        yield Experiments(instance, ArtifactStore(home))
+        yield Experiments(DagsterLedger(instance), ArtifactStore(home))
