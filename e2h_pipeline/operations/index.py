@@ -15,7 +15,7 @@ from typing import Any
 from e2h_pipeline.artifacts.lineage import Node, ancestors, data_versions, trace
 from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import Artifact, StoreError
-from e2h_pipeline.orchestration.experiments import Experiments, report_page
+from e2h_pipeline.orchestration.experiments import Experiments, report_page, stopped_training
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -24,7 +24,6 @@ from e2h_pipeline.orchestration.standing import (
     was_strict,
 )
 from e2h_pipeline.report.index import index_html
-from e2h_pipeline.stages.findings import stop_findings
 from e2h_pipeline.stages.words import RECIPE_ASSET, REPORT_STAGE
 from e2h_pipeline.sweeps.numbers import HEADLINES, Open, Told, member_headlines
 from resources.ledger import Ledger, is_recorded
@@ -71,7 +70,8 @@ def index_rows(experiments: Experiments) -> list[IndexRow]:
         recipe, node, numbers = made[RECIPE_ASSET].get(key), nodes[key], metrics[key]
         newest = numbers or recipe
         if newest is not None:
-            told = member_headlines(open_, numbers, _stopped(node)) if numbers else [None] * len(HEADLINES)
+            stopped = bool(node and stopped_training(node))
+            told = member_headlines(open_, numbers, stopped) if numbers else [None] * len(HEADLINES)
             rows.append(
                 IndexRow(
                     key=key,
@@ -154,12 +154,6 @@ def _standing(recipe: Artifact | None, node: Node | None, failed: list[str]) -> 
     leaks = [*(manifest_leaks([node]) if node else []), *failed]
     made_with: Mapping[str, Any] | None = recipe.manifest.recipe if recipe else None
     return Standing(was_strict(made_with, behind), tuple(leaks))
-
-
-def _stopped(node: Node | None) -> bool:
-    """Whether a guard stopped the training of the policy behind some numbers."""
-    made = (one.artifact.manifest for one in (ancestors(node) if node else ()))
-    return any(manifest.asset == "rl_policy" and stop_findings(manifest.summary) for manifest in made)
 
 
 def _benchmark(numbers: Artifact | None) -> str:
