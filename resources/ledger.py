@@ -78,13 +78,19 @@ def latest_artifact(ledger: Ledger, store: ArtifactStore, asset: str, experiment
             f"and names no artifact; materialize {asset} again"
         )
     artifact = store.open(asset, recorded.key)
-    seal, run = artifact.manifest.seal, artifact.manifest.run_id
-    if recorded.seal != seal and seal not in (ledger.seals(run) if run else ()):
+    if not is_recorded(ledger, recorded, artifact):
         raise StoreError(
             f"{artifact.path}: not the artifact that Dagster recorded for {experiment}: its manifest was written "
             f"anew; delete {artifact.path} and materialize {asset} again"
         )
     return artifact
+
+
+def is_recorded(ledger: Ledger, recorded: Recorded, artifact: Artifact) -> bool:
+    """Whether an artifact is the one of this materialization: it has its seal, or that of the run that made
+    it again."""
+    seal, run = artifact.manifest.seal, artifact.manifest.run_id
+    return recorded.seal == seal or seal in (ledger.seals(run) if run else ())
 
 
 def default_storage(dagster_home: Path) -> bool:

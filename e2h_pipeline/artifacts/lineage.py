@@ -50,9 +50,19 @@ def trace(store: ArtifactStore, artifact: Artifact, seen: dict[str, Node] | None
 def _trace(store: ArtifactStore, artifact: Artifact, seen: dict[str, Node]) -> Node:
     if artifact.key not in seen:
         inputs = sorted(artifact.manifest.inputs.items())
-        parents = (_trace(store, _input(store, artifact, asset, ref), seen) for asset, ref in inputs)
+        parents = (_parent(store, artifact, asset, ref, seen) for asset, ref in inputs)
         seen[artifact.key] = Node(artifact, tuple(parents))
     return seen[artifact.key]
+
+
+def _parent(
+    store: ArtifactStore, artifact: Artifact, asset: str, ref: InputRef, seen: dict[str, Node]
+) -> Node:
+    """The node of an input; its manifest is read once, however many artifacts were made from it."""
+    known = seen.get(ref.key)
+    if known is not None and known.artifact.data_version == ref.data_version:
+        return known
+    return _trace(store, _input(store, artifact, asset, ref), seen)
 
 
 def _input(store: ArtifactStore, artifact: Artifact, asset: str, ref: InputRef) -> Artifact:

@@ -98,6 +98,8 @@ def _print(found: Mapping[str, Any]) -> None:
         easy = ", ".join(version[:12] for version in side["easy_data_version"]) or "none"
         told = f"{escape(marked(side['experiment'], side))}: {side['asset']}, easy data {easy}"
         out.print(f"[bold]{letter}[/bold] {told}", soft_wrap=True)
+        if side["stopped"]:
+            out.print(f"[yellow]rl {escape(side['stopped'])}[/yellow]", soft_wrap=True)
         print_notes(side["experiment"], side)
     out.print("\nAccuracy in %, and differences from A with their intervals over problems")
     out.print(_table(found["numbers"], letters))

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.lineage import Node, ancestors, data_versions, trace
+from e2h_pipeline.artifacts.manifest import ManifestError
 from e2h_pipeline.artifacts.request import Artifact, StoreError
-from e2h_pipeline.orchestration.experiments import Experiments, report_page
-from e2h_pipeline.orchestration.planning import REPORT_STAGE
+from e2h_pipeline.orchestration.experiments import Experiments, report_page, stopped_training
 from e2h_pipeline.orchestration.standing import (
     METRIC_STAGES,
     Standing,
@@ -24,9 +24,9 @@ from e2h_pipeline.orchestration.standing import (
     was_strict,
 )
 from e2h_pipeline.report.index import index_html
-from e2h_pipeline.stages.findings import stop_findings
-from e2h_pipeline.stages.spec import RECIPE_ASSET
-from e2h_pipeline.sweeps.numbers import HEADLINES, Told, member_headlines
+from e2h_pipeline.stages.words import RECIPE_ASSET, REPORT_STAGE
+from e2h_pipeline.sweeps.numbers import HEADLINES, Open, Told, member_headlines
+from resources.ledger import Ledger, is_recorded
 
 _VERSION_LENGTH = 12
 
@@ -57,20 +57,21 @@ class IndexRow:
 def index_rows(experiments: Experiments) -> list[IndexRow]:
     """All experiments, newest first."""
     keys = experiments.ledger.experiments()
+    open_ = cache(experiments.store.open)
     assets = (RECIPE_ASSET, *METRIC_STAGES, REPORT_STAGE)
-    made = {asset: _latest(experiments, asset, keys) for asset in assets}
+    made = {asset: _latest(experiments.ledger, open_, asset, keys) for asset in assets}
     metrics = {
         key: next((made[stage][key] for stage in METRIC_STAGES if key in made[stage]), None) for key in keys
     }
     nodes = _traced(experiments, metrics)
     failed = failed_checks(experiments.ledger, keys)
-    open_ = cache(experiments.store.open)
     rows = []
     for key in keys:
         recipe, node, numbers = made[RECIPE_ASSET].get(key), nodes[key], metrics[key]
         newest = numbers or recipe
         if newest is not None:
-            told = member_headlines(open_, numbers, _stopped(node)) if numbers else [None] * len(HEADLINES)
+            stopped = bool(node and stopped_training(node))
+            told = member_headlines(open_, numbers, stopped) if numbers else [None] * len(HEADLINES)
             rows.append(
                 IndexRow(
                     key=key,
@@ -121,19 +122,17 @@ def write_index(experiments: Experiments, told: str) -> Path:
     return page
 
 
-def _latest(experiments: Experiments, asset: str, keys: Sequence[str]) -> dict[str, Artifact]:
-    """What the latest materialization of each experiment names, by its manifest; what is gone is left out."""
+def _latest(ledger: Ledger, open_: Open, asset: str, keys: Sequence[str]) -> dict[str, Artifact]:
+    """The latest artifact of each experiment; what is gone, damaged or not the one that was recorded is left
+    out: `e2h results` and `e2h verify` say so."""
     found = {}
-    peek = cache(experiments.store.peek)
     for key in keys:
-        recorded = experiments.ledger.latest(asset, key)
-        if recorded is None or not recorded.run:  # anyone who reaches the web server can report one
-            continue
+        recorded = ledger.latest(asset, key)
         try:
-            artifact = peek(asset, recorded.key)
-        except StoreError:  # damaged; `e2h verify` says so
+            artifact = open_(asset, recorded.key) if recorded and recorded.key and recorded.run else None
+        except (StoreError, ManifestError):
             continue
-        if artifact is not None:
+        if recorded and artifact and is_recorded(ledger, recorded, artifact):
             found[key] = artifact
     return found
 
@@ -155,12 +154,6 @@ def _standing(recipe: Artifact | None, node: Node | None, failed: list[str]) -> 
     leaks = [*(manifest_leaks([node]) if node else []), *failed]
     made_with: Mapping[str, Any] | None = recipe.manifest.recipe if recipe else None
     return Standing(was_strict(made_with, behind), tuple(leaks))
-
-
-def _stopped(node: Node | None) -> bool:
-    """Whether a guard stopped the training of the policy behind some numbers."""
-    made = (one.artifact.manifest for one in (ancestors(node) if node else ()))
-    return any(manifest.asset == "rl_policy" and stop_findings(manifest.summary) for manifest in made)
 
 
 def _benchmark(numbers: Artifact | None) -> str:

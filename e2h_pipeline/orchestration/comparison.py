@@ -14,7 +14,7 @@ from e2h_pipeline.artifacts.lineage import ancestors, data_versions, trace
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.moved import METHOD
 from e2h_pipeline.evaluation.results import select
-from e2h_pipeline.orchestration.experiments import Experiments
+from e2h_pipeline.orchestration.experiments import Experiments, stopped_training
 from e2h_pipeline.statistics.multiple import holm, p_value_of_interval
 
 _COLUMNS = (*METHOD, "levels")
@@ -29,7 +29,7 @@ def compare(experiments: Experiments, keys: Sequence[str], everything: bool = Fa
         everything: include all N and single levels.
 
     Returns:
-        {"experiments": [{experiment, asset, data_version, easy_data_version, strict, leaks, ...}],
+        {"experiments": [{experiment, asset, data_version, easy_data_version, stopped, strict, leaks, ...}],
         "confidence": ..., "numbers": [{benchmark, policy, method, aggregation, n, levels, values: [...],
         differences: [...]}], "upstream": [{experiment, assets, roots}]}. Values and differences are in the
         order of the experiments, None where one has no such number; the first has no differences.
@@ -42,7 +42,8 @@ def compare(experiments: Experiments, keys: Sequence[str], everything: bool = Fa
     metrics = [experiments.store.open(side["asset"], side["key"]) for side in sides]
     confidence = float(metrics[0].manifest.recipe["evaluation"]["confidence"])
     for side, artifact in zip(sides, metrics, strict=True):
-        side["easy_data_version"] = data_versions(trace(experiments.store, artifact))
+        node = trace(experiments.store, artifact)
+        side |= {"easy_data_version": data_versions(node), "stopped": stopped_training(node)}
     return {
         "experiments": sides,
         "confidence": confidence,

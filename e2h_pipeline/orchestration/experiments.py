@@ -141,7 +141,7 @@ class Experiments:
             raise StoreError(f"{key} has no results yet; run: e2h run {key}")
         metrics = read_table(artifact.path / "metrics.parquet").to_pylist()
         node = trace(self.store, artifact)
-        rows = marked_stopped(result_rows(key, metrics, _version_of_each(node)), _stopped(node))
+        rows = marked_stopped(result_rows(key, metrics, _version_of_each(node)), stopped_training(node))
         recovered = self._recovered(key, metrics)
         told = {**self._standing(key, [node]).as_row(), "labels_bought": labels_bought(node)}
         found = [{**row, **told, **recovered.get(_identity(row), {})} for row in rows]
@@ -212,7 +212,7 @@ class Experiments:
                 "labels_bought": mean_bought([labels_bought(node) for node in nodes.values()]),
             }
             pooled = [{"recipe": name, **row, **told} for row in pooled_rows(arm, easy, bootstrap)]
-            stops = {key: _stopped(node) for key, node in nodes.items()}
+            stops = {key: stopped_training(node) for key, node in nodes.items()}
             rows += marked_stopped(pooled, "; ".join(f"{key}: {why}" for key, why in stops.items() if why))
             differences += method_differences(arm, easy, bootstrap)
             differences += arm_differences(arm, arms[0], easy, bootstrap) if arms else []
@@ -461,7 +461,7 @@ def _step(node: Node) -> dict[str, str]:
     return {"asset": node.asset, "data_version": node.artifact.data_version, "key": node.artifact.key}
 
 
-def _stopped(node: Node) -> str:
+def stopped_training(node: Node) -> str:
     """Why a guard stopped the training of the policy behind some numbers; empty where none did."""
     policies = (n.artifact.manifest.summary for n in ancestors(node) if n.asset == "rl_policy")
     return "; ".join(finding for summary in policies for finding in stop_findings(summary))

@@ -30,7 +30,8 @@ from e2h_pipeline.solutions import MARKED, TextFormat
 from e2h_pipeline.statistics.seeds import LEAST_SEEDS
 
 _TEMPLATE = "report.html.j2"
-_LEAK = '<div role="alert" id="leak" class="banner alarm">'
+# Pages of earlier versions have no style for banners.
+_LEAK = '<div role="alert" id="leak" class="banner alarm" style="border:3px solid #c8321e; padding:8px 16px">'
 _VERSION_LENGTH = 12
 
 

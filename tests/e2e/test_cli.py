@@ -318,6 +318,8 @@ _LIGHT = (
     "lineage tiny",
     "inspect sft_policy --key tiny",
     "diff tiny tiny",
+    "compare tiny tiny/problems.easy_limit=24",
+    "report --index",
     "report tiny",
 )
 

@@ -63,6 +63,8 @@ def test_the_page_has_numbers_curves_and_what_differs(experiments: Experiments) 
     assert figures[0].startswith("TOY · hard levels") and any("Reward" in name for name in figures)
     assert not any("validation" in name for name in figures)  # no such curve
     assert "B: majority vote" in text and "C: majority vote" not in text
+    banners = re.findall(r'<div class="banner".*?</div>', text)
+    assert len(banners) == 1 and "rl policy of B stopped after 3 updates: KL" in banners[0]
     assert "15 comparisons of this page" in text
     assert '<td class="left">recipe</td><td class="left">seed</td>' in text
 

@@ -54,7 +54,8 @@ def _compare(folder: Path) -> str:
     value = {"accuracy": 0.5, "ci_low": 0.4, "ci_high": 0.6, "problems": 9}
     compared: dict[str, Any] = {
         "experiments": [
-            {**side, "experiment": f"{KEY}/seed={i}", "leaks": [], "outdated": ""} for i in (1, 2)
+            {**side, "experiment": f"{KEY}/seed={i}", "leaks": [], "outdated": "", "stopped": ""}
+            for i in (1, 2)
         ],
         "confidence": 0.95,
         "numbers": [
