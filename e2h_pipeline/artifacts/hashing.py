@@ -22,8 +22,8 @@ _BATCH_ROWS = 65_536
 # Written into JSON by transformers and true of the machine, not of the model.
 _MACHINE_FIELDS = frozenset({"_name_or_path", "name_or_path"})
 
-# Folders of logs and pages: they hold times and costs.
-UNVERSIONED = ("logs/", "page/")
+# Folders of logs and pages, which hold times and costs, and the card of a model, which describes it.
+UNVERSIONED = ("logs/", "page/", "README.md")
 
 
 def digest_json(value: Any) -> str:
@@ -86,7 +86,7 @@ def _hash_as_seen(path: Path, *_stat: int) -> str:
 
 
 def data_version(contents: Mapping[str, str]) -> str:
-    """Version of an artifact from {relative path: content hash}; leaves out UNVERSIONED folders."""
+    """Version of an artifact from {relative path: content hash}; leaves out what is UNVERSIONED."""
     return digest_json(
         {name: digest for name, digest in contents.items() if not name.startswith(UNVERSIONED)}
     )

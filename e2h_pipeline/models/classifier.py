@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
+LABEL = "right"
+
+
 class NoEvaluator(ValueError):
     """An architecture that no evaluator can be made of; the message says why."""
 
@@ -100,6 +103,7 @@ def classifier(source: PreTrainedModel, weight: Tensor, bias: Tensor) -> PreTrai
 
     config = source.config
     config.num_labels, config.classifier_dropout, config.token_classification_bias = 1, 0.0, True
+    name_label(config)
     model = skeleton(config)
     if type(model.base_model) is not type(source.base_model):
         raise NoEvaluator(
@@ -113,6 +117,11 @@ def classifier(source: PreTrainedModel, weight: Tensor, bias: Tensor) -> PreTrai
     if head.bias is not None:
         head.bias = Parameter(bias.to(source.dtype))
     return model
+
+
+def name_label(config: PretrainedConfig) -> None:
+    """Say in a config what its one score is of; transformers would call it LABEL_0."""
+    config.id2label, config.label2id = {0: LABEL}, {LABEL: 0}
 
 
 def scoring_over(model: PreTrainedModel) -> PreTrainedModel:

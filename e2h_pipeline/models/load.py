@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from e2h_pipeline.models.classifier import classifier, classifier_class, score_head
+from e2h_pipeline.models.classifier import classifier, classifier_class, name_label, score_head
 from e2h_pipeline.models.strict import load_strictly
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ def _scoring_config(folder: Path, labels: int) -> PretrainedConfig:
     # 0.1 by default.
     config = AutoConfig.from_pretrained(folder, num_labels=labels)
     config.classifier_dropout = 0.0
+    if labels == 1:
+        name_label(config)
     if any(_WHOLE in name for name in config.architectures or ()):
         config.token_classification_bias = False
     return config

@@ -17,7 +17,9 @@ from typing import Any, Literal
 State = Literal["here", "differs", "unverified", "missing"]
 _PIECE = 1 << 20
 _LEVELS = range(1, 6)
-_OPENAI = "https://media.githubusercontent.com/media/openai/prm800k/main/prm800k"
+_OPENAI = "https://media.githubusercontent.com/media/openai/prm800k/7ecc794703b2877f63226f2477a49b34f9b25163/prm800k"
+_APPS = "datasets/codeparrot/apps/resolve/main"
+_SHEPHERD = "datasets/peiyi9979/Math-Shepherd/resolve/ae6b0c54fca9fa26096f7de175c747e4b262e01a"
 _GSM8K = (
     "https://raw.githubusercontent.com/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c"
     "/grade_school_math/data"
@@ -162,15 +164,18 @@ CATALOGUE: Mapping[str, DataSet] = {
             },
         ),
         DataSet(
+            "apps",
+            "problems.source=code: programs with tests (docs/code.md has others)",
+            "huggingface.co/datasets/codeparrot/apps",
+            "MIT",
+            {f"code/{part}.jsonl": Source(f"{_APPS}/{part}.jsonl") for part in ("train", "test")},
+        ),
+        DataSet(
             "shepherd",
             "labels.source=shepherd: labels of steps by Monte Carlo",
             "huggingface.co/datasets/peiyi9979/Math-Shepherd",
-            "see its page",
-            {
-                "steps/math-shepherd.jsonl": Source(
-                    "datasets/peiyi9979/Math-Shepherd/resolve/main/math-shepherd.jsonl"
-                )
-            },
+            "none stated",
+            {"steps/math-shepherd.jsonl": Source(f"{_SHEPHERD}/math-shepherd.jsonl")},
         ),
         DataSet(
             "metamath",
@@ -196,6 +201,13 @@ CATALOGUE: Mapping[str, DataSet] = {
             "github.com/ssmisya/PRMBench (mr_eval/tasks/prmtest_classified/data)",
             "Apache-2.0",
             {"steps/prmbench.jsonl": None},
+        ),
+        DataSet(
+            "phi-samples",
+            "samples.path of math500-samples: 500 x 9 solutions of MATH500",
+            "github.com/sairam2661/reasoning-with-sampling (llm_experiments/results/phi/math), as JSON lines",
+            "none stated",
+            {"outputs/math500_phi_power_sampling_n9.jsonl": None},
         ),
         DataSet(
             "mr-math",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_stub import TOKEN, hub_stub
 from read_only import python_without_writing
 from tiny_experiment import e2h, environment, new_home
 
@@ -322,6 +323,35 @@ _LIGHT = (
     "report --index",
     "report tiny",
 )
+
+
+def test_an_experiment_and_a_model_of_it_go_to_the_hub(tiny_home: Path) -> None:
+    for arguments, why in (
+        (["tiny"], "give a folder"),
+        (["tiny", "x", "--model", "rl_policy"], "goes with --hub"),
+    ):
+        assert why in e2h(tiny_home, "export", *arguments).stderr
+    with hub_stub() as hub:
+        told = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
+        for model in (["--model", "sft_policy"], ["--without", "benchmark_samples"]):
+            hub.asked.clear()
+            done = subprocess.run(
+                [sys.executable, "-m", "e2h_pipeline.cli.app", "export", "tiny", "--hub", "me/it", *model],
+                env=environment(tiny_home) | told,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.strip().endswith("/me/it/commit/1") and TOKEN not in done.stdout + done.stderr
+            sent, model_card = hub.files(), b"library_name: transformers"
+            if "--model" in model:
+                assert {"config.json", "model.safetensors", "tokenizer.json", "manifest.json"} <= sent.keys()
+                assert model_card in sent["README.md"] and any(
+                    "/models/" in path for _, path, _, _ in hub.asked
+                )
+            else:
+                assert {"results.json", "report.html", "lineage.json"} <= sent.keys()
+                assert any("/datasets/" in path for _, path, _, _ in hub.asked)
 
 
 def test_commands_that_read_do_not_load_dagster(tiny_home: Path) -> None:
