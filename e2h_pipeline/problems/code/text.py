@@ -32,6 +32,7 @@ class ProgramFormat(TextFormat):
     solution_heading: str = "# Program"
     answer_marker: str = FENCE
     separator: str = "\n"
+    verbatim: bool = True
     language: str = "python"
 
     def completion(self, steps: Sequence[str], answer: str) -> str:
