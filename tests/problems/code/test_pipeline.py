@@ -16,12 +16,16 @@ from e2h_pipeline.artifacts.tables import read_table, write_table
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.evaluation.graded import PoolFiles
 from e2h_pipeline.evaluation.rerank import rerank_metrics
+from e2h_pipeline.generation.engines.protocol import Sample
 from e2h_pipeline.problems.code.domain import CODE
 from e2h_pipeline.problems.code.text import TEXT, logical_lines
 from e2h_pipeline.problems.declassify import write_part, write_pool
+from e2h_pipeline.problems.ladder.domain import LADDER
 from e2h_pipeline.problems.source import load_pool
 from e2h_pipeline.recipe import CodeProblems, Evaluation, PpoRl, Rerank
-from e2h_pipeline.rl.questions import read_questions
+from e2h_pipeline.rl.metrics import measures
+from e2h_pipeline.rl.questions import Question, read_questions
+from e2h_pipeline.rl.rollouts import Rollout
 from e2h_pipeline.supervision.outcome_labels import label_easy_outcomes
 
 TASKS = {
@@ -153,3 +157,13 @@ def test_votes_by_behaviour_and_failing_cases_are_told(parts: Path, tmp_path: Pa
     assert (vote["right"], vote["votes"], vote["why"]) == (True, 2, "")
     assert (best["right"], best["sample"]) == (False, 2)
     assert best["why"] == "failed at case 2: wrote '3\\n', not '9'"
+
+
+def test_rl_counts_programs_that_look_at_nothing() -> None:
+    """The measure is a domain's to have: answers of the ladder are no programs."""
+    question = Question("q", "Double it.", None, 1)
+    measured = [
+        measures(Rollout(question, (1,), Sample(0, "", (1,), "stop", 0.0), (0.0,), 0.5, 1, program, None, blind=domain.blind(program)))
+        for domain, program in ((CODE, "print(6)"), (CODE, "print(2 * int(input()))"), (CODE, None), (LADDER, "6"))
+    ]  # fmt: skip
+    assert [found.get("blind") for found in measured] == [True, False, None, None]
