@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e2h_pipeline.evaluation.graded import GradedPool
+from e2h_pipeline.grading.verdicts import Grader, seen_by
 from e2h_pipeline.reranking.aggregate import by_preference, step_probabilities
 from e2h_pipeline.reranking.curves import RerankPool
 from e2h_pipeline.statistics.levels import level_column
@@ -70,8 +71,22 @@ def choices_table(
                     "step_scores": step_probabilities(logits[offsets[flat] : offsets[flat + 1]]).tolist(),
                     "samples": pool.samples,
                     "right_samples": int(pool.correct[p].sum()),
+                    "why": "",
                 }
             )
+    return pa.Table.from_pylist(rows, choices_schema())
+
+
+def told_why(choices: pa.Table, graded: GradedPool, judge: Grader) -> pa.Table:
+    """The table with the grader's words on each wrong answer (`why`), where it has any."""
+    import pyarrow as pa
+
+    rows = choices.to_pylist()
+    golds = dict(zip(graded.problem_ids, graded.golds, strict=True))
+    wrong = [row for row in rows if not row["right"]]
+    pairs = [(seen_by(judge, golds[row["problem_id"]]), row["answer"]) for row in wrong]
+    for row, grade in zip(wrong, judge.grade_pairs(pairs), strict=True):
+        row["why"] = grade.detail
     return pa.Table.from_pylist(rows, choices_schema())
 
 
@@ -113,7 +128,8 @@ def _chosen(
 
 
 def choices_schema() -> pa.Schema:
-    """Columns of `choices.parquet`. `votes` and `weight` are those of the sample's answer."""
+    """Columns of `choices.parquet`. `why` says what is wrong with an answer; `votes` and `weight` are
+    those of the sample's answer."""
     import pyarrow as pa
 
     return pa.schema(
@@ -132,5 +148,6 @@ def choices_schema() -> pa.Schema:
             ("step_scores", pa.list_(pa.float64())),
             ("samples", pa.int32()),
             ("right_samples", pa.int32()),
+            ("why", pa.string()),
         ]
     )

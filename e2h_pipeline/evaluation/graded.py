@@ -69,6 +69,7 @@ class GradedPool:
         correct: (P, M) whether the answer equals gold.
         tokens: (P, M) how many tokens were drawn; NaN where nobody counted.
         undecided: distinct (gold, answer) pairs the grader gave up on; they count as wrong.
+        golds: P, what answers are checked against.
     """
 
     problem_ids: tuple[str, ...]
@@ -81,6 +82,7 @@ class GradedPool:
     correct: NDArray[np.bool_]
     tokens: NDArray[np.float64]
     undecided: int
+    golds: tuple[Gold, ...]
 
     @property
     def samples(self) -> int:
@@ -142,6 +144,7 @@ def grade_samples(
         correct,
         rows["tokens"].to_numpy().astype(np.float64).reshape(-1, per_problem),
         undecided,
+        tuple(problems["gold"]),
     )
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from e2h_pipeline.artifacts.tables import write_table
 from e2h_pipeline.artifacts.work import Work
-from e2h_pipeline.evaluation.choices import choices_table
+from e2h_pipeline.evaluation.choices import choices_table, told_why
 from e2h_pipeline.evaluation.comparisons import WITHOUT_EVALUATOR, against_majority
 from e2h_pipeline.evaluation.graded import (
     GradedPool,
@@ -98,8 +98,9 @@ def rerank_metrics(
         graded = load_graded(files.samples / "data", files.gold, judge, domain.answer_of)
         work.reporter.message(f"graded {graded.correct.size:,} samples of {len(graded.problem_ids)} problems")
         classes = vote_classes(graded.answers, judge, graded.questions)
-    logits, offsets = load_step_logits(files.scores / "data", graded)
-    pool = rerank_pool(graded, classes, logits, offsets, chosen_aggregations(rerank))
+        logits, offsets = load_step_logits(files.scores / "data", graded)
+        pool = rerank_pool(graded, classes, logits, offsets, chosen_aggregations(rerank))
+        choices = told_why(choices_table(graded, pool, logits, offsets), graded, judge)
     tables = rerank_tables(
         pool,
         graded.levels,
@@ -109,7 +110,7 @@ def rerank_metrics(
         Bootstrap(evaluation.bootstrap, evaluation.confidence, work.seed),
     )
     tables.write(work.out)
-    write_table(work.out / "choices.parquet", choices_table(graded, pool, logits, offsets))
+    write_table(work.out / "choices.parquet", choices)
     written = load_written(files.scores / "data", graded)
     lengths = lengths_table(files.policy, "sampled", graded, evaluation.easy_levels, written)
     write_table(work.out / "lengths.parquet", lengths)

@@ -83,7 +83,7 @@ class ShardedGrader(RememberingGrader):
     def _decide(self, pairs: Sequence[Pair]) -> list[Grade]:
         blocks = [list(pairs[i : i + PAIRS]) for i in range(0, len(pairs), PAIRS)]
         return [
-            Grade(Verdict(row["verdict"]), row["tier"], row["ms"])
+            Grade(Verdict(row["verdict"]), row["tier"], row["ms"], row["detail"])
             for table in self._run("grades", blocks)
             for row in table.to_pylist()
         ]
@@ -116,6 +116,7 @@ def grade_block(name: str, pairs: Sequence[Pair]) -> pa.Table:
             "verdict": pa.array([grade.verdict.value for grade in grades], pa.string()),
             "tier": pa.array([grade.tier for grade in grades], pa.string()),
             "ms": pa.array([grade.ms for grade in grades], pa.float64()),
+            "detail": pa.array([grade.detail for grade in grades], pa.string()),
         }
     )
 

@@ -24,11 +24,13 @@ class Grade:
     Attributes:
         tier: the rule that decided, such as `text`, `form` or `sympy`.
         ms: milliseconds of CPU time spent on it; 0 where an earlier pair had the same answer.
+        detail: why an answer is not right, for people, where a grader knows more than the tier.
     """
 
     verdict: Verdict
     tier: str
     ms: float = 0.0
+    detail: str = ""
 
 
 class Gold(NamedTuple):

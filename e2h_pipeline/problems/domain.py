@@ -13,7 +13,7 @@ functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -150,6 +150,8 @@ class Domain:
             `answer_of` where unset.
         unlevelled_easy: other people's sets of problems, by the names that files of solutions give
             them, that have no levels and count as easy beside this domain's problems.
+        is_blind: whether an answer cannot depend on what it is asked, as a program that never looks at its
+            input; None where an answer is no function. Policies under reinforcement learning find such answers.
         example: a problem with its solution; a base model whose tokenizer loses some of it is refused.
     """
 
@@ -163,6 +165,7 @@ class Domain:
     text: TextFormat = MARKED
     outside_answer_of: AnswerOf | None = None
     unlevelled_easy: frozenset[str] = frozenset()
+    is_blind: Callable[[str], bool] | None = None
     example: Example = PROSE
 
     @property
@@ -184,6 +187,10 @@ class Domain:
     def grader(self) -> str:
         """The grader, unless the recipe names another."""
         return self.options.grader
+
+    def blind(self, answer: str | None) -> bool | None:
+        """`is_blind` of an answer; None where the domain has no such answers, or there is no answer."""
+        return None if self.is_blind is None or answer is None else self.is_blind(answer)
 
     def in_own_format(self, completion: str, finished: bool = True) -> str:
         """A completion by another's model, with its answer as this domain writes answers: behind the

@@ -50,13 +50,14 @@ class Step:
 
 @dataclass(frozen=True)
 class ShownSolution:
-    """A solution, who chose it, and how its answer fared among the samples."""
+    """A solution, who chose it, how its answer fared among the samples, and what is wrong with it."""
 
     roles: str
     answer: Markup
     right: bool
     votes: int
     weight: str
+    why: str
     steps: tuple[Step, ...]
 
 
@@ -183,8 +184,8 @@ def _problem(rows: Sequence[Row], text: TextFormat, names: LevelNames) -> ShownP
         level_name=names.label(str(_level(rows))),
         outcome=outcome,
         outcome_name=next(name for key, name, _ in _OUTCOMES.values() if key == outcome),
-        question=_shown(first["question"]),
-        gold=_answer(first["gold"]),
+        question=_as_it_stands(first["question"]) if text.verbatim else _shown(first["question"]),
+        gold=_as_it_stands(first["gold"]) if text.verbatim else _answer(first["gold"]),
         samples=first["samples"],
         right_samples=first["right_samples"],
         solutions=tuple(_solution(row, text) for row in rows),
@@ -193,18 +194,23 @@ def _problem(rows: Sequence[Row], text: TextFormat, names: LevelNames) -> ShownP
 
 def _solution(row: Row, text: TextFormat) -> ShownSolution:
     completion, scores = row["completion"], row["step_scores"]
-    segments = [completion[start:end].strip() for start, end in text.parse(completion).spans]
+    segments = [completion[start:end] for start, end in text.parse(completion).spans]
     return ShownSolution(
         roles=", ".join(_ROLES.get(role) or readable(role) for role in row["roles"]),
-        answer=_answer(row["answer"]),
+        answer=Markup("") if text.verbatim else _answer(row["answer"]),  # its steps are the answer
         right=row["right"],
         votes=row["votes"],
         weight=f"{100 * row['weight']:.0f}",
+        why=_cut(row.get("why") or ""),
         steps=tuple(
-            Step(_shown(_spoken(segment, text)), f"{score:.2f}", _shade(score))
+            Step(_step(segment, text), f"{score:.2f}", _shade(score))
             for segment, score in zip(segments, scores, strict=True)
         ),
     )
+
+
+def _step(segment: str, text: TextFormat) -> Markup:
+    return _as_it_stands(segment.strip("\n")) if text.verbatim else _shown(_spoken(segment.strip(), text))
 
 
 def _spoken(segment: str, text: TextFormat) -> str:
@@ -219,7 +225,16 @@ def _shade(score: float) -> int:
 
 def _shown(text: str) -> Markup:
     """Text with its formulas drawn, and cut where it is very long."""
-    return rendered(text if len(text) <= _LONGEST_STEP else text[: _LONGEST_STEP - 1] + "…")
+    return rendered(_cut(text))
+
+
+def _as_it_stands(text: str) -> Markup:
+    """Text with its white space, such as a line of a program."""
+    return Markup('<code class="verbatim">{}</code>').format(_cut(text))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_STEP else text[: _LONGEST_STEP - 1] + "…"
 
 
 def _answer(text: str) -> Markup:

@@ -29,6 +29,7 @@ VALIDATION = "easy_validation_accuracy"
 _MENDS = {
     "no_answer": "give rl.max_new_tokens room, or raise rl.unfinished_penalty or rl.kl",
     "one_step": "raise rl.kl, or check that a solution without steps earns less than a wrong one",
+    "blind": "answers do not look at what they are asked: raise rl.kl, or give easy problems more tests",
     "repeated_steps": "raise rl.kl, or take a shaping whose sum does not grow with steps",
 }
 
@@ -41,7 +42,7 @@ def trouble(
     Args:
         history: one mapping per update, the latest last and not empty. `kl` is in each;
             `sampler_gap` where the engine that drew has log-probabilities of its own;
-            `no_answer`, `one_step` and `repeated_steps` (shares of rollouts), `steps_level_<level>`
+            `no_answer`, `one_step`, `repeated_steps` and `blind` (shares of rollouts), `steps_level_<level>`
             (mean steps), `evaluator_easy`, `evaluator_hard` and `easy_accuracy` (means) are in
             those that measured them, `easy_validation_accuracy` in checkpoints.
         best_update: updates behind the best checkpoint so far; 0 is the SFT policy.
@@ -94,6 +95,7 @@ def _more_of_a_vice(history: Sequence[Metrics], options: Rl) -> str | None:
         "no_answer": ("unfinished", guards.unfinished),
         "one_step": ("one_step", guards.one_step),
         "repeated_steps": ("repeated_steps", guards.repeated_steps),
+        "blind": ("blind", guards.blind),
     }
     for name, (field, limit) in limits.items():
         means = _first_and_last(history, name, guards.window)

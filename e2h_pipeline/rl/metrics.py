@@ -23,7 +23,7 @@ def describe(rollouts: Iterable[Rollout]) -> dict[str, float]:
 def measures(rollout: Rollout) -> dict[str, float]:
     """Reward, evaluator's score by kind of question, length, and known vices of policies.
 
-    The vices are no answer, one step or none, and a repeated step.
+    The vices are no answer, one step or none, a repeated step, and an answer that looks at nothing.
     """
     kind = "hard" if rollout.question.hard else "easy"
     found = {
@@ -35,6 +35,8 @@ def measures(rollout: Rollout) -> dict[str, float]:
         "repeated_steps": rollout.repeats_step,
         f"{STEPS_OF_LEVEL}{rollout.question.level}": rollout.steps,
     }
+    if rollout.blind is not None:
+        found["blind"] = rollout.blind
     if rollout.rewards:
         found["reward"] = sum(rollout.rewards)
     if kind == "easy":

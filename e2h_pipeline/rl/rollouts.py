@@ -45,6 +45,7 @@ class Rollout:
         ends: completion tokens that carry the reward of a step, in order; the last token where
             there is no step.
         terminal: the non-step part of the last token's reward: verdict, constant or penalty.
+        blind: the answer does not look at what it is asked; None where a domain has no such answers.
     """
 
     question: Question
@@ -58,6 +59,7 @@ class Rollout:
     repeats_step: bool = False
     ends: tuple[int, ...] = ()
     terminal: float = 0.0
+    blind: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ def reward(
         repeats_step=len(set(solution.steps)) < len(solution.steps),
         ends=tuple(ends),
         terminal=terminal,
+        blind=domain.blind(answer),
     )
 
 

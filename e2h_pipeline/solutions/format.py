@@ -44,12 +44,15 @@ class TextFormat:
         solution_heading: line between question and solution.
         answer_marker: the block that the answer follows.
         separator: text between blocks.
+        verbatim: texts are shown as they stand, as programs are: with their white space, and no formulas in
+            them.
     """
 
     question_heading: str = QUESTION_HEADING
     solution_heading: str = SOLUTION_HEADING
     answer_marker: str = ANSWER_MARKER
     separator: str = SEPARATOR
+    verbatim: bool = False
 
     def headed(self, heading: str) -> TextFormat:
         """The same format with another first line of the prompt."""

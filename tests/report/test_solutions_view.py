@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from e2h_pipeline.problems.code.text import TEXT as CODE
 from e2h_pipeline.report.levels import LevelNames
 from e2h_pipeline.report.solutions_view import solutions_section
 from e2h_pipeline.solutions import MARKED, TextFormat
@@ -109,3 +110,29 @@ def test_problems_of_unknown_level_are_among_all_alone(unknown: int | None) -> N
         "known": "level 1",
         "unknown": "unknown level",
     }
+
+
+def test_programs_stand_as_they_are_with_what_is_wrong_with_them() -> None:
+    """White space, dollar signs and angle brackets are the program's own; its closing fence has the score of the whole."""
+    told = {
+        "question": "Print  $x$.\n    5",
+        "gold": "print('<$x$>')",
+        "completion": "```python\nif True:\n    print('$<b>')\n```",
+        "answer": "if True:\n    print('$<b>')",
+        "step_scores": [0.9, 0.1, 0.2],
+        "why": "failed at case 2: wrote '$<b>', not '<$x$>'",
+    }
+    section = solutions_section(
+        [choice("p", 1, ["majority", "weighted-vote", "best-of-n"], False, **told)], CODE
+    )
+    assert section is not None
+    (shown,) = section.problems
+    (solution,) = shown.solutions
+    assert str(shown.question) == '<code class="verbatim">Print  $x$.\n    5</code>'
+    assert str(shown.gold) == '<code class="verbatim">print(&#39;&lt;$x$&gt;&#39;)</code>'
+    assert [str(step.text).removeprefix('<code class="verbatim">') for step in solution.steps] == [
+        "```python\nif True:</code>",
+        "    print(&#39;$&lt;b&gt;&#39;)</code>",
+        "```</code>",
+    ]
+    assert str(solution.answer) == "" and solution.why == told["why"]

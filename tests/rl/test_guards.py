@@ -93,6 +93,13 @@ def test_more_of_a_vice(name: str, field: str, start: float) -> None:
     assert _trouble(_history((4, {}), (2, {name: start + 0.5})))
 
 
+def test_answers_that_look_at_nothing() -> None:
+    history = _history((3, {"blind": 0.05}), (3, {"blind": 0.2}))
+    assert "blind is 0.20 over its last 3 updates, 0.05 over its first 3" in str(_trouble(history))
+    assert "rl.guards.blind=0.1; answers do not look" in str(_trouble(history))
+    assert _trouble(_history((3, {"blind": 0.05}), (3, {"blind": 0.1}))) is None
+
+
 def test_a_policy_that_always_had_a_vice_may_go_on() -> None:
     assert _trouble(_history((12, {"no_answer": 0.8, "one_step": 1.0, "repeated_steps": 0.9}))) is None
 

@@ -24,7 +24,7 @@ _DEFINED = re.compile(r"^\s*def (\w+)\(", re.MULTILINE)
 _NAMED = re.compile(r"function `(\w+)`")
 _ASSERTED = re.compile(r"^\s*assert .*?(\w+)\(", re.MULTILINE)
 _HEADING = re.compile(r"^\W*(?:sample |example )?(input|output)[ \d]*\W*$", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![\w.])-?\d{1,15}(?![\w.])")
+_TOKEN = re.compile(r"(?<![\w.])(?:-?[0-9]{1,15}|[^\W\d_]+)(?![\w.])")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def probe_of(question: str) -> Probe | None:
                 name, _made(calls, lambda call: [_changed(part, rng) for part in call], json.dumps, rng)
             )
     if blocks := list(_blocks(question)):
-        return Probe(None, _made(blocks, lambda block: _other_numbers(block, rng), str, rng))
+        return Probe(None, _made(blocks, lambda block: _other_tokens(block, rng), str, rng))
     return None
 
 
@@ -147,12 +147,16 @@ def _other_order(parts: list[Any], rng: random.Random) -> list[Any]:
     return parts
 
 
-def _other_numbers(block: str, rng: random.Random) -> str:
-    """The same lines with a few other numbers."""
-    places = list(_NUMBER.finditer(block))
+def _other_tokens(block: str, rng: random.Random) -> str:
+    """The same lines with a few other numbers or words."""
+    places = list(_TOKEN.finditer(block))
     for match in sorted(rng.sample(places, min(len(places), rng.randint(1, 3))), key=lambda m: -m.start()):
-        number = str(abs(_changed(int(match[0]), rng)))
-        block = block[: match.start()] + number + block[match.end() :]
+        old = match[0]
+        if old.lstrip("-").isdecimal():
+            new = str(abs(_changed(int(old), rng)))
+        else:
+            new = "".join(_other_order(list(old), rng)) or old + old[0]
+        block = block[: match.start()] + new + block[match.end() :]
     return block
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from e2h_pipeline.grading.classes import connected
 from e2h_pipeline.grading.code.behaviour import Probe, probe_of
 from e2h_pipeline.grading.code.box import Limits
-from e2h_pipeline.grading.code.sandbox import PASSED, UNDECIDED, Sandbox
+from e2h_pipeline.grading.code.sandbox import PASSED, UNDECIDED, Sandbox, TestResult
 from e2h_pipeline.grading.code.suites import PAYLOAD
 from e2h_pipeline.grading.verdicts import Grade, Pair, Verdict
 
@@ -51,7 +51,7 @@ class UnitTestGrader:
         tests = [dict(gold.payload).get(PAYLOAD) for gold, _ in pairs]
         jobs = [(pair[1], suite) for pair, suite in zip(pairs, tests, strict=True) if suite is not None]
         results = iter(self._sandbox.check(jobs))
-        grades = [_UNTESTED if suite is None else _grade(next(results).word) for suite in tests]
+        grades = [_UNTESTED if suite is None else _grade(next(results)) for suite in tests]
         self.undecided += sum(grade.verdict is Verdict.UNDECIDED for grade in grades)
         return grades
 
@@ -89,10 +89,11 @@ def _form(
     return json.dumps(does) if any(result is not None for result in does) else None
 
 
-def _grade(word: str) -> Grade:
-    if word == PASSED:
-        return Grade(Verdict.EQUAL, word)
-    return Grade(Verdict.UNDECIDED if word == UNDECIDED else Verdict.DIFFERENT, word)
+def _grade(result: TestResult) -> Grade:
+    if result.word == PASSED:
+        return Grade(Verdict.EQUAL, result.word)
+    verdict = Verdict.UNDECIDED if result.word == UNDECIDED else Verdict.DIFFERENT
+    return Grade(verdict, result.word, detail=str(result))
 
 
 def _lines(program: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from e2h_pipeline.problems.code.text import TEXT, answer_of, outside_answer_of
+from e2h_pipeline.problems.code.text import TEXT, answer_of, is_blind, outside_answer_of
 from e2h_pipeline.problems.domain import Domain, Example
 from e2h_pipeline.recipe import CodeProblems
 
@@ -14,6 +14,7 @@ CODE = Domain(
     outside_answer_of=outside_answer_of,
     reader="e2h_pipeline.problems.code.problems:CodeReader",
     text=TEXT,
+    is_blind=is_blind,
     example=Example(
         "Read n and n numbers; write the largest.\n\n    3\n    1 7 5",
         (

@@ -13,6 +13,7 @@ step. Nothing here parses Python: a program may be broken, or too deep for the p
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from e2h_pipeline.solutions import Solution, TextFormat
 FENCE = "```"
 _OPENING = re.compile(r"^```[\w+.-]*[ \t]*$", re.MULTILINE)
 _CLOSING = re.compile(r"^```[ \t]*$", re.MULTILINE)
+_WORD = re.compile(r"[^\W\d]\w*")
+_PARAMETERS = re.compile(r"\bdef \w+\(([^()]*)\)")
+_INPUTS = frozenset({"input", "stdin", "argv", "open"})
 _TOKENS = re.compile(r"\"\"\"|'''|\\.|[\"'#()\[\]{}]", re.DOTALL)
 
 
@@ -32,6 +36,7 @@ class ProgramFormat(TextFormat):
     solution_heading: str = "# Program"
     answer_marker: str = FENCE
     separator: str = "\n"
+    verbatim: bool = True
     language: str = "python"
 
     def completion(self, steps: Sequence[str], answer: str) -> str:
@@ -75,6 +80,19 @@ def outside_answer_of(completion: str, finished: bool) -> str | None:
     if _last_opening(completion) is None:
         return completion.strip("\n") or None
     return TEXT.parse(completion).answer
+
+
+def is_blind(program: str) -> bool:
+    """Whether a program names neither its input nor, apart from where they are defined, a parameter of its
+    functions: it has special cases at best. Words in comments and texts count as uses, so a few are missed."""
+    words = Counter(_WORD.findall(program))
+    if _INPUTS & words.keys():
+        return False
+    lists = _PARAMETERS.findall(program)
+    defined = Counter(
+        part.split(":")[0].split("=")[0].strip(" *\n\t") for one in lists for part in one.split(",")
+    )
+    return all(words[name] <= times for name, times in defined.items() if name and name != "self")
 
 
 def logical_lines(program: str) -> list[str]:

@@ -30,6 +30,12 @@ class Guards(Section):
     repeated_steps: float = Field(
         0.3, ge=0, description="Rise of the share of rollouts that repeat a step; 1 turns the guard off."
     )
+    blind: float = Field(
+        0.1,
+        ge=0,
+        description="Rise of the share of answers that look at nothing they are asked, such as programs that write "
+        "constants; 1 turns the guard off.",
+    )
     more_steps: float = Field(1.4, ge=1, description="Most steps of a level, as a multiple of its first.")
     fewer_steps: float = Field(
         0.7,

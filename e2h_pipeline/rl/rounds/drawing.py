@@ -106,9 +106,10 @@ def scored_parts(run: RoundsRun, folder: Path, tokenizer: PreTrainedTokenizerBas
                     rewards=(),
                     evaluator_score=min((1 / (1 + math.exp(-logit)) for logit in own), default=0.0),
                     steps=len(steps),
-                    answer=answer_of(sample, domain),
+                    answer=(answer := answer_of(sample, domain)),
                     right=right,
                     repeats_step=len(set(steps)) < len(steps),
+                    blind=domain.blind(answer),
                 )
             )
         yield solved

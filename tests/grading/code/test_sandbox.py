@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,73 @@ def test_the_sandbox_holds_inside_the_walls_of_a_stage(tmp_path: object) -> None
         check=False,
     )
     assert found.stdout.strip() == json.dumps(["passed", "error", "error"]), found.stderr
+
+
+AS_ANYBODY = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+sys.dont_write_bytecode = True
+from e2h_pipeline.grading.code import box
+from e2h_pipeline.grading.code.sandbox import Sandbox
+found = {}
+for kind in json.loads(sys.argv[2]):
+    box.kinds = lambda: (kind,)
+    with Sandbox(1) as sandbox:
+        found[kind] = [result.word for result in sandbox.check(json.loads(sys.argv[3]))]
+print(json.dumps(found))
+"""
+MANY_THREADS = """
+import os, threading
+n = 0
+try:
+    while n < 1000:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        n += 1
+except RuntimeError:
+    pass
+print("few" if n < 100 else "many", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_the_sandbox_needs_no_root(tmp_path: Path) -> None:
+    """With the system's Python, which any user can reach."""
+    root, python, anybody = Path(box.__file__).parents[3], "/usr/bin/python3", 65534
+    mine = tmp_path / "mine"
+    mine.write_text("4")
+    os.chown(mine, anybody, anybody)
+    few = to_text(StdinCases((("", "few"),)))
+    jobs = [
+        ("print(2 * int(input()))", to_text(DOUBLE)),
+        ("def add(a, b): return a + b", to_text(CHECKED)),
+        (MANY_THREADS, few),
+        (f"print(open({str(mine)!r}).read())", to_text(StdinCases((("", "4"),)))),
+        (f"import os; os.chmod({str(mine)!r}, 0o777); print(4)", to_text(StdinCases((("", "4"),)))),
+    ]
+    command = [python, "-c", AS_ANYBODY, str(root), json.dumps(WALLS), json.dumps(jobs)]
+    try:
+        found = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            user=anybody,
+            group=anybody,
+            extra_groups=[],
+            cwd="/",
+        )
+    except FileNotFoundError:
+        pytest.skip("no system Python")
+    if "No module named 'e2h_pipeline'" in found.stderr or "Permission denied" in found.stderr:
+        pytest.skip("an ordinary user cannot read this checkout")
+    assert json.loads(found.stdout or "{}") == {
+        kind: ["passed", "passed", "passed", "error", "error"] for kind in WALLS
+    }, found.stderr
+
+
+def test_threads_are_few(sandbox: Sandbox) -> None:
+    assert str(sandbox.check([(MANY_THREADS, to_text(StdinCases((("", "few"),))))])[0]) == "passed"
 
 
 ORPHANED = """

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e2h_pipeline.problems.code.text import TEXT, answer_of, logical_lines, outside_answer_of
+from e2h_pipeline.problems.code.text import TEXT, answer_of, is_blind, logical_lines, outside_answer_of
 
 LINES = [
     "def f(a,\n      b):",
@@ -101,3 +101,21 @@ def test_steps_do_not_change_as_a_program_grows(program: str) -> None:
     for place in [i + 1 for i, sign in enumerate(program) if sign == "\n"]:
         begun = logical_lines(program[:place])
         assert begun[:-1] == whole[: max(0, len(begun) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("program", "blind"),
+    [
+        ("print(4)", True),
+        ("print(2 * int(input()))", False),
+        ("import sys\nprint(len(sys.stdin.read()))", False),
+        ("def f(a, b=2):\n    return [3, 4]", True),
+        ("def f(a, b=2):\n    return b", False),
+        ("class Solution:\n    def f(self, a: int) -> int:\n        return 3", True),
+        ("def g(x):\n    return 1\n\ndef f(*a):\n    return g(a)", False),
+        ("def f():\n    return 3", True),
+        ("", True),
+    ],
+)
+def test_programs_that_look_at_nothing(program: str, blind: bool) -> None:
+    assert is_blind(program) is blind
