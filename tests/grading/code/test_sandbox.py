@@ -239,8 +239,14 @@ with Sandbox(1) as sandbox:
 """
 
 
-def test_no_process_outlives_a_killed_grader() -> None:
-    killed = subprocess.run([sys.executable, "-c", ORPHANED], stdout=subprocess.PIPE, text=True, check=False)
+def test_no_process_outlives_a_killed_grader(tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", ORPHANED],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # its empty folder stays
+    )
     left = {int(pid) for pid in killed.stdout.split()}
     assert left
     deadline = time.monotonic() + 60
