@@ -362,7 +362,7 @@ def _compute(
     made = Made(
         spec.name, step.request.key, step.request.code_version, step.recipe, step.lineage, outcome.summary
     )
-    write_model_card(draft.out, made, DOMAINS.load(step.recipe.problems.source).text)
+    write_model_card(draft.out, made, lambda: DOMAINS.load(step.recipe.problems.source).text)
 
 
 def _reads(step: _Step, draft: Draft, store: ArtifactStore) -> Reads:
