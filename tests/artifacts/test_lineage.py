@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2h_pipeline.artifacts.lineage import ancestors, as_rows, data_versions, paths, trace
+from e2h_pipeline.artifacts.lineage import Node, ancestors, as_rows, data_versions, paths, trace
 from e2h_pipeline.artifacts.manifest import InputRef
 from e2h_pipeline.artifacts.request import Artifact, Draft, Request, StoreError
 from e2h_pipeline.artifacts.store import ArtifactStore
@@ -64,6 +64,23 @@ def test_the_walk_reads_manifests_only(tmp_path: Path) -> None:
     sft = make(store, "sft_policy", easy)
     (easy.path / "data.txt").unlink()  # verify reports it, lineage goes on
     assert data_versions(trace(store, sft)) == [easy.data_version]
+
+
+def test_a_manifest_is_read_once_however_many_were_made_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(tmp_path)
+    easy = make(store, "easy_problems")
+    chain = [easy]
+    for i in range(5):
+        chain.append(make(store, f"stage_{i}", *{a.key: a for a in (easy, *chain[-2:])}.values()))
+    read: list[str] = []
+    peek = store.peek
+    monkeypatch.setattr(store, "peek", lambda asset, key: (read.append(asset), peek(asset, key))[1])
+    seen: dict[str, Node] = {}
+    assert len(ancestors(trace(store, chain[-1], seen))) == 6
+    trace(store, chain[-2], seen)
+    assert sorted(read) == ["easy_problems", "stage_0", "stage_1", "stage_2", "stage_3"]
 
 
 def test_a_manifest_that_was_edited_is_no_lineage(tmp_path: Path) -> None:
