@@ -14,6 +14,7 @@ from typing import Any
 
 from e2h_pipeline.artifacts.lineage import EASY_DATA
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.rewards.evaluators import KIND_FILE
 from e2h_pipeline.solutions import TextFormat
 
@@ -93,11 +94,12 @@ _EXAMPLES = {"ladder": Example("2+6+4", ("2+6=1", "1+4=5"), "5")}  # its tokeniz
 _EXAMPLE = Example("What is 12 + 30?", ("12 + 30 = 42",), "42")
 
 
-def write_model_card(folder: Path, made: Made, text: TextFormat) -> None:
+def write_model_card(folder: Path, made: Made) -> None:
     """Write the card of a folder that holds a model, unless it has one."""
     config_file = folder / "config.json"
     if not config_file.is_file() or not any(folder.glob("*.safetensors")) or (folder / CARD).exists():
         return
+    text = DOMAINS.load(made.recipe.problems.source).text
     config = json.loads(config_file.read_text(encoding="utf-8"))
     scores = any("TokenClassification" in name for name in config.get("architectures") or ())
     task = "token-classification" if scores else "text-generation"
