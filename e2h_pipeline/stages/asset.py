@@ -29,7 +29,6 @@ from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.artifacts.work import Work
 from e2h_pipeline.recipe import Recipe, RecipeError, RecipeSlice, one_spelling
 from e2h_pipeline.recipe.describe import resolved
-from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.stages.findings import GOLD, manifest_findings, reachable, roles
 from e2h_pipeline.stages.metadata import describe
 from e2h_pipeline.stages.model_card import Made, write_model_card
@@ -362,7 +361,7 @@ def _compute(
     made = Made(
         spec.name, step.request.key, step.request.code_version, step.recipe, step.lineage, outcome.summary
     )
-    write_model_card(draft.out, made, lambda: DOMAINS.load(step.recipe.problems.source).text)
+    write_model_card(draft.out, made)
 
 
 def _reads(step: _Step, draft: Draft, store: ArtifactStore) -> Reads:

@@ -7,13 +7,14 @@ It is no part of the data version: it describes, and shapes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.lineage import EASY_DATA
 from e2h_pipeline.recipe import Recipe
+from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.rewards.evaluators import KIND_FILE
 from e2h_pipeline.solutions import TextFormat
 
@@ -93,15 +94,12 @@ _EXAMPLES = {"ladder": Example("2+6+4", ("2+6=1", "1+4=5"), "5")}  # its tokeniz
 _EXAMPLE = Example("What is 12 + 30?", ("12 + 30 = 42",), "42")
 
 
-def write_model_card(folder: Path, made: Made, text: Callable[[], TextFormat]) -> None:
-    """Write the card of a folder that holds a model, unless it has one.
-
-    Args:
-        text: the format of the model's problems; asked for a model only.
-    """
+def write_model_card(folder: Path, made: Made) -> None:
+    """Write the card of a folder that holds a model, unless it has one."""
     config_file = folder / "config.json"
     if not config_file.is_file() or not any(folder.glob("*.safetensors")) or (folder / CARD).exists():
         return
+    text = DOMAINS.load(made.recipe.problems.source).text
     config = json.loads(config_file.read_text(encoding="utf-8"))
     scores = any("TokenClassification" in name for name in config.get("architectures") or ())
     task = "token-classification" if scores else "text-generation"
@@ -112,7 +110,7 @@ def write_model_card(folder: Path, made: Made, text: Callable[[], TextFormat]) -
         "## Numbers when it was made\n",
         _numbers(made.summary),
         "## Use\n",
-        _use(config, made, text(), scores and not (folder / KIND_FILE).is_file(), scores),
+        _use(config, made, text, scores and not (folder / KIND_FILE).is_file(), scores),
     ]
     (folder / CARD).write_text("\n".join(parts), encoding="utf-8")
 

@@ -33,9 +33,7 @@ SUMMARY = {
 
 def _card(folder: Path, key: str = "ladder", summary: Mapping[str, Any] = SUMMARY) -> str:
     lineage = [{"asset": "easy_problems", "data_version": "e" * 64}]
-    write_model_card(
-        folder, Made("stage", "a" * 64, "c" * 16, Recipe.from_key(key), lineage, summary), lambda: LADDER
-    )
+    write_model_card(folder, Made("stage", "a" * 64, "c" * 16, Recipe.from_key(key), lineage, summary))
     return (folder / "README.md").read_text() if (folder / "README.md").exists() else ""
 
 
