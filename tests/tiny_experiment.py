@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
+import tempfile
+from functools import cache
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -24,10 +28,29 @@ evaluation: {samples: 2, bootstrap: 100, grader: exact}
 """
 
 
-def new_home(folder: Path) -> Path:
-    """A home folder with the tiny recipe."""
+def new_home(folder: Path, empty: bool = False) -> Path:
+    """A home folder with the tiny recipe.
+
+    Args:
+        empty: with nothing else. Else with empty databases of Dagster and MLflow, as after a first look: to make
+            these takes more than two seconds of processor time, to copy them none.
+    """
+    if not empty:
+        shutil.copytree(_databases(), folder, symlinks=True)
     (folder / "recipes").mkdir(parents=True)
     (folder / "recipes" / "tiny.yaml").write_text(RECIPE)
+    return folder
+
+
+@cache
+def _databases() -> Path:
+    from e2h_pipeline.orchestration.instance import open_instance
+    from resources.tracking import make_database
+
+    folder = Path(tempfile.mkdtemp(prefix="e2h-databases-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with open_instance(folder):
+        make_database(folder)
     return folder
 
 

@@ -92,7 +92,7 @@ def test_data_and_models_that_are_missing_are_told(tmp_path: Path, monkeypatch: 
 
 
 def test_the_command_writes_nothing_and_its_status_says_whether_it_could_run(tmp_path: Path) -> None:
-    home = new_home(tmp_path / "home")
+    home = new_home(tmp_path / "home", empty=True)
     told = e2h(home, "run", "tiny", "--dry-run", "--json")
     assert told.returncode == 0, told.stderr
     found = json.loads(told.stdout)

@@ -59,7 +59,7 @@ def test_the_command_lists_shows_and_checks(tmp_path: Path, monkeypatch: pytest.
 
 def test_one_bad_file_disables_nothing_else(tmp_path: Path) -> None:
     """Whatever lies in the folder: the others are listed, shown and checked, and each error has its file."""
-    home = new_home(tmp_path / "home")
+    home = new_home(tmp_path / "home", empty=True)
     folder = home / "recipes"
     (folder / "yaml.yaml").write_text("no: [recipe")
     (folder / "bytes.yaml").write_bytes(b"\xff\xfe")
@@ -80,7 +80,7 @@ def test_one_bad_file_disables_nothing_else(tmp_path: Path) -> None:
 
 
 def test_errors_are_a_line_each_and_a_wrong_stage_is_told_before_dagster_is_there(tmp_path: Path) -> None:
-    home = new_home(tmp_path / "home")
+    home = new_home(tmp_path / "home", empty=True)
     done = e2h(home, "run", "tiny/sed=1/seed=x")
     assert done.returncode == 1 and [line[:5] for line in done.stderr.splitlines()] == ["e2h: "] * 2
     done = e2h(home, "run", "tiny", "--select", "+sft_polcy,report")
