@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -111,12 +112,15 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 
 
 @pytest.fixture(scope="module", params=WALLS)
-def results(request: pytest.FixtureRequest, outside: Outside) -> Iterator[dict[str, TestResult]]:
+def results(
+    request: pytest.FixtureRequest, outside: Outside, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, TestResult]]:
     """Every program's result behind one kind of walls, and the checks of what is outside."""
-    boxes, before = _boxes(), outside.state()
+    boxes, before = tmp_path_factory.mktemp("boxes"), outside.state()
     mine = set(descendants(os.getpid()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(box, "kinds", lambda: (request.param,))
+        patch.setattr(tempfile, "tempdir", str(boxes))
         programs = _programs(outside)
         with Sandbox(2, LIMITS) as sandbox:
             began = time.monotonic()
@@ -125,7 +129,7 @@ def results(request: pytest.FixtureRequest, outside: Outside) -> Iterator[dict[s
     assert outside.state() == before
     assert took < LONGEST * len(SLOW)
     assert set(descendants(os.getpid())) <= mine
-    assert _boxes() == boxes
+    assert list(boxes.iterdir()) == []  # not in the folder of all: other tests have boxes there
     yield found
 
 
@@ -145,12 +149,6 @@ def _programs(outside: Outside) -> dict[str, tuple[str, str]]:
     for name, attack in SLOW.items():
         found[f"{name}, alone"] = (f"{outside.aimed(attack)}\nprint(result)", reads)
     return found
-
-
-def _boxes() -> set[str]:
-    import tempfile
-
-    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("e2h-box-")}
 
 
 def test_no_hostile_program_passes(results: dict[str, TestResult]) -> None:
