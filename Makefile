@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@echo "set-up, 3 of 3: everything else"
 	@$(INSTALL) --compile-bytecode -e '.[dev]'
-	@mkdir -p .e2h/dagster && ln -sf ../../dagster.yaml .e2h/dagster/dagster.yaml
+	@mkdir -p .e2h/dagster && { test -e .e2h/dagster/dagster.yaml || ln -sf ../../dagster.yaml .e2h/dagster/dagster.yaml; }
 	@test -e .env || printf 'E2H_HOME=$${E2H_HOME:-%s}\nDAGSTER_HOME=$${E2H_HOME}/dagster\n' "$(CURDIR)/.e2h" > .env
 	@touch $@
 
