@@ -86,10 +86,6 @@ class Experiment:
         """The materialized recipe."""
         return load_recipe(self.artifact(RECIPE_ASSET))
 
-    def rows(self, asset: str) -> list[dict[str, Any]]:
-        """A table of metrics."""
-        return list(read_table(self.artifact(asset).path / "metrics.parquet").to_pylist())
-
     def ceiling_rows(self, recipe: Recipe, asset: str) -> list[dict[str, Any]]:
         """The same table of the ceiling of this recipe, with the same overrides; none where there is none
         yet."""
@@ -97,7 +93,7 @@ class Experiment:
             return []
         key = ceiling_key(self.key, recipe.evaluation.ceiling)
         found = latest_artifact(self._instance, self.store, asset, key)
-        return list(read_table(found.path / "metrics.parquet").to_pylist()) if found else []
+        return _metrics(found) if found else []
 
 
 class Firewall(Experiment):
@@ -381,6 +377,11 @@ def evaluator_not_constant(
     return _result(constant_findings(Experiment(context, store).artifact("rerank_scores").path / "data"))
 
 
+def _metrics(artifact: Artifact) -> list[dict[str, Any]]:
+    """A table of metrics."""
+    return list(read_table(artifact.path / "metrics.parquet").to_pylist())
+
+
 def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
@@ -392,10 +393,11 @@ def _metrics_check(asset: str) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, store: StoreResource, tracking: TrackingResource
     ) -> dg.AssetCheckResult:
         seen = Experiment(context, store)
-        rows, recipe = seen.rows(asset), seen.recipe()
+        artifact, recipe = seen.artifact(asset), seen.recipe()
+        rows = _metrics(artifact)
         findings = metric_findings(rows, recipe.rerank.draws)
         if not findings:
-            node = trace(seen.store, seen.artifact(asset))
+            node = trace(seen.store, artifact)
             tags = {EASY_DATA_TAG: ", ".join(data_versions(node))}
             seconds = sum(before.artifact.manifest.wall_seconds for before in ancestors(node))
             numbers = {**headline(rows, seen.ceiling_rows(recipe, asset)), "wall_seconds": seconds}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from e2h_pipeline.evaluation.pgr import gap_recovered_rows
+from e2h_pipeline.evaluation.pgr import gap_recovered_rows, uses_supervision
 from e2h_pipeline.report.results import Measured, Results
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,11 +21,7 @@ def headline(rows: Rows, ceiling: Rows = ()) -> dict[str, float]:
     results = Results(rows)
     wanted = [Measured(policy, "greedy") for policy in results.policies]
     wanted += [results.reranked(*method) for method in results.methods()]
-    gaps = {
-        _place(row): row["pgr"]
-        for row in gap_recovered_rows(rows, ceiling)
-        if row["policy"] != "base" and row["method"] != "pass"  # neither uses supervision
-    }
+    gaps = {_place(row): row["pgr"] for row in gap_recovered_rows(rows, ceiling) if uses_supervision(row)}
     found: dict[str, float] = {}
     for measured in dict.fromkeys(wanted):
         for levels in results.pooled:

@@ -55,6 +55,12 @@ def gap_recovered_rows(
     return found
 
 
+def uses_supervision(row: Mapping[str, Any]) -> bool:
+    """Whether a row's accuracy depends on supervision at all; the base model's and pass@N do not, so
+    their share of the gap says nothing."""
+    return bool(row["policy"] != "base" and row["method"] != "pass")
+
+
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[c] for c in ("benchmark", "policy", "method", "aggregation", "n", "levels"))
 

@@ -32,6 +32,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from e2h_pipeline.grading.worker_count import worker_count
+
 WORKER = "e2h_pipeline.grading.worker"
 """The script of the child processes. Code versions take this name for an import of it."""
 CPU_SECONDS = 3.0
@@ -69,8 +71,7 @@ class WorkerPool:
         memory_bytes: int = MEMORY_BYTES,
         hang_seconds: float = HANG_SECONDS,
     ) -> None:
-        given = int(os.environ.get("E2H_GRADING_WORKERS", "0"))  # where this process is one of several
-        self.size = workers or given or min(8, len(os.sched_getaffinity(0)))
+        self.size = worker_count(workers)
         self.cpu_seconds = cpu_seconds
         self.memory_bytes = memory_bytes
         self.hang_seconds = hang_seconds

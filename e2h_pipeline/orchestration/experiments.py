@@ -24,7 +24,7 @@ from e2h_pipeline.artifacts.store import KEY_FOLDER_LENGTH, ArtifactStore
 from e2h_pipeline.artifacts.tables import read_table
 from e2h_pipeline.evaluation.human_steps import HUMAN_STEPS, pooled_step_rows
 from e2h_pipeline.evaluation.moved import moved_rows, only_in
-from e2h_pipeline.evaluation.pgr import gap_recovered_rows
+from e2h_pipeline.evaluation.pgr import gap_recovered_rows, uses_supervision
 from e2h_pipeline.evaluation.pooling import (
     Arm,
     arm_differences,
@@ -251,7 +251,7 @@ class Experiments:
         return {
             _identity(row): {"pgr": row["pgr"], "weak": row["weak"], "ceiling": row["ceiling"]}
             for row in gap_recovered_rows(metrics, full)
-            if row["policy"] != "base" and row["method"] != "pass"  # neither uses supervision
+            if uses_supervision(row)
         }
 
     def _ceiling(self, key: str) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from e2h_pipeline.artifacts.lineage import EASY_DATA
+from e2h_pipeline.problems.domain import Example
 from e2h_pipeline.recipe import Recipe
 from e2h_pipeline.registry import DOMAINS
 from e2h_pipeline.rewards.evaluators import KIND_FILE
@@ -62,15 +63,6 @@ with torch.no_grad():
     written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=80)
 print(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))
 """
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question with a solution, for the code of a card."""
-
-    question: str
-    steps: tuple[str, ...]
-    answer: str
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
 
+def page_file(store: ArtifactStore, sweep: Sweep) -> Path:
+    """Where the page of a sweep is written."""
+    return store.home / "reports" / f"sweep-{sweep.name}.html"
+
+
 def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus], sort: str = "") -> Path:
     """Write the page to E2H_HOME/reports and say where.
 
@@ -43,7 +48,8 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus],
     Raises:
         SweepError: nothing can be sorted so.
     """
-    folder = store.home / "reports"
+    page = page_file(store, sweep)
+    folder = page.parent
     folder.mkdir(parents=True, exist_ok=True)
     # Numbers of members that are not made may be of another recipe.
     metrics = {
@@ -52,7 +58,7 @@ def write_page(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus],
         if row.state == "made" and (found := metrics_of(row.artifacts)) is not None
     }
     bought = {row.member.key: bought_of(a.manifest for a in row.artifacts.values()) for row in rows}
-    page, open_ = folder / f"sweep-{sweep.name}.html", cache(store.open)
+    open_ = cache(store.open)
     over_seeds = pooled(open_, metrics, bought)
     told = {
         row.member.key: [

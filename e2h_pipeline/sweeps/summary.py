@@ -8,7 +8,7 @@ from functools import cache
 
 from e2h_pipeline.artifacts.store import ArtifactStore
 from e2h_pipeline.sweeps.numbers import HEADLINES, Told, member_headlines, metrics_of, pooled
-from e2h_pipeline.sweeps.page import stopped_by_guard
+from e2h_pipeline.sweeps.page import page_file, stopped_by_guard
 from e2h_pipeline.sweeps.spec import Sweep
 from e2h_pipeline.sweeps.status import MemberStatus
 
@@ -24,7 +24,7 @@ def summary(store: ArtifactStore, sweep: Sweep, rows: Sequence[MemberStatus]) ->
     numbers = _numbers(store, rows)
     head = f"e2h: sweep {sweep.name} has ended: {states} of {len(rows)} members"
     heading = ["accuracy on hard levels, %:"] if numbers else []
-    page = f"page: {store.home / 'reports' / f'sweep-{sweep.name}.html'}"
+    page = f"page: {page_file(store, sweep)}"
     return "\n".join([head, *_some(failed), *heading, *_some(numbers), page])
 
 

@@ -36,6 +36,7 @@ from e2h_pipeline.grading.code.suites import (
     same_output,
     same_value,
 )
+from e2h_pipeline.grading.worker_count import worker_count
 
 PASSED, FAILED, ERROR, TIMEOUT, MEMORY, UNDECIDED = (
     "passed",
@@ -81,8 +82,7 @@ class Sandbox:
     """
 
     def __init__(self, lanes: int | None = None, limits: Limits | None = None) -> None:
-        given = int(os.environ.get("E2H_GRADING_WORKERS", "0"))  # where this process is one of several
-        self.size = lanes or given or min(8, len(os.sched_getaffinity(0)))
+        self.size = worker_count(lanes)
         self.limits = limits or Limits()
         self._free: SimpleQueue[_Lane] = SimpleQueue()
         self._lanes: list[_Lane] = []
